@@ -1,0 +1,55 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace dsmoe {
+
+/// Every write, rename and fsync of the program goes through this interface, so that tests can make
+/// the n-th one fail, crash or be forgotten. The calls are those of POSIX: on failure they return -1
+/// and set errno.
+class Io {
+ public:
+  virtual ~Io() = default;
+  virtual int open(const std::string& path, int flags, mode_t mode) = 0;
+  virtual ssize_t write(int fd, const void* data, size_t size_bytes) = 0;
+  virtual ssize_t pread(int fd, void* data, size_t size_bytes, off_t offset) = 0;
+  virtual int fsync(int fd) = 0;
+  virtual int close(int fd) = 0;
+  virtual int rename(const std::string& from, const std::string& to) = 0;
+  virtual int mkdir(const std::string& path, mode_t mode) = 0;
+  virtual int unlink(const std::string& path) = 0;
+  virtual int rmdir(const std::string& path) = 0;
+};
+
+/// The operating system's own calls; stateless.
+Io& posix_io();
+
+/// Reads a whole file. Throws Error if it is missing, not a regular file, or above max_size_bytes.
+std::string read_file(Io& io, const std::string& path, uint64_t max_size_bytes);
+
+/// Writes all bytes of one open file; repeats after short writes and EINTR. Throws RunError that names
+/// the path and the system's reason.
+void write_all(Io& io, int fd, const void* data, size_t size_bytes, const std::string& path);
+
+/// Creates or truncates a file, writes it, fsyncs and closes it. Throws RunError.
+void write_file(Io& io, const std::string& path, std::string_view bytes);
+
+/// As write_file, but to `path.tmp` first, then renamed and the directory fsynced: a reader sees the
+/// old content or the new, never a part. Throws RunError.
+void replace_file(Io& io, const std::string& path, std::string_view bytes);
+
+/// Makes the names in a directory durable. Throws RunError.
+void fsync_directory(Io& io, const std::string& path);
+
+/// Creates a directory and its parents where missing. Throws RunError.
+void make_directories(Io& io, const std::string& path);
+
+/// Removes a directory and what it holds; does nothing if it is missing. Throws RunError.
+void remove_tree(Io& io, const std::string& path);
+
+}  // namespace dsmoe
