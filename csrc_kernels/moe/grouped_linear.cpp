@@ -1,0 +1,120 @@
+#include "csrc_kernels/moe/grouped_linear.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+namespace dsmoe {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+int64_t axis_dim(ExpertAxis axis) { return axis == ExpertAxis::kRows ? 0 : 1; }
+
+at::Tensor expert_block(const at::Tensor& weight, int64_t i, int64_t n_experts, ExpertAxis axis) {
+  const int64_t width = weight.size(axis_dim(axis)) / n_experts;
+  return weight.narrow(axis_dim(axis), i * width, width);
+}
+
+// Autograd's own formula for a slice would build one full-size gradient per expert; this one writes
+// each expert's gradient into its block of a single tensor.
+struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
+  static at::Tensor forward(AutogradContext* ctx,
+                            const at::Tensor& x,
+                            const at::Tensor& weight,
+                            std::vector<int64_t> offsets,
+                            int64_t axis_value) {
+    const auto axis = static_cast<ExpertAxis>(axis_value);
+    const auto n_experts = static_cast<int64_t>(offsets.size()) - 1;
+    const int64_t width = weight.size(axis_dim(axis)) / n_experts;
+    const int64_t out_features = axis == ExpertAxis::kRows ? width : weight.size(0);
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["offsets"] = offsets;
+    ctx->saved_data["axis"] = axis_value;
+    auto y = at::empty({x.size(0), out_features}, x.options());
+    for (int64_t i = 0; i < n_experts; ++i) {
+      const int64_t n_rows = offsets[i + 1] - offsets[i];
+      if (n_rows == 0) continue;
+      auto y_rows = y.narrow(0, offsets[i], n_rows);
+      at::mm_out(
+          y_rows, x.narrow(0, offsets[i], n_rows), expert_block(weight, i, n_experts, axis).t());
+    }
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto& x = saved[0];
+    const auto& weight = saved[1];
+    const auto offsets = ctx->saved_data["offsets"].toIntVector();
+    const auto axis = static_cast<ExpertAxis>(ctx->saved_data["axis"].toInt());
+    const auto n_experts = static_cast<int64_t>(offsets.size()) - 1;
+    const auto grad_y = grads[0].contiguous();
+    auto grad_x = at::empty(x.sizes(), x.options());
+    auto grad_weight = at::zeros_like(weight);
+    for (int64_t i = 0; i < n_experts; ++i) {
+      const int64_t n_rows = offsets[i + 1] - offsets[i];
+      if (n_rows == 0) continue;
+      const auto grad_rows = grad_y.narrow(0, offsets[i], n_rows);
+      auto grad_x_rows = grad_x.narrow(0, offsets[i], n_rows);
+      at::mm_out(grad_x_rows, grad_rows, expert_block(weight, i, n_experts, axis));
+      expert_block(grad_weight, i, n_experts, axis)
+          .copy_(at::mm(grad_rows.t(), x.narrow(0, offsets[i], n_rows)));
+    }
+    return {grad_x, grad_weight, at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor grouped_linear(const at::Tensor& x,
+                          const at::Tensor& weight,
+                          const std::vector<int64_t>& offsets,
+                          ExpertAxis axis) {
+  TORCH_CHECK(x.dim() == 2 && weight.dim() == 2 && offsets.size() >= 2,
+              "grouped_linear: expected x [n_rows, in], a wide weight matrix and n_experts + 1 "
+              "offsets, got x ",
+              x.sizes(),
+              ", weight ",
+              weight.sizes(),
+              ", ",
+              offsets.size(),
+              " offsets");
+  TORCH_CHECK(x.scalar_type() == weight.scalar_type(),
+              "grouped_linear: expected one dtype, got x ",
+              x.scalar_type(),
+              " and weight ",
+              weight.scalar_type());
+  const auto n_experts = static_cast<int64_t>(offsets.size()) - 1;
+  const int64_t wide = weight.size(axis_dim(axis));
+  TORCH_CHECK(wide % n_experts == 0,
+              "grouped_linear: expected a wide dimension divisible by ",
+              n_experts,
+              " experts, got ",
+              wide);
+  const int64_t in_features = axis == ExpertAxis::kRows ? weight.size(1) : wide / n_experts;
+  TORCH_CHECK(x.size(1) == in_features,
+              "grouped_linear: expected x of width ",
+              in_features,
+              ", got ",
+              x.size(1));
+  TORCH_CHECK(offsets.front() == 0 && offsets.back() == x.size(0),
+              "grouped_linear: expected offsets from 0 to ",
+              x.size(0),
+              ", got ",
+              offsets.front(),
+              " to ",
+              offsets.back());
+  for (int64_t i = 0; i < n_experts; ++i) {
+    TORCH_CHECK(offsets[i] <= offsets[i + 1],
+                "grouped_linear: expected ascending offsets, got ",
+                offsets[i],
+                " before ",
+                offsets[i + 1]);
+  }
+  return GroupedLinear::apply(x, weight, offsets, static_cast<int64_t>(axis));
+}
+
+}  // namespace dsmoe
