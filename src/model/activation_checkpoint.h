@@ -1,0 +1,21 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <vector>
+
+namespace dsmoe {
+
+using CheckpointedFunction = std::function<std::vector<at::Tensor>(const at::Tensor&)>;
+
+/// Runs `function(x)` without keeping what its backward needs; the backward runs it again first,
+/// from the same random state, so values and gradients are those of the plain call, dropout
+/// included.
+///
+/// x must require grad, else the outputs are detached. Outputs may be undefined or non-floating;
+/// such outputs carry no gradient. Parameters that `function` uses receive their gradients
+/// directly.
+std::vector<at::Tensor> checkpoint_activations(CheckpointedFunction function, const at::Tensor& x);
+
+}  // namespace dsmoe

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include "model/attention/kv_cache.h"
+#include "model/attention/rotary_embedding.h"
+#include "model/linear.h"
+#include "model/model_config.h"
+
+namespace dsmoe {
+
+/// Where the tokens of one forward pass stand; made once per pass, shared by all layers.
+struct AttentionContext {
+  at::Tensor positions;      // [batch, seq] int64
+  RotaryTables rotary;       // [batch, seq, head_dim / 2], undefined for learned positions
+  KvCache* cache = nullptr;  // or null: the tokens are the whole sequence
+};
+
+/// Keys and values that the queries of a pass may see.
+struct VisibleKeys {
+  at::Tensor k;  // [batch, n_kv_heads, n_keys, head_dim]
+  at::Tensor v;  // [batch, n_kv_heads, n_keys, head_dim]
+};
+
+/// Turns the new keys, stores both in the cache if there is one, and returns all that are stored.
+/// k, v [batch, n_kv_heads, seq, head_dim]
+VisibleKeys extend_keys(const AttentionContext& context,
+                        int64_t layer,
+                        const at::Tensor& k,
+                        const at::Tensor& v);
+
+/// Softmax attention where a query sees the keys at and before its own position.
+///
+/// q          [batch, n_heads, n_queries, head_dim]; query head h uses key/value head
+///            h / (n_heads / n_kv_heads)
+/// positions  [batch, n_queries] int64, of the queries; undefined: query i stands at key i
+/// returns    [batch, n_heads, n_queries, head_dim]
+at::Tensor attend(const at::Tensor& q, const VisibleKeys& keys, const at::Tensor& positions);
+
+/// Dense multi-head attention over shared key/value heads; the dense twin of MoABlock.
+class CausalAttentionImpl : public torch::nn::Module {
+ public:
+  CausalAttentionImpl(int64_t d_model, const AttentionConfig& config, bool bias);
+
+  /// x [batch, seq, d_model] in the compute dtype; returns the same shape.
+  at::Tensor forward(const at::Tensor& x, const AttentionContext& context, int64_t layer);
+
+ private:
+  int64_t n_heads_;
+  int64_t n_kv_heads_;
+  int64_t head_dim_;
+  Linear q_proj_{nullptr};  // [n_heads * head_dim, d_model]
+  Linear k_proj_{nullptr};  // [n_kv_heads * head_dim, d_model]
+  Linear v_proj_{nullptr};  // [n_kv_heads * head_dim, d_model]
+  Linear o_proj_{nullptr};  // [d_model, n_heads * head_dim]
+};
+TORCH_MODULE(CausalAttention);
+
+}  // namespace dsmoe

@@ -1,0 +1,148 @@
+#include "model/attention/moa_block.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/argsort.h>
+#include <ATen/ops/bincount.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/floor_divide.h>
+#include <ATen/ops/zeros.h>
+
+#include "csrc_kernels/moe/grouped_linear.h"
+
+namespace dsmoe {
+namespace {
+
+// Sparse queries of one sequence, padded to the longest list of the batch.
+struct PaddedSlots {
+  at::Tensor slot_of_row;  // [n_rows] int64 in 0 .. batch * n_slots
+  int64_t n_slots;         // queries per sequence after padding
+};
+
+PaddedSlots pad_by_sequence(const at::Tensor& sequence_of_row, int64_t batch) {
+  const auto counts = at::bincount(sequence_of_row, {}, batch);  // [batch]
+  const int64_t n_slots = counts.max().item<int64_t>();
+  const auto starts = counts.cumsum(0) - counts;
+  const auto order = at::argsort(sequence_of_row, /*stable=*/true, /*dim=*/0, /*descending=*/false);
+  const auto sequence = sequence_of_row.index_select(0, order);
+  const auto rank = at::arange(order.size(0), order.options()) - starts.index_select(0, sequence);
+  auto slot_of_row = at::empty_like(order);
+  slot_of_row.index_copy_(0, order, sequence * n_slots + rank);
+  return {slot_of_row, n_slots};
+}
+
+}  // namespace
+
+MoABlockImpl::MoABlockImpl(int64_t d_model, const AttentionConfig& config, bool bias)
+    : n_experts_(config.n_experts),
+      heads_per_expert_(config.heads_per_expert),
+      head_dim_(config.head_dim),
+      renormalise_(config.router.renormalise) {
+  const int64_t d_keys = heads_per_expert_ * head_dim_;
+  router = register_module("router", Router(d_model, n_experts_, config.router));
+  q_proj_ = register_module("q_proj", Linear(d_model, n_experts_ * d_keys, bias));
+  k_proj_ = register_module("k_proj", Linear(d_model, d_keys, bias));
+  v_proj_ = register_module("v_proj", Linear(d_model, d_keys, bias));
+  o_proj_ = register_module("o_proj", Linear(n_experts_ * d_keys, d_model, bias));
+}
+
+MoeOutput MoABlockImpl::forward(const at::Tensor& x,
+                                const AttentionContext& context,
+                                int64_t layer,
+                                const RoutingPolicy& policy,
+                                at::ScalarType compute_dtype) {
+  const auto routed = router(x);  // [batch, seq, n_experts]
+  const auto selection = select_experts(routed.router_probs.flatten(0, 1), policy, renormalise_);
+  const auto input = x.to(x.scalar_type() == at::kDouble ? at::kDouble : compute_dtype);
+  // [batch, seq, heads * head_dim] -> [batch, heads, seq, head_dim]
+  const auto split = [&](const at::Tensor& y) {
+    return y.view({x.size(0), x.size(1), heads_per_expert_, head_dim_}).transpose(1, 2);
+  };
+  const auto keys = extend_keys(context, layer, split(k_proj_(input)), split(v_proj_(input)));
+  const auto y = runs_sparse(policy, x.size(0) * x.size(1), n_experts_)
+                     ? forward_sparse(input, context, keys, make_dispatch(selection))
+                     : forward_dense(input, context, keys, selection.expert_weights);
+  return {y,
+          {routed.router_logits,
+           routed.router_probs,
+           selection.selected.view(routed.router_probs.sizes())}};
+}
+
+at::Tensor MoABlockImpl::forward_dense(const at::Tensor& x,
+                                       const AttentionContext& context,
+                                       const VisibleKeys& keys,
+                                       const at::Tensor& expert_weights) {
+  const int64_t batch = x.size(0);
+  const int64_t seq = x.size(1);
+  auto q = q_proj_(x).view({batch, seq, n_experts_, heads_per_expert_, head_dim_});
+  if (context.rotary.cos.defined()) {
+    // [batch, seq, 1, 1, head_dim / 2]
+    q = apply_rotary(q,
+                     {context.rotary.cos.unsqueeze(2).unsqueeze(2),
+                      context.rotary.sin.unsqueeze(2).unsqueeze(2)});
+  }
+  // (expert, head) -> (head, expert): the experts' heads j stand together over key/value head j.
+  q = q.permute({0, 3, 2, 1, 4}).reshape({batch, heads_per_expert_ * n_experts_, seq, head_dim_});
+  const auto y =
+      attend(q, keys, context.cache ? context.positions : at::Tensor())
+          .view({batch, heads_per_expert_, n_experts_, seq, head_dim_})
+          .permute({0, 3, 2, 1, 4});  // [batch, seq, n_experts, heads_per_expert, head_dim]
+  const auto weights = expert_weights.to(x.scalar_type()).view({batch, seq, n_experts_, 1, 1});
+  return o_proj_((y * weights).reshape({batch, seq, n_experts_ * heads_per_expert_ * head_dim_}));
+}
+
+at::Tensor MoABlockImpl::forward_sparse(const at::Tensor& x,
+                                        const AttentionContext& context,
+                                        const VisibleKeys& keys,
+                                        const ExpertDispatch& dispatch) {
+  const int64_t batch = x.size(0);
+  const int64_t seq = x.size(1);
+  const int64_t d_keys = heads_per_expert_ * head_dim_;
+  const auto dtype = x.scalar_type();
+  const auto& tokens = dispatch.token_of_row;
+  auto output =
+      at::zeros({batch * seq, x.size(2)}, x.options().dtype(at_least_float32(x).scalar_type()));
+  if (tokens.size(0) > 0) {
+    auto q = grouped_linear(x.flatten(0, 1).index_select(0, tokens),
+                            q_proj_->weight.to(dtype),
+                            dispatch.offsets,
+                            ExpertAxis::kRows);  // [n_rows, d_keys]
+    if (q_proj_->bias.defined()) {
+      q = q + q_proj_->bias.to(dtype)
+                  .view({n_experts_, d_keys})
+                  .index_select(0, dispatch.expert_of_row);
+    }
+    q = q.view({-1, heads_per_expert_, head_dim_});
+    if (context.rotary.cos.defined()) {
+      const auto of_rows = [&](const at::Tensor& table) {
+        return table.flatten(0, 1).index_select(0, tokens).unsqueeze(
+            1);  // [n_rows, 1, head_dim / 2]
+      };
+      q = apply_rotary(q, {of_rows(context.rotary.cos), of_rows(context.rotary.sin)});
+    }
+    const auto padded = pad_by_sequence(at::floor_divide(tokens, seq), batch);
+    const auto slots = batch * padded.n_slots;
+    // An unused slot asks at position 0; its answer is never read.
+    const auto positions =
+        at::zeros({slots}, tokens.options())
+            .index_copy(0, padded.slot_of_row, context.positions.flatten().index_select(0, tokens))
+            .view({batch, padded.n_slots});
+    const auto queries = at::zeros({slots, heads_per_expert_, head_dim_}, q.options())
+                             .index_copy(0, padded.slot_of_row, q)
+                             .view({batch, padded.n_slots, heads_per_expert_, head_dim_})
+                             .transpose(1, 2);
+    const auto y = attend(queries, keys, positions)  // [batch, heads_per_expert, n_slots, head_dim]
+                       .transpose(1, 2)
+                       .reshape({slots, d_keys})
+                       .index_select(0, padded.slot_of_row);
+    const auto y_rows = grouped_linear(y * dispatch.weight_of_row.to(dtype).unsqueeze(1),
+                                       o_proj_->weight.to(dtype),
+                                       dispatch.offsets,
+                                       ExpertAxis::kColumns);
+    output = output.index_add(0, tokens, at_least_float32(y_rows));
+  }
+  if (o_proj_->bias.defined()) output = output + o_proj_->bias;
+  return output.view(x.sizes()).to(dtype);
+}
+
+}  // namespace dsmoe

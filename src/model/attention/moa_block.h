@@ -1,0 +1,57 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include "model/attention/causal_attention.h"
+#include "model/model_config.h"
+#include "model/moe/ds_moe_layer.h"
+#include "model/moe/router.h"
+
+namespace dsmoe {
+
+/// arXiv:2404.05567 (DS-MoE): a mixture of attention experts. Each has its own query and output
+/// projections; all share keys and values, so the cache does not depend on the routing. Query head
+/// j of every expert uses key/value head j.
+///
+/// q_proj [n_experts * heads_per_expert * head_dim, d_model], expert-major: (expert, head, dim);
+/// o_proj its transposed layout; k_proj, v_proj [heads_per_expert * head_dim, d_model]. The bias of
+/// o_proj, where there is one, is added once and never weighted. Source: section 3.2, equations 7
+/// and 8 (where K_i, V_i carry the head index).
+class MoABlockImpl : public torch::nn::Module {
+ public:
+  MoABlockImpl(int64_t d_model, const AttentionConfig& config, bool bias);
+
+  /// x              [batch, seq, d_model]
+  /// compute_dtype  of the products; the router stays wide
+  MoeOutput forward(const at::Tensor& x,
+                    const AttentionContext& context,
+                    int64_t layer,
+                    const RoutingPolicy& policy,
+                    at::ScalarType compute_dtype = at::kFloat);
+
+  Router router{nullptr};
+
+ private:
+  at::Tensor forward_dense(const at::Tensor& x,
+                           const AttentionContext& context,
+                           const VisibleKeys& keys,
+                           const at::Tensor& expert_weights);
+  at::Tensor forward_sparse(const at::Tensor& x,
+                            const AttentionContext& context,
+                            const VisibleKeys& keys,
+                            const ExpertDispatch& dispatch);
+
+  int64_t n_experts_;
+  int64_t heads_per_expert_;
+  int64_t head_dim_;
+  bool renormalise_;
+  Linear q_proj_{nullptr};
+  Linear k_proj_{nullptr};
+  Linear v_proj_{nullptr};
+  Linear o_proj_{nullptr};
+};
+TORCH_MODULE(MoABlock);
+
+}  // namespace dsmoe

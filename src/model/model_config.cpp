@@ -1,0 +1,135 @@
+#include "model/model_config.h"
+
+#include <fmt/format.h>
+
+#include "common/config_visitor.h"
+#include "common/error.h"
+#include "model/moe/routing_plan.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr int64_t kMaxSize = int64_t{1} << 24;
+
+void describe_router(ConfigVisitor& v, RouterConfig& router) {
+  v.begin_section("router", "the network that gives each expert its probability");
+  choice(v,
+         "kind",
+         router.kind,
+         {{"linear", RouterKind::kLinear}, {"swiglu", RouterKind::kSwiglu}},
+         {.doc = "one matrix, or a SwiGLU network with one hidden layer"});
+  v.integer("d_hidden", router.d_hidden, 1, kMaxSize, {.doc = "hidden width of the swiglu form"});
+  v.boolean("renormalise",
+            router.renormalise,
+            {.doc = "divide the selected experts' weights by their sum"});
+  v.end_section();
+}
+
+void describe_attention(ConfigVisitor& v, ModelConfig& config) {
+  auto& attention = config.attention;
+  v.begin_section("attention", "multi-head attention, dense or a mixture of experts");
+  choice(v,
+         "kind",
+         attention.kind,
+         {{"dense", AttentionKind::kDense}, {"moa", AttentionKind::kMoa}},
+         {.doc = "dense uses n_heads and n_kv_heads; moa uses the section model.moa"});
+  v.integer("head_dim", attention.head_dim, 2, kMaxSize, {.doc = "width of one head"});
+  v.integer("n_heads", attention.n_heads, 1, kMaxSize, {.doc = "query heads of the dense kind"});
+  v.integer("n_kv_heads",
+            attention.n_kv_heads,
+            1,
+            kMaxSize,
+            {.doc = "key/value heads of the dense kind"});
+  v.end_section();
+  v.begin_section("moa", "mixture of attention heads");
+  v.integer("n_experts", attention.n_experts, 1, kMaxSize, {.doc = "attention experts"});
+  v.integer("heads_per_expert",
+            attention.heads_per_expert,
+            1,
+            kMaxSize,
+            {.doc = "query heads of one expert; the number of shared key/value heads too"});
+  describe_router(v, attention.router);
+  v.end_section();
+}
+
+void describe_ffn(ConfigVisitor& v, ModelConfig& config) {
+  auto& ffn = config.ffn;
+  v.begin_section("ffn", "feed-forward network, dense or a mixture of experts");
+  choice(v,
+         "kind",
+         ffn.kind,
+         {{"dense", FfnKind::kDense}, {"moe", FfnKind::kMoe}},
+         {.doc = "dense uses d_ffn; moe uses the section model.moe"});
+  choice(v,
+         "activation",
+         ffn.activation,
+         {{"gelu", FfnActivation::kGelu},
+          {"gelu_tanh", FfnActivation::kGeluTanh},
+          {"swiglu", FfnActivation::kSwiglu}},
+         {.doc = "swiglu adds a third matrix, gate_proj"});
+  v.integer("d_ffn", ffn.d_ffn, 1, kMaxSize, {.doc = "width of the dense kind"});
+  v.end_section();
+  v.begin_section("moe", "mixture of feed-forward experts");
+  v.integer("n_experts", ffn.n_experts, 1, kMaxSize, {.doc = "feed-forward experts"});
+  v.integer("d_expert", ffn.d_expert, 1, kMaxSize, {.doc = "width of one expert"});
+  describe_router(v, ffn.router);
+  v.end_section();
+}
+
+}  // namespace
+
+void describe(ConfigVisitor& v, ModelConfig& config) {
+  v.begin_section("model", "shape and arithmetic of the model");
+  v.integer(
+      "vocab_size", config.vocab_size, 0, kMaxSize, {.doc = "token ids; 0 takes the tokenizer's"});
+  v.integer("d_model", config.d_model, 1, kMaxSize, {.doc = "width of the residual stream"});
+  v.integer("n_layers", config.n_layers, 1, 4096, {.doc = "transformer blocks"});
+  v.integer(
+      "max_seq_len", config.max_seq_len, 1, kMaxSize, {.doc = "longest context", .unit = "tokens"});
+  choice(v,
+         "norm",
+         config.norm,
+         {{"layer_norm", NormKind::kLayerNorm}, {"rms_norm", NormKind::kRmsNorm}},
+         {.doc = "normalisation before each half of a block and before the head"});
+  v.real("norm_eps", config.norm_eps, 0.0, 1.0, {.doc = "added to the variance"});
+  choice(v,
+         "positions",
+         config.positions,
+         {{"rotary", PositionKind::kRotary}, {"learned", PositionKind::kLearned}},
+         {.doc = "rotary turns queries and keys; learned adds an embedding"});
+  v.real("rope_theta", config.rope_theta, 1.0, 1e12, {.doc = "base of the rotary frequencies"});
+  v.boolean("tie_embeddings",
+            config.tie_embeddings,
+            {.doc = "the output head uses the embedding matrix"});
+  v.boolean("bias", config.bias, {.doc = "biases in attention, FFN and layer norms"});
+  v.real("dropout",
+         config.dropout,
+         0.0,
+         0.99,
+         {.doc = "of the embedding and of each block's two outputs; 0 is off"});
+  v.text("training_policy",
+         config.training_policy,
+         {.doc = "experts that training uses, as on the command line; also the default of eval"});
+  describe_attention(v, config);
+  describe_ffn(v, config);
+  v.end_section();
+}
+
+void ModelConfig::validate() const {
+  if (positions == PositionKind::kRotary && attention.head_dim % 2 != 0) {
+    throw Error(fmt::format("model.attention.head_dim = {} must be even for rotary positions",
+                            attention.head_dim));
+  }
+  if (attention.kind == AttentionKind::kDense && attention.n_heads % attention.n_kv_heads != 0) {
+    throw Error(fmt::format("model.attention.n_heads = {} is not a multiple of n_kv_heads = {}",
+                            attention.n_heads,
+                            attention.n_kv_heads));
+  }
+  const bool moa = attention.kind == AttentionKind::kMoa;
+  const bool moe = ffn.kind == FfnKind::kMoe;
+  const auto plan = parse_routing_plan(training_policy);
+  plan.validate(
+      static_cast<size_t>(n_layers), moa ? attention.n_experts : 0, moe ? ffn.n_experts : 0);
+}
+
+}  // namespace dsmoe

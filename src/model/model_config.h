@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace dsmoe {
+
+class ConfigVisitor;
+
+enum class RouterKind { kLinear, kSwiglu };
+enum class NormKind { kLayerNorm, kRmsNorm };
+enum class PositionKind { kRotary, kLearned };
+enum class AttentionKind { kDense, kMoa };
+enum class FfnKind { kDense, kMoe };
+enum class FfnActivation { kGelu, kGeluTanh, kSwiglu };
+
+/// One router; arXiv:2404.05567, section 3.1. The paper does not name its form.
+struct RouterConfig {
+  RouterKind kind = RouterKind::kSwiglu;
+  int64_t d_hidden = 256;    ///< width of the swiglu form; unused by the linear one
+  bool renormalise = false;  ///< divide the selected weights by their sum
+};
+
+/// Attention: a dense one of n_heads over n_kv_heads, or a mixture of n_experts, each of
+/// heads_per_expert query heads over heads_per_expert shared key/value heads.
+struct AttentionConfig {
+  AttentionKind kind = AttentionKind::kMoa;
+  int64_t head_dim = 64;
+  int64_t n_heads = 8;           ///< dense
+  int64_t n_kv_heads = 8;        ///< dense
+  int64_t n_experts = 8;         ///< moa
+  int64_t heads_per_expert = 4;  ///< moa; also its number of key/value heads
+  RouterConfig router;           ///< moa
+};
+
+/// Feed-forward: a dense one of width d_ffn, or a mixture of n_experts of width d_expert.
+struct FfnConfig {
+  FfnKind kind = FfnKind::kMoe;
+  FfnActivation activation = FfnActivation::kGeluTanh;
+  int64_t d_ffn = 2048;    ///< dense
+  int64_t n_experts = 32;  ///< moe
+  int64_t d_expert = 64;   ///< moe
+  RouterConfig router;     ///< moe
+};
+
+/// Everything that fixes the shape and the arithmetic of a model; stored in each checkpoint.
+struct ModelConfig {
+  int64_t vocab_size = 0;  ///< 0: taken from the tokenizer
+  int64_t d_model = 512;
+  int64_t n_layers = 8;
+  int64_t max_seq_len = 1024;  ///< context, tokens
+  NormKind norm = NormKind::kRmsNorm;
+  double norm_eps = 1e-6;
+  PositionKind positions = PositionKind::kRotary;
+  double rope_theta = 10000.0;
+  bool tie_embeddings = true;
+  bool bias = false;
+  double dropout = 0.0;  ///< of the embedding and of each block's two outputs; 0: off
+  AttentionConfig attention;
+  FfnConfig ffn;
+  std::string training_policy = "all";  ///< the selection trained with, and used when none is given
+
+  /// Throws Error naming the key if a value contradicts another.
+  void validate() const;
+};
+
+/// Names every key of the `model` section once, for reading, writing and documentation.
+void describe(ConfigVisitor& visitor, ModelConfig& config);
+
+}  // namespace dsmoe

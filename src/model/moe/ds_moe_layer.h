@@ -1,0 +1,42 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include "model/model_config.h"
+#include "model/model_output.h"
+#include "model/moe/expert_ffn.h"
+#include "model/moe/router.h"
+#include "model/moe/routing_policy.h"
+
+namespace dsmoe {
+
+/// A mixture layer's result.
+struct MoeOutput {
+  at::Tensor y;           // [batch, seq, d_model]
+  RoutingRecord routing;  // of this call
+};
+
+/// arXiv:2404.05567 (DS-MoE): FFN experts mixed by a softmax over all of them. Trained with every
+/// expert active; the same weights and probabilities then run with the selected experts only.
+class DSMoELayerImpl : public torch::nn::Module {
+ public:
+  DSMoELayerImpl(int64_t d_model, const FfnConfig& config, bool bias);
+
+  /// x              [batch, seq, d_model]
+  /// compute_dtype  of the experts' products; the router stays wide
+  /// Gradients reach every selected expert and, through their weights, the router.
+  MoeOutput forward(const at::Tensor& x,
+                    const RoutingPolicy& policy,
+                    at::ScalarType compute_dtype = at::kFloat);
+
+  Router router{nullptr};
+  ExpertFfn experts{nullptr};
+
+ private:
+  bool renormalise_;
+};
+TORCH_MODULE(DSMoELayer);
+
+}  // namespace dsmoe

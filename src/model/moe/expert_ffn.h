@@ -1,0 +1,49 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include "model/linear.h"
+#include "model/model_config.h"
+#include "model/moe/expert_selection.h"
+
+namespace dsmoe {
+
+/// The FFN experts of one layer, stored wide as the dense twin's matrices: expert i owns the rows
+/// (up, gate) or columns (down) i * d_expert .. (i + 1) * d_expert. With one expert it is that
+/// twin.
+///
+/// The bias of down_proj, where there is one, is added once and never weighted.
+class ExpertFfnImpl : public torch::nn::Module {
+ public:
+  ExpertFfnImpl(int64_t d_model,
+                int64_t n_experts,
+                int64_t d_expert,
+                FfnActivation activation,
+                bool bias);
+
+  /// The plain FFN over the whole width. x [n_tokens, d_model], returns the same shape.
+  at::Tensor forward(const at::Tensor& x);
+
+  /// Every expert, two wide products: down((weights repeated d_expert times) * act(up x)).
+  /// x [n_tokens, d_model], expert_weights [n_tokens, n_experts]; returns [n_tokens, d_model].
+  /// Source: arXiv:2404.05567, section 3.2.
+  at::Tensor forward_dense(const at::Tensor& x, const at::Tensor& expert_weights);
+
+  /// The listed (token, expert) pairs only, grouped by expert. x [n_tokens, d_model].
+  at::Tensor forward_sparse(const at::Tensor& x, const ExpertDispatch& dispatch);
+
+ private:
+  at::Tensor hidden(const at::Tensor& x);  // [n_tokens, n_experts * d_expert]
+
+  int64_t n_experts_;
+  int64_t d_expert_;
+  FfnActivation activation_;
+  Linear up_proj_{nullptr};    // [n_experts * d_expert, d_model]
+  Linear gate_proj_{nullptr};  // swiglu only, the same shape
+  Linear down_proj_{nullptr};  // [d_model, n_experts * d_expert]
+};
+TORCH_MODULE(ExpertFfn);
+
+}  // namespace dsmoe

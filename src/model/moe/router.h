@@ -1,0 +1,38 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include "model/linear.h"
+#include "model/model_config.h"
+
+namespace dsmoe {
+
+/// What a router says of each token.
+struct RouterOutput {
+  at::Tensor router_logits;  // [batch, seq, n_experts], float32
+  at::Tensor router_probs;   // [batch, seq, n_experts], float32, rows sum to 1
+};
+
+/// Gives every expert its probability: softmax over all experts, no noise, no selection before it.
+///
+/// linear: one matrix [n_experts, d_model]; swiglu: silu(x A) * (x B) of width d_hidden, then a
+/// matrix [n_experts, d_hidden]; no biases. All of it runs in float32 (float64 for float64).
+/// Source: arXiv:2404.05567, section 3.1, equation 1.
+class RouterImpl : public torch::nn::Module {
+ public:
+  RouterImpl(int64_t d_model, int64_t n_experts, const RouterConfig& config);
+
+  /// x [batch, seq, d_model]
+  RouterOutput forward(const at::Tensor& x);
+
+ private:
+  int64_t d_model_;
+  Linear gate_proj_{nullptr};  // swiglu only, [d_hidden, d_model]
+  Linear up_proj_{nullptr};    // swiglu only, [d_hidden, d_model]
+  Linear out_proj_{nullptr};   // [n_experts, d_model] or [n_experts, d_hidden]
+};
+TORCH_MODULE(Router);
+
+}  // namespace dsmoe

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "model/attention/kv_cache.h"
+#include "model/linear.h"
+#include "model/model_config.h"
+#include "model/model_output.h"
+#include "model/moe/routing_plan.h"
+#include "model/norm.h"
+#include "model/transformer_block.h"
+
+namespace dsmoe {
+
+struct ForwardOptions {
+  at::ScalarType compute_dtype =
+      at::kFloat;            ///< of the matrix products; norms, routers, losses stay wide
+  KvCache* cache = nullptr;  ///< tokens continue its sequences; the caller advances it
+  bool checkpoint_activations =
+      false;  ///< keep block inputs only and compute blocks again backward
+};
+
+/// A decoder-only language model of attention and FFN blocks, dense or mixed.
+///
+/// One class trains and infers: the plan says which experts count and how they are computed.
+class TransformerImpl : public torch::nn::Module {
+ public:
+  /// Weights are uninitialised except norms; see init_weights. Throws Error if the config is
+  /// invalid.
+  explicit TransformerImpl(const ModelConfig& config);
+
+  /// tokens   [batch, seq] int64, ids below vocab_size
+  /// returns  logits [batch, seq, vocab_size] and one RoutingRecord per layer and kind
+  /// Throws c10::Error for a wrong shape and Error for a context above max_seq_len.
+  ModelOutput forward(const at::Tensor& tokens,
+                      const RoutingPlan& plan,
+                      const ForwardOptions& options = {});
+
+  const ModelConfig& config() const { return config_; }
+  int64_t n_kv_heads() const;
+  /// A cache for `batch` sequences of at most `capacity` tokens.
+  KvCache make_cache(int64_t batch, int64_t capacity, at::ScalarType dtype) const;
+
+ private:
+  ModelConfig config_;
+  at::Tensor embedding_;           // [vocab_size, d_model]
+  at::Tensor position_embedding_;  // [max_seq_len, d_model], learned positions only
+  std::vector<TransformerBlock> blocks_;
+  Norm final_norm_{nullptr};
+  Linear head_{nullptr};  // untied only
+};
+TORCH_MODULE(Transformer);
+
+/// N(0, std) for every matrix, output projections of attention and FFN by std / sqrt(2 n_layers);
+/// norms one, biases zero. Deterministic from the seed, whatever the process drew before.
+void init_weights(Transformer& model, uint64_t seed, double std = 0.02);
+
+}  // namespace dsmoe
