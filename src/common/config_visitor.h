@@ -20,15 +20,18 @@ struct FieldInfo {
   ResumeRule resume = ResumeRule::kFixed;
 };
 
-/// Walks the keys of a config struct. One `describe(visitor, config)` per struct serves reading, writing,
-/// documentation and comparison.
+/// Walks the keys of a config struct. One `describe(visitor, config)` per struct serves reading,
+/// writing, documentation and comparison.
 class ConfigVisitor {
  public:
   virtual ~ConfigVisitor() = default;
   virtual void begin_section(const char* name, const char* doc) = 0;
   virtual void end_section() = 0;
-  virtual void integer(
-      const char* key, int64_t& value, int64_t min, int64_t max, FieldInfo info) = 0;
+  virtual void integer(const char* key,
+                       int64_t& value,
+                       int64_t min,
+                       int64_t max,
+                       FieldInfo info) = 0;
   virtual void real(const char* key, double& value, double min, double max, FieldInfo info) = 0;
   virtual void boolean(const char* key, bool& value, FieldInfo info) = 0;
   virtual void text(const char* key, std::string& value, FieldInfo info) = 0;

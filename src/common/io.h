@@ -10,8 +10,8 @@
 namespace dsmoe {
 
 /// Every write, rename and fsync of the program goes through this interface, so that tests can make
-/// the n-th one fail, crash or be forgotten. The calls are those of POSIX: on failure they return -1
-/// and set errno.
+/// the n-th one fail, crash or be forgotten. The calls are those of POSIX: on failure they return
+/// -1 and set errno.
 class Io {
  public:
   virtual ~Io() = default;
@@ -32,15 +32,15 @@ Io& posix_io();
 /// Reads a whole file. Throws Error if it is missing, not a regular file, or above max_size_bytes.
 std::string read_file(Io& io, const std::string& path, uint64_t max_size_bytes);
 
-/// Writes all bytes of one open file; repeats after short writes and EINTR. Throws RunError that names
-/// the path and the system's reason.
+/// Writes all bytes of one open file; repeats after short writes and EINTR. Throws RunError that
+/// names the path and the system's reason.
 void write_all(Io& io, int fd, const void* data, size_t size_bytes, const std::string& path);
 
 /// Creates or truncates a file, writes it, fsyncs and closes it. Throws RunError.
 void write_file(Io& io, const std::string& path, std::string_view bytes);
 
-/// As write_file, but to `path.tmp` first, then renamed and the directory fsynced: a reader sees the
-/// old content or the new, never a part. Throws RunError.
+/// As write_file, but to `path.tmp` first, then renamed and the directory fsynced: a reader sees
+/// the old content or the new, never a part. Throws RunError.
 void replace_file(Io& io, const std::string& path, std::string_view bytes);
 
 /// Makes the names in a directory durable. Throws RunError.

@@ -1,0 +1,153 @@
+#include "common/io.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+
+#include "common/error.h"
+
+namespace dsmoe {
+namespace {
+
+class PosixIo final : public Io {
+ public:
+  int open(const std::string& path, int flags, mode_t mode) override {
+    return ::open(path.c_str(), flags | O_CLOEXEC, mode);
+  }
+  ssize_t write(int fd, const void* data, size_t size_bytes) override {
+    return ::write(fd, data, size_bytes);
+  }
+  ssize_t pread(int fd, void* data, size_t size_bytes, off_t offset) override {
+    return ::pread(fd, data, size_bytes, offset);
+  }
+  int fsync(int fd) override { return ::fsync(fd); }
+  int close(int fd) override { return ::close(fd); }
+  int rename(const std::string& from, const std::string& to) override {
+    return ::rename(from.c_str(), to.c_str());
+  }
+  int mkdir(const std::string& path, mode_t mode) override { return ::mkdir(path.c_str(), mode); }
+  int unlink(const std::string& path) override { return ::unlink(path.c_str()); }
+  int rmdir(const std::string& path) override { return ::rmdir(path.c_str()); }
+};
+
+std::string reason() { return std::strerror(errno); }
+
+[[noreturn]] void fail_run(const std::string& path, const char* what) {
+  throw RunError(fmt::format("{}: cannot {}: {}", path, what, reason()));
+}
+
+// Closes on every way out; the good way out calls close() and checks it.
+class OpenFile {
+ public:
+  OpenFile(Io& io, int fd) : io_(io), fd_(fd) {}
+  ~OpenFile() {
+    if (fd_ >= 0) io_.close(fd_);
+  }
+  OpenFile(const OpenFile&) = delete;
+  OpenFile& operator=(const OpenFile&) = delete;
+  int fd() const { return fd_; }
+  int close() {
+    const int fd = fd_;
+    fd_ = -1;
+    return io_.close(fd);
+  }
+
+ private:
+  Io& io_;
+  int fd_;
+};
+
+}  // namespace
+
+Io& posix_io() {
+  static PosixIo io;  // stateless
+  return io;
+}
+
+std::string read_file(Io& io, const std::string& path, uint64_t max_size_bytes) {
+  OpenFile file(io, io.open(path, O_RDONLY, 0));
+  if (file.fd() < 0) throw Error(fmt::format("{}: cannot open: {}", path, reason()));
+  struct stat status {};
+  if (::fstat(file.fd(), &status) != 0 || !S_ISREG(status.st_mode)) {
+    throw Error(fmt::format("{}: expected a regular file", path));
+  }
+  const auto size = static_cast<uint64_t>(status.st_size);
+  if (size > max_size_bytes) {
+    throw Error(fmt::format("{}: expected at most {} bytes, got {}", path, max_size_bytes, size));
+  }
+  std::string bytes(size, '\0');
+  for (uint64_t done = 0; done < size;) {
+    const ssize_t n =
+        io.pread(file.fd(), bytes.data() + done, size - done, static_cast<off_t>(done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw Error(fmt::format("{}: cannot read: {}", path, reason()));
+    if (n == 0) throw Error(fmt::format("{}: expected {} bytes, got {}", path, size, done));
+    done += static_cast<uint64_t>(n);
+  }
+  return bytes;
+}
+
+void write_all(Io& io, int fd, const void* data, size_t size_bytes, const std::string& path) {
+  const auto* bytes = static_cast<const char*>(data);
+  for (size_t done = 0; done < size_bytes;) {
+    const ssize_t n = io.write(fd, bytes + done, size_bytes - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) fail_run(path, "write");
+    done += static_cast<size_t>(n);
+  }
+}
+
+void write_file(Io& io, const std::string& path, std::string_view bytes) {
+  OpenFile file(io, io.open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600));
+  if (file.fd() < 0) fail_run(path, "create");
+  write_all(io, file.fd(), bytes.data(), bytes.size(), path);
+  // A failed fsync may be reported once and the data dropped: the file counts as lost, never
+  // retried.
+  if (io.fsync(file.fd()) != 0) fail_run(path, "fsync");
+  if (file.close() != 0) fail_run(path, "close");
+}
+
+void replace_file(Io& io, const std::string& path, std::string_view bytes) {
+  const std::string temporary = path + ".tmp";
+  write_file(io, temporary, bytes);
+  if (io.rename(temporary, path) != 0) fail_run(path, "rename into place");
+  const auto parent = std::filesystem::path(path).parent_path();
+  fsync_directory(io, parent.empty() ? "." : parent.string());
+}
+
+void fsync_directory(Io& io, const std::string& path) {
+  OpenFile directory(io, io.open(path, O_RDONLY | O_DIRECTORY, 0));
+  if (directory.fd() < 0) fail_run(path, "open directory");
+  if (io.fsync(directory.fd()) != 0) fail_run(path, "fsync directory");
+}
+
+void make_directories(Io& io, const std::string& path) {
+  std::filesystem::path made;
+  for (const auto& part : std::filesystem::path(path)) {
+    made /= part;
+    if (std::filesystem::is_directory(made)) continue;
+    if (io.mkdir(made.string(), 0700) != 0 && errno != EEXIST)
+      fail_run(made.string(), "make directory");
+  }
+}
+
+void remove_tree(Io& io, const std::string& path) {
+  std::error_code missing;
+  if (!std::filesystem::exists(std::filesystem::symlink_status(path, missing))) return;
+  if (std::filesystem::is_directory(std::filesystem::symlink_status(path))) {
+    for (const auto& entry : std::filesystem::directory_iterator(path)) {
+      remove_tree(io, entry.path().string());
+    }
+    if (io.rmdir(path) != 0) fail_run(path, "remove directory");
+  } else if (io.unlink(path) != 0) {
+    fail_run(path, "remove");
+  }
+}
+
+}  // namespace dsmoe
