@@ -1,0 +1,49 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "common/config_visitor.h"
+
+namespace dsmoe {
+
+/// Walks every key of the configs that are read or written together.
+using Describe = std::function<void(ConfigVisitor&)>;
+
+/// Reads YAML (or JSON) over the values that the configs hold already; a missing key keeps its
+/// value.
+///
+/// source_name  of the text, for messages
+/// overrides    `section.key=value`, applied after the text
+/// Throws Error, one line with source, line, key and what was expected: unknown key (with the
+/// nearest valid one), duplicate key, wrong type, value out of range, empty text, second document,
+/// anchors, depth above 32, more than 1 MB.
+void read_config_text(const std::string& text,
+                      const std::string& source_name,
+                      const std::vector<std::string>& overrides,
+                      const Describe& describe);
+
+/// The same from a file.
+void read_config_file(const std::string& path,
+                      const std::vector<std::string>& overrides,
+                      const Describe& describe);
+
+/// Every key with its value; reading it back gives the same configs.
+std::string config_to_yaml(const Describe& describe);
+
+/// A Markdown table of every key: type, unit, default (the value now held), range, resume rule,
+/// meaning.
+std::string config_to_markdown(const Describe& describe);
+
+/// One key whose value differs between two configs of one shape.
+struct ConfigChange {
+  std::string key;
+  std::string old_value;
+  std::string new_value;
+  ResumeRule rule;
+};
+
+std::vector<ConfigChange> compare_configs(const Describe& old_configs, const Describe& new_configs);
+
+}  // namespace dsmoe

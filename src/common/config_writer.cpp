@@ -1,0 +1,132 @@
+#include <fmt/format.h>
+#include <yaml-cpp/yaml.h>
+
+#include "common/config_reader.h"
+
+namespace dsmoe {
+namespace {
+
+struct Field {
+  std::string key;    // with its sections
+  std::string value;  // shortest text that reads back the same
+  std::string type;
+  std::string range;
+  FieldInfo info;
+};
+
+const char* rule_name(ResumeRule rule) {
+  switch (rule) {
+    case ResumeRule::kFixed:
+      return "fixed";
+    case ResumeRule::kApplied:
+      return "applied";
+    case ResumeRule::kFree:
+      return "free";
+  }
+  return "";
+}
+
+// Changes no value: lists the fields for the table and emits the YAML.
+class FieldLister final : public ConfigVisitor {
+ public:
+  FieldLister() { yaml << YAML::BeginMap; }
+  void begin_section(const char* name, const char*) override {
+    path_.emplace_back(name);
+    yaml << YAML::Key << name << YAML::Value << YAML::BeginMap;
+  }
+  void end_section() override {
+    path_.pop_back();
+    yaml << YAML::EndMap;
+  }
+  void integer(const char* key, int64_t& value, int64_t min, int64_t max, FieldInfo info) override {
+    add(key, fmt::format("{}", value), "integer", fmt::format("{} to {}", min, max), info);
+  }
+  void real(const char* key, double& value, double min, double max, FieldInfo info) override {
+    add(key, fmt::format("{}", value), "number", fmt::format("{} to {}", min, max), info);
+  }
+  void boolean(const char* key, bool& value, FieldInfo info) override {
+    add(key, value ? "true" : "false", "boolean", "", info);
+  }
+  void text(const char* key, std::string& value, FieldInfo info) override {
+    add(key, value, "text", "", info, /*quoted=*/true);
+  }
+  void text_list(const char* key, std::vector<std::string>& value, FieldInfo info) override {
+    yaml << YAML::Key << key << YAML::Value << YAML::Flow << YAML::BeginSeq;
+    for (const auto& item : value) yaml << YAML::DoubleQuoted << item;
+    yaml << YAML::EndSeq;
+    fields.push_back(
+        {name(key), fmt::format("[{}]", fmt::join(value, ", ")), "list of texts", "", info});
+  }
+  void choice(const char* key,
+              std::string& value,
+              const std::vector<std::string>& choices,
+              FieldInfo info) override {
+    add(key, value, "choice", fmt::format("{}", fmt::join(choices, ", ")), info);
+  }
+
+  std::vector<Field> fields;
+  YAML::Emitter yaml;
+
+ private:
+  std::string name(const std::string& key) const {
+    return path_.empty() ? key : fmt::format("{}.{}", fmt::join(path_, "."), key);
+  }
+  void add(const char* key,
+           std::string value,
+           const char* type,
+           std::string range,
+           FieldInfo info,
+           bool quoted = false) {
+    yaml << YAML::Key << key << YAML::Value;
+    if (quoted) yaml << YAML::DoubleQuoted;
+    yaml << value;
+    fields.push_back({name(key), std::move(value), type, std::move(range), info});
+  }
+  std::vector<std::string> path_;
+};
+
+std::vector<Field> list_fields(const Describe& describe) {
+  FieldLister lister;
+  describe(lister);
+  return std::move(lister.fields);
+}
+
+}  // namespace
+
+std::string config_to_yaml(const Describe& describe) {
+  FieldLister lister;
+  describe(lister);
+  lister.yaml << YAML::EndMap;
+  return std::string(lister.yaml.c_str()) + "\n";
+}
+
+std::string config_to_markdown(const Describe& describe) {
+  std::string table =
+      "| key | type | unit | default | range | on resume | meaning |\n"
+      "| --- | --- | --- | --- | --- | --- | --- |\n";
+  for (const auto& field : list_fields(describe)) {
+    table += fmt::format("| `{}` | {} | {} | `{}` | {} | {} | {} |\n",
+                         field.key,
+                         field.type,
+                         field.info.unit,
+                         field.value,
+                         field.range,
+                         rule_name(field.info.resume),
+                         field.info.doc);
+  }
+  return table;
+}
+
+std::vector<ConfigChange> compare_configs(const Describe& old_configs,
+                                          const Describe& new_configs) {
+  const auto before = list_fields(old_configs);
+  const auto after = list_fields(new_configs);
+  std::vector<ConfigChange> changes;
+  for (size_t i = 0; i < before.size() && i < after.size(); ++i) {
+    if (before[i].value == after[i].value) continue;
+    changes.push_back({before[i].key, before[i].value, after[i].value, before[i].info.resume});
+  }
+  return changes;
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,141 @@
+#include "common/config_reader.h"
+
+#include <catch2/catch.hpp>
+
+#include "common/error.h"
+
+using namespace dsmoe;
+
+namespace {
+
+enum class Colour { kRed, kBlue };
+
+struct Settings {
+  int64_t steps = 10;
+  double rate = 0.5;
+  bool on = false;
+  std::string name = "a: b";
+  std::vector<std::string> files{"x", "y"};
+  Colour colour = Colour::kRed;
+  int64_t depth = 1;
+};
+
+Describe describe_settings(Settings& s) {
+  return [&s](ConfigVisitor& v) {
+    v.begin_section("train", "training");
+    v.integer("steps", s.steps, 1, 100, {.doc = "optimizer steps", .resume = ResumeRule::kApplied});
+    v.real("rate", s.rate, 0.0, 1.0, {.doc = "rate"});
+    v.boolean("on", s.on, {.doc = "switch"});
+    v.text("name", s.name, {.doc = "name"});
+    v.text_list("files", s.files, {.doc = "files"});
+    choice(
+        v, "colour", s.colour, {{"red", Colour::kRed}, {"blue", Colour::kBlue}}, {.doc = "colour"});
+    v.begin_section("inner", "nested");
+    v.integer("depth", s.depth, 0, 9, {.doc = "depth", .unit = "levels"});
+    v.end_section();
+    v.end_section();
+  };
+}
+
+std::string error_of(const std::string& text, const std::vector<std::string>& overrides = {}) {
+  Settings settings;
+  try {
+    read_config_text(text, "t.yaml", overrides, describe_settings(settings));
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+}  // namespace
+
+TEST_CASE("config: values, missing keys and overrides are read in order", "[common][config]") {
+  Settings s;
+  read_config_text("train: {steps: 7, on: true, files: [p], colour: blue}",
+                   "t.yaml",
+                   {"train.steps=8", "train.inner.depth=3", "train.name=x=y", "train.files=[q, r]"},
+                   describe_settings(s));
+  REQUIRE(s.steps == 8);
+  REQUIRE(s.rate == 0.5);
+  REQUIRE(s.on);
+  REQUIRE(s.name == "x=y");
+  REQUIRE(s.files == std::vector<std::string>{"q", "r"});
+  REQUIRE(s.colour == Colour::kBlue);
+  REQUIRE(s.depth == 3);
+}
+
+TEST_CASE("config: the resolved YAML reads back to the same values", "[common][config]") {
+  Settings s;
+  s.rate = 0.1;
+  s.name = "true # \"q\"";
+  const std::string yaml = config_to_yaml(describe_settings(s));
+  Settings read;
+  read_config_text(yaml, "t.yaml", {}, describe_settings(read));
+  REQUIRE(read.rate == 0.1);
+  REQUIRE(read.name == s.name);
+  REQUIRE(compare_configs(describe_settings(s), describe_settings(read)).empty());
+}
+
+TEST_CASE("config: bad input names line, key and what was expected", "[common][config]") {
+  using Catch::Contains;
+  CHECK_THAT(error_of("train:\n  stepz: 1"),
+             Contains("t.yaml:2: train.stepz: unknown key") && Contains("nearest is train.steps"));
+  CHECK_THAT(error_of("trian: {steps: 1}"), Contains("unknown key; the nearest is train"));
+  CHECK_THAT(error_of("train: {inner: {dept: 1}}"), Contains("nearest is train.inner.depth"));
+  CHECK_THAT(error_of("train:\n  steps: 1\n  steps: 2"),
+             Contains("t.yaml:3: train.steps") && Contains("twice"));
+  CHECK_THAT(error_of("train: {steps: many}"), Contains("expected an integer, got 'many'"));
+  CHECK_THAT(error_of("train: {steps: 1.5}"), Contains("expected an integer"));
+  CHECK_THAT(error_of("train: {steps: [1]}"), Contains("expected an integer, got 'a list'"));
+  CHECK_THAT(error_of("train: {steps: }"), Contains("expected an integer, got 'nothing'"));
+  CHECK_THAT(error_of("train: {steps: 101}"), Contains("in [1, 100], got '101'"));
+  CHECK_THAT(error_of("train: {steps: 99999999999999999999}"), Contains("expected an integer"));
+  CHECK_THAT(error_of("train: {rate: .nan}"), Contains("expected a finite number"));
+  CHECK_THAT(error_of("train: {rate: nan}"), Contains("expected a finite number"));
+  CHECK_THAT(error_of("train: {rate: 1.01}"), Contains("in [0, 1]"));
+  CHECK_THAT(error_of("train: {on: yes}"), Contains("expected true or false, got 'yes'"));
+  CHECK_THAT(error_of("train: {colour: green}"), Contains("expected one of red, blue"));
+  CHECK_THAT(error_of("train: {files: x}"), Contains("expected a list of texts"));
+  CHECK_THAT(error_of("train: 3"), Contains("expected a section of keys"));
+  CHECK_THAT(error_of("train: {}", {"train.steps=0"}),
+             Contains("--train.steps: expected a value in"));
+  CHECK_THAT(error_of("train: {}", {"train.stepz=1"}), Contains("--train.stepz: unknown key"));
+  CHECK_THAT(error_of("train: {}", {"train.steps"}), Contains("expected section.key=value"));
+}
+
+TEST_CASE("config: text that is not one plain document is refused", "[common][config]") {
+  using Catch::Contains;
+  CHECK_THAT(error_of(""), Contains("empty text"));
+  CHECK_THAT(error_of("# nothing\n"), Contains("empty text"));
+  CHECK_THAT(error_of("train: {}\n---\ntrain: {}"), Contains("expected one document, got 2"));
+  CHECK_THAT(error_of("- a"), Contains("expected sections"));
+  CHECK_THAT(error_of("train: &a {steps: 1}"), Contains("got an anchor"));
+  CHECK_THAT(error_of("train: {steps: 1"), Contains("not YAML"));
+  CHECK_THAT(error_of(std::string(40, '[') + std::string(40, ']')),
+             Contains("more than 32 levels"));
+  CHECK_THAT(error_of(std::string((1 << 20) + 1, ' ')), Contains("at most"));
+}
+
+TEST_CASE("config: octal-looking integers are decimal", "[common][config]") {
+  Settings s;
+  read_config_text("train: {steps: 010}", "t.yaml", {}, describe_settings(s));
+  REQUIRE(s.steps == 10);
+}
+
+TEST_CASE("config: changes carry their resume rule, the table every key", "[common][config]") {
+  Settings before;
+  Settings after;
+  after.steps = 11;
+  after.depth = 2;
+  const auto changes = compare_configs(describe_settings(before), describe_settings(after));
+  REQUIRE(changes.size() == 2);
+  REQUIRE(changes[0].key == "train.steps");
+  REQUIRE(changes[0].old_value == "10");
+  REQUIRE(changes[0].rule == ResumeRule::kApplied);
+  REQUIRE(changes[1].key == "train.inner.depth");
+  REQUIRE(changes[1].rule == ResumeRule::kFixed);
+  const std::string table = config_to_markdown(describe_settings(before));
+  REQUIRE_THAT(
+      table,
+      Catch::Contains("| `train.inner.depth` | integer | levels | `1` | 0 to 9 | fixed | depth |"));
+}
