@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The layering check passes on this tree and fails for each planted violation.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+"$root/scripts/check_layers.sh"
+
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+mkdir -p "$copy/src/common" "$copy/src/train" "$copy/csrc_kernels"
+expect_failure() {  # file, content, expected message
+  printf '%s\n' "$2" > "$copy/$1"
+  if output=$("$root/scripts/check_layers.sh" "$copy"); then
+    printf 'not found: %s\n' "$3"
+    exit 1
+  fi
+  grep -qF "$3" <<< "$output" || { printf 'expected "%s", got: %s\n' "$3" "$output"; exit 1; }
+  rm "$copy/$1"
+}
+"$root/scripts/check_layers.sh" "$copy"
+expect_failure src/common/a.cpp '#include "model/linear.h"' "room 'common' may not include room 'model'"
+expect_failure src/train/a.cpp '#include "infer/sampler.h"' "room 'train' may not include room 'infer'"
+expect_failure csrc_kernels/a.cpp '#include "model/linear.h"' "room 'csrc_kernels' may not include"
+expect_failure src/train/a.cpp '#include <torch/torch.h>' "torch/torch.h"
+expect_failure src/common/a.cpp '#include <ATen/core/Tensor.h>' "knows no torch header"
+expect_failure src/train/a.h 'int x;' "#pragma once is missing"
+printf 'all planted violations found\n'
