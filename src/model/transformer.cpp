@@ -96,7 +96,7 @@ ModelOutput TransformerImpl::forward(const at::Tensor& tokens,
   const bool has_moe = config_.ffn.kind == FfnKind::kMoe;
   for (size_t i = 0; i < blocks_.size(); ++i) {
     auto run = [block = blocks_[i], context, i, routing = plan.layer(i), dtype](
-                         const at::Tensor& input) mutable {
+                   const at::Tensor& input) mutable {
       return block(input, context, static_cast<int64_t>(i), routing, dtype);
     };
     auto result =

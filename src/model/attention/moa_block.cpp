@@ -8,6 +8,8 @@
 #include <ATen/ops/floor_divide.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
+
 #include "csrc_kernels/moe/grouped_linear.h"
 
 namespace dsmoe {
@@ -21,7 +23,8 @@ struct PaddedSlots {
 
 PaddedSlots pad_by_sequence(const at::Tensor& sequence_of_row, int64_t batch) {
   const auto counts = at::bincount(sequence_of_row, {}, batch);  // [batch]
-  const int64_t n_slots = counts.max().item<int64_t>();
+  // At least one: a batch without any selected expert takes the same way.
+  const int64_t n_slots = std::max<int64_t>(counts.max().item<int64_t>(), 1);
   const auto starts = counts.cumsum(0) - counts;
   const auto order = at::argsort(sequence_of_row, /*stable=*/true, /*dim=*/0, /*descending=*/false);
   const auto sequence = sequence_of_row.index_select(0, order);
@@ -102,45 +105,41 @@ at::Tensor MoABlockImpl::forward_sparse(const at::Tensor& x,
   const auto& tokens = dispatch.token_of_row;
   auto output =
       at::zeros({batch * seq, x.size(2)}, x.options().dtype(at_least_float32(x).scalar_type()));
-  if (tokens.size(0) > 0) {
-    auto q = grouped_linear(x.flatten(0, 1).index_select(0, tokens),
-                            q_proj_->weight.to(dtype),
-                            dispatch.offsets,
-                            ExpertAxis::kRows);  // [n_rows, d_keys]
-    if (q_proj_->bias.defined()) {
-      q = q + q_proj_->bias.to(dtype)
-                  .view({n_experts_, d_keys})
-                  .index_select(0, dispatch.expert_of_row);
-    }
-    q = q.view({-1, heads_per_expert_, head_dim_});
-    if (context.rotary.cos.defined()) {
-      const auto of_rows = [&](const at::Tensor& table) {
-        return table.flatten(0, 1).index_select(0, tokens).unsqueeze(
-            1);  // [n_rows, 1, head_dim / 2]
-      };
-      q = apply_rotary(q, {of_rows(context.rotary.cos), of_rows(context.rotary.sin)});
-    }
-    const auto padded = pad_by_sequence(at::floor_divide(tokens, seq), batch);
-    const auto slots = batch * padded.n_slots;
-    // An unused slot asks at position 0; its answer is never read.
-    const auto positions =
-        at::zeros({slots}, tokens.options())
-            .index_copy(0, padded.slot_of_row, context.positions.flatten().index_select(0, tokens))
-            .view({batch, padded.n_slots});
-    const auto queries = at::zeros({slots, heads_per_expert_, head_dim_}, q.options())
-                             .index_copy(0, padded.slot_of_row, q)
-                             .view({batch, padded.n_slots, heads_per_expert_, head_dim_})
-                             .transpose(1, 2);
-    const auto y = attend(queries, keys, positions)  // [batch, heads_per_expert, n_slots, head_dim]
-                       .transpose(1, 2)
-                       .reshape({slots, d_keys})
-                       .index_select(0, padded.slot_of_row);
-    const auto y_rows = grouped_linear(y * dispatch.weight_of_row.to(dtype).unsqueeze(1),
-                                       o_proj_->weight.to(dtype),
-                                       dispatch.offsets,
-                                       ExpertAxis::kColumns);
-    output = output.index_add(0, tokens, at_least_float32(y_rows));
+  auto q = grouped_linear(x.flatten(0, 1).index_select(0, tokens),
+                          q_proj_->weight.to(dtype),
+                          dispatch.offsets,
+                          ExpertAxis::kRows);  // [n_rows, d_keys]
+  if (q_proj_->bias.defined()) {
+    q = q +
+        q_proj_->bias.to(dtype).view({n_experts_, d_keys}).index_select(0, dispatch.expert_of_row);
   }
+  q = q.view({-1, heads_per_expert_, head_dim_});
+  if (context.rotary.cos.defined()) {
+    const auto of_rows = [&](const at::Tensor& table) {
+      return table.flatten(0, 1).index_select(0, tokens).unsqueeze(1);  // [n_rows, 1, head_dim / 2]
+    };
+    q = apply_rotary(q, {of_rows(context.rotary.cos), of_rows(context.rotary.sin)});
+  }
+  const auto padded = pad_by_sequence(at::floor_divide(tokens, seq), batch);
+  const auto slots = batch * padded.n_slots;
+  // An unused slot asks at position 0; its answer is never read.
+  const auto positions =
+      at::zeros({slots}, tokens.options())
+          .index_copy(0, padded.slot_of_row, context.positions.flatten().index_select(0, tokens))
+          .view({batch, padded.n_slots});
+  const auto queries = at::zeros({slots, heads_per_expert_, head_dim_}, q.options())
+                           .index_copy(0, padded.slot_of_row, q)
+                           .view({batch, padded.n_slots, heads_per_expert_, head_dim_})
+                           .transpose(1, 2);
+  const auto y = attend(queries, keys, positions)  // [batch, heads_per_expert, n_slots, head_dim]
+                     .transpose(1, 2)
+                     .reshape({slots, d_keys})
+                     .index_select(0, padded.slot_of_row);
+  const auto y_rows = grouped_linear(y * dispatch.weight_of_row.to(dtype).unsqueeze(1),
+                                     o_proj_->weight.to(dtype),
+                                     dispatch.offsets,
+                                     ExpertAxis::kColumns);
+  output = output.index_add(0, tokens, at_least_float32(y_rows));
   if (o_proj_->bias.defined()) output = output + o_proj_->bias;
   return output.view(x.sizes()).to(dtype);
 }

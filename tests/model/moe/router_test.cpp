@@ -1,0 +1,103 @@
+#include "model/moe/router.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/softmax.h>
+#include <c10/util/Exception.h>
+
+#include <catch2/catch.hpp>
+
+#include "model/module_testing.h"
+
+namespace dsmoe {
+namespace {
+
+Router make_router(RouterKind kind, uint64_t seed) {
+  Router router(12, 5, RouterConfig{.kind = kind, .d_hidden = 7, .renormalise = false});
+  randomise(*router, seed, 0.5);
+  return router;
+}
+
+}  // namespace
+
+TEST_CASE("Router: probabilities sum to one per token", "[model][router]") {
+  for (const auto kind : {RouterKind::kLinear, RouterKind::kSwiglu}) {
+    auto router = make_router(kind, 61);
+    const auto out = router(RandomTensors(62).normal({2, 3, 12}, at::kFloat));
+    REQUIRE(out.router_probs.sizes() == at::IntArrayRef({2, 3, 5}));
+    REQUIRE(out.router_logits.sizes() == at::IntArrayRef({2, 3, 5}));
+    CHECK(max_difference(out.router_probs.sum(-1), at::ones({2, 3})) < 1e-6);
+    CHECK(max_difference(out.router_probs, at::softmax(out.router_logits, -1)) < 1e-6);
+    CHECK(out.router_probs.min().item<float>() > 0);
+  }
+}
+
+TEST_CASE("Router: linear is one matrix, swiglu three, without bias", "[model][router]") {
+  const Router linear(
+      64, 16, RouterConfig{.kind = RouterKind::kLinear, .d_hidden = 1, .renormalise = false});
+  CHECK(count_parameters(*linear) == 64 * 16);
+  const Router swiglu(
+      64, 16, RouterConfig{.kind = RouterKind::kSwiglu, .d_hidden = 256, .renormalise = false});
+  CHECK(count_parameters(*swiglu) == 512 * 64 + 256 * 16);
+}
+
+TEST_CASE("Router: logits equal the written formula", "[model][router]") {
+  const auto x = RandomTensors(63).normal({2, 3, 12});
+  auto linear = make_router(RouterKind::kLinear, 64);
+  linear->to(at::kDouble);
+  CHECK(max_difference(linear(x).router_logits,
+                       x.matmul(parameter(*linear, "out_proj.weight").t())) < 1e-13);
+
+  auto swiglu = make_router(RouterKind::kSwiglu, 65);
+  swiglu->to(at::kDouble);
+  const auto gate = x.matmul(parameter(*swiglu, "gate_proj.weight").t());
+  const auto up = x.matmul(parameter(*swiglu, "up_proj.weight").t());
+  const auto expected =
+      (gate * at::sigmoid(gate) * up).matmul(parameter(*swiglu, "out_proj.weight").t());
+  CHECK(max_difference(swiglu(x).router_logits, expected) < 1e-13);
+}
+
+TEST_CASE("Router: bfloat16 input gives the float32 result of the rounded input",
+          "[model][router]") {
+  for (const auto kind : {RouterKind::kLinear, RouterKind::kSwiglu}) {
+    auto router = make_router(kind, 66);
+    const auto x = RandomTensors(67).normal({2, 3, 12}, at::kBFloat16);
+    const auto narrow = router(x);
+    const auto wide = router(x.to(at::kFloat));
+    CHECK(narrow.router_probs.scalar_type() == at::kFloat);
+    CHECK(at::equal(narrow.router_logits, wide.router_logits));
+    CHECK(at::equal(narrow.router_probs, wide.router_probs));
+  }
+}
+
+TEST_CASE("Router: gradients equal finite differences", "[model][router]") {
+  for (const auto kind : {RouterKind::kLinear, RouterKind::kSwiglu}) {
+    auto router = make_router(kind, 68);
+    router->to(at::kDouble);
+    const auto x = RandomTensors(69).leaf({1, 2, 12});
+    const auto upstream = RandomTensors(70).normal({1, 2, 5});
+    const auto loss = [&] {
+      return (router(x.detach()).router_probs * upstream).sum().item<double>();
+    };
+    router->zero_grad();
+    (router(x).router_probs * upstream).sum().backward();
+    CHECK(max_difference(x.grad(), numeric_gradient(loss, x.detach())) < 1e-8);
+    for (auto& item : router->named_parameters()) {
+      INFO(item.key());
+      CHECK(max_difference(item.value().grad(), numeric_gradient(loss, item.value().detach())) <
+            1e-8);
+    }
+  }
+}
+
+TEST_CASE("Router: a wrong width or rank throws", "[model][router]") {
+  auto router = make_router(RouterKind::kLinear, 71);
+  RandomTensors random(72);
+  CHECK_THROWS_AS(router(random.normal({2, 3, 11}, at::kFloat)), c10::Error);
+  CHECK_THROWS_AS(router(random.normal({3, 12}, at::kFloat)), c10::Error);
+}
+
+}  // namespace dsmoe
