@@ -32,6 +32,9 @@ void read_config_file(const std::string& path,
 /// Every key with its value; reading it back gives the same configs.
 std::string config_to_yaml(const Describe& describe);
 
+/// The same as JSON, with numbers as numbers.
+std::string config_to_json(const Describe& describe);
+
 /// A Markdown table of every key: type, unit, default (the value now held), range, resume rule,
 /// meaning.
 std::string config_to_markdown(const Describe& describe);

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <yaml-cpp/yaml.h>
+#include <nlohmann/json.hpp>
 
 #include "common/config_reader.h"
 
@@ -85,6 +86,40 @@ class FieldLister final : public ConfigVisitor {
   std::vector<std::string> path_;
 };
 
+class JsonWriter final : public ConfigVisitor {
+ public:
+  void begin_section(const char* name, const char*) override {
+    sections_.push_back(&(*sections_.back())[name]);
+  }
+  void end_section() override { sections_.pop_back(); }
+  void integer(const char* key, int64_t& value, int64_t, int64_t, FieldInfo) override {
+    (*sections_.back())[key] = value;
+  }
+  void real(const char* key, double& value, double, double, FieldInfo) override {
+    (*sections_.back())[key] = value;
+  }
+  void boolean(const char* key, bool& value, FieldInfo) override {
+    (*sections_.back())[key] = value;
+  }
+  void text(const char* key, std::string& value, FieldInfo) override {
+    (*sections_.back())[key] = value;
+  }
+  void text_list(const char* key, std::vector<std::string>& value, FieldInfo) override {
+    (*sections_.back())[key] = value;
+  }
+  void choice(const char* key,
+              std::string& value,
+              const std::vector<std::string>&,
+              FieldInfo) override {
+    (*sections_.back())[key] = value;
+  }
+  std::string text_of_all() const { return root_.dump(2) + "\n"; }
+
+ private:
+  nlohmann::ordered_json root_ = nlohmann::ordered_json::object();
+  std::vector<nlohmann::ordered_json*> sections_{&root_};
+};
+
 std::vector<Field> list_fields(const Describe& describe) {
   FieldLister lister;
   describe(lister);
@@ -98,6 +133,12 @@ std::string config_to_yaml(const Describe& describe) {
   describe(lister);
   lister.yaml << YAML::EndMap;
   return std::string(lister.yaml.c_str()) + "\n";
+}
+
+std::string config_to_json(const Describe& describe) {
+  JsonWriter writer;
+  describe(writer);
+  return writer.text_of_all();
 }
 
 std::string config_to_markdown(const Describe& describe) {

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <cstdint>
+
+namespace dsmoe {
+
+/// To be called first in `main`, before a thread starts: keeps large freed blocks inside the
+/// process instead of handing them back to the kernel every step, and makes a file-size limit an
+/// error of the write instead of a kill.
+void setup_process();
+
+/// Restarts the program once with passive OpenMP waiting, unless the environment says how to wait:
+/// spinning threads on a shared machine cost more than the work, and the OpenMP library reads the
+/// setting when it is loaded, before `main`. Returns if there is nothing to do.
+void restart_with_passive_waiting(char** argv);
+
+/// True if the CPU multiplies bfloat16 at full speed (AVX512-BF16); without it such products are
+/// tens of times slower than float32.
+bool has_fast_bfloat16();
+
+/// Greatest resident memory of this process so far.
+int64_t peak_memory_bytes();
+
+}  // namespace dsmoe

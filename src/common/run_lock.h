@@ -1,0 +1,23 @@
+#pragma once
+
+#include <string>
+
+#include "common/io.h"
+
+namespace dsmoe {
+
+/// Keeps other processes out of a run directory for as long as it lives.
+class RunLock {
+ public:
+  /// Throws Error naming the process that holds `RUN/run.lock`.
+  RunLock(Io& io, const std::string& run_directory);
+  ~RunLock();
+  RunLock(const RunLock&) = delete;
+  RunLock& operator=(const RunLock&) = delete;
+
+ private:
+  Io& io_;
+  int fd_;
+};
+
+}  // namespace dsmoe

@@ -1,0 +1,12 @@
+#pragma once
+
+namespace dsmoe {
+
+/// From now on the first SIGINT or SIGTERM only asks for a stop, so that the work at hand can be
+/// finished and saved; a second one ends the process at once.
+void install_stop_signal();
+
+/// True once a stop was asked for.
+bool stop_requested();
+
+}  // namespace dsmoe

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace dsmoe {
+
+/// One micro-batch.
+struct Batch {
+  at::Tensor tokens;               // [batch, seq] int64
+  at::Tensor targets;              // [batch, seq] int64, the token after each
+  std::vector<int64_t> positions;  // [batch], of each sequence in the training stream, from 0
+};
+
+}  // namespace dsmoe

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/token_shard.h"
+#include "data/tokenizer.h"
+
+namespace dsmoe {
+
+/// The shards of one `dsmoe tokenize` run as one stream of tokens. The directory holds
+/// `dataset.json` (counts, tokenizer fingerprint, shard names and hashes), the tokenizer's files
+/// and `shard-00000.bin` and so on.
+///
+/// The stream is, per document: BOS where the tokenizer has one, the ids of the text, and EOS where
+/// it has one that differs from BOS.
+class TokenDataset {
+ public:
+  /// Opens and checks names, headers and hashes in `dataset.json` against the shards' headers;
+  /// verify() reads the payloads too. Throws Error naming the file.
+  explicit TokenDataset(const std::string& directory);
+
+  int64_t n_tokens() const { return n_tokens_; }
+  int64_t n_documents() const { return n_documents_; }
+  int64_t n_bytes() const { return n_bytes_; }  ///< of text, before tokenization
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  /// Changes when any token, the order of the shards or the tokenizer changes.
+  const std::string& hash() const { return hash_; }
+
+  /// Copies tokens [begin, begin + out.size()) of the stream. Throws Error outside of it.
+  void copy(int64_t begin, std::span<int32_t> out) const;
+  void verify() const;
+
+ private:
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::vector<TokenShard> shards_;
+  std::vector<int64_t> shard_begin_;  // stream position of each shard's first token
+  int64_t n_tokens_ = 0;
+  int64_t n_documents_ = 0;
+  int64_t n_bytes_ = 0;
+  std::string hash_;
+};
+
+}  // namespace dsmoe

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "common/io.h"
+
+namespace dsmoe {
+
+struct TokenizeOptions {
+  std::vector<std::string> inputs;  ///< text or .jsonl files
+  std::string tokenizer = "bytes";  ///< see make_tokenizer
+  std::string out;                  ///< directory to make; must not exist
+  int64_t shard_tokens = 100'000'000;
+  int threads = 2;
+  std::function<void(int64_t done_bytes, int64_t total_bytes)> progress;  ///< may be empty
+};
+
+struct TokenizeResult {
+  int64_t n_tokens = 0;
+  int64_t n_documents = 0;
+  int64_t n_bytes = 0;
+  int64_t vocab_size = 0;
+  std::string tokenizer;            ///< fingerprint
+  std::vector<std::string> shards;  ///< file names
+};
+
+/// Encodes files into a directory that TokenDataset opens; documents are encoded in parallel and
+/// written in input order, so the shards do not depend on the thread count. Everything is written
+/// to `OUT.tmp` and renamed at the end: a failure leaves nothing behind. Throws Error for bad input
+/// and RunError for a failed write.
+TokenizeResult tokenize_files(Io& io, const TokenizeOptions& options);
+
+}  // namespace dsmoe

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/io.h"
+#include "data/tokenizer.h"
+
+namespace dsmoe {
+
+/// A tokenizer and the files that describe it: what a data set and a checkpoint carry.
+/// `tokenizer.json` says `{"kind": "bytes"}` or `{"kind": "sentencepiece", "fingerprint": ...}`;
+/// the latter comes with `tokenizer.model`.
+struct TokenizerFile {
+  std::string name;
+  std::string bytes;
+};
+
+/// From the command line: `bytes`, or the path of a SentencePiece `.model` file, or `chars`,
+/// `train:bpe:4096`, `train:unigram:8000`, which train on `inputs`. Throws Error.
+std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec,
+                                          const std::vector<std::string>& inputs);
+
+/// The files from which load_tokenizer makes the same tokenizer again.
+std::vector<TokenizerFile> tokenizer_files(const Tokenizer& tokenizer);
+
+/// From a directory that holds tokenizer files. Throws Error.
+std::unique_ptr<Tokenizer> load_tokenizer(Io& io, const std::string& directory);
+
+}  // namespace dsmoe
