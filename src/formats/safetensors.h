@@ -72,6 +72,8 @@ class SafetensorsFile {
   void read(const TensorEntry& entry, void* data) const;
 
  private:
+  void read_header();
+
   Io* io_;
   std::string path_;
   int fd_ = -1;
