@@ -17,8 +17,9 @@ void write_token_shard(Io& io,
                        const std::vector<int32_t>& tokens,
                        int64_t vocab_size);
 
-/// A memory-mapped token shard. Opening checks the header against the file's size; verify() reads
-/// all of it.
+/// An open token shard, read by pread: a file that is cut off under us is an Error, where a mapping
+/// would end the process. Opening checks the header against the file's size; verify() reads all of
+/// it. May be read from several threads.
 class TokenShard {
  public:
   /// Throws Error naming the file: missing, not a shard, altered header, another size than the
@@ -42,10 +43,12 @@ class TokenShard {
   void verify() const;
 
  private:
+  void read_header();
+  void read_payload(int64_t begin, size_t n_tokens, std::string& bytes) const;
+  void decode(int64_t begin, const std::string& bytes, std::span<int32_t> out) const;
+
   std::string path_;
   int fd_ = -1;
-  const unsigned char* mapping_ = nullptr;
-  size_t mapping_bytes_ = 0;
   int64_t n_tokens_ = 0;
   int64_t vocab_size_ = 0;
   int bytes_per_token_ = 2;

@@ -23,6 +23,9 @@ class Tokenizer {
   virtual std::optional<int32_t> eos_id() const = 0;
   /// Equal for two tokenizers exactly if they give the same ids.
   virtual std::string fingerprint() const = 0;
+  /// True if encode(a + b) is encode(a) and then encode(b) whenever `a` ends with a line feed: such
+  /// a text may be encoded in parts, side by side.
+  virtual bool encodes_lines_apart() const { return false; }
 };
 
 /// Gives out only whole UTF-8 characters of a growing byte stream, so that a terminal never sees

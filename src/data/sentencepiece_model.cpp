@@ -1,0 +1,151 @@
+#include "data/sentencepiece_model.h"
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "common/error.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr size_t kMaxPieceBytes = 4096;
+constexpr uint32_t kTrieBlock = 256;
+
+[[noreturn]] void fail(const std::string& source_name, const std::string& what) {
+  throw Error(fmt::format("{}: expected a SentencePiece model: {}", source_name, what));
+}
+
+// One field of a protocol-buffers message.
+struct WireField {
+  uint64_t number = 0;
+  uint64_t value = 0;      // of a varint
+  std::string_view bytes;  // of a string or message
+};
+
+// Walks the fields of a message.
+class WireReader {
+ public:
+  WireReader(std::string_view rest, const std::string& source_name)
+      : rest_(rest), source_name_(source_name) {}
+
+  bool next(WireField& field) {
+    if (rest_.empty()) return false;
+    const uint64_t key = varint();
+    field = {key >> 3, 0, {}};
+    switch (key & 7) {
+      case 0:
+        field.value = varint();
+        break;
+      case 1:
+        field.bytes = take(8);
+        break;
+      case 2:
+        field.bytes = take(varint());
+        break;
+      case 5:
+        field.bytes = take(4);
+        break;
+      default:
+        fail(source_name_, "unknown field type");
+    }
+    return true;
+  }
+
+ private:
+  uint64_t varint() {
+    uint64_t value = 0;
+    for (int shift = 0; shift < 64; shift += 7) {
+      const auto byte = static_cast<unsigned char>(take(1)[0]);
+      value |= static_cast<uint64_t>(byte & 0x7F) << shift;
+      if (byte < 0x80) return value;
+    }
+    fail(source_name_, "a number does not end");
+  }
+  std::string_view take(uint64_t size) {
+    if (size > rest_.size()) fail(source_name_, "it is cut off");
+    const std::string_view taken = rest_.substr(0, size);
+    rest_.remove_prefix(size);
+    return taken;
+  }
+
+  std::string_view rest_;
+  const std::string& source_name_;
+};
+
+// A double-array trie: unit i leads to block (i xor its offset) / 256; leaf units hold positions in
+// the text that follows the trie.
+void check_charsmap(std::string_view map, const std::string& source_name) {
+  uint32_t trie_bytes = 0;
+  if (map.size() > sizeof(trie_bytes)) std::memcpy(&trie_bytes, map.data(), sizeof(trie_bytes));
+  if (trie_bytes == 0 || trie_bytes % (4 * kTrieBlock) != 0 ||
+      trie_bytes + sizeof(trie_bytes) >= map.size() || map.back() != '\0') {
+    fail(source_name, "its character map is malformed");
+  }
+  const size_t text_bytes = map.size() - sizeof(trie_bytes) - trie_bytes;
+  std::vector<uint32_t> units(trie_bytes / 4);
+  std::memcpy(units.data(), map.data() + sizeof(trie_bytes), trie_bytes);
+  for (uint32_t i = 0; i < units.size(); ++i) {
+    if (units[i] >> 31 != 0) continue;  // a leaf is never walked through
+    const uint32_t child = i ^ ((units[i] >> 10) << ((units[i] & (1u << 9)) >> 6));
+    const bool has_leaf = ((units[i] >> 8) & 1) != 0;
+    if (child >= units.size() || (has_leaf && (units[child] & 0x7FFFFFFF) >= text_bytes)) {
+      fail(source_name, "its character map points outside itself");
+    }
+  }
+}
+
+void read_piece(std::string_view message,
+                const std::string& source_name,
+                SentencePieceModelTraits& traits) {
+  WireReader reader(message, source_name);
+  for (WireField field; reader.next(field);) {
+    if (field.number != 1) continue;
+    if (field.bytes.size() > kMaxPieceBytes) fail(source_name, "a piece is too long");
+    if (field.bytes.size() > 1 && field.bytes.find('\n') != field.bytes.npos) {
+      traits.has_piece_over_lines = true;
+    }
+  }
+}
+
+void read_normalizer(std::string_view message,
+                     const std::string& source_name,
+                     SentencePieceModelTraits& traits) {
+  WireReader reader(message, source_name);
+  for (WireField field; reader.next(field);) {
+    if (field.number == 2 && !field.bytes.empty()) {
+      check_charsmap(field.bytes, source_name);
+      traits.has_charsmap = true;
+    }
+    if (field.number == 3) traits.add_dummy_prefix = field.value != 0;
+    if (field.number == 4) traits.remove_extra_whitespaces = field.value != 0;
+  }
+}
+
+void refuse_denormalizer(std::string_view message, const std::string& source_name) {
+  WireReader reader(message, source_name);
+  for (WireField field; reader.next(field);) {
+    if (field.number == 2 && !field.bytes.empty()) {
+      fail(source_name, "models that rewrite decoded text are not supported");
+    }
+  }
+}
+
+}  // namespace
+
+SentencePieceModelTraits inspect_sentencepiece_model(std::string_view model_bytes,
+                                                     const std::string& source_name) {
+  if (model_bytes.empty()) fail(source_name, "it is empty");
+  SentencePieceModelTraits traits;
+  WireReader reader(model_bytes, source_name);
+  for (WireField field; reader.next(field);) {
+    if (field.number == 1) read_piece(field.bytes, source_name, traits);
+    if (field.number == 3) read_normalizer(field.bytes, source_name, traits);
+    if (field.number == 5) refuse_denormalizer(field.bytes, source_name);
+  }
+  return traits;
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,168 @@
+#include <fmt/format.h>
+#include <sentencepiece_trainer.h>
+
+#include <algorithm>
+#include <map>
+#include <unordered_map>
+#include <utility>
+
+#include "common/error.h"
+#include "data/sentencepiece_tokenizer.h"
+#include "data/text_reader.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr int64_t kReservedPieces = 256 + 3;               // bytes; unknown, BOS, EOS
+constexpr size_t kMaxSentenceBytes = 4000;                 // the trainer skips above 4192
+constexpr std::string_view kTrainerMark = "\xE2\x96\x85";  // U+2585; the trainer skips such lines
+
+using CharacterCounts = std::unordered_map<std::string_view, int64_t>;
+
+std::string_view first_character(std::string_view text) {
+  const auto lead = static_cast<unsigned char>(text[0]);
+  return text.substr(0, lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4);
+}
+
+std::vector<std::string> read_texts(const std::vector<std::string>& paths) {
+  std::vector<std::string> texts;
+  for (const auto& path : paths) {
+    read_documents(path, [&](std::string_view text) { texts.emplace_back(text); });
+  }
+  return texts;
+}
+
+CharacterCounts count_characters(const std::vector<std::string>& texts) {
+  CharacterCounts counts;
+  for (const std::string& text : texts) {
+    for (std::string_view rest = text; !rest.empty();) {
+      const auto character = first_character(rest);
+      ++counts[character];
+      rest.remove_prefix(character.size());
+    }
+  }
+  return counts;
+}
+
+// The most frequent characters, as many as leave half of the free pieces for longer ones.
+CharacterCounts frequent_characters(const CharacterCounts& counts, int64_t vocab_size) {
+  if (vocab_size <= kReservedPieces) {
+    throw Error(fmt::format("sentencepiece training: expected a vocabulary above {}, got {}",
+                            kReservedPieces,
+                            vocab_size));
+  }
+  std::vector<std::pair<std::string_view, int64_t>> sorted(counts.begin(), counts.end());
+  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
+    return a.second != b.second ? a.second > b.second : a.first < b.first;
+  });
+  const auto room = static_cast<size_t>((vocab_size - kReservedPieces + 1) / 2);
+  sorted.resize(std::min(sorted.size(), room));
+  return {sorted.begin(), sorted.end()};
+}
+
+// Cuts texts into the sentences that the trainer sees: at line ends, at characters that get no
+// piece, and where one would be too long, at a blank if there is one.
+class SentenceCutter {
+ public:
+  explicit SentenceCutter(const CharacterCounts& kept) : kept_(kept) {}
+
+  std::vector<std::string> cut(const std::vector<std::string>& texts) {
+    for (const std::string& text : texts) {
+      for (std::string_view rest = text; !rest.empty();) {
+        const auto character = first_character(rest);
+        rest.remove_prefix(character.size());
+        add(character);
+      }
+      finish(sentence_.size());
+    }
+    return std::move(sentences_);
+  }
+
+ private:
+  void add(std::string_view character) {
+    if (character == "\n" || character == "\t" || character[0] == '\0' ||
+        character == kTrainerMark || !kept_.contains(character)) {
+      finish(sentence_.size());
+      return;
+    }
+    if (sentence_.size() + character.size() > kMaxSentenceBytes) {
+      const size_t blank = sentence_.rfind(' ');
+      finish(blank == 0 || blank == sentence_.npos ? sentence_.size() : blank);
+    }
+    sentence_ += character;
+  }
+  void finish(size_t size) {
+    if (size > 0) sentences_.push_back(sentence_.substr(0, size));
+    sentence_.erase(0, size);
+  }
+
+  const CharacterCounts& kept_;
+  std::string sentence_;
+  std::vector<std::string> sentences_;
+};
+
+class Sentences final : public sentencepiece::SentenceIterator {
+ public:
+  explicit Sentences(const std::vector<std::string>& sentences) : sentences_(sentences) {}
+  bool done() const override { return next_ >= sentences_.size(); }
+  void Next() override { ++next_; }
+  const std::string& value() const override { return sentences_[next_]; }
+  sentencepiece::util::Status status() const override { return {}; }
+
+ private:
+  const std::vector<std::string>& sentences_;
+  size_t next_ = 0;
+};
+
+using TrainerOptions = std::unordered_map<std::string, std::string>;
+
+TrainerOptions common_options() {
+  return {{"minloglevel", "2"},
+          {"num_threads", "1"},
+          {"normalization_rule_name", "identity"},
+          {"add_dummy_prefix", "false"},
+          {"remove_extra_whitespaces", "false"},
+          {"character_coverage", "1.0"}};
+}
+
+TrainerOptions piece_options(SentencePieceKind kind, int64_t vocab_size) {
+  TrainerOptions options = common_options();
+  options["model_type"] = kind == SentencePieceKind::kBpe ? "bpe" : "unigram";
+  options["vocab_size"] = std::to_string(vocab_size);
+  options["byte_fallback"] = "true";
+  options["allow_whitespace_only_pieces"] = "true";
+  return options;
+}
+
+// Line feeds and tabs never are in a sentence: they get their pieces here.
+TrainerOptions character_options(const CharacterCounts& counts) {
+  TrainerOptions options = common_options();
+  options["model_type"] = "char";
+  options["use_all_vocab"] = "true";
+  std::string symbols = counts.contains("\n") ? "\n" : "";
+  if (counts.contains("\t")) symbols += symbols.empty() ? "\t" : ",\t";
+  if (!symbols.empty()) options["user_defined_symbols"] = symbols;
+  return options;
+}
+
+}  // namespace
+
+std::string train_sentencepiece(const std::vector<std::string>& paths,
+                                SentencePieceKind kind,
+                                int64_t vocab_size) {
+  const auto texts = read_texts(paths);
+  const bool is_chars = kind == SentencePieceKind::kChars;
+  const auto counts = count_characters(texts);
+  const auto kept = is_chars ? counts : frequent_characters(counts, vocab_size);
+  const auto sentences = SentenceCutter(kept).cut(texts);
+  if (sentences.empty()) throw Error("sentencepiece training: expected text, got none");
+  Sentences iterator(sentences);
+  const auto options = is_chars ? character_options(counts) : piece_options(kind, vocab_size);
+  std::string model_bytes;
+  sentencepiece::SetRandomGeneratorSeed(1);
+  const auto status = sentencepiece::SentencePieceTrainer::Train(options, &iterator, &model_bytes);
+  if (!status.ok()) throw Error("sentencepiece training: " + status.ToString());
+  return model_bytes;
+}
+
+}  // namespace dsmoe

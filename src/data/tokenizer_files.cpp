@@ -1,0 +1,112 @@
+#include "data/tokenizer_files.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "common/error.h"
+#include "data/byte_tokenizer.h"
+#include "data/sentencepiece_tokenizer.h"
+#include "formats/json_limits.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr const char* kDescription = "tokenizer.json";
+constexpr const char* kModel = "tokenizer.model";
+constexpr uint64_t kMaxDescriptionBytes = 1 << 20;
+constexpr uint64_t kMaxModelBytes = 256 << 20;
+
+std::unique_ptr<Tokenizer> train_tokenizer(const std::vector<std::string>& inputs,
+                                           SentencePieceKind kind,
+                                           int64_t vocab_size,
+                                           const std::string& spec) {
+  if (inputs.empty()) throw Error(fmt::format("tokenizer '{}': expected texts to train on", spec));
+  return std::make_unique<SentencePieceTokenizer>(train_sentencepiece(inputs, kind, vocab_size),
+                                                  spec);
+}
+
+// The N of `train:bpe:N` after its prefix.
+int64_t parse_vocab_size(const std::string& spec, size_t at) {
+  int64_t vocab_size = 0;
+  const char* end = spec.data() + spec.size();
+  const auto parsed = std::from_chars(spec.data() + at, end, vocab_size);
+  if (parsed.ec != std::errc() || parsed.ptr != end || vocab_size < 1 || vocab_size > 1 << 24) {
+    throw Error(fmt::format("tokenizer '{}': expected a vocabulary size after the last ':'", spec));
+  }
+  return vocab_size;
+}
+
+std::string text_at(const nlohmann::json& record, const char* key, const std::string& path) {
+  const auto found = record.is_object() ? record.find(key) : record.end();
+  if (found == record.end() || !found->is_string()) {
+    throw Error(fmt::format("{}: expected a text under the key '{}'", path, key));
+  }
+  return found->get<std::string>();
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec,
+                                          const std::vector<std::string>& inputs) {
+  using enum SentencePieceKind;
+  constexpr std::string_view kTrainBpe = "train:bpe:";
+  constexpr std::string_view kTrainUnigram = "train:unigram:";
+  if (spec == "bytes") return std::make_unique<ByteTokenizer>();
+  if (spec == "chars") return train_tokenizer(inputs, kChars, 0, spec);
+  if (spec.starts_with(kTrainBpe)) {
+    return train_tokenizer(inputs, kBpe, parse_vocab_size(spec, kTrainBpe.size()), spec);
+  }
+  if (spec.starts_with(kTrainUnigram)) {
+    return train_tokenizer(inputs, kUnigram, parse_vocab_size(spec, kTrainUnigram.size()), spec);
+  }
+  if (!spec.ends_with(".model")) {
+    throw Error(
+        fmt::format("tokenizer '{}': expected bytes, chars, train:bpe:N, train:unigram:N or the "
+                    "path of a .model file",
+                    spec));
+  }
+  return std::make_unique<SentencePieceTokenizer>(read_file(posix_io(), spec, kMaxModelBytes),
+                                                  spec);
+}
+
+std::vector<TokenizerFile> tokenizer_files(const Tokenizer& tokenizer) {
+  nlohmann::json record;
+  if (dynamic_cast<const ByteTokenizer*>(&tokenizer) != nullptr) {
+    record["kind"] = "bytes";
+    return {{kDescription, record.dump() + "\n"}};
+  }
+  const auto* sentencepiece = dynamic_cast<const SentencePieceTokenizer*>(&tokenizer);
+  if (sentencepiece == nullptr) {
+    throw Error(
+        fmt::format("tokenizer {}: expected a kind that has files", tokenizer.fingerprint()));
+  }
+  record["kind"] = "sentencepiece";
+  record["fingerprint"] = tokenizer.fingerprint();
+  return {{kDescription, record.dump() + "\n"}, {kModel, sentencepiece->model_bytes()}};
+}
+
+std::unique_ptr<Tokenizer> load_tokenizer(Io& io, const std::string& directory) {
+  const std::string path = directory + "/" + kDescription;
+  const auto record =
+      parse_json(read_file(io, path, kMaxDescriptionBytes), path, kMaxDescriptionBytes);
+  const std::string kind = text_at(record, "kind", path);
+  if (kind == "bytes") return std::make_unique<ByteTokenizer>();
+  if (kind != "sentencepiece") {
+    throw Error(fmt::format("{}: expected kind bytes or sentencepiece, got '{}'", path, kind));
+  }
+  const std::string model_path = directory + "/" + kModel;
+  auto tokenizer = std::make_unique<SentencePieceTokenizer>(
+      read_file(io, model_path, kMaxModelBytes), model_path);
+  const std::string fingerprint = text_at(record, "fingerprint", path);
+  if (fingerprint != tokenizer->fingerprint()) {
+    throw Error(fmt::format("{}: expected the fingerprint {} of tokenizer.json, got {}",
+                            model_path,
+                            fingerprint,
+                            tokenizer->fingerprint()));
+  }
+  return tokenizer;
+}
+
+}  // namespace dsmoe
