@@ -1,0 +1,84 @@
+#include "eval/eval_text.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "common/error.h"
+#include "data/text_reader.h"
+
+namespace dsmoe {
+namespace {
+
+bool is_blank(char c) {
+  return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\v' || c == '\f';
+}
+
+EvalText from_shards(const std::string& path, const Tokenizer& tokenizer) {
+  const TokenDataset dataset(path);
+  if (dataset.tokenizer().fingerprint() != tokenizer.fingerprint()) {
+    throw Error(fmt::format("{}: expected shards of tokenizer {}, got {}",
+                            path,
+                            tokenizer.fingerprint(),
+                            dataset.tokenizer().fingerprint()));
+  }
+  EvalText text;
+  text.sequences.emplace_back(static_cast<size_t>(dataset.n_tokens()));
+  dataset.copy(0, text.sequences.back());
+  text.n_bytes = dataset.n_bytes();
+  return text;
+}
+
+void add_document(EvalText& text,
+                  std::string_view document,
+                  const Tokenizer& tokenizer,
+                  bool alone,
+                  int64_t max_tokens) {
+  if (alone || text.sequences.empty()) text.sequences.emplace_back();
+  auto& sequence = text.sequences.back();
+  if (const auto bos = tokenizer.bos_id()) sequence.push_back(*bos);
+  const auto ids = tokenizer.encode(document);
+  sequence.insert(sequence.end(), ids.begin(), ids.end());
+  text.n_words += count_words(document);
+  const auto limit = static_cast<size_t>(max_tokens);
+  if (alone && max_tokens > 0 && sequence.size() > limit) {
+    sequence.resize(limit);
+    text.n_bytes += static_cast<int64_t>(tokenizer.decode(sequence).size());
+  } else {
+    text.n_bytes += static_cast<int64_t>(document.size());
+  }
+}
+
+}  // namespace
+
+int64_t count_words(std::string_view text) {
+  int64_t count = 0;
+  bool in_word = false;
+  for (const char c : text) {
+    if (c == '\n') ++count;
+    if (!is_blank(c) && !in_word) ++count;
+    in_word = !is_blank(c);
+  }
+  return count;
+}
+
+EvalText read_eval_text(const std::string& path,
+                        const Tokenizer& tokenizer,
+                        bool documents,
+                        int64_t max_tokens) {
+  EvalText text;
+  if (std::filesystem::is_directory(path)) {
+    if (documents) {
+      throw Error(fmt::format("{}: --documents needs a text or .jsonl file, got shards", path));
+    }
+    text = from_shards(path, tokenizer);
+  } else {
+    read_documents(path, [&](std::string_view document) {
+      add_document(text, document, tokenizer, documents, max_tokens);
+    });
+  }
+  text.unscored_id = tokenizer.bos_id().value_or(-1);
+  return text;
+}
+
+}  // namespace dsmoe

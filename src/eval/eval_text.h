@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/token_dataset.h"
+#include "data/tokenizer.h"
+
+namespace dsmoe {
+
+/// Text to be scored: sequences that are scored each on its own.
+struct EvalText {
+  std::vector<std::vector<int32_t>> sequences;
+  int64_t n_bytes = 0;       ///< of text
+  int64_t n_words = 0;       ///< white-space words plus line ends; 0 when read from shards
+  int32_t unscored_id = -1;  ///< a target that is never scored: the document boundary; -1: none
+};
+
+/// White-space separated words plus line ends, the WikiText convention.
+int64_t count_words(std::string_view text);
+
+/// From a text or .jsonl file, or from a directory of token shards.
+///
+/// documents  false: one sequence, each document preceded by BOS where the tokenizer has one;
+///            true: one sequence per document, from BOS, cut to max_tokens (a cut text's bytes are
+///            those of the tokens kept)
+/// Throws Error if the file is missing, empty or not UTF-8, or if shards were made by another
+/// tokenizer than `tokenizer`.
+EvalText read_eval_text(const std::string& path,
+                        const Tokenizer& tokenizer,
+                        bool documents,
+                        int64_t max_tokens);
+
+}  // namespace dsmoe

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "eval/eval_text.h"
+#include "model/expert_usage.h"
+#include "model/moe/routing_plan.h"
+#include "model/transformer.h"
+
+namespace dsmoe {
+
+struct PerplexityOptions {
+  int64_t window = 0;  ///< tokens per forward pass and sequence; 0: the model's max_seq_len
+  int64_t stride = 0;  ///< new tokens per window; 0: window, no overlap
+  int64_t batch = 8;   ///< windows per forward pass
+  RoutingPlan plan = RoutingPolicy::all();
+  at::ScalarType compute_dtype = at::kFloat;
+  std::function<bool()> stop;  ///< asked before each batch; true ends the count early
+};
+
+/// Sums, so that parts of a text add.
+struct PerplexityResult {
+  double nats_total = 0;  ///< sum over scored tokens of -ln p, accumulated in float64
+  int64_t tokens_scored = 0;
+  int64_t n_bytes = 0;  ///< of the text that was scored
+  ExpertUsage usage;
+  double seconds = 0;
+  bool complete = true;  ///< false after a stop
+
+  double nats_per_token() const;
+  double perplexity() const;
+  double bits_per_byte() const;
+};
+
+/// Scores every token of every sequence but its first and but those that must not be scored
+/// (document boundaries), each exactly once, with the context its window gives.
+///
+/// The first window of a sequence scores all its targets; window w starts at w * stride and scores
+/// its last `stride`. log_softmax runs in float32. The model is in evaluation mode for the call and
+/// no gradient is kept.
+/// Throws Error if window or stride do not fit (stride <= window <= max_seq_len), if no token can
+/// be scored, or if an id is outside the model's vocabulary.
+PerplexityResult evaluate_perplexity(Transformer& model,
+                                     const EvalText& text,
+                                     const PerplexityOptions& options);
+
+}  // namespace dsmoe
