@@ -1,0 +1,92 @@
+#include "train/tensorboard.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <bit>
+#include <chrono>
+#include <cstring>
+
+#include "common/error.h"
+
+namespace dsmoe {
+namespace {
+
+double wall_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+template <class Value>
+std::string little_endian(Value value) {
+  static_assert(std::endian::native == std::endian::little);
+  return std::string(reinterpret_cast<const char*>(&value), sizeof(value));
+}
+
+// Protocol buffer fields: key = number * 8 + wire type (0 varint, 1 64 bits, 2 bytes, 5 32 bits).
+std::string varint(uint64_t value) {
+  std::string bytes;
+  for (; value >= 0x80; value >>= 7) bytes.push_back(static_cast<char>(value | 0x80));
+  bytes.push_back(static_cast<char>(value));
+  return bytes;
+}
+std::string key(int number, int wire_type) {
+  return varint(static_cast<uint64_t>(number * 8 + wire_type));
+}
+std::string bytes_field(int number, const std::string& bytes) {
+  return key(number, 2) + varint(bytes.size()) + bytes;
+}
+
+// TFRecord masks its checksums, so that a checksum of checksums stays sound.
+uint32_t masked_crc(const std::string& bytes) {
+  const uint32_t crc = crc32c(bytes);
+  return ((crc >> 15) | (crc << 17)) + 0xa282ead8u;
+}
+
+}  // namespace
+
+uint32_t crc32c(const std::string& bytes) {
+  uint32_t crc = 0xffffffffu;
+  for (const char byte : bytes) {
+    crc ^= static_cast<unsigned char>(byte);
+    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0x82f63b78u : 0u);
+  }
+  return ~crc;
+}
+
+TensorboardWriter::TensorboardWriter(Io& io, const std::string& directory, int64_t first_step)
+    : io_(io) {
+  make_directories(io, directory);
+  path_ = fmt::format("{}/events.out.tfevents.{}.step{}.{}",
+                      directory,
+                      static_cast<int64_t>(wall_time()),
+                      first_step,
+                      getpid());
+  fd_ = io_.open(path_, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+  if (fd_ < 0) throw RunError(fmt::format("{}: cannot be written: {}", path_, strerror(errno)));
+  write_event(key(1, 1) + little_endian(wall_time()) + bytes_field(3, "brain.Event:2"));
+}
+
+TensorboardWriter::~TensorboardWriter() {
+  if (fd_ >= 0) io_.close(fd_);
+}
+
+void TensorboardWriter::add(int64_t step,
+                            const std::vector<std::pair<std::string, double>>& scalars) {
+  std::string summary;
+  for (const auto& [name, value] : scalars) {
+    summary +=
+        bytes_field(1, bytes_field(1, name) + key(2, 5) + little_endian(static_cast<float>(value)));
+  }
+  write_event(key(1, 1) + little_endian(wall_time()) + key(2, 0) +
+              varint(static_cast<uint64_t>(step)) + bytes_field(5, summary));
+}
+
+void TensorboardWriter::write_event(const std::string& event) {
+  const auto length = little_endian(static_cast<uint64_t>(event.size()));
+  const auto record =
+      length + little_endian(masked_crc(length)) + event + little_endian(masked_crc(event));
+  write_all(io_, fd_, record.data(), record.size(), path_);
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/io.h"
+
+namespace dsmoe {
+
+/// Appends scalars to an events file that TensorBoard reads.
+class TensorboardWriter {
+ public:
+  /// A new file in the directory at every start; TensorBoard joins them. Throws RunError.
+  TensorboardWriter(Io& io, const std::string& directory, int64_t first_step);
+  ~TensorboardWriter();
+  TensorboardWriter(const TensorboardWriter&) = delete;
+  TensorboardWriter& operator=(const TensorboardWriter&) = delete;
+
+  void add(int64_t step, const std::vector<std::pair<std::string, double>>& scalars);
+
+ private:
+  void write_event(const std::string& event);
+
+  Io& io_;
+  std::string path_;
+  int fd_ = -1;
+};
+
+/// CRC-32C (Castagnoli).
+uint32_t crc32c(const std::string& bytes);
+
+}  // namespace dsmoe

@@ -1,0 +1,226 @@
+#include "train/train_config.h"
+
+#include <fmt/format.h>
+
+#include "common/config_visitor.h"
+#include "common/error.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr int64_t kMany = int64_t{1} << 40;
+constexpr auto kApplied = ResumeRule::kApplied;
+constexpr auto kFree = ResumeRule::kFree;
+
+void describe_data(ConfigVisitor& v, DataConfig& config) {
+  v.begin_section("data", "token shards");
+  v.text("train", config.train, {.doc = "directory made by dsmoe tokenize", .resume = kFree});
+  v.text("validation",
+         config.validation,
+         {.doc = "directory made by dsmoe tokenize; empty: no validation", .resume = kFree});
+  v.integer("seq_len",
+            config.seq_len,
+            0,
+            1 << 20,
+            {.doc = "length of a training sequence; 0: model.max_seq_len", .unit = "tokens"});
+  v.integer("prefetch",
+            config.prefetch,
+            0,
+            1024,
+            {.doc = "micro-batches made ahead by a thread; 0: none", .resume = kFree});
+  v.end_section();
+}
+
+void describe_schedule(ConfigVisitor& v, ScheduleConfig& config) {
+  v.begin_section("schedule", "learning rate");
+  choice(v,
+         "kind",
+         config.kind,
+         {{"cosine", ScheduleKind::kCosine},
+          {"wsd", ScheduleKind::kWsd},
+          {"constant", ScheduleKind::kConstant}},
+         {.doc = "shape after the warm-up", .resume = kApplied});
+  v.real("peak",
+         config.peak,
+         0.0,
+         10.0,
+         {.doc = "learning rate after the warm-up", .resume = kApplied});
+  v.real("final_ratio",
+         config.final_ratio,
+         0.0,
+         1.0,
+         {.doc = "last learning rate as a share of the peak", .resume = kApplied});
+  v.integer("warmup_steps",
+            config.warmup_steps,
+            0,
+            kMany,
+            {.doc = "linear rise from 0; 0 is off", .unit = "steps", .resume = kApplied});
+  v.integer("decay_steps",
+            config.decay_steps,
+            0,
+            kMany,
+            {.doc = "wsd: length of the decay at the end", .unit = "steps", .resume = kApplied});
+  choice(v,
+         "decay_shape",
+         config.decay_shape,
+         {{"linear", DecayShape::kLinear}, {"one_minus_sqrt", DecayShape::kOneMinusSqrt}},
+         {.doc = "wsd: form of the decay", .resume = kApplied});
+  v.end_section();
+}
+
+void describe_optimizer(ConfigVisitor& v, OptimizerConfig& config) {
+  v.begin_section("optimizer", "AdamW");
+  v.real("beta1", config.beta1, 0.0, 1.0, {.doc = "decay of the mean", .resume = kApplied});
+  v.real("beta2", config.beta2, 0.0, 1.0, {.doc = "decay of the square", .resume = kApplied});
+  v.real("eps", config.eps, 0.0, 1.0, {.doc = "added to the root", .resume = kApplied});
+  v.real("weight_decay",
+         config.weight_decay,
+         0.0,
+         10.0,
+         {.doc = "of matrices, not of norms and biases; 0 is off", .resume = kApplied});
+  v.real("clip_norm",
+         config.clip_norm,
+         0.0,
+         1e9,
+         {.doc = "bound of the global gradient norm; 0 is off", .resume = kApplied});
+  v.end_section();
+}
+
+void describe_loss(ConfigVisitor& v, LossConfig& config) {
+  v.begin_section("loss", "terms added to the language-model loss, each summed over layers");
+  v.real("moe_mi_weight",
+         config.moe_mi_weight,
+         0.0,
+         1e3,
+         {.doc = "mutual-information loss of the FFN routers; 0 is off", .resume = kApplied});
+  v.real("moa_mi_weight",
+         config.moa_mi_weight,
+         0.0,
+         1e3,
+         {.doc = "mutual-information loss of the attention routers; 0 is off", .resume = kApplied});
+  choice(v,
+         "mi_scope",
+         config.mi_scope,
+         {{"local", MiScope::kLocal}, {"global", MiScope::kGlobal}},
+         {.doc = "tokens of one mean distribution: a micro-batch, or the accumulated batch (exact, "
+                 "at the price of a first forward pass without gradients when accumulation > 1)",
+          .resume = kApplied});
+  v.real("switch_weight",
+         config.switch_weight,
+         0.0,
+         1e3,
+         {.doc = "switch balance loss, for sparse training; 0 is off", .resume = kApplied});
+  v.real("z_weight",
+         config.z_weight,
+         0.0,
+         1e3,
+         {.doc = "router z-loss; 0 is off", .resume = kApplied});
+  v.end_section();
+}
+
+void describe_train(ConfigVisitor& v, TrainConfig& config) {
+  v.begin_section("train", "training");
+  v.integer("steps",
+            config.steps,
+            1,
+            kMany,
+            {.doc = "optimizer steps of the whole run", .unit = "steps", .resume = kApplied});
+  v.integer(
+      "batch_size", config.batch_size, 1, 1 << 20, {.doc = "per micro-batch", .unit = "sequences"});
+  v.integer(
+      "accumulation", config.accumulation, 1, 1 << 20, {.doc = "micro-batches per optimizer step"});
+  choice(
+      v,
+      "compute_dtype",
+      config.compute_dtype,
+      {{"auto", ComputeDtype::kAuto},
+       {"float32", ComputeDtype::kFloat32},
+       {"bfloat16", ComputeDtype::kBfloat16}},
+      {.doc = "of matrix products, over float32 weights; auto: bfloat16 where the CPU is fast at "
+              "it"});
+  v.boolean(
+      "checkpoint_activations",
+      config.checkpoint_activations,
+      {.doc = "compute blocks again in the backward pass to save memory", .resume = kApplied});
+  v.text("init_from",
+         config.init_from,
+         {.doc = "checkpoint or run whose weights start the run; empty: random", .resume = kFree});
+  v.integer("log_every",
+            config.log_every,
+            1,
+            kMany,
+            {.doc = "between log lines", .unit = "steps", .resume = kFree});
+  v.integer(
+      "validate_every",
+      config.validate_every,
+      0,
+      kMany,
+      {.doc = "between validations, and at the end; 0: never", .unit = "steps", .resume = kFree});
+  v.integer("save_every",
+            config.save_every,
+            0,
+            kMany,
+            {.doc = "between checkpoints, and at the end; 0: at the end only",
+             .unit = "steps",
+             .resume = kFree});
+  v.integer("keep_checkpoints",
+            config.keep_checkpoints,
+            1,
+            kMany,
+            {.doc = "newest ones kept", .resume = kFree});
+  describe_schedule(v, config.schedule);
+  describe_optimizer(v, config.optimizer);
+  describe_loss(v, config.loss);
+  v.end_section();
+}
+
+}  // namespace
+
+ScheduleConfig TrainConfig::schedule_of_run() const {
+  ScheduleConfig config = schedule;
+  config.total_steps = steps;
+  return config;
+}
+
+int64_t RunConfig::seq_len() const { return data.seq_len > 0 ? data.seq_len : model.max_seq_len; }
+
+void RunConfig::validate() const {
+  model.validate();
+  if (run_dir.empty()) throw Error("run_dir: expected a directory, got none");
+  if (data.train.empty()) {
+    throw Error("data.train: expected a directory of token shards, got none; run 'dsmoe tokenize'");
+  }
+  if (seq_len() > model.max_seq_len) {
+    throw Error(fmt::format(
+        "data.seq_len = {} is above model.max_seq_len = {}", data.seq_len, model.max_seq_len));
+  }
+  if (train.schedule.kind == ScheduleKind::kWsd &&
+      train.schedule.warmup_steps + train.schedule.decay_steps > train.steps) {
+    throw Error(fmt::format(
+        "train.schedule: warmup_steps = {} and decay_steps = {} together pass train.steps = {}",
+        train.schedule.warmup_steps,
+        train.schedule.decay_steps,
+        train.steps));
+  }
+  if (train.schedule.warmup_steps > train.steps) {
+    throw Error(fmt::format("train.schedule.warmup_steps = {} is above train.steps = {}",
+                            train.schedule.warmup_steps,
+                            train.steps));
+  }
+}
+
+void describe(ConfigVisitor& v, RunConfig& config) {
+  v.text("run_dir", config.run_dir, {.doc = "where checkpoints and metrics go", .resume = kFree});
+  v.integer("seed", config.seed, 0, kMany, {.doc = "of weights, data order and dropout"});
+  v.integer("threads",
+            config.threads,
+            0,
+            4096,
+            {.doc = "0: all cores; results are the same bits only for the same number",
+             .resume = kApplied});
+  describe(v, config.model);
+  describe_data(v, config.data);
+  describe_train(v, config.train);
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "model/model_config.h"
+
+namespace dsmoe {
+
+enum class ScheduleKind { kCosine, kWsd, kConstant };
+enum class DecayShape { kLinear, kOneMinusSqrt };
+enum class MiScope { kLocal, kGlobal };
+enum class ComputeDtype { kAuto, kFloat32, kBfloat16 };
+
+/// The learning rate over the run; steps count optimizer steps.
+struct ScheduleConfig {
+  ScheduleKind kind = ScheduleKind::kCosine;
+  double peak = 3e-4;                            ///< learning rate after warm-up
+  double final_ratio = 0.1;                      ///< last learning rate as a share of the peak
+  int64_t warmup_steps = 100;                    ///< linear rise from 0; 0: none
+  int64_t decay_steps = 0;                       ///< wsd: length of the final decay; 0: none
+  DecayShape decay_shape = DecayShape::kLinear;  ///< wsd
+  int64_t total_steps = 0;  ///< train.steps, set by TrainConfig::schedule_of_run
+};
+
+/// AdamW; arXiv:1711.05101.
+struct OptimizerConfig {
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;  ///< of matrices only; 0: off
+  double clip_norm = 1.0;     ///< bound of the global gradient norm; 0: off
+};
+
+/// Weights of the terms added to the language-model loss, each summed over layers; 0 switches a
+/// term off.
+struct LossConfig {
+  double moe_mi_weight = 5e-4;
+  double moa_mi_weight = 5e-4;
+  MiScope mi_scope = MiScope::kLocal;  ///< local: one micro-batch; global: the accumulated batch
+  double switch_weight = 0.0;
+  double z_weight = 0.0;
+};
+
+/// Token shards, as `dsmoe tokenize` makes them.
+struct DataConfig {
+  std::string train;       ///< directory
+  std::string validation;  ///< directory; empty: no validation
+  int64_t seq_len = 0;     ///< tokens per sequence; 0: model.max_seq_len
+  int64_t prefetch = 4;    ///< micro-batches made ahead; 0: none
+};
+
+struct TrainConfig {
+  int64_t steps = 1000;      ///< optimizer steps of the whole run
+  int64_t batch_size = 16;   ///< sequences per micro-batch
+  int64_t accumulation = 1;  ///< micro-batches per optimizer step
+  ComputeDtype compute_dtype =
+      ComputeDtype::kAuto;              ///< of matrix products; master weights are float32
+  bool checkpoint_activations = false;  ///< compute blocks again in the backward pass
+  std::string init_from;                ///< checkpoint whose weights start the run; empty: random
+  int64_t log_every = 10;               ///< steps
+  int64_t validate_every = 250;         ///< steps, and at the end; 0: never
+  int64_t save_every = 500;             ///< steps, and at the end; 0: at the end only
+  int64_t keep_checkpoints = 2;         ///< newest ones kept
+  ScheduleConfig schedule;
+  OptimizerConfig optimizer;
+  LossConfig loss;
+
+  ScheduleConfig schedule_of_run() const;
+};
+
+/// Everything one `dsmoe train` needs; a YAML file holds it.
+struct RunConfig {
+  std::string run_dir;  ///< where checkpoints and metrics go
+  int64_t seed = 0;     ///< of weights, data order and dropout
+  int64_t threads = 0;  ///< 0: all cores
+  ModelConfig model;
+  DataConfig data;
+  TrainConfig train;
+
+  int64_t seq_len() const;
+  /// Throws Error naming the keys that contradict each other.
+  void validate() const;
+};
+
+/// Names every key of a run, for reading, writing, documentation and comparison.
+void describe(ConfigVisitor& visitor, RunConfig& config);
+
+}  // namespace dsmoe

@@ -1,0 +1,101 @@
+#include "train/train_metrics.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "common/log.h"
+
+namespace dsmoe {
+namespace {
+
+std::string format_count(int64_t count) {
+  const auto value = static_cast<double>(count);
+  if (value >= 1e9) return fmt::format("{:.2f}B", value / 1e9);
+  if (value >= 1e6) return fmt::format("{:.1f}M", value / 1e6);
+  if (value >= 1e3) return fmt::format("{:.1f}k", value / 1e3);
+  return fmt::format("{}", count);
+}
+
+std::string format_duration(double seconds) {
+  const auto whole = static_cast<int64_t>(seconds);
+  if (whole >= 36000) return fmt::format("{}h", whole / 3600);
+  if (whole >= 600) return fmt::format("{}m", whole / 60);
+  return whole >= 60 ? fmt::format("{}m{:02}s", whole / 60, whole % 60) : fmt::format("{}s", whole);
+}
+
+std::string lines_path(const std::string& run_directory) {
+  return run_directory + "/metrics.jsonl";
+}
+
+}  // namespace
+
+std::string format_log_line(const StepMetrics& m, int64_t total_steps) {
+  std::string terms = fmt::format("lm {:.3f}", m.lm_loss);
+  const auto add_term = [&](const char* name, const std::optional<double>& value) {
+    if (value) terms += fmt::format(" {} {:.2f}", name, *value);
+  };
+  add_term("moe_mi", m.moe_mi);
+  add_term("moa_mi", m.moa_mi);
+  const double tokens_per_step = static_cast<double>(m.tokens) / static_cast<double>(m.step);
+  const double left = static_cast<double>(total_steps - m.step) * tokens_per_step;
+  return fmt::format(
+      "step {}/{} | tokens {} | loss {:.3f} ({}) | lr {:.1e} | grad {:.2f} | {:.0f} tok/s | mfu "
+      "{:.0f}% | {:.1f} GiB | eta {}",
+      m.step,
+      total_steps,
+      format_count(m.tokens),
+      m.loss,
+      terms,
+      m.learning_rate,
+      m.gradient_norm,
+      m.tokens_per_second,
+      m.mfu * 100.0,
+      static_cast<double>(m.peak_memory_bytes) / (1 << 30),
+      format_duration(m.tokens_per_second > 0 ? left / m.tokens_per_second : 0.0));
+}
+
+TrainMetrics::TrainMetrics(Io& io,
+                           const std::string& run_directory,
+                           int64_t first_step,
+                           int64_t total_steps)
+    : total_steps_(total_steps), tensorboard_(io, run_directory + "/tensorboard", first_step) {
+  keep_lines_up_to_step(io, lines_path(run_directory), first_step);
+  lines_ = std::make_unique<JsonLines>(io, lines_path(run_directory));
+}
+
+void TrainMetrics::add(const StepMetrics& m) {
+  log_info(format_log_line(m, total_steps_));
+  nlohmann::ordered_json json = {
+      {"step", m.step}, {"tokens", m.tokens}, {"loss", m.loss}, {"lm_loss", m.lm_loss}};
+  std::vector<std::pair<std::string, double>> scalars = {
+      {"loss/total", m.loss},
+      {"loss/lm", m.lm_loss},
+      {"learning_rate", m.learning_rate},
+      {"gradient_norm", m.gradient_norm},
+      {"tokens_per_second", m.tokens_per_second}};
+  const auto add_term = [&](const char* name, const std::optional<double>& value) {
+    if (!value) return;
+    json[name] = *value;
+    scalars.emplace_back(fmt::format("loss/{}", name), *value);
+  };
+  add_term("moe_mi", m.moe_mi);
+  add_term("moa_mi", m.moa_mi);
+  add_term("balance", m.balance);
+  add_term("z", m.z);
+  json["learning_rate"] = m.learning_rate;
+  json["gradient_norm"] = m.gradient_norm;
+  json["tokens_per_second"] = m.tokens_per_second;
+  json["mfu"] = m.mfu;
+  json["peak_memory_bytes"] = m.peak_memory_bytes;
+  lines_->add(json);
+  tensorboard_.add(m.step, scalars);
+}
+
+void TrainMetrics::add_validation(int64_t step, double validation_loss) {
+  log_info(fmt::format("step {}/{} | validation loss {:.4f}", step, total_steps_, validation_loss));
+  lines_->add({{"step", step}, {"validation_loss", validation_loss}});
+  tensorboard_.add(step, {{"loss/validation", validation_loss}});
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "common/io.h"
+#include "common/json_lines.h"
+#include "train/tensorboard.h"
+
+namespace dsmoe {
+
+/// The numbers of one optimizer step, and of the interval that ended with it.
+struct StepMetrics {
+  int64_t step = 0;                                  ///< steps done, from 1
+  int64_t tokens = 0;                                ///< consumed since the start of the run
+  double loss = 0;                                   ///< total, nats
+  double lm_loss = 0;                                ///< nats per token
+  std::optional<double> moe_mi, moa_mi, balance, z;  ///< sums over layers; none without experts
+  double learning_rate = 0;
+  double gradient_norm = 0;  ///< before clipping
+  double tokens_per_second = 0;
+  double mfu = 0;  ///< share of the matrix speed measured at the start
+  int64_t peak_memory_bytes = 0;
+};
+
+/// `step 1200/5000 | tokens 9.8M | loss 3.412 (lm 3.405 moe_mi -0.61 moa_mi -0.22) | lr ...`
+std::string format_log_line(const StepMetrics& metrics, int64_t total_steps);
+
+/// Where numbers of a run go: the log, `RUN/metrics.jsonl` and TensorBoard events.
+class TrainMetrics {
+ public:
+  /// Lines of metrics.jsonl past first_step, of a run that was cut off, are dropped.
+  TrainMetrics(Io& io, const std::string& run_directory, int64_t first_step, int64_t total_steps);
+
+  void add(const StepMetrics& metrics);
+  void add_validation(int64_t step, double validation_loss);
+
+ private:
+  int64_t total_steps_;
+  std::unique_ptr<JsonLines> lines_;
+  TensorboardWriter tensorboard_;
+};
+
+}  // namespace dsmoe

@@ -1,0 +1,161 @@
+#include "train/trainer.h"
+
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+
+#include "common/error.h"
+#include "common/log.h"
+#include "common/process_setup.h"
+#include "common/stop_signal.h"
+#include "eval/perplexity.h"
+#include "train/lr_schedule.h"
+#include "train/random_state.h"
+
+namespace dsmoe {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double number(const at::Tensor& scalar) { return scalar.item<double>(); }
+
+std::optional<double> optional_number(const at::Tensor& scalar) {
+  return scalar.defined() ? std::optional<double>(number(scalar)) : std::nullopt;
+}
+
+bool is_due(int64_t step, int64_t every, int64_t last) {
+  return (every > 0 && step % every == 0) || step == last;
+}
+
+}  // namespace
+
+TrainResult Trainer::run() {
+  TrainResult result;
+  auto interval_start = Clock::now();
+  int64_t interval_first = state_.step;
+  double other_seconds = 0;  // validation and saving inside the interval
+  while (state_.step < config_.train.steps && !stop_requested()) {
+    const auto step = train_step();
+    if (is_due(state_.step, config_.train.log_every, config_.train.steps) || stop_requested()) {
+      result.last = measure(
+          step, seconds_since(interval_start) - other_seconds, state_.step - interval_first);
+      metrics_->add(result.last);
+      interval_start = Clock::now();
+      interval_first = state_.step;
+      other_seconds = 0;
+    }
+    const auto pause = Clock::now();
+    if (config_.train.validate_every > 0 && !validation_.sequences.empty() &&
+        is_due(state_.step, config_.train.validate_every, config_.train.steps)) {
+      result.validation_loss = validate();
+      metrics_->add_validation(state_.step, *result.validation_loss);
+    }
+    if (is_due(state_.step, config_.train.save_every, config_.train.steps)) save();
+    other_seconds += seconds_since(pause);
+  }
+  result.stopped = state_.step < config_.train.steps;
+  if (result.stopped) save();
+  result.checkpoint = newest_checkpoint_;
+  return result;
+}
+
+// One optimizer step over `accumulation` micro-batches.
+Trainer::StepResult Trainer::train_step() {
+  const auto batches = next_batches();            // accumulation x [batch, seq]
+  const auto routing = measure_routing(batches);  // empty unless mi_scope is global
+  StepResult result;
+  for (const auto& batch : batches) {
+    const auto output = model_->forward(batch.tokens, plan_, forward_options_);
+    const auto terms = compute_loss(
+        output, batch.targets, config_.train.loss, config_.train.accumulation, routing);
+    terms.total.backward();
+    accumulate(result.loss, terms);
+  }
+  result.gradient_norm = optimizer_.clip_gradients(config_.train.optimizer.clip_norm);
+  check_finite(result, batches);
+  result.learning_rate = learning_rate(config_.train.schedule_of_run(), state_.step);
+  optimizer_.step(result.learning_rate);
+  optimizer_.clear_gradients();
+  state_.step += 1;
+  state_.position = loader_.position();
+  state_.tokens += config_.train.accumulation * config_.train.batch_size * config_.seq_len();
+  return result;
+}
+
+std::vector<Batch> Trainer::next_batches() {
+  std::vector<Batch> batches;
+  for (int64_t i = 0; i < config_.train.accumulation; ++i) batches.push_back(loader_.next());
+  return batches;
+}
+
+StepRouting Trainer::measure_routing(const std::vector<Batch>& batches) {
+  // One micro-batch is the whole batch: its own mean is the global one.
+  if (config_.train.loss.mi_scope != MiScope::kGlobal || batches.size() < 2) return {};
+  const at::NoGradGuard no_grad;
+  const auto before = capture_random_state();
+  StepRoutingSum sum;
+  for (const auto& batch : batches) {
+    sum.add(model_->forward(batch.tokens, plan_, forward_options_));
+  }
+  // The second pass draws the same dropout masks.
+  restore_random_state(before);
+  return sum.mean();
+}
+
+void Trainer::check_finite(const StepResult& result, const std::vector<Batch>& batches) {
+  const double total = number(result.loss.total);
+  const double norm = number(result.gradient_norm);
+  if (std::isfinite(total) && std::isfinite(norm)) return;
+  std::string where = "every gradient is finite";
+  if (const auto name = optimizer_.first_non_finite_gradient()) {
+    where = fmt::format("first in the gradient of '{}'", *name);
+  }
+  throw RunError(fmt::format(
+      "step {}: expected a finite loss and gradient, got loss {} (lm {}) and gradient norm {}, {}; "
+      "training sequences {} to {}; the weights are those of step {}",
+      state_.step + 1,
+      total,
+      number(result.loss.lm),
+      norm,
+      where,
+      batches.front().positions.front(),
+      batches.back().positions.back(),
+      state_.step));
+}
+
+StepMetrics Trainer::measure(const StepResult& result, double seconds, int64_t steps) const {
+  const double tokens = static_cast<double>(steps * config_.train.accumulation *
+                                            config_.train.batch_size * config_.seq_len());
+  StepMetrics metrics;
+  metrics.step = state_.step;
+  metrics.tokens = state_.tokens;
+  metrics.loss = number(result.loss.total);
+  metrics.lm_loss = number(result.loss.lm);
+  metrics.moe_mi = optional_number(result.loss.moe_mi);
+  metrics.moa_mi = optional_number(result.loss.moa_mi);
+  metrics.balance = optional_number(result.loss.balance);
+  metrics.z = optional_number(result.loss.z);
+  metrics.learning_rate = result.learning_rate;
+  metrics.gradient_norm = number(result.gradient_norm);
+  metrics.tokens_per_second = tokens / std::max(seconds, 1e-9);
+  metrics.mfu = metrics.tokens_per_second * flops_per_token_ / peak_flops_;
+  metrics.peak_memory_bytes = peak_memory_bytes();
+  return metrics;
+}
+
+double Trainer::validate() {
+  PerplexityOptions options;
+  options.window = config_.seq_len();
+  options.batch = config_.train.batch_size;
+  options.plan = plan_;
+  options.compute_dtype = forward_options_.compute_dtype;
+  return evaluate_perplexity(model_, validation_, options).nats_per_token();
+}
+
+}  // namespace dsmoe

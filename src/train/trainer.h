@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/io.h"
+#include "common/run_lock.h"
+#include "data/data_loader.h"
+#include "eval/eval_text.h"
+#include "model/io/checkpoint_reader.h"
+#include "model/moe/routing_plan.h"
+#include "model/transformer.h"
+#include "train/checkpoint_store.h"
+#include "train/objective.h"
+#include "train/optimizer.h"
+#include "train/train_config.h"
+#include "train/train_metrics.h"
+#include "train/train_state.h"
+
+namespace dsmoe {
+
+/// What a run came to.
+struct TrainResult {
+  StepMetrics last;  ///< of the last step of this process; step 0 if it took none
+  std::optional<double> validation_loss;
+  bool stopped = false;    ///< by a signal, with the state saved
+  std::string checkpoint;  ///< newest one; empty if none was written or found
+};
+
+/// Trains one model in one process.
+class Trainer {
+ public:
+  /// Opens data, model and optimizer of a resolved config (see resolve_run_config) and takes up the
+  /// run where its checkpoint left it.
+  ///
+  /// resume  `auto`: the newest valid checkpoint of run_dir, if there is one; `none`: from the
+  /// start,
+  ///         refused where run_dir has checkpoints; a path: that checkpoint and no other
+  /// Throws Error for anything that does not fit: data, tokenizer, a config key that a resume must
+  /// not change, another process in run_dir.
+  Trainer(Io& io, const RunConfig& config, const std::string& resume);
+
+  /// Trains to train.steps, or until a stop signal. Throws RunError for a non-finite loss or
+  /// gradient, before the weights are touched.
+  TrainResult run();
+
+ private:
+  struct StepResult {
+    LossTerms loss;
+    at::Tensor gradient_norm;  // scalar
+    double learning_rate;
+  };
+
+  StepResult train_step();
+  std::vector<Batch> next_batches();
+  StepRouting measure_routing(const std::vector<Batch>& batches);
+  void check_finite(const StepResult& result, const std::vector<Batch>& batches);
+  StepMetrics measure(const StepResult& result, double seconds, int64_t steps) const;
+  double validate();
+  void save();
+  void start(const std::string& resume);
+  void restore(const VerifiedCheckpoint& checkpoint);
+
+  Io& io_;
+  RunConfig config_;
+  RunLock lock_;
+  std::shared_ptr<const TokenDataset> dataset_;
+  EvalText validation_;
+  Transformer model_;
+  RoutingPlan plan_;
+  ForwardOptions forward_options_;
+  Optimizer optimizer_;
+  DataLoader loader_;
+  CheckpointStore store_;
+  TrainState state_;
+  std::unique_ptr<TrainMetrics> metrics_;
+  std::string newest_checkpoint_;
+  double flops_per_token_ = 0;
+  double peak_flops_ = 0;
+};
+
+/// Fills in what the config leaves to the machine and the data: vocab_size, seq_len, threads,
+/// compute_dtype. The result is what is printed and stored. Throws Error.
+RunConfig resolve_run_config(RunConfig config);
+
+}  // namespace dsmoe

@@ -1,0 +1,194 @@
+// How a run begins, resumes and is saved; trainer.cpp holds the loop and the step.
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <torch/version.h>
+
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <mutex>
+
+#include "common/config_reader.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "common/process_setup.h"
+#include "common/random_seed.h"
+#include "data/tokenizer_files.h"
+#include "train/flops.h"
+#include "train/random_state.h"
+#include "train/trainer.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr const char* kStateFile = "state-rank-00000.json";
+constexpr const char* kConfigFile = "config.json";
+constexpr size_t kMaxStateBytes = 1 << 20;
+
+Describe describer(RunConfig& config) {
+  return [&config](ConfigVisitor& visitor) { describe(visitor, config); };
+}
+
+RunLock lock_run(Io& io, const std::string& run_dir) {
+  make_directories(io, run_dir);
+  return RunLock(io, run_dir);
+}
+
+Transformer make_model(const RunConfig& config) {
+  Transformer model(config.model);
+  init_weights(model, derive_seed(static_cast<uint64_t>(config.seed), "weights"));
+  return model;
+}
+
+EvalText read_validation(const RunConfig& config, const TokenDataset& dataset) {
+  if (config.data.validation.empty()) return {};
+  return read_eval_text(config.data.validation, dataset.tokenizer(), false, 0);
+}
+
+std::string make_run_id(uint64_t seed) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch().count();
+  return fmt::format("{:016x}", derive_seed(seed, "run", static_cast<uint64_t>(now)));
+}
+
+// Refuses what must not change, reports what does.
+void check_config_change(const RunConfig& saved, const RunConfig& now) {
+  RunConfig before = saved;
+  RunConfig after = now;
+  for (const auto& change : compare_configs(describer(before), describer(after))) {
+    if (change.rule == ResumeRule::kFixed) {
+      throw Error(fmt::format(
+          "{}: expected {} as in the checkpoint, got {}; start another run_dir to change it",
+          change.key,
+          change.old_value,
+          change.new_value));
+    }
+    if (change.rule == ResumeRule::kApplied) {
+      log_warning(fmt::format(
+          "resume: {} was {}, is now {}", change.key, change.old_value, change.new_value));
+    }
+  }
+}
+
+}  // namespace
+
+RunConfig resolve_run_config(RunConfig config) {
+  config.validate();
+  const TokenDataset dataset(config.data.train);
+  const int64_t vocab_size = dataset.tokenizer().vocab_size();
+  if (config.model.vocab_size == 0) config.model.vocab_size = vocab_size;
+  if (config.model.vocab_size < vocab_size) {
+    throw Error(fmt::format("model.vocab_size = {} is below the tokenizer's {} ids",
+                            config.model.vocab_size,
+                            vocab_size));
+  }
+  config.data.seq_len = config.seq_len();
+  if (config.threads == 0) config.threads = at::get_num_threads();
+  if (config.train.compute_dtype == ComputeDtype::kAuto) {
+    config.train.compute_dtype =
+        has_fast_bfloat16() ? ComputeDtype::kBfloat16 : ComputeDtype::kFloat32;
+  }
+  if (config.train.compute_dtype == ComputeDtype::kBfloat16 && !has_fast_bfloat16()) {
+    log_warning(
+        "compute_dtype bfloat16: this CPU has no AVX512-BF16; float32 is many times faster");
+  }
+  return config;
+}
+
+Trainer::Trainer(Io& io, const RunConfig& config, const std::string& resume)
+    : io_(io),
+      config_(config),
+      lock_(lock_run(io, config.run_dir)),
+      dataset_(std::make_shared<TokenDataset>(config.data.train)),
+      validation_(read_validation(config, *dataset_)),
+      model_(make_model(config)),
+      plan_(parse_routing_plan(config.model.training_policy)),
+      optimizer_(named_parameters(*model_), config.train.optimizer),
+      loader_(dataset_,
+              {.seq_len = config.seq_len(),
+               .batch_size = config.train.batch_size,
+               .seed = derive_seed(static_cast<uint64_t>(config.seed), "data"),
+               .prefetch = config.data.prefetch}),
+      store_(io, config.run_dir, config.train.keep_checkpoints) {
+  at::set_num_threads(static_cast<int>(config.threads));
+  forward_options_.compute_dtype =
+      config.train.compute_dtype == ComputeDtype::kBfloat16 ? at::kBFloat16 : at::kFloat;
+  forward_options_.checkpoint_activations = config.train.checkpoint_activations;
+  flops_per_token_ = train_flops_per_token(model_, config.seq_len());
+  peak_flops_ = measure_matrix_speed(forward_options_.compute_dtype);
+  model_->train();
+  start(resume);
+  metrics_ = std::make_unique<TrainMetrics>(io, config.run_dir, state_.step, config.train.steps);
+}
+
+void Trainer::start(const std::string& resume) {
+  store_.clean();
+  std::optional<VerifiedCheckpoint> checkpoint;
+  if (resume == "auto") {
+    checkpoint = find_newest_checkpoint(io_, config_.run_dir);
+  } else if (resume != "none") {
+    checkpoint = find_checkpoint(io_, resume);
+  } else if (!list_checkpoints(config_.run_dir).empty()) {
+    throw Error(fmt::format(
+        "run_dir: '{}' has checkpoints of another run; pass --resume auto or another run_dir",
+        config_.run_dir));
+  }
+  if (checkpoint) {
+    restore(*checkpoint);
+    return;
+  }
+  const auto seed = static_cast<uint64_t>(config_.seed);
+  state_.run_id = make_run_id(seed);
+  if (!config_.train.init_from.empty()) {
+    const auto source = find_checkpoint(io_, config_.train.init_from);
+    load_tensors(io_, source, "model-", named_tensors(*model_));
+    log_info(fmt::format("weights from {}", source.directory));
+  }
+  auto generator = at::detail::getDefaultCPUGenerator();
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  generator.set_current_seed(derive_seed(seed, "dropout"));
+}
+
+void Trainer::restore(const VerifiedCheckpoint& checkpoint) {
+  const auto& directory = checkpoint.directory;
+  RunConfig saved;
+  read_config_file(directory + "/" + kConfigFile, {}, describer(saved));
+  check_config_change(saved, config_);
+  if (checkpoint.manifest.dataset_hash != dataset_->hash()) {
+    throw Error(fmt::format("data.train: '{}' holds other tokens than {} was trained on",
+                            config_.data.train,
+                            directory));
+  }
+  load_tensors(io_, checkpoint, "model-", named_tensors(*model_));
+  load_tensors(io_, checkpoint, "optimizer-", optimizer_.named_state());
+  const auto path = directory + "/" + kStateFile;
+  state_ = parse_state(read_file(io_, path, kMaxStateBytes), path);
+  loader_.seek(state_.position);
+  newest_checkpoint_ = directory;
+  log_info(fmt::format("resumed from {} at step {}", directory, state_.step));
+  // Last: whatever ran before may have drawn numbers.
+  restore_random_state(state_.random_state);
+}
+
+void Trainer::save() {
+  state_.random_state = capture_random_state();
+  CheckpointContents contents;
+  contents.manifest.run_id = state_.run_id;
+  contents.manifest.step = state_.step;
+  contents.manifest.dataset_hash = dataset_->hash();
+  contents.manifest.tokenizer_fingerprint = dataset_->tokenizer().fingerprint();
+  contents.manifest.code_version = DSMOE_VERSION;
+  contents.manifest.torch_version = TORCH_VERSION;
+  contents.model = named_tensors(*model_);
+  contents.optimizer = optimizer_.named_state();
+  contents.files.emplace_back(kConfigFile, config_to_json(describer(config_)));
+  contents.files.emplace_back(kStateFile, state_to_json(state_));
+  for (auto& file : tokenizer_files(dataset_->tokenizer())) {
+    contents.files.emplace_back(file.name, std::move(file.bytes));
+  }
+  newest_checkpoint_ = store_.save(contents);
+  log_info(
+      fmt::format("step {}/{} | saved {}", state_.step, config_.train.steps, newest_checkpoint_));
+}
+
+}  // namespace dsmoe
