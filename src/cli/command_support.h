@@ -1,0 +1,52 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "data/tokenizer.h"
+#include "model/io/checkpoint_reader.h"
+#include "model/moe/routing_plan.h"
+#include "model/parameter_count.h"
+#include "model/transformer.h"
+
+namespace dsmoe {
+
+constexpr int kExitStopped = 75;  ///< a stop was asked for; what was done is kept
+
+/// Options of every command that runs a model.
+struct ModelOptions {
+  std::string checkpoint;
+  std::string policy;  ///< empty: the checkpoint's training selection
+  std::string execution = "auto";
+  std::string device = "auto";
+  std::string dtype = "float32";
+  int threads = 0;
+};
+void add_model_options(CLI::App& command, ModelOptions& options);
+
+/// A checkpoint made ready to run.
+struct LoadedCheckpoint {
+  VerifiedCheckpoint checkpoint;
+  Transformer model{nullptr};
+  std::unique_ptr<Tokenizer> tokenizer;
+  RoutingPlan plan{RoutingPolicy::all()};
+  at::ScalarType compute_dtype;
+};
+
+/// Throws Error for a checkpoint, policy, device or type that does not fit.
+LoadedCheckpoint load_checkpoint(const ModelOptions& options);
+
+/// Sets the number of threads; 0 keeps torch's own choice.
+void set_threads(int threads);
+
+/// One JSON object on standard output.
+void print_json(const nlohmann::ordered_json& json);
+
+/// `{"moe": mean, "moa": mean}`, without a kind that the model does not have.
+nlohmann::ordered_json active_experts_json(const ActiveExperts& active);
+
+}  // namespace dsmoe

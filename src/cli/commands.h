@@ -1,0 +1,19 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <functional>
+
+namespace dsmoe {
+
+/// What a parsed command line asks for; returns the exit code.
+using CommandRun = std::function<int()>;
+
+/// Each adds one subcommand; when it is the one parsed, `run` is set.
+void add_tokenize_command(CLI::App& app, CommandRun& run);
+void add_train_command(CLI::App& app, CommandRun& run);
+void add_eval_command(CLI::App& app, CommandRun& run);
+void add_generate_command(CLI::App& app, CommandRun& run);
+void add_inspect_command(CLI::App& app, CommandRun& run);
+
+}  // namespace dsmoe

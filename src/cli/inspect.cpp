@@ -1,0 +1,101 @@
+#include <fmt/format.h>
+
+#include <map>
+#include <memory>
+#include <numeric>
+
+#include "cli/command_support.h"
+#include "cli/commands.h"
+#include "common/config_reader.h"
+#include "common/error.h"
+#include "data/tokenizer_files.h"
+
+namespace dsmoe {
+namespace {
+
+struct Options {
+  std::string checkpoint;
+  bool tensors = false;
+  bool json = false;
+};
+
+// The part of the model that a tensor belongs to, from its name.
+std::string group_of(const std::string& name) {
+  const auto has = [&](const char* part) { return name.find(part) != std::string::npos; };
+  if (has("embedding") || name.rfind("head.", 0) == 0) return "embedding";
+  if (has("router")) return "routers";
+  if (has("norm")) return "norms";
+  return has("moa") || has("attention") ? "attention" : "ffn";
+}
+
+int64_t count_of(const TensorEntry& tensor) {
+  return std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+int inspect(const Options& options) {
+  auto& io = posix_io();
+  const auto checkpoint = find_checkpoint(io, options.checkpoint);
+  auto config = read_model_config(io, checkpoint.directory);
+  const auto tokenizer = load_tokenizer(io, checkpoint.directory);
+  const auto describe_config = [&](ConfigVisitor& visitor) { describe(visitor, config); };
+  const auto& manifest = checkpoint.manifest;
+
+  nlohmann::ordered_json tensors = nlohmann::ordered_json::array();
+  std::map<std::string, int64_t> groups;
+  int64_t parameters = 0;
+  for (const auto& file : manifest.files) {
+    if (file.name.rfind("model-", 0) != 0) continue;
+    for (const auto& tensor : file.tensors) {
+      tensors.push_back({{"name", tensor.name}, {"dtype", tensor.dtype}, {"shape", tensor.shape}});
+      groups[group_of(tensor.name)] += count_of(tensor);
+      parameters += count_of(tensor);
+    }
+  }
+  const nlohmann::ordered_json json = {
+      {"checkpoint", checkpoint.directory},
+      {"step", manifest.step},
+      {"valid", true},  // find_checkpoint throws for a checkpoint that is not
+      {"parameters", parameters},
+      {"parameters_by_group", groups},
+      {"tensors", tensors},
+      {"tokenizer",
+       {{"fingerprint", tokenizer->fingerprint()}, {"vocab_size", tokenizer->vocab_size()}}},
+      {"run_id", manifest.run_id},
+      {"code_version", manifest.code_version},
+      {"torch_version", manifest.torch_version},
+      {"dataset_hash", manifest.dataset_hash},
+      {"config", nlohmann::ordered_json::parse(config_to_json(describe_config))["model"]}};
+  if (options.json) {
+    print_json(json);
+    return 0;
+  }
+  fmt::print("{}: step {}, every checksum verified\n", checkpoint.directory, manifest.step);
+  fmt::print("written by dsmoe {} with LibTorch {}, run {}\n",
+             manifest.code_version,
+             manifest.torch_version,
+             manifest.run_id);
+  fmt::print("tokenizer {}, {} ids\n", tokenizer->fingerprint(), tokenizer->vocab_size());
+  fmt::print("{} parameters in {} tensors\n", parameters, tensors.size());
+  for (const auto& [group, count] : groups) fmt::print("  {:<10} {:>12}\n", group, count);
+  for (const auto& tensor : tensors) {
+    if (options.tensors) fmt::print("  {}\n", tensor.dump());
+  }
+  fmt::print("{}", config_to_yaml(describe_config));
+  return 0;
+}
+
+}  // namespace
+
+void add_inspect_command(CLI::App& app, CommandRun& run) {
+  auto options = std::make_shared<Options>();
+  auto* command =
+      app.add_subcommand("inspect",
+                         "Shows what a checkpoint holds and verifies every byte of it.\n"
+                         "Example: dsmoe inspect runs/quickstart");
+  command->add_option("checkpoint", options->checkpoint, "checkpoint or run directory")->required();
+  command->add_flag("--tensors", options->tensors, "list every tensor");
+  command->add_flag("--json", options->json, "one JSON object on standard output");
+  command->callback([options, &run] { run = [options] { return inspect(*options); }; });
+}
+
+}  // namespace dsmoe

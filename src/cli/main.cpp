@@ -1,0 +1,81 @@
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <new>
+
+#include "cli/commands.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "common/process_setup.h"
+
+namespace {
+
+constexpr int kExitFailed = 1;
+constexpr int kExitBadInput = 2;
+
+int report(int code, std::string message) {
+  for (auto& c : message) c = c == '\n' ? ' ' : c;
+  std::fprintf(stderr, "dsmoe: %s\n", message.c_str());
+  return code;
+}
+
+bool runs_a_model(const char* command) {
+  return std::strcmp(command, "train") == 0 || std::strcmp(command, "eval") == 0 ||
+         std::strcmp(command, "generate") == 0;
+}
+
+bool asks_for_help(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--help") == 0 || std::strcmp(argv[i], "-h") == 0) return true;
+  }
+  return false;
+}
+
+int parse_and_run(int argc, char** argv) {
+  CLI::App app{
+      "dsmoe trains mixture-of-experts language models densely and runs them sparsely.\n"
+      "Example: dsmoe train configs/quickstart.yaml"};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", DSMOE_VERSION);
+  dsmoe::CommandRun run;
+  dsmoe::add_tokenize_command(app, run);
+  dsmoe::add_train_command(app, run);
+  dsmoe::add_eval_command(app, run);
+  dsmoe::add_generate_command(app, run);
+  dsmoe::add_inspect_command(app, run);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    return report(kExitBadInput, fmt::format("{}; see --help", error.what()));
+  }
+  return run();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  dsmoe::setup_process();
+  if (argc > 1 && runs_a_model(argv[1]) && !asks_for_help(argc, argv)) {
+    dsmoe::restart_with_passive_waiting(argv);
+  }
+  dsmoe::setup_log();
+  try {
+    return parse_and_run(argc, argv);
+  } catch (const dsmoe::Error& error) {
+    return report(kExitBadInput, error.what());
+  } catch (const dsmoe::RunError& error) {
+    return report(kExitFailed, error.what());
+  } catch (const c10::Error& error) {
+    return report(kExitFailed, error.what_without_backtrace());
+  } catch (const std::bad_alloc&) {
+    return report(kExitFailed, "out of memory");
+  } catch (const std::exception& error) {
+    return report(kExitFailed, error.what());
+  }
+}

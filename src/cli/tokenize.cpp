@@ -1,0 +1,74 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+#include <thread>
+
+#include "cli/command_support.h"
+#include "cli/commands.h"
+#include "data/tokenize.h"
+
+namespace dsmoe {
+namespace {
+
+struct Options {
+  TokenizeOptions tokenize;
+  bool json = false;
+};
+
+void show_progress(int64_t done, int64_t total) {
+  std::fprintf(stderr,
+               "\rtokenize: %3.0f %%",
+               100.0 * static_cast<double>(done) / static_cast<double>(total > 0 ? total : 1));
+}
+
+int tokenize(Options& options) {
+  const bool terminal = isatty(STDERR_FILENO) != 0;
+  if (terminal) options.tokenize.progress = show_progress;
+  const auto result = tokenize_files(posix_io(), options.tokenize);
+  if (terminal) std::fputc('\n', stderr);
+  if (options.json) {
+    print_json({{"tokens", result.n_tokens},
+                {"documents", result.n_documents},
+                {"bytes", result.n_bytes},
+                {"tokenizer", result.tokenizer},
+                {"vocab_size", result.vocab_size},
+                {"shards", result.shards}});
+  } else {
+    fmt::print("{}: {} tokens of {} ({} ids), {} documents, {} bytes, {} shards\n",
+               options.tokenize.out,
+               result.n_tokens,
+               result.tokenizer,
+               result.vocab_size,
+               result.n_documents,
+               result.n_bytes,
+               result.shards.size());
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_tokenize_command(CLI::App& app, CommandRun& run) {
+  auto options = std::make_shared<Options>();
+  auto* command = app.add_subcommand(
+      "tokenize",
+      "Encodes text into token shards.\n"
+      "Example: dsmoe tokenize --input corpus.txt --tokenizer train:bpe:4096 --out shards/corpus");
+  auto& o = options->tokenize;
+  o.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  command->add_option("--input", o.inputs, "text or .jsonl files (key: text)")->required();
+  command->add_option("--tokenizer",
+                      o.tokenizer,
+                      "bytes, chars, a SentencePiece .model file, train:bpe:SIZE or "
+                      "train:unigram:SIZE (default: bytes)");
+  command->add_option("--out", o.out, "directory to make")->required();
+  command->add_option("--shard-tokens", o.shard_tokens, "most tokens in one shard")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  command->add_option("--threads", o.threads, "encoding threads")->check(CLI::Range(1, 4096));
+  command->add_flag("--json", options->json, "one JSON object on standard output");
+  command->callback([options, &run] { run = [options] { return tokenize(*options); }; });
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,116 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <memory>
+
+#include "cli/command_support.h"
+#include "cli/commands.h"
+#include "common/config_reader.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "common/stop_signal.h"
+#include "model/parameter_count.h"
+#include "train/trainer.h"
+
+namespace dsmoe {
+namespace {
+
+struct Options {
+  std::string config;
+  std::string resume = "auto";
+  std::vector<std::string> overrides;
+  bool dry_run = false;
+  bool print_config = false;
+  bool json = false;
+};
+
+// `--section.key=value` arguments, without the dashes.
+std::vector<std::string> take_overrides(const std::vector<std::string>& arguments) {
+  std::vector<std::string> overrides;
+  for (const auto& argument : arguments) {
+    if (argument.rfind("--", 0) != 0 || argument.find('=') == std::string::npos) {
+      throw Error(fmt::format("train: expected --section.key=value, got '{}'", argument));
+    }
+    overrides.push_back(argument.substr(2));
+  }
+  return overrides;
+}
+
+void print_result(const TrainResult& result) {
+  const auto& last = result.last;
+  const auto or_null = [](const std::optional<double>& value) {
+    return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr);
+  };
+  print_json({{"step", last.step},
+              {"tokens", last.tokens},
+              {"loss", last.loss},
+              {"lm_loss", last.lm_loss},
+              {"moe_mi", or_null(last.moe_mi)},
+              {"moa_mi", or_null(last.moa_mi)},
+              {"validation_loss", or_null(result.validation_loss)},
+              {"tokens_per_second", last.tokens_per_second},
+              {"mfu", last.mfu},
+              {"peak_memory_bytes", last.peak_memory_bytes},
+              {"stopped", result.stopped},
+              {"checkpoint", result.checkpoint}});
+}
+
+int dry_run(const RunConfig& config) {
+  Transformer model(config.model);
+  const auto count = count_parameters(model);
+  fmt::print(
+      "the config fits its data: {} parameters, {} of them not in embeddings; {} tokens per "
+      "step, {} in all\n",
+      count.total,
+      count.non_embedding(),
+      config.train.batch_size * config.train.accumulation * config.seq_len(),
+      config.train.steps * config.train.batch_size * config.train.accumulation * config.seq_len());
+  return 0;
+}
+
+int train(const Options& options) {
+  RunConfig config;
+  const auto describe_config = [&](ConfigVisitor& visitor) { describe(visitor, config); };
+  read_config_file(options.config, take_overrides(options.overrides), describe_config);
+  set_threads(static_cast<int>(config.threads));
+  config = resolve_run_config(config);
+  const auto yaml = config_to_yaml(describe_config);
+  if (options.print_config) {
+    fmt::print("{}", yaml);
+    return 0;
+  }
+  if (options.dry_run) return dry_run(config);
+  std::fprintf(stderr, "%s", yaml.c_str());
+  install_stop_signal();
+  Trainer trainer(posix_io(), config, options.resume);
+  const auto result = trainer.run();
+  if (result.stopped) log_info("stopped as asked; the same command goes on from here");
+  if (options.json) print_result(result);
+  return result.stopped ? kExitStopped : 0;
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app, CommandRun& run) {
+  auto options = std::make_shared<Options>();
+  auto* command = app.add_subcommand(
+      "train",
+      "Trains a model; further arguments --section.key=value override keys of the config.\n"
+      "Example: dsmoe train configs/quickstart.yaml --train.steps=100 --run_dir=runs/short");
+  command->add_option("config", options->config, "YAML file, see configs/README.md")->required();
+  command->add_option("--resume",
+                      options->resume,
+                      "auto (default: from run_dir's newest valid checkpoint, if any), none, or a "
+                      "checkpoint");
+  command->add_flag("--dry-run", options->dry_run, "check config and data, then stop");
+  command->add_flag(
+      "--print-config", options->print_config, "print the resolved config, then stop");
+  command->add_flag("--json", options->json, "one JSON object on standard output at the end");
+  command->allow_extras();
+  command->callback([options, command, &run] {
+    options->overrides = command->remaining();
+    run = [options] { return train(*options); };
+  });
+}
+
+}  // namespace dsmoe
