@@ -21,6 +21,7 @@ struct Options {
   std::vector<std::string> overrides;
   bool dry_run = false;
   bool print_config = false;
+  bool list_keys = false;
   bool json = false;
 };
 
@@ -71,6 +72,11 @@ int dry_run(const RunConfig& config) {
 int train(const Options& options) {
   RunConfig config;
   const auto describe_config = [&](ConfigVisitor& visitor) { describe(visitor, config); };
+  if (options.list_keys) {
+    fmt::print("{}", config_to_markdown(describe_config));
+    return 0;
+  }
+  if (options.config.empty()) throw Error("train: expected a config file, got none; see --help");
   read_config_file(options.config, take_overrides(options.overrides), describe_config);
   set_threads(static_cast<int>(config.threads));
   config = resolve_run_config(config);
@@ -97,7 +103,7 @@ void add_train_command(CLI::App& app, CommandRun& run) {
       "train",
       "Trains a model; further arguments --section.key=value override keys of the config.\n"
       "Example: dsmoe train configs/quickstart.yaml --train.steps=100 --run_dir=runs/short");
-  command->add_option("config", options->config, "YAML file, see configs/README.md")->required();
+  command->add_option("config", options->config, "YAML file, see configs/README.md");
   command->add_option("--resume",
                       options->resume,
                       "auto (default: from run_dir's newest valid checkpoint, if any), none, or a "
@@ -105,6 +111,8 @@ void add_train_command(CLI::App& app, CommandRun& run) {
   command->add_flag("--dry-run", options->dry_run, "check config and data, then stop");
   command->add_flag(
       "--print-config", options->print_config, "print the resolved config, then stop");
+  command->add_flag(
+      "--list-keys", options->list_keys, "print every key with its meaning, then stop");
   command->add_flag("--json", options->json, "one JSON object on standard output at the end");
   command->allow_extras();
   command->callback([options, command, &run] {

@@ -1,0 +1,145 @@
+#include "train/optimizer.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <limits>
+
+#include "common/error.h"
+
+namespace dsmoe {
+namespace {
+
+at::Tensor parameter(at::IntArrayRef sizes, uint64_t seed) {
+  auto tensor = at::randn(sizes, at::detail::createCPUGenerator(seed));
+  return tensor.set_requires_grad(true);
+}
+
+// AdamW in double precision, one element at a time.
+void reference_step(std::vector<double>& w,
+                    std::vector<double>& m,
+                    std::vector<double>& v,
+                    const at::Tensor& gradient,
+                    int64_t step,
+                    double lr,
+                    double decay,
+                    const OptimizerConfig& config) {
+  const auto* g = gradient.const_data_ptr<float>();
+  for (size_t i = 0; i < w.size(); ++i) {
+    w[i] *= 1 - lr * decay;
+    m[i] = config.beta1 * m[i] + (1 - config.beta1) * g[i];
+    v[i] = config.beta2 * v[i] + (1 - config.beta2) * g[i] * g[i];
+    const auto m_hat = m[i] / (1 - std::pow(config.beta1, step));
+    const auto v_hat = v[i] / (1 - std::pow(config.beta2, step));
+    w[i] -= lr * m_hat / (std::sqrt(v_hat) + config.eps);
+  }
+}
+
+std::vector<double> to_doubles(const at::Tensor& tensor) {
+  const auto wide = tensor.detach().to(at::kDouble).contiguous();
+  const auto* data = wide.const_data_ptr<double>();
+  return {data, data + wide.numel()};
+}
+
+TEST_CASE("Optimizer: equals AdamW in double precision", "[train][optimizer]") {
+  OptimizerConfig config;
+  const NamedTensors parameters = {{"proj.weight", parameter({5, 7}, 1)},
+                                   {"norm.weight", parameter({7}, 2)},
+                                   {"experts.bias", parameter({6}, 3)}};
+  const std::vector<double> decays = {config.weight_decay, 0.0, 0.0};
+  Optimizer optimizer(parameters, config);
+  std::vector<std::vector<double>> w, m, v;
+  for (const auto& [name, tensor] : parameters) {
+    w.push_back(to_doubles(tensor));
+    m.emplace_back(w.back().size(), 0.0);
+    v.emplace_back(w.back().size(), 0.0);
+  }
+  for (int64_t step = 1; step <= 6; ++step) {
+    const auto lr = 1e-2 / static_cast<double>(step);
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const auto gradient = parameter(parameters[i].second.sizes(), 10 * step + i).detach();
+      auto target = parameters[i].second;
+      target.mutable_grad() = gradient.clone();
+      reference_step(w[i], m[i], v[i], gradient, step, lr, decays[i], config);
+    }
+    optimizer.step(lr);
+  }
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const auto got = to_doubles(parameters[i].second);
+    for (size_t j = 0; j < got.size(); ++j) CHECK(std::abs(got[j] - w[i][j]) <= 1e-6);
+  }
+}
+
+TEST_CASE("Optimizer: clip measures the global norm and bounds it", "[train][optimizer]") {
+  auto a = parameter({2}, 1);
+  auto b = parameter({1, 1}, 2);
+  Optimizer optimizer({{"a", a}, {"b", b}}, {});
+  a.mutable_grad() = at::full({2}, 2.0f);     // 4 + 4
+  b.mutable_grad() = at::full({1, 1}, 1.0f);  // + 1: norm 3
+  CHECK(optimizer.clip_gradients(0).item<double>() == Approx(3.0));
+  CHECK(a.grad()[0].item<double>() == 2.0);
+  CHECK(optimizer.clip_gradients(6.0).item<double>() == Approx(3.0));
+  CHECK(a.grad()[0].item<double>() == 2.0);
+  CHECK(optimizer.clip_gradients(1.5).item<double>() == Approx(3.0));
+  CHECK(a.grad()[0].item<double>() == Approx(1.0));
+  CHECK(b.grad().item<double>() == Approx(0.5));
+}
+
+TEST_CASE("Optimizer: a parameter without gradient is left alone", "[train][optimizer]") {
+  auto a = parameter({2, 2}, 1);
+  auto b = parameter({2, 2}, 2);
+  const auto before = b.detach().clone();
+  Optimizer optimizer({{"a", a}, {"b", b}}, {});
+  a.mutable_grad() = at::ones({2, 2});
+  optimizer.step(0.1);
+  CHECK(at::equal(b.detach(), before));
+  optimizer.clear_gradients();
+  CHECK_FALSE(a.grad().defined());
+  CHECK(optimizer.clip_gradients(1.0).item<double>() == 0.0);
+}
+
+TEST_CASE("Optimizer: restored state continues bit for bit", "[train][optimizer]") {
+  auto a = parameter({3, 2}, 1);
+  Optimizer first({{"a", a}}, {});
+  a.mutable_grad() = parameter({3, 2}, 2).detach();
+  first.step(0.1);
+
+  auto copy = a.detach().clone().set_requires_grad(true);
+  Optimizer second({{"a", copy}}, {});
+  const auto saved = first.named_state();
+  const auto target = second.named_state();
+  for (size_t i = 0; i < saved.size(); ++i) {
+    CHECK(saved[i].first == target[i].first);
+    target[i].second.copy_(saved[i].second);
+  }
+  const auto gradient = parameter({3, 2}, 3).detach();
+  a.mutable_grad() = gradient.clone();
+  copy.mutable_grad() = gradient.clone();
+  first.step(0.05);
+  second.step(0.05);
+  CHECK(at::equal(a.detach(), copy.detach()));
+}
+
+TEST_CASE("Optimizer: names the parameter with a non-finite gradient", "[train][optimizer]") {
+  auto a = parameter({2}, 1);
+  auto b = parameter({2}, 2);
+  Optimizer optimizer({{"a", a}, {"b", b}}, {});
+  CHECK_FALSE(optimizer.first_non_finite_gradient().has_value());
+  a.mutable_grad() = at::ones({2});
+  b.mutable_grad() = at::full({2}, std::numeric_limits<float>::infinity());
+  CHECK(optimizer.first_non_finite_gradient() == std::optional<std::string>("b"));
+}
+
+TEST_CASE("Optimizer: a name given twice is refused", "[train][optimizer]") {
+  CHECK_THROWS_AS(Optimizer({{"a", parameter({1}, 1)}, {"a", parameter({1}, 2)}}, {}), Error);
+}
+
+}  // namespace
+}  // namespace dsmoe

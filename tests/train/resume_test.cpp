@@ -1,0 +1,241 @@
+#include <catch2/catch.hpp>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "common/error.h"
+#include "data/sequence_packer.h"
+#include "formats/checkpoint_manifest.h"
+#include "train/tiny_run.h"
+#include "train/train_state.h"
+#include "train/trainer.h"
+
+namespace dsmoe {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* kState = "state-rank-00000.json";
+constexpr const char* kModel = "model-00001-of-00001.safetensors";
+constexpr const char* kOptimizer = "optimizer-rank-00000.safetensors";
+
+std::string checkpoint_of(const std::string& run, int64_t step) {
+  return run + "/checkpoints/step-000000" + std::to_string(step);
+}
+
+/// What must be equal, bit for bit, between a run and its resumed twin.
+struct Outcome {
+  std::vector<std::string> losses;  // loss and gradient norm of the steps 21 to 40
+  std::string model_hash;
+  std::string optimizer_hash;
+  std::string state;
+  bool operator==(const Outcome&) const = default;
+};
+
+Outcome outcome_of(const std::string& run) {
+  Outcome outcome;
+  std::istringstream lines(read_file(posix_io(), run + "/metrics.jsonl", 1 << 20));
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line);
+    if (json["step"] <= 20) continue;
+    outcome.losses.push_back(
+        nlohmann::json({json["step"], json["loss"], json["lm_loss"], json["gradient_norm"]})
+            .dump());
+  }
+  const auto last = checkpoint_of(run, 40);
+  outcome.model_hash = describe_file(posix_io(), last, kModel).hash;
+  outcome.optimizer_hash = describe_file(posix_io(), last, kOptimizer).hash;
+  outcome.state = read_file(posix_io(), last + "/" + kState, 1 << 20);
+  return outcome;
+}
+
+// Writes a file of a checkpoint anew and makes the manifest agree.
+void replace_in_checkpoint(const std::string& directory,
+                           const std::string& name,
+                           const std::function<void(FileRecord&)>& write) {
+  auto& io = posix_io();
+  auto manifest = read_manifest(io, directory);
+  for (auto& file : manifest.files) {
+    if (file.name == name) write(file);
+  }
+  write_file(io, directory + "/manifest.json", manifest_to_json(manifest));
+}
+
+void change_state(const std::string& directory, const std::function<void(TrainState&)>& change) {
+  replace_in_checkpoint(directory, kState, [&](FileRecord& record) {
+    const auto path = directory + "/" + kState;
+    auto state = parse_state(read_file(posix_io(), path, 1 << 20), path);
+    change(state);
+    write_file(posix_io(), path, state_to_json(state));
+    record = describe_file(posix_io(), directory, kState);
+  });
+}
+
+// Sets every optimizer tensor whose name ends in `suffix` to zero.
+void clear_optimizer(const std::string& directory, const std::string& suffix) {
+  replace_in_checkpoint(directory, kOptimizer, [&](FileRecord& record) {
+    const auto path = directory + "/" + kOptimizer;
+    std::vector<std::vector<char>> values;
+    std::vector<TensorBytes> tensors;
+    std::map<std::string, std::string> metadata;
+    {
+      const SafetensorsFile file(posix_io(), path);
+      metadata = file.metadata();
+      values.reserve(file.tensors().size());
+      for (const auto& entry : file.tensors()) {
+        auto& bytes = values.emplace_back(entry.end - entry.begin);
+        file.read(entry, bytes.data());
+        if (entry.name.ends_with(suffix)) std::memset(bytes.data(), 0, bytes.size());
+        tensors.push_back({entry.name, entry.dtype, entry.shape, bytes.data()});
+      }
+    }
+    const auto written = write_safetensors(posix_io(), path, metadata, tensors);
+    record = {kOptimizer, written.size_bytes, written.hash, written.tensors, written.checksums};
+  });
+}
+
+// The first run of 40 steps, made once.
+struct Golden {
+  TemporaryDirectory directory;
+  std::string shards = make_tiny_shards(directory);
+  std::string run = directory.file("golden");
+  Outcome outcome;
+  Golden() {
+    Trainer(posix_io(), tiny_run(run, shards), "auto").run();
+    outcome = outcome_of(run);
+  }
+};
+
+const Golden& golden() {
+  static const Golden made;
+  return made;
+}
+
+// Takes the golden run's step 20 to another directory, changes it, and goes on to step 40.
+Outcome resume_after(const std::function<void(const std::string& checkpoint)>& change,
+                     const std::function<void(RunConfig&)>& configure = {}) {
+  const TemporaryDirectory directory;
+  const auto run = directory.file("resumed");
+  fs::create_directories(run + "/checkpoints");
+  fs::copy(checkpoint_of(golden().run, 20), checkpoint_of(run, 20));
+  change(checkpoint_of(run, 20));
+  auto config = tiny_run(run, golden().shards);
+  if (configure) configure(config);
+  Trainer(posix_io(), config, "auto").run();
+  return outcome_of(run);
+}
+
+void nothing(const std::string&) {}
+
+TEST_CASE("Trainer: 20 steps, a resume and 20 steps are 40 steps, bit for bit", "[train][resume]") {
+  REQUIRE(golden().outcome.losses.size() == 20);
+  const auto resumed = resume_after(nothing);
+  CHECK(resumed.losses == golden().outcome.losses);
+  CHECK(resumed == golden().outcome);
+  SECTION("also with prefetch off, and activations checkpointed") {
+    CHECK(resume_after(nothing, [](RunConfig& config) { config.data.prefetch = 0; }) ==
+          golden().outcome);
+    CHECK(resume_after(nothing, [](RunConfig& config) {
+            config.train.checkpoint_activations = true;
+          }) == golden().outcome);
+  }
+}
+
+TEST_CASE("Trainer: the run of the resume test is in its second epoch and uses dropout",
+          "[train][resume]") {
+  const auto state = parse_state(golden().outcome.state, "state");
+  CHECK(state.position == 160);
+  const TokenDataset dataset(golden().shards);
+  CHECK(SequencePacker(dataset.n_tokens(), 16, 0).n_sequences() < 160);
+  CHECK(tiny_run("", "").model.dropout > 0);
+}
+
+TEST_CASE("Trainer: a resume that loses a part of the state is seen", "[train][resume]") {
+  const auto expected = golden().outcome;
+  SECTION("random state") {
+    const auto other = resume_after([](const std::string& checkpoint) {
+      change_state(checkpoint, [](TrainState& state) {
+        state.random_state = parse_state(golden().outcome.state, "state").random_state;
+      });
+    });
+    CHECK(other.losses != expected.losses);
+  }
+  SECTION("data cursor") {
+    const auto other = resume_after([](const std::string& checkpoint) {
+      change_state(checkpoint, [](TrainState& state) { state.position += 2; });
+    });
+    CHECK(other.losses != expected.losses);
+  }
+  SECTION("optimizer step") {
+    const auto other =
+        resume_after([](const std::string& checkpoint) { clear_optimizer(checkpoint, ".step"); });
+    CHECK(other.losses != expected.losses);
+  }
+  SECTION("optimizer moments") {
+    const auto other = resume_after(
+        [](const std::string& checkpoint) { clear_optimizer(checkpoint, ".exp_avg"); });
+    CHECK(other.losses != expected.losses);
+  }
+  SECTION("schedule") {
+    const auto other = resume_after(nothing, [](RunConfig& config) {
+      config.train.schedule.final_ratio = 0.11;  // one lost digit of the decay
+    });
+    CHECK(other.losses != expected.losses);
+    CHECK(other.losses[0] == expected.losses[0]);  // only the update differs, not the first loss
+  }
+  SECTION("step") {
+    const auto other = resume_after([](const std::string& checkpoint) {
+      change_state(checkpoint, [](TrainState& state) { state.step = 19; });
+    });
+    CHECK(other.losses != expected.losses);
+  }
+}
+
+TEST_CASE("Trainer: a key that fixes the run is refused on resume", "[train][resume]") {
+  CHECK_THROWS_WITH(resume_after(nothing, [](RunConfig& config) { config.train.batch_size = 4; }),
+                    Catch::Contains("train.batch_size"));
+  CHECK_THROWS_WITH(resume_after(nothing, [](RunConfig& config) { config.model.d_model = 16; }),
+                    Catch::Contains("model.d_model"));
+}
+
+TEST_CASE("Trainer: other training tokens are refused on resume", "[train][resume]") {
+  const TemporaryDirectory directory;
+  const auto shards = make_tiny_shards(directory, 1600);
+  CHECK_THROWS_WITH(resume_after(nothing, [&](RunConfig& config) { config.data.train = shards; }),
+                    Catch::Contains("other tokens"));
+}
+
+TEST_CASE("Trainer: a damaged newest checkpoint falls back to the one before", "[train][resume]") {
+  const TemporaryDirectory directory;
+  const auto run = directory.file("run");
+  fs::create_directories(run + "/checkpoints");
+  fs::copy(checkpoint_of(golden().run, 20), checkpoint_of(run, 20));
+  fs::copy(checkpoint_of(golden().run, 40), checkpoint_of(run, 40));
+  fs::resize_file(checkpoint_of(run, 40) + "/" + kModel, 1000);
+  const auto config = tiny_run(run, golden().shards);
+  SECTION("auto goes on from step 20, and says why") {
+    fs::remove_all(checkpoint_of(run, 40));
+    fs::create_directories(checkpoint_of(run, 40));  // no manifest: not a checkpoint
+    CHECK_THROWS_AS(Trainer(posix_io(), config, checkpoint_of(run, 40)), Error);
+    fs::remove_all(checkpoint_of(run, 40));
+    Trainer(posix_io(), config, "auto").run();
+    CHECK(outcome_of(run) == golden().outcome);
+  }
+  SECTION("a path never falls back") {
+    CHECK_THROWS_WITH(Trainer(posix_io(), config, checkpoint_of(run, 40)), Catch::Contains(kModel));
+  }
+  SECTION("none refuses a directory that holds a run") {
+    CHECK_THROWS_WITH(Trainer(posix_io(), config, "none"), Catch::Contains("--resume auto"));
+  }
+}
+
+TEST_CASE("Trainer: a second process in the run directory is refused", "[train][resume]") {
+  const TemporaryDirectory directory;
+  const auto config = tiny_run(directory.file("run"), golden().shards);
+  const Trainer first(posix_io(), config, "auto");
+  CHECK_THROWS_WITH(Trainer(posix_io(), config, "auto"), Catch::Contains("in use by process"));
+}
+
+}  // namespace
+}  // namespace dsmoe

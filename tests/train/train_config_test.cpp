@@ -1,0 +1,76 @@
+#include "train/train_config.h"
+
+#include <catch2/catch.hpp>
+
+#include "common/config_reader.h"
+#include "common/error.h"
+#include "common/io.h"
+
+namespace dsmoe {
+namespace {
+
+RunConfig valid_config() {
+  RunConfig config;
+  config.run_dir = "run";
+  config.data.train = "shards";
+  return config;
+}
+
+std::string message_of(const RunConfig& config) {
+  try {
+    config.validate();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST_CASE("RunConfig: contradictions between keys are named", "[train][config]") {
+  CHECK(message_of(valid_config()).empty());
+  auto config = valid_config();
+  config.run_dir = "";
+  CHECK_THAT(message_of(config), Catch::Contains("run_dir"));
+  config = valid_config();
+  config.data.train = "";
+  CHECK_THAT(message_of(config), Catch::Contains("data.train"));
+  config = valid_config();
+  config.data.seq_len = 2048;
+  CHECK_THAT(message_of(config), Catch::Contains("data.seq_len = 2048"));
+  config = valid_config();
+  config.train.schedule.kind = ScheduleKind::kWsd;
+  config.train.schedule.decay_steps = 950;
+  CHECK_THAT(message_of(config), Catch::Contains("decay_steps = 950"));
+  config = valid_config();
+  config.train.schedule.warmup_steps = 1001;
+  CHECK_THAT(message_of(config), Catch::Contains("warmup_steps = 1001"));
+  config = valid_config();
+  config.model.training_policy = "top_k=33";
+  CHECK_THAT(message_of(config), Catch::Contains("n_experts = 32"));
+}
+
+TEST_CASE("RunConfig: what is written as YAML or JSON reads back the same", "[train][config]") {
+  auto config = valid_config();
+  config.seed = 7;
+  config.train.loss.moe_mi_weight = 0.1 + 0.2;
+  config.train.schedule.kind = ScheduleKind::kWsd;
+  config.data.train = "a \"quoted\" path: #1";
+  const auto describe_config = [&](ConfigVisitor& visitor) { describe(visitor, config); };
+  for (const auto& text : {config_to_yaml(describe_config), config_to_json(describe_config)}) {
+    RunConfig read;
+    const auto describe_read = [&](ConfigVisitor& visitor) { describe(visitor, read); };
+    read_config_text(text, "text", {}, describe_read);
+    CHECK(compare_configs(describe_config, describe_read).empty());
+    CHECK(read.train.loss.moe_mi_weight == 0.1 + 0.2);
+  }
+}
+
+TEST_CASE("configs/README.md lists every key as the program knows it", "[train][config]") {
+  RunConfig config;
+  const auto table = config_to_markdown([&](ConfigVisitor& visitor) { describe(visitor, config); });
+  const auto readme = read_file(posix_io(), DSMOE_SOURCE_DIR "/configs/README.md", 1 << 20);
+  INFO("put this table into configs/README.md:\n" << table);
+  CHECK(readme.find(table) != std::string::npos);
+}
+
+}  // namespace
+}  // namespace dsmoe
