@@ -103,6 +103,23 @@ void write_all(Io& io, int fd, const void* data, size_t size_bytes, const std::s
   }
 }
 
+void read_all(Io& io,
+              int fd,
+              void* data,
+              size_t size_bytes,
+              uint64_t offset,
+              const std::string& path) {
+  auto* bytes = static_cast<char*>(data);
+  for (size_t done = 0; done < size_bytes;) {
+    const ssize_t n =
+        io.pread(fd, bytes + done, size_bytes - done, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw Error(fmt::format("{}: cannot be read: {}", path, std::strerror(errno)));
+    if (n == 0) throw Error(fmt::format("{}: ends early, at byte {}", path, offset + done));
+    done += static_cast<size_t>(n);
+  }
+}
+
 void write_file(Io& io, const std::string& path, std::string_view bytes) {
   OpenFile file(io, io.open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600));
   if (file.fd() < 0) fail_run(path, "create");

@@ -36,6 +36,15 @@ std::string read_file(Io& io, const std::string& path, uint64_t max_size_bytes);
 /// names the path and the system's reason.
 void write_all(Io& io, int fd, const void* data, size_t size_bytes, const std::string& path);
 
+/// Reads bytes [offset, offset + size_bytes) of an open file; repeats after short reads and EINTR.
+/// Throws Error if the file ends early or cannot be read.
+void read_all(Io& io,
+              int fd,
+              void* data,
+              size_t size_bytes,
+              uint64_t offset,
+              const std::string& path);
+
 /// Creates or truncates a file, writes it, fsyncs and closes it. Throws RunError.
 void write_file(Io& io, const std::string& path, std::string_view bytes);
 

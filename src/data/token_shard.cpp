@@ -25,7 +25,6 @@ constexpr size_t kHashedBytes = 56;
 constexpr std::string_view kMagic = "DSMT";
 constexpr uint64_t kVersion = 1;
 constexpr int64_t kMaxVocab16 = 65536;
-constexpr const char* kShorter = "the file became shorter since it was opened";
 constexpr size_t kChunkTokens = 1 << 16;
 
 void put(std::string& bytes, uint64_t value, int n_bytes) {
@@ -42,19 +41,6 @@ uint64_t hash_number(std::string_view bytes) { return std::stoull(hash64(bytes),
 
 [[noreturn]] void fail(const std::string& path, const std::string& what) {
   throw Error(fmt::format("token shard '{}': {}", path, what));
-}
-
-// Reads by pread, never through a mapping: a file cut off under us is an error, not a signal.
-void read_exactly(int fd, const std::string& path, void* data, size_t size_bytes, uint64_t offset) {
-  auto* bytes = static_cast<char*>(data);
-  for (size_t done = 0; done < size_bytes;) {
-    const ssize_t n =
-        ::pread(fd, bytes + done, size_bytes - done, static_cast<off_t>(offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail(path, fmt::format("cannot read: {}", std::strerror(errno)));
-    if (n == 0) fail(path, kShorter);
-    done += static_cast<size_t>(n);
-  }
 }
 
 std::string make_header(int bytes_per_token,
@@ -127,7 +113,7 @@ void TokenShard::read_header() {
     fail(path_, fmt::format("expected at least {} bytes, got {}", kHeaderBytes, size));
   }
   char header[kHeaderBytes];
-  read_exactly(fd_, path_, header, kHeaderBytes, 0);
+  read_all(posix_io(), fd_, header, kHeaderBytes, 0, path_);
   check_header(path_, header);
   const uint64_t bytes_per_token = get(header + 8, 4);
   const uint64_t vocab_size = get(header + 16, 8);
@@ -165,10 +151,12 @@ TokenShard::TokenShard(TokenShard&& other) noexcept
 void TokenShard::read_payload(int64_t begin, size_t n_tokens, std::string& bytes) const {
   struct stat status {};
   const int64_t expected = static_cast<int64_t>(kHeaderBytes) + n_tokens_ * bytes_per_token_;
-  if (::fstat(fd_, &status) != 0 || status.st_size < expected) fail(path_, kShorter);
+  if (::fstat(fd_, &status) != 0 || status.st_size < expected) {
+    fail(path_, "the file became shorter since it was opened");
+  }
   bytes.resize(n_tokens * static_cast<size_t>(bytes_per_token_));
   const uint64_t offset = kHeaderBytes + static_cast<uint64_t>(begin * bytes_per_token_);
-  read_exactly(fd_, path_, bytes.data(), bytes.size(), offset);
+  read_all(posix_io(), fd_, bytes.data(), bytes.size(), offset, path_);
 }
 
 void TokenShard::decode(int64_t begin, const std::string& bytes, std::span<int32_t> out) const {

@@ -34,9 +34,21 @@ constexpr std::array<std::pair<const char*, int64_t>, 10> kDtypes{{{"F64", 8},
                                                                    {"U8", 1},
                                                                    {"BOOL", 1}}};
 
-// Bytes of a tensor; throws Error where the product leaves 63 bits.
+// 0 if there is no such dtype.
+uint64_t element_size(const std::string& dtype) {
+  for (const auto& [name, size] : kDtypes) {
+    if (dtype == name) return static_cast<uint64_t>(size);
+  }
+  return 0;
+}
+
+// Bytes of a tensor; throws Error for an unknown dtype and where the product leaves 63 bits.
 uint64_t size_of(const TensorEntry& entry, const std::string& who) {
-  auto size = static_cast<uint64_t>(dtype_size_bytes(entry.dtype));
+  uint64_t size = element_size(entry.dtype);
+  if (size == 0) {
+    throw Error(
+        fmt::format("{}: '{}': expected a known dtype, got '{}'", who, entry.name, entry.dtype));
+  }
   bool empty = false;
   for (const int64_t length : entry.shape) {
     if (length == 0) {
@@ -48,25 +60,6 @@ uint64_t size_of(const TensorEntry& entry, const std::string& who) {
     }
   }
   return empty ? 0 : size;
-}
-
-void read_exactly(Io& io,
-                  int fd,
-                  void* data,
-                  uint64_t size,
-                  uint64_t offset,
-                  const std::string& path) {
-  auto* out = static_cast<char*>(data);
-  while (size > 0) {
-    const auto chunk = static_cast<size_t>(std::min<uint64_t>(size, 1 << 30));
-    const ssize_t n = io.pread(fd, out, chunk, static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) throw Error(fmt::format("{}: cannot be read: {}", path, strerror(errno)));
-    if (n == 0) throw Error(fmt::format("{}: ends early, at byte {}", path, offset));
-    out += n;
-    size -= static_cast<uint64_t>(n);
-    offset += static_cast<uint64_t>(n);
-  }
 }
 
 TensorEntry parse_entry(const std::string& name,
@@ -161,10 +154,9 @@ class HashingFile {
 }  // namespace
 
 int64_t dtype_size_bytes(const std::string& dtype) {
-  for (const auto& [name, size] : kDtypes) {
-    if (dtype == name) return size;
-  }
-  throw Error(fmt::format("safetensors: expected a known dtype, got '{}'", dtype));
+  const uint64_t size = element_size(dtype);
+  if (size == 0) throw Error(fmt::format("safetensors: expected a known dtype, got '{}'", dtype));
+  return static_cast<int64_t>(size);
 }
 
 std::string tensor_checksum(const TensorEntry& entry, const void* data) {
@@ -245,12 +237,12 @@ void SafetensorsFile::read_header() {
   if (size < sizeof(header_bytes)) {
     throw Error(fmt::format("{}: expected a safetensors header, got {} bytes", path_, size));
   }
-  read_exactly(*io_, fd_, &header_bytes, sizeof(header_bytes), 0, path_);
+  read_all(*io_, fd_, &header_bytes, sizeof(header_bytes), 0, path_);
   if (header_bytes > kMaxHeaderBytes || header_bytes > size - sizeof(header_bytes)) {
     throw Error(fmt::format("{}: header of {} bytes is too long", path_, header_bytes));
   }
   std::string text(header_bytes, '\0');
-  read_exactly(*io_, fd_, text.data(), header_bytes, sizeof(header_bytes), path_);
+  read_all(*io_, fd_, text.data(), header_bytes, sizeof(header_bytes), path_);
   const auto json = parse_json(text, path_, kMaxHeaderBytes);
   if (text.empty() || text.front() != '{' || !json.is_object()) {
     throw Error(fmt::format("{}: expected a JSON object as header", path_));
@@ -292,7 +284,7 @@ const TensorEntry* SafetensorsFile::find(const std::string& name) const {
 }
 
 void SafetensorsFile::read(const TensorEntry& entry, void* data) const {
-  read_exactly(*io_, fd_, data, entry.end - entry.begin, data_begin_ + entry.begin, path_);
+  read_all(*io_, fd_, data, entry.end - entry.begin, data_begin_ + entry.begin, path_);
 }
 
 }  // namespace dsmoe
