@@ -192,7 +192,8 @@ TEST_CASE("a manifest of a newer format or with a path in a file name is refused
   manifest.format_version = 1;
   for (const std::string name : {"../config.json", "/etc/passwd", "", ".hidden", ".."}) {
     manifest.files[2].name = name;
-    CHECK_THROWS_WITH(parse_manifest(manifest_to_json(manifest), "m"), Contains("plain file names"));
+    CHECK_THROWS_WITH(parse_manifest(manifest_to_json(manifest), "m"),
+                      Contains("plain file names"));
   }
 }
 

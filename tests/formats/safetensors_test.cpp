@@ -160,7 +160,8 @@ TEST_CASE("malformed safetensors files are refused by name") {
 
 TEST_CASE("a safetensors file is a regular file") {
   const TemporaryDirectory directory;
-  CHECK_THROWS_WITH(SafetensorsFile(posix_io(), directory.file("none")), Contains("cannot be open"));
+  CHECK_THROWS_WITH(SafetensorsFile(posix_io(), directory.file("none")),
+                    Contains("cannot be open"));
   CHECK_THROWS_WITH(SafetensorsFile(posix_io(), directory.file("")), Contains("a regular file"));
 }
 
@@ -169,7 +170,8 @@ TEST_CASE("writing refuses a name twice and reports every failed write") {
   const float value = 1;
   const auto path = directory.file("x.safetensors");
   const TensorBytes tensor{"a", "F32", {}, &value};
-  CHECK_THROWS_WITH(write_safetensors(posix_io(), path, {}, {tensor, tensor}), Contains("'a' twice"));
+  CHECK_THROWS_WITH(write_safetensors(posix_io(), path, {}, {tensor, tensor}),
+                    Contains("'a' twice"));
   int n_failures = 0;
   for (int first = 1; first < 100; ++first) {
     FailingIo io(first);

@@ -1,0 +1,140 @@
+#include "data/sentencepiece_tokenizer.h"
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "common/error.h"
+#include "data/tokenizer_files.h"
+#include "support/temporary_directory.h"
+
+namespace dsmoe {
+namespace {
+
+using Catch::Matchers::Contains;
+
+const std::string kText =
+    "First Citizen:\nBefore we proceed any further, hear me speak.\n\n  All:\n\tSpeak, speak.\n"
+    "na\xC3\xAFve caf\xC3\xA9, \xE2\x82\xAC 5, \xF0\x9F\x8C\x8D and \xE4\xB8\xAD\xE6\x96\x87\n";
+
+std::unique_ptr<Tokenizer> trained(const std::string& spec, const std::string& text) {
+  const TemporaryDirectory directory;
+  write_file(posix_io(), directory.file("text.txt"), text);
+  return make_tokenizer(spec, {directory.file("text.txt")});
+}
+
+std::string training_text() {
+  const auto path = DSMOE_SOURCE_DIR "/data/tinyshakespeare/valid.txt";
+  return read_file(posix_io(), path, 1 << 20).substr(0, 50'000) + kText;
+}
+
+}  // namespace
+
+TEST_CASE("trained SentencePiece models give every text back, seen or not") {
+  const std::vector<std::string> texts = {"",
+                                          " ",
+                                          "  two  blanks ",
+                                          "\n\n",
+                                          "a\nb\n",
+                                          "\t",
+                                          std::string("a\0b", 3),
+                                          kText,
+                                          "unseen: Q\xD0\x96\xF0\x9D\x84\x9E",
+                                          "x\r\ny"};
+  for (const std::string spec : {"train:bpe:600", "train:unigram:600"}) {
+    const auto tokenizer = trained(spec, training_text());
+    CHECK(tokenizer->vocab_size() == 600);
+    CHECK(tokenizer->bos_id().has_value());
+    for (const auto& text : texts) {
+      INFO(spec << ": " << text);
+      CHECK(tokenizer->decode(tokenizer->encode(text)) == text);
+    }
+    CHECK(tokenizer->encode(kText).size() < kText.size());
+    CHECK_THROWS_WITH(tokenizer->encode("ab\xFF"), Contains("offset 2"));
+    CHECK_THROWS_AS(tokenizer->decode({600}), Error);
+    CHECK_THROWS_AS(tokenizer->decode({-1}), Error);
+  }
+}
+
+TEST_CASE("a character tokenizer has one id per character of its text") {
+  const auto tokenizer = trained("chars", "abc\nab");
+  const auto ids = tokenizer->encode("cab\nc");
+  REQUIRE(ids.size() == 5);
+  CHECK(tokenizer->decode(ids) == "cab\nc");
+  CHECK(tokenizer->vocab_size() == 4 + 3);  // unknown, BOS, EOS
+}
+
+TEST_CASE("training a tokenizer twice gives the same bytes; its lines are encoded apart") {
+  const auto first = trained("train:bpe:300", kText);
+  const auto second = trained("train:bpe:300", kText);
+  CHECK(first->fingerprint() == second->fingerprint());
+  CHECK(trained("train:bpe:301", kText)->fingerprint() != first->fingerprint());
+  REQUIRE(first->encodes_lines_apart());
+  auto parts = first->encode("All:\n");
+  const auto rest = first->encode("\tSpeak\n");
+  parts.insert(parts.end(), rest.begin(), rest.end());
+  CHECK(first->encode("All:\n\tSpeak\n") == parts);
+}
+
+TEST_CASE("tokenizer files make the same tokenizer again and are refused when exchanged") {
+  const TemporaryDirectory directory;
+  const auto write = [&](const Tokenizer& tokenizer) {
+    for (const auto& file : tokenizer_files(tokenizer)) {
+      write_file(posix_io(), directory.file(file.name), file.bytes);
+    }
+  };
+  const auto bpe = trained("train:bpe:300", kText);
+  write(*bpe);
+  const auto loaded = load_tokenizer(posix_io(), directory.file(""));
+  CHECK(loaded->fingerprint() == bpe->fingerprint());
+  CHECK(loaded->encode(kText) == bpe->encode(kText));
+
+  const auto description = read_file(posix_io(), directory.file("tokenizer.json"), 1000);
+  write(*trained("train:bpe:310", kText));
+  write_file(posix_io(), directory.file("tokenizer.json"), description);
+  CHECK_THROWS_WITH(load_tokenizer(posix_io(), directory.file("")), Contains("fingerprint"));
+  write_file(posix_io(), directory.file("tokenizer.json"), R"({"kind": "words"})");
+  CHECK_THROWS_WITH(load_tokenizer(posix_io(), directory.file("")), Contains("'words'"));
+}
+
+TEST_CASE("bytes that are no SentencePiece model are refused") {
+  CHECK_THROWS_WITH(SentencePieceTokenizer("", "m"), Contains("m: expected a SentencePiece model"));
+  CHECK_THROWS_AS(SentencePieceTokenizer("not a model at all", "m"), Error);
+  const auto tokenizer = trained("train:bpe:300", kText);
+  const auto& bytes = dynamic_cast<const SentencePieceTokenizer&>(*tokenizer).model_bytes();
+  CHECK_THROWS_AS(SentencePieceTokenizer(bytes.substr(0, bytes.size() / 2 + 1), "m"), Error);
+  CHECK_THROWS_WITH(trained("train:bpe:200", kText), Contains("above 259"));
+  CHECK_THROWS_AS(trained("train:unigram:100000", kText), Error);
+}
+
+TEST_CASE("published models give the ids that SentencePiece's own module gives") {
+  const std::string shared = DSMOE_SOURCE_DIR "/../shared/data/";
+  const auto path = shared + "tokenizers/expected_encodings.json";
+  if (!std::filesystem::exists(path)) {
+    WARN("skipped: " << path << " is not there");
+    return;
+  }
+  const auto expected = nlohmann::json::parse(read_file(posix_io(), path, 1 << 26));
+  int64_t n_cases = 0;
+  for (const auto& [name, model] : expected["models"].items()) {
+    const auto file = shared + model["file"].get<std::string>();
+    if (!std::filesystem::exists(file)) {
+      WARN("skipped: " << file << " is not there");
+      continue;
+    }
+    const auto tokenizer = make_tokenizer(file, {});
+    CHECK(tokenizer->vocab_size() == model["vocab_size"].get<int64_t>());
+    CHECK(tokenizer->bos_id().value_or(-1) == model["bos_id"].get<int32_t>());
+    CHECK(tokenizer->eos_id().value_or(-1) == model["eos_id"].get<int32_t>());
+    for (const auto& item : model["cases"]) {
+      const auto text = item["text"].get<std::string>();
+      INFO(name << ": " << text);
+      const auto ids = item["ids"].get<std::vector<int32_t>>();
+      CHECK(tokenizer->encode(text) == ids);
+      ++n_cases;
+    }
+  }
+  CHECK(n_cases >= 55);
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,177 @@
+#include "data/tokenize.h"
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+
+#include "common/error.h"
+#include "data/token_dataset.h"
+#include "support/failing_io.h"
+#include "support/temporary_directory.h"
+
+namespace dsmoe {
+namespace {
+
+namespace fs = std::filesystem;
+using Catch::Matchers::Contains;
+
+TokenizeOptions options_for(const TemporaryDirectory& directory, const std::string& bytes) {
+  write_file(posix_io(), directory.file("a.txt"), bytes);
+  TokenizeOptions options;
+  options.inputs = {directory.file("a.txt")};
+  options.out = directory.file("shards");
+  return options;
+}
+
+std::vector<int32_t> all_tokens(const TokenDataset& dataset) {
+  std::vector<int32_t> ids(static_cast<size_t>(dataset.n_tokens()));
+  dataset.copy(0, ids);
+  return ids;
+}
+
+// Names and contents of a directory's files.
+std::string fingerprint_of(const std::string& directory) {
+  std::vector<fs::path> paths;
+  for (const auto& item : fs::directory_iterator(directory)) paths.push_back(item.path());
+  std::sort(paths.begin(), paths.end());
+  std::string all;
+  for (const auto& path : paths) {
+    all += path.filename().string() + "\n" + read_file(posix_io(), path.string(), 1 << 26);
+  }
+  return all;
+}
+
+std::string long_text() {
+  std::string text;
+  for (int i = 0; text.size() < 3'000'000; ++i) {
+    text += "line " + std::to_string(i * 7919 % 1000) + "\n";
+    if (i % 50'000 == 49'999) text += "<|endoftext|>";
+  }
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("tokenize: each document is BOS and its bytes; shards are cut where they are full") {
+  const TemporaryDirectory directory;
+  auto options = options_for(directory, "ab<|endoftext|>cde");
+  options.shard_tokens = 3;
+  const auto result = tokenize_files(posix_io(), options);
+  CHECK(result.n_tokens == 7);
+  CHECK(result.n_documents == 2);
+  CHECK(result.n_bytes == 5);
+  CHECK(result.vocab_size == 257);
+  CHECK(result.shards.size() == 3);
+
+  const TokenDataset dataset(options.out);
+  dataset.verify();
+  CHECK(all_tokens(dataset) == std::vector<int32_t>{256, 'a', 'b', 256, 'c', 'd', 'e'});
+  std::vector<int32_t> part(4);
+  dataset.copy(2, part);  // over three shards
+  CHECK(part == std::vector<int32_t>{'b', 256, 'c', 'd'});
+  CHECK_THROWS_AS(dataset.copy(4, part), Error);
+  CHECK_THROWS_AS(dataset.copy(-1, part), Error);
+}
+
+TEST_CASE("tokenize: the shards do not depend on the number of threads") {
+  const TemporaryDirectory directory;
+  auto options = options_for(directory, long_text());
+  options.tokenizer = "train:bpe:300";
+  options.shard_tokens = 400'000;
+  std::string first;
+  for (const int threads : {1, 2, 5}) {
+    options.threads = threads;
+    options.out = directory.file("shards-" + std::to_string(threads));
+    tokenize_files(posix_io(), options);
+    const auto made = fingerprint_of(options.out);
+    if (first.empty()) first = made;
+    CHECK((made == first));
+  }
+}
+
+TEST_CASE("tokenize: progress grows and ends at the whole") {
+  const TemporaryDirectory directory;
+  auto options = options_for(directory, "a<|endoftext|>b<|endoftext|>c");
+  int64_t last = 0;
+  int64_t total = 0;
+  options.progress = [&](int64_t done, int64_t of) {
+    CHECK(done >= last);
+    last = done;
+    total = of;
+  };
+  tokenize_files(posix_io(), options);
+  CHECK(last == total);
+  CHECK(total == 29);
+}
+
+TEST_CASE("tokenize: whatever fails, no part of a data set is left in its place") {
+  const TemporaryDirectory directory;
+  auto options = options_for(directory, "some text");
+  bool succeeded = false;
+  for (int first = 1; !succeeded; ++first) {
+    REQUIRE(first < 100);
+    FailingIo io(first);
+    try {
+      tokenize_files(io, options);
+      succeeded = true;
+    } catch (const RunError&) {
+      // Removing fails too, as every call after the first failure does: `.tmp` may stay, and what
+      // was renamed before the failure is whole.
+      if (fs::exists(options.out)) CHECK_NOTHROW(TokenDataset(options.out).verify());
+      fs::remove_all(options.out);
+    }
+  }
+  CHECK_NOTHROW(TokenDataset(options.out).verify());
+  CHECK_FALSE(fs::exists(options.out + ".tmp"));
+}
+
+TEST_CASE("tokenize: bad input leaves nothing and says why") {
+  const TemporaryDirectory directory;
+  auto options = options_for(directory, "good");
+  write_file(posix_io(), directory.file("bad.txt"), "\xFF");
+  options.inputs.push_back(directory.file("bad.txt"));
+  CHECK_THROWS_WITH(tokenize_files(posix_io(), options), Contains("bad.txt"));
+  CHECK_FALSE(fs::exists(options.out));
+  CHECK_FALSE(fs::exists(options.out + ".tmp"));
+
+  options.inputs = {directory.file("a.txt")};
+  options.tokenizer = "words";
+  CHECK_THROWS_WITH(tokenize_files(posix_io(), options), Contains("'words'"));
+  options.tokenizer = "train:bpe:x";
+  CHECK_THROWS_WITH(tokenize_files(posix_io(), options), Contains("vocabulary size"));
+  options.tokenizer = "bytes";
+  tokenize_files(posix_io(), options);
+  const auto before = fingerprint_of(options.out);
+  CHECK_THROWS_WITH(tokenize_files(posix_io(), options), Contains("no such directory"));
+  CHECK((fingerprint_of(options.out) == before));
+}
+
+TEST_CASE("a data set: an altered record, tokenizer or shard is refused") {
+  const TemporaryDirectory directory;
+  auto options = options_for(directory, "one two three");
+  options.shard_tokens = 7;
+  tokenize_files(posix_io(), options);
+  const auto altered =
+      [&](const std::string& name, const std::string& from, const std::string& to) {
+        const auto path = options.out + "/" + name;
+        const auto whole = read_file(posix_io(), path, 1 << 20);
+        auto text = whole;
+        REQUIRE(text.find(from) != std::string::npos);
+        text.replace(text.find(from), from.size(), to);
+        write_file(posix_io(), path, text);
+        CHECK_THROWS_AS(TokenDataset(options.out).verify(), Error);
+        write_file(posix_io(), path, whole);
+        CHECK_NOTHROW(TokenDataset(options.out).verify());
+      };
+  altered("dataset.json", "\"n_tokens\": 14", "\"n_tokens\": 13");
+  altered("dataset.json", "\"vocab_size\": 257", "\"vocab_size\": 256");
+  altered("dataset.json", "shard-00001.bin", "../shards/shard-00001.bin");
+  altered("dataset.json", "\"format_version\": 1", "\"format_version\": 2");
+  altered("tokenizer.json", "bytes", "chars");
+  altered("shard-00000.bin", "DSMT", "DSMU");
+  fs::rename(options.out + "/shard-00000.bin", options.out + "/x");
+  fs::rename(options.out + "/shard-00001.bin", options.out + "/shard-00000.bin");
+  fs::rename(options.out + "/x", options.out + "/shard-00001.bin");
+  CHECK_THROWS_WITH(TokenDataset(options.out), Contains("shard-00000.bin"));
+}
+
+}  // namespace dsmoe
