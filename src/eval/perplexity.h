@@ -17,7 +17,7 @@ struct PerplexityOptions {
   int64_t batch = 8;   ///< windows per forward pass
   RoutingPlan plan = RoutingPolicy::all();
   at::ScalarType compute_dtype = at::kFloat;
-  std::function<bool()> stop;  ///< asked before each batch; true ends the count early
+  std::function<bool()> stop = {};  ///< asked before each batch; true ends the count early
 };
 
 /// Sums, so that parts of a text add.

@@ -45,7 +45,7 @@ struct GeneratorOptions {
   /// Called with whole UTF-8 characters as they come; a text that may still become a stop text is
   /// held back.
   std::function<void(size_t request, const std::string& text)> on_text;
-  std::function<bool()> stop;  ///< asked before each step; true ends all with kInterrupted
+  std::function<bool()> stop = {};  ///< asked before each step; true ends all with kInterrupted
 };
 
 /// Generates completions of a batch of prompts together: one prefill over the ragged prompts, then

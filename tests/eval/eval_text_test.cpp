@@ -1,0 +1,75 @@
+#include "eval/eval_text.h"
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+
+#include "common/error.h"
+#include "data/byte_tokenizer.h"
+#include "data/tokenize.h"
+#include "data/tokenizer_files.h"
+#include "support/temporary_directory.h"
+
+namespace dsmoe {
+namespace {
+
+using Catch::Matchers::Contains;
+using Ids = std::vector<int32_t>;
+
+std::string write_text(const TemporaryDirectory& directory, const std::string& bytes) {
+  write_file(posix_io(), directory.file("text.txt"), bytes);
+  return directory.file("text.txt");
+}
+
+}  // namespace
+
+TEST_CASE("words are white-space words plus line ends") {
+  CHECK(count_words("") == 0);
+  CHECK(count_words("one") == 1);
+  CHECK(count_words(" one  two\t\n") == 3);
+  CHECK(count_words("\n\n = Heading = \n") == 3 + 3);
+  CHECK(count_words("a\r\nb") == 3);
+}
+
+TEST_CASE("WikiText-2 has the published numbers of words") {
+  const std::string directory = DSMOE_SOURCE_DIR "/../shared/data/wikitext-2/";
+  for (const auto& [name, n_words] :
+       {std::pair("valid.txt", 217'646), std::pair("test.txt", 245'569)}) {
+    if (!std::filesystem::exists(directory + name)) {
+      WARN("skipped: " << directory << name << " is not there");
+      continue;
+    }
+    CHECK(read_eval_text(directory + name, ByteTokenizer(), false, 0).n_words == n_words);
+  }
+}
+
+TEST_CASE("evaluation text: one sequence, or one per document cut to the context") {
+  const TemporaryDirectory directory;
+  const auto path = write_text(directory, "ab c<|endoftext|>d\xC3\xA9\n");
+  const auto whole = read_eval_text(path, ByteTokenizer(), false, 3);
+  CHECK(whole.sequences == std::vector<Ids>{{256, 'a', 'b', ' ', 'c', 256, 'd', 0xC3, 0xA9, '\n'}});
+  CHECK(whole.n_bytes == 8);
+  CHECK(whole.n_words == 4);
+  CHECK(whole.unscored_id == 256);
+
+  const auto apart = read_eval_text(path, ByteTokenizer(), true, 4);
+  CHECK(apart.sequences == std::vector<Ids>{{256, 'a', 'b', ' '}, {256, 'd', 0xC3, 0xA9}});
+  CHECK(apart.n_bytes == 3 + 3);
+}
+
+TEST_CASE("evaluation text from shards is the text's own; another tokenizer's shards are refused") {
+  const TemporaryDirectory directory;
+  TokenizeOptions options;
+  options.inputs = {write_text(directory, "ab c<|endoftext|>de")};
+  options.out = directory.file("shards");
+  tokenize_files(posix_io(), options);
+  const auto from_text = read_eval_text(options.inputs[0], ByteTokenizer(), false, 0);
+  const auto from_shards = read_eval_text(options.out, ByteTokenizer(), false, 0);
+  CHECK(from_shards.sequences == from_text.sequences);
+  CHECK(from_shards.n_bytes == from_text.n_bytes);
+  CHECK_THROWS_WITH(read_eval_text(options.out, ByteTokenizer(), true, 0), Contains("--documents"));
+  const auto chars = make_tokenizer("chars", options.inputs);
+  CHECK_THROWS_WITH(read_eval_text(options.out, *chars, false, 0), Contains("bytes-257"));
+  CHECK_THROWS_AS(read_eval_text(directory.file("none"), ByteTokenizer(), false, 0), Error);
+}
+
+}  // namespace dsmoe

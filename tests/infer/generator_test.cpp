@@ -1,0 +1,185 @@
+#include "infer/generator.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/tensor.h>
+
+#include <catch2/catch.hpp>
+
+#include "common/error.h"
+#include "data/byte_tokenizer.h"
+#include "support/tiny_model.h"
+
+namespace dsmoe {
+namespace {
+
+using Catch::Matchers::Contains;
+using Ids = std::vector<int32_t>;
+
+const ByteTokenizer kTokenizer;
+
+GenerateRequest request_for(const std::string& prompt, int64_t max_tokens = 12) {
+  GenerateRequest request;
+  request.prompt = {256};
+  for (const int32_t id : kTokenizer.encode(prompt)) request.prompt.push_back(id);
+  request.max_tokens = max_tokens;
+  return request;
+}
+
+const std::vector<GenerateRequest> kRequests = {request_for("To be"),
+                                                request_for(""),
+                                                request_for("a longer one", 5),
+                                                request_for("x", 1)};
+
+std::vector<Completion> generate(const std::vector<GenerateRequest>& requests,
+                                 const std::string& policy = "all",
+                                 bool use_cache = true,
+                                 Execution execution = Execution::kAuto) {
+  GeneratorOptions options;
+  options.plan = parse_routing_plan(policy).with(execution);
+  options.use_cache = use_cache;
+  return Generator(make_tiny_model(), kTokenizer, options).generate(requests);
+}
+
+// The greedy ids by the definition: a forward pass over the whole text for every token.
+Ids greedy_ids(const GenerateRequest& request, const RoutingPlan& plan) {
+  const at::NoGradGuard no_grad;
+  auto model = make_tiny_model();
+  model->eval();
+  std::vector<int64_t> ids(request.prompt.begin(), request.prompt.end());
+  Ids generated;
+  for (int64_t i = 0; i < request.max_tokens; ++i) {
+    const auto output = model->forward(at::tensor(ids, at::kLong).unsqueeze(0), plan);
+    generated.push_back(static_cast<int32_t>(output.logits[0][-1].argmax().item<int64_t>()));
+    ids.push_back(generated.back());
+    if (generated.back() == 256 || ids.size() == 24) break;
+  }
+  return generated;
+}
+
+}  // namespace
+
+TEST_CASE("greedy ids: by definition, with and without cache, alone and in a batch") {
+  for (const std::string policy :
+       {"all", "top_k=2", "threshold=0.6", "threshold=0.9,max=1", "moe:top_k=1;moa:top_k=1"}) {
+    INFO(policy);
+    const RoutingPlan plan = parse_routing_plan(policy);
+    const auto batch = generate(kRequests, policy);
+    const auto without_cache = generate(kRequests, policy, false);
+    const auto dense = generate(kRequests, policy, true, Execution::kDense);
+    const auto sparse = generate(kRequests, policy, true, Execution::kSparse);
+    for (size_t i = 0; i < kRequests.size(); ++i) {
+      const auto expected = greedy_ids(kRequests[i], plan);
+      CHECK(batch[i].ids == expected);
+      CHECK(without_cache[i].ids == expected);
+      CHECK(dense[i].ids == expected);
+      CHECK(sparse[i].ids == expected);
+      CHECK(generate({kRequests[i]}, policy)[0].ids == expected);
+    }
+  }
+}
+
+TEST_CASE("sampled ids do not depend on the cache and differ between sequences and seeds") {
+  auto requests = std::vector<GenerateRequest>(3, request_for("To be"));
+  for (auto& request : requests) request.sampling = {.temperature = 1.0, .seed = 4};
+  const auto with_cache = generate(requests);
+  const auto without = generate(requests, "all", false);
+  for (size_t i = 0; i < requests.size(); ++i) CHECK(with_cache[i].ids == without[i].ids);
+  CHECK(with_cache[0].ids != with_cache[1].ids);
+  requests[0].sampling.seed = 5;
+  CHECK(generate(requests)[0].ids != with_cache[0].ids);
+}
+
+TEST_CASE("a completion ends at its length, at the context, at a stop text") {
+  const auto free = generate({request_for("To be", 10)})[0];
+  CHECK(free.finish_reason == FinishReason::kLength);
+  CHECK(free.ids.size() == 10);
+  CHECK(kTokenizer.decode(free.ids) == free.text);
+
+  const auto full = generate({request_for("To be", 1000)})[0];
+  CHECK(full.finish_reason == FinishReason::kContext);
+  CHECK(full.ids.size() == 24 - 6);
+
+  auto request = request_for("To be", 10);
+  request.stop = {free.text.substr(4, 2)};
+  const auto stopped = generate({request})[0];
+  CHECK(stopped.finish_reason == FinishReason::kStop);
+  CHECK(stopped.text == free.text.substr(0, free.text.find(request.stop[0])));
+  CHECK(stopped.ids.size() < 10);
+}
+
+TEST_CASE("EOS ends a completion and is not part of its text") {
+  // Greedy decoding of this model repeats one id at some point; make that id EOS.
+  class Tokenizer257 final : public Tokenizer {
+   public:
+    explicit Tokenizer257(int32_t eos) : eos_(eos) {}
+    Ids encode(std::string_view text) const override { return kTokenizer.encode(text); }
+    std::string decode(const Ids& ids) const override { return kTokenizer.decode(ids); }
+    int64_t vocab_size() const override { return 257; }
+    std::optional<int32_t> bos_id() const override { return 256; }
+    std::optional<int32_t> eos_id() const override { return eos_; }
+    std::string fingerprint() const override { return "test"; }
+
+   private:
+    int32_t eos_;
+  };
+  const auto free = generate({request_for("To be")})[0];
+  const Tokenizer257 tokenizer(free.ids[3]);
+  const auto ended =
+      Generator(make_tiny_model(), tokenizer, {}).generate({request_for("To be")})[0];
+  const auto first = static_cast<size_t>(std::find(free.ids.begin(), free.ids.end(), free.ids[3]) -
+                                         free.ids.begin());
+  CHECK(ended.finish_reason == FinishReason::kEos);
+  CHECK(ended.ids == Ids(free.ids.begin(), free.ids.begin() + static_cast<ptrdiff_t>(first) + 1));
+  CHECK(ended.text == free.text.substr(0, first));
+}
+
+TEST_CASE("streamed text, joined, is the completion's text") {
+  std::vector<std::string> shown(kRequests.size());
+  GeneratorOptions options;
+  options.on_text = [&](size_t request, const std::string& text) { shown[request] += text; };
+  Generator generator(make_tiny_model(), kTokenizer, options);
+  const auto completions = generator.generate(kRequests);
+  int64_t n_generated = 0;
+  for (size_t i = 0; i < completions.size(); ++i) {
+    CHECK(shown[i] == completions[i].text);
+    n_generated += static_cast<int64_t>(completions[i].ids.size());
+  }
+  const auto& stats = generator.stats();
+  CHECK(stats.generated_tokens == n_generated);
+  CHECK(stats.decode_tokens == n_generated - static_cast<int64_t>(kRequests.size()));
+  CHECK(stats.prompt_tokens == 6 + 1 + 13 + 2);
+  CHECK(stats.usage.n_tokens() == stats.decode_tokens);
+  CHECK(stats.decode_seconds > 0);
+}
+
+TEST_CASE("generation can be interrupted between tokens") {
+  int n_asked = 0;
+  GeneratorOptions options;
+  options.stop = [&] { return ++n_asked > 3; };
+  const auto completion =
+      Generator(make_tiny_model(), kTokenizer, options).generate({request_for("To be")})[0];
+  CHECK(completion.finish_reason == FinishReason::kInterrupted);
+  CHECK(completion.ids.size() == 3);
+}
+
+TEST_CASE("prompts that cannot be continued are refused") {
+  CHECK(generate({}).empty());
+  GenerateRequest empty;
+  CHECK_THROWS_WITH(generate({empty}), Contains("at least one token"));
+  CHECK_THROWS_WITH(generate({request_for(std::string(23, 'x'))}),
+                    Contains("24 tokens leaves no room"));
+  CHECK_NOTHROW(generate({request_for(std::string(22, 'x'))}));
+  auto request = request_for("x");
+  request.prompt.push_back(257);
+  CHECK_THROWS_WITH(generate({request}), Contains("token id 257"));
+  request = request_for("x");
+  request.stop = {""};
+  CHECK_THROWS_WITH(generate({request}), Contains("stop texts"));
+  CHECK_THROWS_AS(generate({request_for("x", 0)}), Error);
+  request = request_for("x");
+  request.sampling.top_p = 2;
+  CHECK_THROWS_AS(generate({request}), Error);
+}
+
+}  // namespace dsmoe
