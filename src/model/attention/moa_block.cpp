@@ -62,7 +62,8 @@ MoeOutput MoABlockImpl::forward(const at::Tensor& x,
     return y.view({x.size(0), x.size(1), heads_per_expert_, head_dim_}).transpose(1, 2);
   };
   const auto keys = extend_keys(context, layer, split(k_proj_(input)), split(v_proj_(input)));
-  const auto y = runs_sparse(policy, x.size(0) * x.size(1), n_experts_)
+  const int64_t expert_parameters = 2 * heads_per_expert_ * head_dim_ * x.size(2);  // Q and O
+  const auto y = runs_sparse(policy, x.size(0) * x.size(1), n_experts_, expert_parameters)
                      ? forward_sparse(input, context, keys, make_dispatch(selection))
                      : forward_dense(input, context, keys, selection.expert_weights);
   return {y,

@@ -75,4 +75,9 @@ at::Tensor ExpertFfnImpl::forward_sparse(const at::Tensor& x, const ExpertDispat
   return y.to(dtype);
 }
 
+int64_t ExpertFfnImpl::parameters_per_expert() const {
+  const int64_t n_matrices = gate_proj_.is_empty() ? 2 : 3;
+  return n_matrices * up_proj_->weight.numel() / n_experts_;
+}
+
 }  // namespace dsmoe

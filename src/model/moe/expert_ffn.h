@@ -34,6 +34,9 @@ class ExpertFfnImpl : public torch::nn::Module {
   /// The listed (token, expert) pairs only, grouped by expert. x [n_tokens, d_model].
   at::Tensor forward_sparse(const at::Tensor& x, const ExpertDispatch& dispatch);
 
+  /// Of the matrices of one expert.
+  int64_t parameters_per_expert() const;
+
  private:
   at::Tensor hidden(const at::Tensor& x);  // [n_tokens, n_experts * d_expert]
 

@@ -95,12 +95,20 @@ ExpertDispatch make_dispatch(const ExpertSelection& selection) {
           std::move(offsets)};
 }
 
-bool runs_sparse(const RoutingPolicy& policy, int64_t n_tokens, int64_t n_experts) {
+bool runs_sparse(const RoutingPolicy& policy,
+                 int64_t n_tokens,
+                 int64_t n_experts,
+                 int64_t expert_parameters) {
   if (policy.execution != Execution::kAuto) return policy.execution == Execution::kSparse;
   if (policy.selection == Selection::kAll) return false;
-  // Below about 16 tokens an expert the calls cost more than the saved arithmetic.
-  const bool few_experts = policy.selection != Selection::kTopK || 2 * policy.k <= n_experts;
-  return few_experts && n_tokens >= 16 * n_experts / std::max<int64_t>(policy.k, 1);
+  const int64_t most_experts = policy.selection == Selection::kTopK ? policy.k : n_experts / 4;
+  if (2 * most_experts > n_experts) return false;
+  // Measured on 2 cores in float32: experts of this size pay for their calls at any batch size,
+  // smaller ones from about 64 rows each.
+  constexpr int64_t kLargeExpert = 40'000;
+  constexpr int64_t kManyRows = 64;
+  return expert_parameters >= kLargeExpert ||
+         n_tokens * std::max<int64_t>(most_experts, 1) >= kManyRows * n_experts;
 }
 
 }  // namespace dsmoe

@@ -37,7 +37,11 @@ struct ExpertDispatch {
 /// Lists the selected pairs for sparse execution.
 ExpertDispatch make_dispatch(const ExpertSelection& selection);
 
-/// Resolves kAuto from the selection's mean share of experts and the size of the call.
-bool runs_sparse(const RoutingPolicy& policy, int64_t n_tokens, int64_t n_experts);
+/// Resolves kAuto: sparse where the arithmetic that it saves costs more than its calls.
+/// expert_parameters: of one expert's matrices.
+bool runs_sparse(const RoutingPolicy& policy,
+                 int64_t n_tokens,
+                 int64_t n_experts,
+                 int64_t expert_parameters);
 
 }  // namespace dsmoe

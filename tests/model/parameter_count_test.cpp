@@ -1,0 +1,92 @@
+#include "model/parameter_count.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <catch2/catch.hpp>
+
+#include "model/expert_usage.h"
+#include "support/tiny_model.h"
+
+namespace dsmoe {
+namespace {
+
+// d_model 12, 2 layers. Attention: Q and O of 3 experts of 2 heads of 4, K and V of 2 heads of 4.
+constexpr int64_t kAttentionExpert = 2 * 12 * 8;
+constexpr int64_t kAttention = 3 * kAttentionExpert + 2 * 12 * 8;
+constexpr int64_t kAttentionRouter = 2 * 12 * 5 + 5 * 3;  // SwiGLU of width 5
+constexpr int64_t kFfnExpert = 2 * 12 * 3;
+constexpr int64_t kFfn = 5 * kFfnExpert;
+constexpr int64_t kFfnRouter = 2 * 12 * 5 + 5 * 5;
+constexpr int64_t kNorms = 2 * 12;
+constexpr int64_t kLayer = kAttention + kAttentionRouter + kFfn + kFfnRouter + kNorms;
+
+}  // namespace
+
+TEST_CASE("count_parameters: every matrix once, the tied embedding apart", "[model][parameters]") {
+  const auto count = count_parameters(make_tiny_model());
+  CHECK(count.embedding == 257 * 12);
+  CHECK(count.non_embedding() == 2 * kLayer + 12);
+  CHECK(count.total == 257 * 12 + 2 * kLayer + 12);
+}
+
+TEST_CASE("count_parameters: learned positions and an untied head are embeddings",
+          "[model][parameters]") {
+  auto config = make_tiny_model()->config();
+  config.positions = PositionKind::kLearned;
+  config.tie_embeddings = false;
+  const auto count = count_parameters(Transformer(config));
+  CHECK(count.embedding == 2 * 257 * 12 + 24 * 12);
+  CHECK(count.non_embedding() == 2 * kLayer + 12);
+}
+
+TEST_CASE("active_parameters: all but the experts left out", "[model][parameters]") {
+  const auto model = make_tiny_model();
+  const auto all = static_cast<double>(2 * kLayer + 12);
+  CHECK(active_parameters(model, all_experts(model->config())) == all);
+  // Layer 0 uses 2 FFN and 1 attention experts, layer 1 half a FFN expert more and all attention.
+  const ActiveExperts active{.moe = {2, 2.5}, .moa = {1, 3}};
+  CHECK(active_parameters(model, active) == all - 5.5 * kFfnExpert - 2 * kAttentionExpert);
+}
+
+TEST_CASE("active_parameters: SwiGLU experts have three matrices, biases of their own",
+          "[model][parameters]") {
+  auto config = make_tiny_model()->config();
+  config.bias = true;
+  config.ffn.activation = FfnActivation::kSwiglu;
+  const Transformer model(config);
+  const auto all = static_cast<double>(count_parameters(model).non_embedding());
+  auto active = all_experts(config);
+  active.moe[0] -= 1;
+  CHECK(all - active_parameters(model, active) == 3 * 12 * 3 + 2 * 3);  // the output bias is shared
+  active = all_experts(config);
+  active.moa[1] -= 1;
+  CHECK(all - active_parameters(model, active) == kAttentionExpert + 8);
+}
+
+TEST_CASE("ExpertUsage: counts the selected experts of the tokens that count",
+          "[model][parameters]") {
+  ModelOutput output;
+  output.logits = at::zeros({1, 3, 2});
+  const auto selected = [](std::initializer_list<int> values) {
+    return at::tensor(std::vector<int64_t>(values.begin(), values.end()))
+        .to(at::kBool)
+        .view({1, 3, 2});
+  };
+  output.moe = {{{}, {}, selected({1, 0, 1, 1, 0, 1})}, {{}, {}, selected({1, 0, 1, 0, 0, 0})}};
+  ExpertUsage usage;
+  usage.add(output);
+  CHECK(usage.n_tokens() == 3);
+  CHECK(usage.moe_tokens_per_expert() == std::vector<std::vector<int64_t>>{{2, 2}, {2, 0}});
+  CHECK(usage.active_experts().moe == std::vector<double>{4. / 3, 2. / 3});
+  CHECK(usage.active_experts().moa.empty());
+
+  usage.add(output, at::tensor(std::vector<int64_t>{0, 1, 0}).to(at::kBool).view({1, 3}));
+  CHECK(usage.n_tokens() == 4);
+  CHECK(usage.moe_tokens_per_expert() == std::vector<std::vector<int64_t>>{{3, 3}, {3, 0}});
+  CHECK(mean_over_layers({1, 2, 6}) == 3.0);
+  CHECK(mean_over_layers({}) == 0.0);
+}
+
+}  // namespace dsmoe
