@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
@@ -72,8 +73,9 @@ int generate(const Options& options) {
                                      .on_text = {},
                                      .stop = stop_requested};
   if (stream) {
-    std::fputs(options.prompt.c_str(), stdout);
-    generator_options.on_text = [](size_t, const std::string& text) {
+    // The prompt comes with the first text: a refused prompt prints nothing.
+    generator_options.on_text = [prompt = options.prompt](size_t, const std::string& text) mutable {
+      std::fputs(std::exchange(prompt, "").c_str(), stdout);
       std::fwrite(text.data(), 1, text.size(), stdout);
       std::fflush(stdout);
     };

@@ -59,7 +59,7 @@ CheckpointStore::CheckpointStore(Io& io, std::string run_directory, int64_t keep
       keep_(keep) {}
 
 void CheckpointStore::clean() {
-  make_directories(io_, checkpoints_);
+  if (!fs::exists(checkpoints_)) return;
   std::vector<std::string> left;
   for (const auto& item : fs::directory_iterator(checkpoints_)) {
     const auto name = item.path().filename().string();

@@ -37,8 +37,7 @@ class Trainer {
   /// run where its checkpoint left it.
   ///
   /// resume  `auto`: the newest valid checkpoint of run_dir, if there is one; `none`: from the
-  /// start,
-  ///         refused where run_dir has checkpoints; a path: that checkpoint and no other
+  ///         start, refused where run_dir has checkpoints; a path: that checkpoint and no other
   /// Throws Error for anything that does not fit: data, tokenizer, a config key that a resume must
   /// not change, another process in run_dir.
   Trainer(Io& io, const RunConfig& config, const std::string& resume);
@@ -66,14 +65,14 @@ class Trainer {
 
   Io& io_;
   RunConfig config_;
-  RunLock lock_;
   std::shared_ptr<const TokenDataset> dataset_;
   EvalText validation_;
+  DataLoader loader_;
+  RunLock lock_;  // after the data: what does not fit leaves no run directory behind
   Transformer model_;
   RoutingPlan plan_;
   ForwardOptions forward_options_;
   Optimizer optimizer_;
-  DataLoader loader_;
   CheckpointStore store_;
   TrainState state_;
   std::unique_ptr<TrainMetrics> metrics_;

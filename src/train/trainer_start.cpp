@@ -23,7 +23,8 @@ namespace dsmoe {
 namespace {
 
 constexpr const char* kStateFile = "state-rank-00000.json";
-constexpr const char* kConfigFile = "config.json";
+constexpr const char* kConfigFile = "config.json";     // of a checkpoint
+constexpr const char* kRunConfigFile = "config.yaml";  // of the run, for people
 constexpr size_t kMaxStateBytes = 1 << 20;
 
 Describe describer(RunConfig& config) {
@@ -98,17 +99,17 @@ RunConfig resolve_run_config(RunConfig config) {
 Trainer::Trainer(Io& io, const RunConfig& config, const std::string& resume)
     : io_(io),
       config_(config),
-      lock_(lock_run(io, config.run_dir)),
       dataset_(std::make_shared<TokenDataset>(config.data.train)),
       validation_(read_validation(config, *dataset_)),
-      model_(make_model(config)),
-      plan_(parse_routing_plan(config.model.training_policy)),
-      optimizer_(named_parameters(*model_), config.train.optimizer),
       loader_(dataset_,
               {.seq_len = config.seq_len(),
                .batch_size = config.train.batch_size,
                .seed = derive_seed(static_cast<uint64_t>(config.seed), "data"),
                .prefetch = config.data.prefetch}),
+      lock_(lock_run(io, config.run_dir)),
+      model_(make_model(config)),
+      plan_(parse_routing_plan(config.model.training_policy)),
+      optimizer_(named_parameters(*model_), config.train.optimizer),
       store_(io, config.run_dir, config.train.keep_checkpoints) {
   at::set_num_threads(static_cast<int>(config.threads));
   forward_options_.compute_dtype =
@@ -118,6 +119,7 @@ Trainer::Trainer(Io& io, const RunConfig& config, const std::string& resume)
   peak_flops_ = measure_matrix_speed(forward_options_.compute_dtype);
   model_->train();
   start(resume);
+  replace_file(io, config.run_dir + "/" + kRunConfigFile, config_to_yaml(describer(config_)));
   metrics_ = std::make_unique<TrainMetrics>(io, config.run_dir, state_.step, config.train.steps);
 }
 

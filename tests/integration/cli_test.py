@@ -1,0 +1,375 @@
+#!/usr/bin/env python3
+"""The command line as people and scripts use it: results, exit codes, one line for bad input, nothing half-written.
+
+Usage: cli_test.py PATH/TO/dsmoe
+"""
+
+import json
+import math
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+DSMOE = os.path.abspath(sys.argv.pop(1))
+
+CONFIG = """\
+run_dir: {run}
+seed: 3
+threads: 1
+model:
+  d_model: 12
+  n_layers: 2
+  max_seq_len: 16
+  attention: {{kind: moa, head_dim: 4}}
+  moa:
+    n_experts: 3
+    heads_per_expert: 2
+    router: {{kind: linear}}
+  ffn: {{kind: moe}}
+  moe:
+    n_experts: 4
+    d_expert: 5
+    router: {{kind: linear}}
+data:
+  train: {train}
+  validation: {valid}
+train:
+  steps: 6
+  batch_size: 2
+  compute_dtype: float32
+  log_every: 2
+  validate_every: 3
+  save_every: 3
+  schedule: {{peak: 1.0e-2, warmup_steps: 2}}
+"""
+
+
+def run(*arguments, stdin=None, timeout=120):
+    return subprocess.run([DSMOE, *map(str, arguments)], capture_output=True, text=True, input=stdin, timeout=timeout)
+
+
+def newest_checkpoint(run_directory):
+    return sorted((run_directory / "checkpoints").glob("step-*"))[-1]
+
+
+def flip_byte(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+class CliTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = pathlib.Path(tempfile.mkdtemp(prefix="dsmoe-cli-"))
+        cls.addClassCleanup(shutil.rmtree, cls.directory)
+        cls.text = cls.directory / "text.txt"
+        cls.text.write_text("".join(f"line {i * i % 97} of a small text\n" for i in range(100)))
+        cls.train = cls.shards("bytes")
+        cls.config = cls.write_config("config.yaml", cls.directory / "run")
+        cls.run_directory = cls.directory / "run"
+        done = run("train", cls.config, "--json")
+        assert done.returncode == 0, done.stderr
+        cls.trained = json.loads(done.stdout)
+
+    @classmethod
+    def shards(cls, tokenizer):
+        out = cls.directory / ("shards-" + tokenizer.replace(":", "-"))
+        done = run("tokenize", "--input", cls.text, "--tokenizer", tokenizer, "--out", out)
+        assert done.returncode == 0, done.stderr
+        return out
+
+    @classmethod
+    def write_config(cls, name, run_directory, edit=lambda text: text):
+        path = cls.directory / name
+        path.write_text(edit(CONFIG.format(run=run_directory, train=cls.train, valid=cls.train)))
+        return path
+
+    def refused(self, *arguments, says=()):
+        """The command exits 2 with one line that says all of `says` and prints no result."""
+        done = run(*arguments)
+        complaints = [line for line in done.stderr.splitlines() if line.startswith("dsmoe: ")]
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertEqual(done.stdout, "")
+        self.assertEqual(len(complaints), 1, done.stderr)
+        self.assertEqual(done.stderr.splitlines()[-1], complaints[0])
+        for text in says:
+            self.assertIn(str(text), complaints[0])
+
+    def copy_of_run(self):
+        copy = pathlib.Path(tempfile.mkdtemp(dir=self.directory)) / "run"
+        shutil.copytree(self.run_directory, copy)
+        return copy
+
+    # Results.
+
+    def test_start_up_times(self):
+        def best_of(*arguments):
+            times = []
+            for _ in range(5):
+                start = time.monotonic()
+                self.assertEqual(run(*arguments).returncode, 0)
+                times.append(time.monotonic() - start)
+            return min(times)
+
+        help_seconds, inspect_seconds = best_of("--help"), best_of("inspect", self.run_directory)
+        print(f"--help {help_seconds:.2f} s, inspect {inspect_seconds:.2f} s", file=sys.stderr)
+        self.assertLess(help_seconds, 0.5)
+        self.assertLess(inspect_seconds, 1.0)
+
+    def test_every_command_has_help_with_an_example(self):
+        for command in ["tokenize", "train", "eval", "generate", "inspect"]:
+            done = run(command, "--help")
+            self.assertEqual(done.returncode, 0)
+            self.assertIn(f"Example: dsmoe {command} ", done.stdout)
+
+    def test_json_has_the_promised_keys(self):
+        self.assertLessEqual(
+            {"step", "tokens", "loss", "lm_loss", "moe_mi", "moa_mi", "validation_loss", "tokens_per_second", "mfu",
+             "peak_memory_bytes"}, self.trained.keys())
+        self.assertEqual(self.trained["step"], 6)
+        self.assertEqual(self.trained["tokens"], 6 * 2 * 16)
+
+        out = self.directory / "shards-json"
+        tokens = json.loads(run("tokenize", "--input", self.text, "--out", out, "--json").stdout)
+        self.assertEqual(tokens["tokens"], self.text.stat().st_size + 1)
+        self.assertLessEqual({"documents", "bytes", "tokenizer", "vocab_size", "shards"}, tokens.keys())
+
+        result = json.loads(run("eval", self.run_directory, "--data", self.text, "--policy", "top_k=2", "--words",
+                                "auto", "--json").stdout)
+        self.assertLessEqual(
+            {"perplexity", "nats_per_token", "bits_per_byte", "word_perplexity", "nats_total", "tokens_scored",
+             "window", "stride", "bos", "policy", "execution", "active_experts", "active_parameters",
+             "total_parameters", "seconds", "tokens_per_second"}, result.keys())
+        self.assertEqual(result["tokens_scored"], self.text.stat().st_size)
+        self.assertEqual(result["active_experts"], {"moe": 2.0, "moa": 3.0})
+        self.assertAlmostEqual(result["perplexity"], math.exp(result["nats_total"] / result["tokens_scored"]))
+        words = len(self.text.read_text().split()) + self.text.read_text().count("\n")
+        self.assertAlmostEqual(result["word_perplexity"], math.exp(result["nats_total"] / words), delta=1e-6 *
+                               result["word_perplexity"])
+
+        made = json.loads(run("generate", self.run_directory, "--prompt", "line", "--max-tokens", 5, "--n", 2,
+                              "--temperature", 1, "--json").stdout)
+        self.assertEqual(len(made["completions"]), 2)
+        self.assertLessEqual({"text", "ids", "finish_reason"}, made["completions"][0].keys())
+        self.assertLessEqual({"prompt_tokens", "generated_tokens", "prefill_tokens_per_second",
+                              "decode_tokens_per_second", "active_experts"}, made.keys())
+
+        inspected = json.loads(run("inspect", self.run_directory, "--json").stdout)
+        self.assertEqual(inspected["step"], 6)
+        self.assertTrue(inspected["valid"])
+        self.assertEqual(inspected["parameters"], sum(inspected["parameters_by_group"].values()))
+        self.assertLessEqual({"parameters", "tensors"}, inspected.keys())
+
+    def test_the_run_directory_holds_what_was_promised(self):
+        lines = [json.loads(line) for line in (self.run_directory / "metrics.jsonl").read_text().splitlines()]
+        self.assertEqual([line["step"] for line in lines if "lm_loss" in line], [2, 4, 6])
+        self.assertTrue(any("validation_loss" in line for line in lines))
+        self.assertTrue((self.run_directory / "config.yaml").exists())
+        self.assertTrue(list(self.run_directory.glob("tensorboard/*tfevents*")))
+        again = run("train", self.run_directory / "config.yaml", "--print-config")
+        self.assertEqual(again.stdout, (self.run_directory / "config.yaml").read_text())
+
+    def test_policies_agree_where_they_must(self):
+        def perplexity(policy, execution="auto"):
+            done = run("eval", self.run_directory, "--data", self.text, "--policy", policy, "--execution", execution,
+                       "--json")
+            return json.loads(done.stdout)["perplexity"]
+
+        everything = perplexity("all")
+        self.assertAlmostEqual(perplexity("top_k=4"), everything, delta=1e-5 * everything)
+        self.assertAlmostEqual(perplexity("threshold=0"), everything, delta=1e-5 * everything)
+        self.assertAlmostEqual(self.trained["validation_loss"], math.log(everything), delta=1e-5)
+        for policy in ["top_k=1", "threshold=0.9", "threshold=0.9,max=1", "moe:top_k=2;moa:top_k=1"]:
+            sparse = perplexity(policy, "sparse")
+            self.assertAlmostEqual(perplexity(policy, "dense"), sparse, delta=1e-5 * sparse)
+
+    def test_generation_streams_what_json_reports(self):
+        arguments = ["generate", self.run_directory, "--prompt", "line", "--max-tokens", 8]
+        text = json.loads(run(*arguments, "--json").stdout)["completions"][0]["text"]
+        self.assertEqual(run(*arguments).stdout, "line" + text + "\n")
+
+    def test_overrides_and_dry_run_and_printed_config(self):
+        printed = run("train", self.config, "--train.steps=7", "--print-config").stdout
+        self.assertIn("steps: 7", printed)
+        self.assertIn("vocab_size: 257", printed)
+        elsewhere = self.directory / "dry"
+        done = run("train", self.config, f"--run_dir={elsewhere}", "--dry-run")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("parameters", done.stdout)
+        self.assertFalse(elsewhere.exists())
+
+    def test_weights_of_another_run_start_a_run(self):
+        config = self.write_config("init.yaml", self.directory / "init")
+        done = run("train", config, f"--train.init_from={self.run_directory}", "--train.steps=1",
+                   "--train.schedule.peak=0", "--train.schedule.warmup_steps=0", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        result = json.loads(done.stdout)
+        self.assertAlmostEqual(result["validation_loss"], self.trained["validation_loss"], delta=1e-6)
+
+    # Stops.
+
+    def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(self):
+        directory = self.directory / "stopped"
+        config = self.write_config("stopped.yaml", directory)
+        arguments = [DSMOE, "train", str(config), "--train.steps=100000", "--train.log_every=1",
+                     "--train.validate_every=0", "--train.save_every=0"]
+        for number in [signal.SIGTERM, signal.SIGINT]:
+            process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+            steps = 0
+            for line in process.stderr:
+                steps += " lm " in line or "(lm " in line
+                if steps == 3:
+                    process.send_signal(number)
+                    break
+            process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 75)
+            inspected = json.loads(run("inspect", directory, "--json").stdout)
+            self.assertGreaterEqual(inspected["step"], 3)
+        first = sorted((directory / "checkpoints").glob("step-*"))
+        self.assertEqual(len(first), 2)  # the second run went on from the first one's state
+
+    def test_nan_stops_the_run_before_the_weights_are_touched(self):
+        directory = self.directory / "nan"
+        config = self.write_config("nan.yaml", directory)
+        done = run("train", config, "--train.steps=200", "--train.save_every=1", "--train.validate_every=0",
+                   "--train.schedule.peak=10", "--train.schedule.warmup_steps=0",
+                   "--train.optimizer.weight_decay=10")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        complaint = done.stderr.splitlines()[-1]
+        self.assertRegex(complaint, r"^dsmoe: step \d+: .*(nan|inf|finite)")
+        inspected = json.loads(run("inspect", directory, "--json").stdout)
+        step = int(complaint.split("step ")[1].split(":")[0])
+        self.assertEqual(inspected["step"], step - 1)
+        # The state before the failing step is whole: the same step fails in the same way again.
+        again = run("train", config, "--train.steps=200", "--train.save_every=1", "--train.validate_every=0",
+                    "--train.schedule.peak=10", "--train.schedule.warmup_steps=0",
+                    "--train.optimizer.weight_decay=10")
+        self.assertEqual(again.returncode, 1)
+        self.assertEqual(again.stderr.splitlines()[-1], complaint)
+
+    def test_a_second_process_in_the_run_directory_is_refused(self):
+        directory = self.directory / "locked"
+        config = self.write_config("locked.yaml", directory)
+        process = subprocess.Popen([DSMOE, "train", str(config), "--train.steps=100000", "--train.log_every=1"],
+                                   stderr=subprocess.PIPE, text=True)
+        try:
+            for line in process.stderr:
+                if "(lm " in line:
+                    break
+            self.refused("train", config, says=[directory, f"process {process.pid}"])
+        finally:
+            process.kill()
+            process.stderr.close()
+            process.wait()
+
+    # Bad input.
+
+    def test_bad_keys_are_named_with_file_line_and_nearest_key(self):
+        def edited(name, edit):
+            return self.write_config(name, self.directory / "never", edit)
+
+        path = edited("unknown.yaml", lambda text: text.replace("d_expert: 5", "d_exprt: 5"))
+        self.refused("train", path, says=["unknown.yaml:16", "model.moe.d_exprt", "d_expert"])
+        path = edited("twice.yaml", lambda text: text.replace("seed: 3", "seed: 3\nseed: 4"))
+        self.refused("train", path, says=["twice.yaml", "seed"])
+        path = edited("type.yaml", lambda text: text.replace("steps: 6", "steps: many"))
+        self.refused("train", path, says=["type.yaml:22", "train.steps", "many"])
+        path = edited("range.yaml", lambda text: text.replace("n_layers: 2", "n_layers: 0"))
+        self.refused("train", path, says=["range.yaml:6", "model.n_layers"])
+        path = edited("syntax.yaml", lambda text: text.replace("seed: 3", "seed: [3"))
+        self.refused("train", path, says=["syntax.yaml"])
+        self.refused("train", self.config, "--train.stepz=3", says=["train.stepz", "train.steps"])
+        self.refused("train", self.config, "--train.steps=-3", says=["train.steps", "-3"])
+        self.refused("train", self.config, "extra", says=["extra"])
+        self.refused("train", self.directory / "none.yaml", says=["none.yaml"])
+        self.refused("train")
+        self.refused("walk")
+        self.refused("eval", self.run_directory, "--data", self.text, "--batch", "0", says=["batch"])
+        self.assertFalse((self.directory / "never").exists())
+
+    def test_bad_text_is_refused_and_leaves_nothing(self):
+        out = self.directory / "never-shards"
+        bad = self.directory / "bad.txt"
+        bad.write_bytes(b"abc\xff")
+        self.refused("tokenize", "--input", bad, "--out", out, says=[bad, "UTF-8", "offset 3"])
+        bad.write_bytes(b"")
+        self.refused("tokenize", "--input", bad, "--out", out, says=[bad, "empty"])
+        self.refused("tokenize", "--input", self.directory / "none.txt", "--out", out, says=["none.txt"])
+        lines = self.directory / "bad.jsonl"
+        lines.write_text('{"text": "a"}\n{"txt": "b"}\n')
+        self.refused("tokenize", "--input", lines, "--out", out, says=["bad.jsonl:2", "'text'"])
+        self.refused("tokenize", "--input", self.text, "--out", out, "--tokenizer", "words", says=["words"])
+        self.refused("tokenize", "--input", self.text, "--out", self.train, says=[self.train])
+        self.refused("eval", self.run_directory, "--data", bad, says=[bad])
+        self.assertFalse(out.exists())
+        self.assertFalse(pathlib.Path(f"{out}.tmp").exists())
+
+    def test_data_that_does_not_fit_is_refused(self):
+        short = self.directory / "short.txt"
+        short.write_text("abc")
+        shards = self.directory / "short"
+        run("tokenize", "--input", short, "--out", shards)
+        elsewhere = self.directory / "never"
+        self.refused("train", self.config, f"--run_dir={elsewhere}", f"--data.train={shards}", says=["17 tokens", "4"])
+        bpe = self.shards("train:bpe:280")
+        self.refused("train", self.config, f"--run_dir={elsewhere}", f"--data.validation={bpe}", says=["tokenizer"])
+        self.refused("train", self.config, f"--run_dir={elsewhere}", "--model.vocab_size=100", says=["vocab", "257"])
+        self.refused("eval", self.run_directory, "--data", bpe, says=["bytes-257", "sentencepiece"])
+        self.refused("train", self.config, f"--data.train={bpe}", says=["tok"])  # resume with other tokens
+        shard = pathlib.Path(shutil.copytree(self.train, self.directory / "altered")) / "shard-00000.bin"
+        flip_byte(shard, 20)
+        self.refused("train", self.config, f"--run_dir={elsewhere}", f"--data.train={shard.parent}",
+                     says=["shard-00000.bin"])
+        self.assertFalse(elsewhere.exists())
+
+    def test_policies_and_prompts_that_do_not_fit_are_refused(self):
+        for policy in ["top_k=5", "top_k=0", "threshold=-1", "moa:top_k=4", "half", "routing=none.yaml"]:
+            self.refused("eval", self.run_directory, "--data", self.text, "--policy", policy)
+        self.refused("eval", self.run_directory, "--data", self.text, "--policy", "top_k=5", says=["5", "4"])
+        self.refused("eval", self.run_directory, "--data", self.text, "--window", "17", says=["16"])
+        self.refused("eval", self.run_directory, "--data", self.text, "--stride", "17", says=["stride"])
+        self.refused("generate", self.run_directory, "--prompt", "x" * 16, says=["17 tokens", "16"])
+        self.refused("generate", self.run_directory, "--prompt", "x", "--top-p", "2", says=["top-p"])
+        self.refused("generate", self.run_directory, "--prompt", "x", "--device", "tpu", says=["tpu"])
+        self.refused("generate", self.run_directory, "--prompt", "x", "--dtype", "float8", says=["float8"])
+        self.refused("inspect", self.directory, says=[self.directory])
+        self.refused("inspect", self.directory / "none", says=["none"])
+
+    def test_altered_checkpoints_are_refused_by_file_and_tensor(self):
+        directory = self.copy_of_run()
+        for older in sorted((directory / "checkpoints").glob("step-*"))[:-1]:
+            shutil.rmtree(older)
+        checkpoint = newest_checkpoint(directory)
+        weights = next(checkpoint.glob("model-*.safetensors"))
+        size = weights.stat().st_size
+        flip_byte(weights, size - 5)
+        for command in [["inspect"], ["generate", "--prompt", "x"], ["eval", "--data", self.text]]:
+            self.refused(command[0], checkpoint, *command[1:], says=[weights.name, "tensor '"])
+        self.refused("train", self.config, f"--run_dir={self.directory / 'other'}", f"--resume={checkpoint}",
+                     says=[weights.name])
+        flip_byte(weights, size - 5)
+        self.assertEqual(run("inspect", checkpoint).returncode, 0)
+        os.truncate(weights, size - 100)
+        self.refused("inspect", checkpoint, says=[weights.name, str(size)])
+        os.unlink(checkpoint / "manifest.json")
+        self.refused("inspect", checkpoint, says=["manifest.json"])
+        self.refused("inspect", directory)  # nothing valid is left in the run
+
+    def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(self):
+        directory = self.copy_of_run()
+        flip_byte(next(newest_checkpoint(directory).glob("model-*.safetensors")), 2000)
+        done = run("inspect", directory, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads(done.stdout)["step"], 3)
+        self.assertIn("step-00000006", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
