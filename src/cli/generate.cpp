@@ -89,6 +89,7 @@ int generate(const Options& options) {
     print_result(completions, stats);
   } else if (stream) {
     std::fputc('\n', stdout);
+    std::fflush(stdout);
   } else {
     for (size_t i = 0; i < completions.size(); ++i) {
       fmt::print("--- {}\n{}{}\n", i + 1, options.prompt, completions[i].text);

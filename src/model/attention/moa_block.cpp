@@ -63,7 +63,7 @@ MoeOutput MoABlockImpl::forward(const at::Tensor& x,
   };
   const auto keys = extend_keys(context, layer, split(k_proj_(input)), split(v_proj_(input)));
   const int64_t expert_parameters = 2 * heads_per_expert_ * head_dim_ * x.size(2);  // Q and O
-  const auto y = runs_sparse(policy, x.size(0) * x.size(1), n_experts_, expert_parameters)
+  const auto y = runs_sparse(policy, n_experts_, expert_parameters)
                      ? forward_sparse(input, context, keys, make_dispatch(selection))
                      : forward_dense(input, context, keys, selection.expert_weights);
   return {y,

@@ -18,7 +18,7 @@ MoeOutput DSMoELayerImpl::forward(const at::Tensor& x,
   // [batch, seq, d_model] -> [n_tokens, d_model]; float64 models stay float64
   const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : compute_dtype;
   const auto flat = x.flatten(0, 1).to(dtype);
-  const auto y = runs_sparse(policy, flat.size(0), probs.size(1), experts->parameters_per_expert())
+  const auto y = runs_sparse(policy, probs.size(1), experts->parameters_per_expert())
                      ? experts->forward_sparse(flat, make_dispatch(selection))
                      : experts->forward_dense(flat, selection.expert_weights);
   return {y.view(x.sizes()),

@@ -39,9 +39,6 @@ ExpertDispatch make_dispatch(const ExpertSelection& selection);
 
 /// Resolves kAuto: sparse where the arithmetic that it saves costs more than its calls.
 /// expert_parameters: of one expert's matrices.
-bool runs_sparse(const RoutingPolicy& policy,
-                 int64_t n_tokens,
-                 int64_t n_experts,
-                 int64_t expert_parameters);
+bool runs_sparse(const RoutingPolicy& policy, int64_t n_experts, int64_t expert_parameters);
 
 }  // namespace dsmoe

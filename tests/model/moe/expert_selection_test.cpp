@@ -276,18 +276,17 @@ TEST_CASE("make_dispatch: gradients pass through the weights of the rows", "[mod
 
 TEST_CASE("runs_sparse: follows an explicit execution", "[model][moe]") {
   const auto policy = RoutingPolicy::top_k(2);
-  CHECK(runs_sparse(policy.with(Execution::kSparse), 1, 8, 10));
-  CHECK_FALSE(runs_sparse(policy.with(Execution::kDense), 4096, 8, 1'000'000));
-  CHECK(runs_sparse(RoutingPolicy::all().with(Execution::kSparse), 1, 8, 10));
+  CHECK(runs_sparse(policy.with(Execution::kSparse), 8, 10));
+  CHECK_FALSE(runs_sparse(policy.with(Execution::kDense), 8, 1'000'000));
+  CHECK(runs_sparse(RoutingPolicy::all().with(Execution::kSparse), 8, 10));
 }
 
 TEST_CASE("runs_sparse: auto weighs the experts left out against the calls", "[model][moe]") {
-  CHECK_FALSE(runs_sparse(RoutingPolicy::all(), 4096, 8, 1'000'000));
-  CHECK(runs_sparse(RoutingPolicy::top_k(4), 1, 32, 65'536));
-  CHECK_FALSE(runs_sparse(RoutingPolicy::top_k(17), 4096, 32, 65'536));
-  CHECK_FALSE(runs_sparse(RoutingPolicy::top_k(4), 1, 16, 18'432));
-  CHECK(runs_sparse(RoutingPolicy::top_k(4), 256, 16, 18'432));
-  CHECK(runs_sparse(RoutingPolicy::threshold(0.5), 1, 32, 65'536));
+  CHECK_FALSE(runs_sparse(RoutingPolicy::all(), 8, 1'000'000));
+  CHECK(runs_sparse(RoutingPolicy::top_k(4), 32, 65'536));
+  CHECK_FALSE(runs_sparse(RoutingPolicy::top_k(17), 32, 65'536));
+  CHECK_FALSE(runs_sparse(RoutingPolicy::top_k(4), 16, 18'432));
+  CHECK(runs_sparse(RoutingPolicy::threshold(0.5), 32, 65'536));
 }
 
 }  // namespace dsmoe

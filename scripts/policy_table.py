@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Prints quality, active parameters and decode speed of a checkpoint under several routing policies.
+
+Usage: policy_table.py TEXT CHECKPOINT POLICY... [-- CHECKPOINT POLICY...]...
+"""
+
+import json
+import subprocess
+import sys
+
+DSMOE = "build/dsmoe"
+COLUMNS = ["model", "policy", "active experts", "active parameters", "share", "perplexity", "bits/byte", "decode tok/s"]
+
+
+def measure(*arguments):
+    done = subprocess.run([DSMOE, *arguments, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{done.stderr.strip()}\npolicy_table: failed: {DSMOE} {' '.join(arguments)}")
+    return json.loads(done.stdout)
+
+
+def describe_experts(active):
+    return ", ".join(f"{kind} {count:.2f}" for kind, count in active.items()) or "-"
+
+
+def row(text, checkpoint, policy):
+    policy_arguments = [] if policy == "training" else ["--policy", policy]
+    quality = measure("eval", checkpoint, "--data", text, *policy_arguments)
+    speed = measure("generate", checkpoint, "--prompt", "\n", "--max-tokens", "100", *policy_arguments)
+    return [
+        checkpoint.rstrip("/").split("/")[-1],
+        quality["policy"],
+        describe_experts(quality["active_experts"]),
+        f"{quality['active_parameters']:,.0f}",
+        f"{quality['active_parameters'] / quality['non_embedding_parameters']:.1%}",
+        f"{quality['perplexity']:.4f}",
+        f"{quality['bits_per_byte']:.4f}",
+        f"{speed['decode_tokens_per_second']:.0f}",
+    ]
+
+
+def show(rows):
+    widths = [max(len(cells[i]) for cells in rows) for i in range(len(COLUMNS))]
+    for cells in rows:
+        left = [cell.ljust(width) for cell, width in zip(cells[:3], widths[:3])]
+        right = [cell.rjust(width) for cell, width in zip(cells[3:], widths[3:])]
+        print("  ".join(left + right), flush=True)
+
+
+def main():
+    text, *arguments = sys.argv[1:]
+    rows = [COLUMNS]
+    checkpoint = None
+    for argument in arguments:
+        if argument == "--":
+            checkpoint = None
+        elif checkpoint is None:
+            checkpoint = argument
+        else:
+            print(f"measuring {checkpoint} under {argument}", file=sys.stderr)
+            rows.append(row(text, checkpoint, argument))
+    show(rows)
+
+
+if __name__ == "__main__":
+    main()
