@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what dsmoe needs to build and run on Debian 12 (x86_64): system packages and the pinned LibTorch wheel.
-# Safe to repeat; does nothing that is already done. Other systems: see README.md, "Other systems".
+# Safe to repeat; does nothing that is already done. --lint adds what scripts/lint.sh needs. Other systems: see README.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,6 +9,7 @@ packages=(
   libyaml-cpp-dev libspdlog-dev libfmt-dev libsentencepiece-dev libcli11-dev nlohmann-json3-dev
   libxxhash-dev catch2
 )
+[ "${1:-}" = --lint ] && packages+=(clang-tidy)
 
 say() { printf '[setup] %s\n' "$*"; }
 fail() { printf '[setup] failed: %s\n' "$*" >&2; exit 1; }
