@@ -99,6 +99,7 @@ void encode_inputs(const TokenizeOptions& options,
   ParallelEncoder encoder(
       tokenizer, options.threads, [&](const std::vector<int32_t>& ids) { writer.add(ids); });
   for (const auto& path : options.inputs) {
+    const int64_t file_size = size_bytes(path);
     int64_t file_bytes = 0;
     read_documents(path, [&](std::string_view text) {
       encoder.add(text);
@@ -106,11 +107,11 @@ void encode_inputs(const TokenizeOptions& options,
       file_bytes += static_cast<int64_t>(text.size());
       // A .jsonl file may hold less or more text than bytes: never report more than the file has.
       if (options.progress) {
-        options.progress(done_bytes + std::min(file_bytes, size_bytes(path)), total_bytes);
+        options.progress(done_bytes + std::min(file_bytes, file_size), total_bytes);
       }
     });
     record.n_bytes += file_bytes;
-    done_bytes += size_bytes(path);
+    done_bytes += file_size;
   }
   encoder.finish();
   writer.flush();

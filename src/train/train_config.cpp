@@ -223,4 +223,16 @@ void describe(ConfigVisitor& v, RunConfig& config) {
   describe_train(v, config.train);
 }
 
+RoutingPlan training_plan(const ModelConfig& config) {
+  const auto plan = parse_routing_plan(config.training_policy);
+  std::vector<LayerRouting> layers;
+  for (size_t i = 0; i < static_cast<size_t>(config.n_layers); ++i) {
+    auto& layer = layers.emplace_back(plan.layer(i));
+    for (auto* policy : {&layer.moa, &layer.moe}) {
+      if (policy->selection != Selection::kAll) policy->execution = Execution::kSparse;
+    }
+  }
+  return RoutingPlan(std::move(layers));
+}
+
 }  // namespace dsmoe

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "model/model_config.h"
+#include "model/moe/routing_plan.h"
 
 namespace dsmoe {
 
@@ -82,6 +83,10 @@ struct RunConfig {
   /// Throws Error naming the keys that contradict each other.
   void validate() const;
 };
+
+/// model.training_policy for every layer. What selects some of the experts computes these only: the
+/// sparse-trained baseline costs what it would cost.
+RoutingPlan training_plan(const ModelConfig& config);
 
 /// Names every key of a run, for reading, writing, documentation and comparison.
 void describe(ConfigVisitor& visitor, RunConfig& config);

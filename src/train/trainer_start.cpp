@@ -108,7 +108,7 @@ Trainer::Trainer(Io& io, const RunConfig& config, const std::string& resume)
                .prefetch = config.data.prefetch}),
       lock_(lock_run(io, config.run_dir)),
       model_(make_model(config)),
-      plan_(parse_routing_plan(config.model.training_policy)),
+      plan_(training_plan(config.model)),
       optimizer_(named_parameters(*model_), config.train.optimizer),
       store_(io, config.run_dir, config.train.keep_checkpoints) {
   at::set_num_threads(static_cast<int>(config.threads));

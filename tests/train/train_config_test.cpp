@@ -64,6 +64,19 @@ TEST_CASE("RunConfig: what is written as YAML or JSON reads back the same", "[tr
   }
 }
 
+TEST_CASE("training_plan: a selection of experts is dispatched sparsely, all experts are not",
+          "[train][config]") {
+  auto config = valid_config().model;
+  for (const auto& policy :
+       {training_plan(config).layer(0).moe, training_plan(config).layer(0).moa}) {
+    CHECK(policy == RoutingPolicy::all());
+  }
+  config.training_policy = "top_k=2";
+  const auto last = training_plan(config).layer(static_cast<size_t>(config.n_layers) - 1);
+  CHECK(last.moe == RoutingPolicy::top_k(2).with(Execution::kSparse));
+  CHECK(last.moa == RoutingPolicy::all());
+}
+
 TEST_CASE("configs/README.md lists every key as the program knows it", "[train][config]") {
   RunConfig config;
   const auto table = config_to_markdown([&](ConfigVisitor& visitor) { describe(visitor, config); });
