@@ -81,9 +81,9 @@ class StrictEvents final : public YAML::EventHandler {
 
 class TreeReader final : public ConfigVisitor {
  public:
-  TreeReader(YAML::Node root, std::string source, std::set<std::string> overridden)
+  TreeReader(const YAML::Node& root, std::string source, std::set<std::string> overridden)
       : source_(std::move(source)), overridden_(std::move(overridden)) {
-    open(std::move(root), "");
+    open(root, "");
   }
   void finish() { close(); }
 
@@ -183,7 +183,7 @@ class TreeReader final : public ConfigVisitor {
                                   : fmt::format("{}:{}: {}", source_, node.Mark().line + 1, key);
     throw Error(fmt::format("{}: expected {}, got '{}'", where, expected, got));
   }
-  void open(YAML::Node node, const std::string& path) {
+  void open(const YAML::Node& node, const std::string& path) {
     if (node.IsDefined() && !node.IsNull()) {
       if (!node.IsMap()) {
         throw Error(fmt::format("{}:{}: {}: expected a section of keys, got '{}'",
@@ -204,7 +204,7 @@ class TreeReader final : public ConfigVisitor {
         }
       }
     }
-    sections_.push_back({std::move(node), path, {}});
+    sections_.push_back({node, path, {}});
   }
   YAML::Node take(const std::string& key) {
     auto& section = sections_.back();
@@ -244,12 +244,12 @@ class TreeReader final : public ConfigVisitor {
   std::vector<Section> sections_;
 };
 
-std::string apply_override(YAML::Node root, const std::string& text) {
+std::string apply_override(const YAML::Node& root, const std::string& text) {
   const size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0) {
     throw Error(fmt::format("override: expected section.key=value, got '{}'", text));
   }
-  const std::string path = text.substr(0, equals);
+  std::string path = text.substr(0, equals);
   YAML::Node node;
   node.reset(root);
   std::istringstream parts(path);
