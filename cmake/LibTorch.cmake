@@ -30,11 +30,14 @@ foreach(_name c10 torch_cpu)
   set_target_properties(LibTorch::${_name} PROPERTIES
     IMPORTED_LOCATION "${DSMOE_TORCH_ROOT}/lib/lib${_name}.so")
 endforeach()
+# The OpenMP runtime that torch brings: a second one in the process would have its own threads.
+add_library(LibTorch::gomp SHARED IMPORTED GLOBAL)
+set_target_properties(LibTorch::gomp PROPERTIES IMPORTED_LOCATION "${DSMOE_TORCH_ROOT}/lib/libgomp.so.1")
 add_library(LibTorch::cpu INTERFACE IMPORTED GLOBAL)
 target_include_directories(LibTorch::cpu SYSTEM INTERFACE
   "${_include}" "${_include}/torch/csrc/api/include")
 target_compile_definitions(LibTorch::cpu INTERFACE USE_DISTRIBUTED USE_C10D_GLOO)
-target_link_libraries(LibTorch::cpu INTERFACE LibTorch::torch_cpu LibTorch::c10)
+target_link_libraries(LibTorch::cpu INTERFACE LibTorch::torch_cpu LibTorch::c10 LibTorch::gomp)
 # DT_RPATH, not RUNPATH: the torch libraries' own dependencies inherit only the former.
 target_link_options(LibTorch::cpu INTERFACE
   -Wl,--disable-new-dtags "-Wl,-rpath-link,${_site}/nvidia/cu13/lib")

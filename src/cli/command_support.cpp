@@ -5,9 +5,9 @@
 
 #include <iostream>
 
+#include "common/cpu_features.h"
 #include "common/error.h"
 #include "common/log.h"
-#include "common/process_setup.h"
 #include "data/tokenizer_files.h"
 #include "model/expert_usage.h"
 

@@ -23,11 +23,6 @@ void restart_with_passive_waiting(char** argv) {
   // Where that is impossible the program goes on, only slower.
 }
 
-bool has_fast_bfloat16() {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx512bf16") != 0;
-}
-
 int64_t peak_memory_bytes() {
   struct rusage usage = {};
   getrusage(RUSAGE_SELF, &usage);

@@ -14,10 +14,6 @@ void setup_process();
 /// setting when it is loaded, before `main`. Returns if there is nothing to do.
 void restart_with_passive_waiting(char** argv);
 
-/// True if the CPU multiplies bfloat16 at full speed (AVX512-BF16); without it such products are
-/// tens of times slower than float32.
-bool has_fast_bfloat16();
-
 /// Greatest resident memory of this process so far.
 int64_t peak_memory_bytes();
 

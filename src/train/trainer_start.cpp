@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "common/config_reader.h"
+#include "common/cpu_features.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "common/process_setup.h"

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+
+#include "csrc_kernels/common/bfloat16.h"
+#include "csrc_kernels/common/isa.h"
+
+namespace dsmoe {
+
+/// Activation of an expert; kIdentity serves attention experts.
+enum class Activation { kIdentity, kGelu, kGeluTanh, kSwiglu };
+
+/// Contiguous rows of E experts of width F each: up, gate, hidden [n_rows, E * F], weights
+/// [n_rows, E]. T is float, double or Bfloat16; W is float, or double for double.
+template <typename T, typename W>
+struct WeightedActivationRows {
+  int64_t n_rows;
+  int64_t n_experts;
+  int64_t width;
+  const T* up;
+  const T* gate;     ///< kSwiglu only, else null
+  const W* weights;  ///< null: all ones
+  T* hidden;         ///< act(up, gate) * weights
+};
+
+/// grad_up may be grad_hidden itself.
+template <typename T, typename W>
+struct WeightedActivationGradients {
+  const T* grad_hidden;
+  T* grad_up;
+  T* grad_gate;     ///< kSwiglu only, else null
+  W* grad_weights;  ///< null: not wanted
+};
+
+DSMOE_DECLARE_FOR_ISAS(
+    /// Fills hidden.
+    template <typename T, typename W>
+    void weighted_activation(Activation activation, const WeightedActivationRows<T, W>& rows);
+    /// Fills hidden again, so that it need not be kept, and the gradients.
+    template <typename T, typename W>
+    void weighted_activation_backward(Activation activation,
+                                      const WeightedActivationRows<T, W>& rows,
+                                      const WeightedActivationGradients<T, W>& gradients);)
+
+}  // namespace dsmoe

@@ -1,0 +1,20 @@
+#pragma once
+
+namespace dsmoe {
+
+/// Instruction sets that kernels are compiled for, each a superset of the one before.
+enum class CpuIsa {
+  kPortable,  ///< what the compiler assumes by default (SSE2 on x86_64)
+  kAvx2,      ///< AVX2, FMA, F16C
+  kAvx512,    ///< AVX512 F, BW, DQ, VL
+};
+
+/// The widest one that this CPU runs. DSMOE_CPU_ISA=portable|avx2|avx512 lowers it, for tests; a
+/// value that is unknown or above the CPU's is ignored.
+CpuIsa cpu_isa();
+
+/// True if the CPU multiplies bfloat16 at full speed (AVX512-BF16); without it such products are
+/// tens of times slower than float32.
+bool has_fast_bfloat16();
+
+}  // namespace dsmoe
