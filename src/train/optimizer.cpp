@@ -1,16 +1,10 @@
 #include "train/optimizer.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/_foreach_add.h>
-#include <ATen/ops/_foreach_mul.h>
-#include <ATen/ops/_foreach_norm.h>
-#include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/isfinite.h>
-#include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <set>
 
 #include "common/error.h"
@@ -19,7 +13,8 @@ namespace dsmoe {
 
 Optimizer::Optimizer(NamedTensors parameters, const OptimizerConfig& config) : config_(config) {
   std::set<std::string> names;
-  for (auto& [name, parameter] : parameters) {
+  int64_t n_elements = 0;
+  for (const auto& [name, parameter] : parameters) {
     if (!names.insert(name).second) {
       throw Error("Optimizer: expected each parameter once, got '" + name + "' twice");
     }
@@ -28,63 +23,53 @@ Optimizer::Optimizer(NamedTensors parameters, const OptimizerConfig& config) : c
                 name,
                 "' in float32, got ",
                 parameter.scalar_type());
-    const bool decays = parameter.dim() >= 2;
-    slots_.push_back({name,
-                      parameter,
-                      at::zeros_like(parameter).detach(),
-                      at::zeros_like(parameter).detach(),
-                      at::zeros({}, parameter.options().requires_grad(false)),
-                      decays});
+    n_elements += parameter.numel();
+  }
+  moments_ = at::zeros({2, n_elements}, at::kFloat);
+  int64_t begin = 0;
+  for (const auto& [name, parameter] : parameters) {
+    const auto moment = [&, shape = parameter.sizes(), n = parameter.numel()](int64_t which) {
+      return moments_.select(0, which).narrow(0, begin, n).view(shape);
+    };
+    slots_.push_back(
+        {name, parameter, moment(0), moment(1), at::zeros({}, at::kFloat), parameter.dim() >= 2});
+    begin += parameter.numel();
   }
 }
 
-at::Tensor Optimizer::clip_gradients(double max_norm) {
-  at::NoGradGuard no_grad;
-  std::vector<at::Tensor> gradients;
+std::vector<AdamwSlot> Optimizer::slots_with_gradient() const {
+  std::vector<AdamwSlot> slots;
   for (const auto& slot : slots_) {
-    if (slot.parameter.grad().defined()) gradients.push_back(slot.parameter.grad());
+    const auto& gradient = slot.parameter.grad();
+    if (!gradient.defined()) continue;
+    slots.push_back({.parameter = slot.parameter,
+                     .gradient = gradient.contiguous(),
+                     .exp_avg = slot.exp_avg,
+                     .exp_avg_sq = slot.exp_avg_sq,
+                     .step = slot.step.item<int64_t>() + 1,
+                     .weight_decay = slot.decays ? config_.weight_decay : 0.0});
   }
-  if (gradients.empty()) return at::zeros({}, at::kFloat);
-  const auto norms = at::stack(at::_foreach_norm(gradients, 2));  // [n_gradients]
-  const auto norm = at::linalg_vector_norm(norms, 2);             // scalar
-  if (max_norm > 0) {
-    const auto scale = (norm + 1e-6).reciprocal().mul(max_norm).clamp_max(1.0);
-    at::_foreach_mul_(gradients, scale);
-  }
+  return slots;
+}
+
+double Optimizer::clip_gradients(double max_norm) {
+  const double norm = gradient_norm(slots_with_gradient());
+  gradient_scale_ = max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
   return norm;
 }
 
 void Optimizer::step(double lr) {
-  at::NoGradGuard no_grad;
-  step_group(true, lr);
-  step_group(false, lr);
-}
-
-void Optimizer::step_group(bool decays, double lr) {
-  std::vector<at::Tensor> parameters, gradients, exp_avgs, exp_avg_sqs, steps;
-  for (const auto& slot : slots_) {
-    if (slot.decays != decays || !slot.parameter.grad().defined()) continue;
-    parameters.push_back(slot.parameter);
-    gradients.push_back(slot.parameter.grad());
-    exp_avgs.push_back(slot.exp_avg);
-    exp_avg_sqs.push_back(slot.exp_avg_sq);
-    steps.push_back(slot.step);
+  const at::NoGradGuard no_grad;
+  adamw_step(slots_with_gradient(),
+             {.lr = lr,
+              .beta1 = config_.beta1,
+              .beta2 = config_.beta2,
+              .eps = config_.eps,
+              .gradient_scale = gradient_scale_});
+  for (auto& slot : slots_) {
+    if (slot.parameter.grad().defined()) slot.step.add_(1);
   }
-  if (parameters.empty()) return;
-  at::_foreach_add_(steps, 1);  // the fused kernel reads the count after this step
-  at::_fused_adamw_(parameters,
-                    gradients,
-                    exp_avgs,
-                    exp_avg_sqs,
-                    /*max_exp_avg_sqs=*/{},
-                    steps,
-                    lr,
-                    config_.beta1,
-                    config_.beta2,
-                    decays ? config_.weight_decay : 0.0,
-                    config_.eps,
-                    /*amsgrad=*/false,
-                    /*maximize=*/false);
+  gradient_scale_ = 1.0;
 }
 
 void Optimizer::clear_gradients() {

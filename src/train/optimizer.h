@@ -6,23 +6,26 @@
 #include <string>
 #include <vector>
 
+#include "csrc_kernels/optim/adamw.h"
 #include "model/named_tensors.h"
 #include "train/train_config.h"
 
 namespace dsmoe {
 
-/// AdamW over named parameters, in place, one fused call per decay group.
+/// AdamW over named parameters, in place, in one parallel pass; clipping costs no pass of its own.
 ///
 /// Matrices decay; biases and 1-D parameters (norm weights) do not. A parameter without a gradient
-/// is left alone, its moments and step count too. Parameters, gradients and state are float32.
+/// is left alone, its moments and step count too. Parameters, gradients and state are float32, on
+/// the CPU.
 class Optimizer {
  public:
   /// Throws Error if a name appears twice, c10::Error if a parameter is not float32.
   Optimizer(NamedTensors parameters, const OptimizerConfig& config);
 
-  /// Scales all gradients so that their global 2-norm is at most max_norm; 0 only measures.
-  /// Returns the norm before scaling, a scalar tensor, without waiting for the device.
-  at::Tensor clip_gradients(double max_norm);
+  /// Measures the global 2-norm of all gradients and makes the next step scale them so that it is
+  /// at most max_norm; 0 only measures. Returns the norm before scaling; the gradients stay as
+  /// they are.
+  double clip_gradients(double max_norm);
 
   void step(double lr);
   void clear_gradients();
@@ -38,15 +41,17 @@ class Optimizer {
   struct Slot {
     std::string name;
     at::Tensor parameter;
-    at::Tensor exp_avg;     // shape of the parameter
-    at::Tensor exp_avg_sq;  // shape of the parameter
+    at::Tensor exp_avg;     // shape of the parameter, a view of moments_
+    at::Tensor exp_avg_sq;  // shape of the parameter, a view of moments_
     at::Tensor step;        // scalar, float32
     bool decays;
   };
-  void step_group(bool decays, double lr);
+  std::vector<AdamwSlot> slots_with_gradient() const;
 
   OptimizerConfig config_;
   std::vector<Slot> slots_;
+  at::Tensor moments_;  // [2, elements of all parameters]
+  double gradient_scale_ = 1.0;
 };
 
 }  // namespace dsmoe

@@ -110,7 +110,7 @@ StepRouting Trainer::measure_routing(const std::vector<Batch>& batches) {
 
 void Trainer::check_finite(const StepResult& result, const std::vector<Batch>& batches) {
   const double total = number(result.loss.total);
-  const double norm = number(result.gradient_norm);
+  const double norm = result.gradient_norm;
   if (std::isfinite(total) && std::isfinite(norm)) return;
   std::string where = "every gradient is finite";
   if (const auto name = optimizer_.first_non_finite_gradient()) {
@@ -142,7 +142,7 @@ StepMetrics Trainer::measure(const StepResult& result, double seconds, int64_t s
   metrics.balance = optional_number(result.loss.balance);
   metrics.z = optional_number(result.loss.z);
   metrics.learning_rate = result.learning_rate;
-  metrics.gradient_norm = number(result.gradient_norm);
+  metrics.gradient_norm = result.gradient_norm;
   metrics.tokens_per_second = tokens / std::max(seconds, 1e-9);
   metrics.mfu = metrics.tokens_per_second * flops_per_token_ / peak_flops_;
   metrics.peak_memory_bytes = peak_memory_bytes();

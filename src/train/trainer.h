@@ -49,8 +49,8 @@ class Trainer {
  private:
   struct StepResult {
     LossTerms loss;
-    at::Tensor gradient_norm;  // scalar
-    double learning_rate;
+    double gradient_norm = 0;  // before clipping
+    double learning_rate = 0;
   };
 
   StepResult train_step();

@@ -83,13 +83,32 @@ TEST_CASE("Optimizer: clip measures the global norm and bounds it", "[train][opt
   Optimizer optimizer({{"a", a}, {"b", b}}, {});
   a.mutable_grad() = at::full({2}, 2.0f);     // 4 + 4
   b.mutable_grad() = at::full({1, 1}, 1.0f);  // + 1: norm 3
-  CHECK(optimizer.clip_gradients(0).item<double>() == Approx(3.0));
+  CHECK(optimizer.clip_gradients(0) == Approx(3.0));
+  CHECK(optimizer.clip_gradients(6.0) == Approx(3.0));
   CHECK(a.grad()[0].item<double>() == 2.0);
-  CHECK(optimizer.clip_gradients(6.0).item<double>() == Approx(3.0));
-  CHECK(a.grad()[0].item<double>() == 2.0);
-  CHECK(optimizer.clip_gradients(1.5).item<double>() == Approx(3.0));
-  CHECK(a.grad()[0].item<double>() == Approx(1.0));
-  CHECK(b.grad().item<double>() == Approx(0.5));
+}
+
+TEST_CASE("Optimizer: a clipped step is the step of scaled gradients", "[train][optimizer]") {
+  auto clipped = parameter({4, 3}, 1);
+  auto scaled = clipped.detach().clone().set_requires_grad(true);
+  Optimizer clipping({{"a", clipped}}, {});
+  Optimizer scaling({{"a", scaled}}, {});
+  for (uint64_t step = 1; step <= 3; ++step) {
+    const auto gradient = parameter({4, 3}, 10 + step).detach();
+    clipped.mutable_grad() = gradient.clone();
+    const double norm = clipping.clip_gradients(0.5);
+    CHECK(norm == Approx(gradient.norm().item<double>()));
+    scaled.mutable_grad() = gradient * (0.5 / norm);
+    clipping.step(0.1);
+    scaling.step(0.1);
+    CHECK((clipped - scaled).abs().max().item<double>() < 1e-5);
+  }
+  // The scale belongs to one step.
+  clipped.mutable_grad() = parameter({4, 3}, 20).detach();
+  scaled.mutable_grad() = clipped.grad().clone();
+  clipping.step(0.1);
+  scaling.step(0.1);
+  CHECK((clipped - scaled).abs().max().item<double>() < 1e-5);
 }
 
 TEST_CASE("Optimizer: a parameter without gradient is left alone", "[train][optimizer]") {
@@ -102,7 +121,7 @@ TEST_CASE("Optimizer: a parameter without gradient is left alone", "[train][opti
   CHECK(at::equal(b.detach(), before));
   optimizer.clear_gradients();
   CHECK_FALSE(a.grad().defined());
-  CHECK(optimizer.clip_gradients(1.0).item<double>() == 0.0);
+  CHECK(optimizer.clip_gradients(1.0) == 0.0);
 }
 
 TEST_CASE("Optimizer: restored state continues bit for bit", "[train][optimizer]") {

@@ -1,0 +1,74 @@
+#include "csrc_kernels/optim/adamw.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "csrc_kernels/common/tensors.h"
+#include "csrc_kernels/optim/adamw_kernels.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr int64_t kPieceSize = 1 << 15;  // four arrays of it fit into L2
+
+void check(const AdamwSlot& slot) {
+  for (const auto* tensor : {&slot.parameter, &slot.gradient, &slot.exp_avg, &slot.exp_avg_sq}) {
+    TORCH_CHECK(tensor->scalar_type() == at::kFloat && tensor->is_contiguous() &&
+                    tensor->numel() == slot.parameter.numel(),
+                "adamw: expected float32, contiguous, ",
+                slot.parameter.numel(),
+                " elements, got ",
+                tensor->scalar_type(),
+                " ",
+                tensor->sizes());
+  }
+}
+
+// Options null: only the gradients will be read.
+std::vector<AdamwPiece> pieces_of(const std::vector<AdamwSlot>& slots,
+                                  const AdamwOptions* options) {
+  std::vector<AdamwPiece> pieces;
+  for (const auto& slot : slots) {
+    check(slot);
+    AdamwPiece piece{};
+    if (options != nullptr) {
+      const auto t = static_cast<double>(slot.step);
+      piece.kept = static_cast<float>(1.0 - options->lr * slot.weight_decay);
+      piece.step_size = static_cast<float>(options->lr / (1.0 - std::pow(options->beta1, t)));
+      piece.root_scale = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(options->beta2, t)));
+    }
+    for (int64_t begin = 0; begin < slot.parameter.numel(); begin += kPieceSize) {
+      piece.n = std::min(kPieceSize, slot.parameter.numel() - begin);
+      piece.parameter = pointer<float>(slot.parameter) + begin;
+      piece.gradient = pointer<const float>(slot.gradient) + begin;
+      piece.exp_avg = pointer<float>(slot.exp_avg) + begin;
+      piece.exp_avg_sq = pointer<float>(slot.exp_avg_sq) + begin;
+      pieces.push_back(piece);
+    }
+  }
+  return pieces;
+}
+
+}  // namespace
+
+double gradient_norm(const std::vector<AdamwSlot>& slots) {
+  const auto pieces = pieces_of(slots, nullptr);
+  std::vector<double> sums(pieces.size());
+  DSMOE_CALL_FOR_ISA(
+      squared_gradients, pieces.data(), static_cast<int64_t>(pieces.size()), sums.data());
+  return std::sqrt(std::accumulate(sums.begin(), sums.end(), 0.0));
+}
+
+void adamw_step(const std::vector<AdamwSlot>& slots, const AdamwOptions& options) {
+  const auto pieces = pieces_of(slots, &options);
+  const AdamwRates rates{.beta1 = static_cast<float>(options.beta1),
+                         .beta2 = static_cast<float>(options.beta2),
+                         .eps = static_cast<float>(options.eps),
+                         .gradient_scale = static_cast<float>(options.gradient_scale)};
+  DSMOE_CALL_FOR_ISA(adamw, pieces.data(), static_cast<int64_t>(pieces.size()), rates);
+  // Written behind autograd's back: say so, for copies that follow a parameter's version.
+  for (const auto& slot : slots) slot.parameter.unsafeGetTensorImpl()->bump_version();
+}
+
+}  // namespace dsmoe

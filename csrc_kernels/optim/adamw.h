@@ -1,0 +1,39 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace dsmoe {
+
+/// One parameter and its state, all float32 and contiguous, of one size.
+struct AdamwSlot {
+  at::Tensor parameter;
+  at::Tensor gradient;
+  at::Tensor exp_avg;
+  at::Tensor exp_avg_sq;
+  int64_t step;         ///< this update's number, from 1
+  double weight_decay;  ///< decoupled; 0: off
+};
+
+struct AdamwOptions {
+  double lr;
+  double beta1;
+  double beta2;
+  double eps;                   ///< added to the root
+  double gradient_scale = 1.0;  ///< multiplies every gradient first
+};
+
+/// Global 2-norm of the gradients, summed in float64 in an order that does not depend on the number
+/// of threads. NaN or Inf where a gradient is.
+double gradient_norm(const std::vector<AdamwSlot>& slots);
+
+/// Updates parameters and moments in place, in one parallel pass over all of them; gradients are
+/// only read. Source: arXiv:1711.05101, algorithm 2, with lr as the schedule.
+void adamw_step(const std::vector<AdamwSlot>& slots, const AdamwOptions& options);
+
+/// The definition of right: at::_fused_adamw_ of each slot.
+void adamw_step_ref(const std::vector<AdamwSlot>& slots, const AdamwOptions& options);
+
+}  // namespace dsmoe

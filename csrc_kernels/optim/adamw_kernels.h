@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+
+#include "csrc_kernels/common/isa.h"
+
+namespace dsmoe {
+
+/// A piece of one parameter: what a thread updates at once.
+struct AdamwPiece {
+  int64_t n;
+  float* parameter;
+  const float* gradient;
+  float* exp_avg;
+  float* exp_avg_sq;
+  float kept;        ///< 1 - lr * weight_decay
+  float step_size;   ///< lr / (1 - beta1^t)
+  float root_scale;  ///< 1 / sqrt(1 - beta2^t)
+};
+
+struct AdamwRates {
+  float beta1;
+  float beta2;
+  float eps;
+  float gradient_scale;  ///< multiplies every gradient first: what clipping comes to
+};
+
+DSMOE_DECLARE_FOR_ISAS(
+    /// Sum of squares of each piece's gradient, float64.
+    void squared_gradients(const AdamwPiece* pieces, int64_t n_pieces, double* sums);
+    void adamw(const AdamwPiece* pieces, int64_t n_pieces, const AdamwRates& rates);)
+
+}  // namespace dsmoe

@@ -1,0 +1,30 @@
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/mul.h>
+
+#include "csrc_kernels/optim/adamw.h"
+
+namespace dsmoe {
+
+void adamw_step_ref(const std::vector<AdamwSlot>& slots, const AdamwOptions& options) {
+  const at::NoGradGuard no_grad;
+  for (const auto& slot : slots) {
+    const auto step = at::full({}, static_cast<double>(slot.step), at::kFloat);
+    at::_fused_adamw_({slot.parameter},
+                      {slot.gradient * options.gradient_scale},
+                      {slot.exp_avg},
+                      {slot.exp_avg_sq},
+                      /*max_exp_avg_sqs=*/{},
+                      {step},
+                      options.lr,
+                      options.beta1,
+                      options.beta2,
+                      slot.weight_decay,
+                      options.eps,
+                      /*amsgrad=*/false,
+                      /*maximize=*/false);
+  }
+}
+
+}  // namespace dsmoe
