@@ -1,18 +1,14 @@
 #include "train/trainer.h"
 
-#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <chrono>
-#include <cmath>
 
-#include "common/error.h"
 #include "common/log.h"
 #include "common/process_setup.h"
 #include "common/stop_signal.h"
 #include "eval/perplexity.h"
 #include "train/lr_schedule.h"
-#include "train/random_state.h"
 
 namespace dsmoe {
 namespace {
@@ -65,23 +61,11 @@ TrainResult Trainer::run() {
   return result;
 }
 
-// One optimizer step over `accumulation` micro-batches.
-Trainer::StepResult Trainer::train_step() {
-  const auto batches = next_batches();            // accumulation x [batch, seq]
-  const auto routing = measure_routing(batches);  // empty unless mi_scope is global
-  StepResult result;
-  for (const auto& batch : batches) {
-    const auto output = model_->forward(batch.tokens, plan_, forward_options_);
-    const auto terms = compute_loss(
-        output, batch.targets, config_.train.loss, config_.train.accumulation, routing);
-    terms.total.backward();
-    accumulate(result.loss, terms);
-  }
-  result.gradient_norm = optimizer_.clip_gradients(config_.train.optimizer.clip_norm);
-  check_finite(result, batches);
-  result.learning_rate = learning_rate(config_.train.schedule_of_run(), state_.step);
-  optimizer_.step(result.learning_rate);
-  optimizer_.clear_gradients();
+// One optimizer step over `accumulation` micro-batches; TrainStep::run has its arithmetic.
+StepResult Trainer::train_step() {
+  const auto batches = next_batches();  // accumulation x [batch, seq]
+  const double rate = learning_rate(config_.train.schedule_of_run(), state_.step);
+  const auto result = step_.run(batches, state_.step + 1, rate);
   state_.step += 1;
   state_.position = loader_.position();
   state_.tokens += config_.train.accumulation * config_.train.batch_size * config_.seq_len();
@@ -92,41 +76,6 @@ std::vector<Batch> Trainer::next_batches() {
   std::vector<Batch> batches;
   for (int64_t i = 0; i < config_.train.accumulation; ++i) batches.push_back(loader_.next());
   return batches;
-}
-
-StepRouting Trainer::measure_routing(const std::vector<Batch>& batches) {
-  // One micro-batch is the whole batch: its own mean is the global one.
-  if (config_.train.loss.mi_scope != MiScope::kGlobal || batches.size() < 2) return {};
-  const at::NoGradGuard no_grad;
-  const auto before = capture_random_state();
-  StepRoutingSum sum;
-  for (const auto& batch : batches) {
-    sum.add(model_->forward(batch.tokens, plan_, forward_options_));
-  }
-  // The second pass draws the same dropout masks.
-  restore_random_state(before);
-  return sum.mean();
-}
-
-void Trainer::check_finite(const StepResult& result, const std::vector<Batch>& batches) {
-  const double total = number(result.loss.total);
-  const double norm = result.gradient_norm;
-  if (std::isfinite(total) && std::isfinite(norm)) return;
-  std::string where = "every gradient is finite";
-  if (const auto name = optimizer_.first_non_finite_gradient()) {
-    where = fmt::format("first in the gradient of '{}'", *name);
-  }
-  throw RunError(fmt::format(
-      "step {}: expected a finite loss and gradient, got loss {} (lm {}) and gradient norm {}, {}; "
-      "training sequences {} to {}; the weights are those of step {}",
-      state_.step + 1,
-      total,
-      number(result.loss.lm),
-      norm,
-      where,
-      batches.front().positions.front(),
-      batches.back().positions.back(),
-      state_.step));
 }
 
 StepMetrics Trainer::measure(const StepResult& result, double seconds, int64_t steps) const {
@@ -153,8 +102,8 @@ double Trainer::validate() {
   PerplexityOptions options;
   options.window = config_.seq_len();
   options.batch = config_.train.batch_size;
-  options.plan = plan_;
-  options.compute_dtype = forward_options_.compute_dtype;
+  options.plan = settings_.plan;
+  options.compute_dtype = settings_.forward.compute_dtype;
   return evaluate_perplexity(model_, validation_, options).nats_per_token();
 }
 

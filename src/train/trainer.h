@@ -11,14 +11,13 @@
 #include "data/data_loader.h"
 #include "eval/eval_text.h"
 #include "model/io/checkpoint_reader.h"
-#include "model/moe/routing_plan.h"
 #include "model/transformer.h"
 #include "train/checkpoint_store.h"
-#include "train/objective.h"
 #include "train/optimizer.h"
 #include "train/train_config.h"
 #include "train/train_metrics.h"
 #include "train/train_state.h"
+#include "train/train_step.h"
 
 namespace dsmoe {
 
@@ -47,16 +46,8 @@ class Trainer {
   TrainResult run();
 
  private:
-  struct StepResult {
-    LossTerms loss;
-    double gradient_norm = 0;  // before clipping
-    double learning_rate = 0;
-  };
-
   StepResult train_step();
   std::vector<Batch> next_batches();
-  StepRouting measure_routing(const std::vector<Batch>& batches);
-  void check_finite(const StepResult& result, const std::vector<Batch>& batches);
   StepMetrics measure(const StepResult& result, double seconds, int64_t steps) const;
   double validate();
   void save();
@@ -70,9 +61,9 @@ class Trainer {
   DataLoader loader_;
   RunLock lock_;  // after the data: what does not fit leaves no run directory behind
   Transformer model_;
-  RoutingPlan plan_;
-  ForwardOptions forward_options_;
+  StepSettings settings_;
   Optimizer optimizer_;
+  TrainStep step_;
   CheckpointStore store_;
   TrainState state_;
   std::unique_ptr<TrainMetrics> metrics_;

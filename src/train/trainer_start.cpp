@@ -10,10 +10,8 @@
 #include <mutex>
 
 #include "common/config_reader.h"
-#include "common/cpu_features.h"
 #include "common/error.h"
 #include "common/log.h"
-#include "common/process_setup.h"
 #include "common/random_seed.h"
 #include "data/tokenizer_files.h"
 #include "train/flops.h"
@@ -86,14 +84,7 @@ RunConfig resolve_run_config(RunConfig config) {
   }
   config.data.seq_len = config.seq_len();
   if (config.threads == 0) config.threads = at::get_num_threads();
-  if (config.train.compute_dtype == ComputeDtype::kAuto) {
-    config.train.compute_dtype =
-        has_fast_bfloat16() ? ComputeDtype::kBfloat16 : ComputeDtype::kFloat32;
-  }
-  if (config.train.compute_dtype == ComputeDtype::kBfloat16 && !has_fast_bfloat16()) {
-    log_warning(
-        "compute_dtype bfloat16: this CPU has no AVX512-BF16; float32 is many times faster");
-  }
+  config.train.compute_dtype = resolve_compute_dtype(config.train.compute_dtype);
   return config;
 }
 
@@ -109,15 +100,13 @@ Trainer::Trainer(Io& io, const RunConfig& config, const std::string& resume)
                .prefetch = config.data.prefetch}),
       lock_(lock_run(io, config.run_dir)),
       model_(make_model(config)),
-      plan_(training_plan(config.model)),
+      settings_(step_settings(config)),
       optimizer_(named_parameters(*model_), config.train.optimizer),
+      step_(model_, optimizer_, settings_),
       store_(io, config.run_dir, config.train.keep_checkpoints) {
   at::set_num_threads(static_cast<int>(config.threads));
-  forward_options_.compute_dtype =
-      config.train.compute_dtype == ComputeDtype::kBfloat16 ? at::kBFloat16 : at::kFloat;
-  forward_options_.checkpoint_activations = config.train.checkpoint_activations;
   flops_per_token_ = train_flops_per_token(model_, config.seq_len());
-  peak_flops_ = measure_matrix_speed(forward_options_.compute_dtype);
+  peak_flops_ = measure_matrix_speed(settings_.forward.compute_dtype);
   model_->train();
   start(resume);
   replace_file(io, config.run_dir + "/" + kRunConfigFile, config_to_yaml(describer(config_)));

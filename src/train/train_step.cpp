@@ -1,0 +1,109 @@
+#include "train/train_step.h"
+
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "common/cpu_features.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "train/random_state.h"
+
+namespace dsmoe {
+
+ComputeDtype resolve_compute_dtype(ComputeDtype dtype) {
+  const bool fast_bfloat16 = has_fast_bfloat16();
+  if (dtype == ComputeDtype::kAuto) {
+    return fast_bfloat16 ? ComputeDtype::kBfloat16 : ComputeDtype::kFloat32;
+  }
+  if (dtype == ComputeDtype::kBfloat16 && !fast_bfloat16) {
+    log_warning(
+        "compute_dtype bfloat16: this CPU has no AVX512-BF16; float32 is many times faster");
+  }
+  return dtype;
+}
+
+StepSettings step_settings(const RunConfig& config) {
+  StepSettings settings{.plan = training_plan(config.model),
+                        .forward = {},
+                        .loss = config.train.loss,
+                        .clip_norm = config.train.optimizer.clip_norm};
+  settings.forward.compute_dtype =
+      config.train.compute_dtype == ComputeDtype::kBfloat16 ? at::kBFloat16 : at::kFloat;
+  settings.forward.checkpoint_activations = config.train.checkpoint_activations;
+  return settings;
+}
+
+TrainStep::TrainStep(Transformer model, Optimizer& optimizer, StepSettings settings)
+    : model_(std::move(model)), optimizer_(optimizer), settings_(std::move(settings)) {}
+
+StepResult TrainStep::run(const std::vector<Batch>& batches,
+                          int64_t step,
+                          double learning_rate,
+                          StepTimer* timer) {
+  const auto lap = [timer](StepPart part) {
+    if (timer != nullptr) timer->lap(part);
+  };
+  const auto n_batches = static_cast<int64_t>(batches.size());
+  const auto routing = measure_routing(batches);  // empty unless mi_scope is global
+  lap(StepPart::kOther);
+  StepResult result{.loss = {}, .gradient_norm = 0, .learning_rate = learning_rate};
+  for (const auto& batch : batches) {
+    const auto output = model_->forward(batch.tokens, settings_.plan, settings_.forward);
+    lap(StepPart::kForward);
+    const auto terms = compute_loss(output, batch.targets, settings_.loss, n_batches, routing);
+    lap(StepPart::kLoss);
+    terms.total.backward();
+    lap(StepPart::kBackward);
+    accumulate(result.loss, terms);
+  }
+  lap(StepPart::kOther);
+  result.gradient_norm = optimizer_.clip_gradients(settings_.clip_norm);
+  check_finite(result, batches, step);
+  optimizer_.step(learning_rate);
+  optimizer_.clear_gradients();
+  lap(StepPart::kOptimizer);
+  return result;
+}
+
+StepRouting TrainStep::measure_routing(const std::vector<Batch>& batches) {
+  // One micro-batch is the whole batch: its own mean is the global one.
+  if (settings_.loss.mi_scope != MiScope::kGlobal || batches.size() < 2) return {};
+  const at::NoGradGuard no_grad;
+  const auto before = capture_random_state();
+  StepRoutingSum sum;
+  for (const auto& batch : batches) {
+    sum.add(model_->forward(batch.tokens, settings_.plan, settings_.forward));
+  }
+  // The second pass draws the same dropout masks.
+  restore_random_state(before);
+  return sum.mean();
+}
+
+void TrainStep::check_finite(const StepResult& result,
+                             const std::vector<Batch>& batches,
+                             int64_t step) {
+  const auto total = result.loss.total.item<double>();
+  const auto norm = result.gradient_norm;
+  if (std::isfinite(total) && std::isfinite(norm)) return;
+  std::string where = "every gradient is finite";
+  if (const auto name = optimizer_.first_non_finite_gradient()) {
+    where = fmt::format("first in the gradient of '{}'", *name);
+  }
+  throw RunError(fmt::format(
+      "step {}: expected a finite loss and gradient, got loss {} (lm {}) and gradient norm {}, {}; "
+      "training sequences {} to {}; the weights are those of step {}",
+      step,
+      total,
+      result.loss.lm.item<double>(),
+      norm,
+      where,
+      batches.front().positions.front(),
+      batches.back().positions.back(),
+      step - 1));
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "data/batch.h"
+#include "model/moe/routing_plan.h"
+#include "model/transformer.h"
+#include "train/objective.h"
+#include "train/optimizer.h"
+#include "train/step_timer.h"
+#include "train/train_config.h"
+
+namespace dsmoe {
+
+/// What a step needs beside model, optimizer and data.
+struct StepSettings {
+  RoutingPlan plan;
+  ForwardOptions forward;
+  LossConfig loss;
+  double clip_norm;
+};
+
+/// The settings of a resolved config: compute_dtype is no longer `auto`.
+StepSettings step_settings(const RunConfig& config);
+
+/// `auto` decided for this CPU; warns where bfloat16 would be slow.
+ComputeDtype resolve_compute_dtype(ComputeDtype dtype);
+
+struct StepResult {
+  LossTerms loss;
+  double gradient_norm = 0;  ///< before clipping
+  double learning_rate = 0;
+};
+
+/// The arithmetic of one optimizer step: what training runs and what `bench --train` measures.
+class TrainStep {
+ public:
+  /// model and optimizer over the same parameters; the optimizer outlives this.
+  TrainStep(Transformer model, Optimizer& optimizer, StepSettings settings);
+
+  /// One update from the gradients of all micro-batches.
+  ///
+  /// batches  `accumulation` x [batch, seq]
+  /// step     its number, counted from 1, for messages
+  /// timer    receives the time of every part; may be null
+  /// Throws RunError for a non-finite loss or gradient, before the weights are touched.
+  StepResult run(const std::vector<Batch>& batches,
+                 int64_t step,
+                 double learning_rate,
+                 StepTimer* timer = nullptr);
+
+ private:
+  StepRouting measure_routing(const std::vector<Batch>& batches);
+  void check_finite(const StepResult& result, const std::vector<Batch>& batches, int64_t step);
+
+  Transformer model_;
+  Optimizer& optimizer_;
+  StepSettings settings_;
+};
+
+}  // namespace dsmoe
