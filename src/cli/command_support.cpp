@@ -76,6 +76,18 @@ LoadedCheckpoint load_checkpoint(const ModelOptions& options) {
   return loaded;
 }
 
+std::vector<std::string> take_overrides(const std::string& command,
+                                        const std::vector<std::string>& arguments) {
+  std::vector<std::string> overrides;
+  for (const auto& argument : arguments) {
+    if (argument.rfind("--", 0) != 0 || argument.find('=') == std::string::npos) {
+      throw Error(fmt::format("{}: expected --section.key=value, got '{}'", command, argument));
+    }
+    overrides.push_back(argument.substr(2));
+  }
+  return overrides;
+}
+
 void print_json(const nlohmann::ordered_json& json) {
   std::cout << json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << std::endl;
 }

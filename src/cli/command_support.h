@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "data/tokenizer.h"
 #include "model/io/checkpoint_reader.h"
@@ -42,6 +43,11 @@ LoadedCheckpoint load_checkpoint(const ModelOptions& options);
 
 /// Sets the number of threads; 0 keeps torch's own choice.
 void set_threads(int threads);
+
+/// `--section.key=value` arguments, without the dashes. Throws Error naming the command for any
+/// other.
+std::vector<std::string> take_overrides(const std::string& command,
+                                        const std::vector<std::string>& arguments);
 
 /// One JSON object on standard output.
 void print_json(const nlohmann::ordered_json& json);

@@ -25,18 +25,6 @@ struct Options {
   bool json = false;
 };
 
-// `--section.key=value` arguments, without the dashes.
-std::vector<std::string> take_overrides(const std::vector<std::string>& arguments) {
-  std::vector<std::string> overrides;
-  for (const auto& argument : arguments) {
-    if (argument.rfind("--", 0) != 0 || argument.find('=') == std::string::npos) {
-      throw Error(fmt::format("train: expected --section.key=value, got '{}'", argument));
-    }
-    overrides.push_back(argument.substr(2));
-  }
-  return overrides;
-}
-
 void print_result(const TrainResult& result) {
   const auto& last = result.last;
   const auto or_null = [](const std::optional<double>& value) {
@@ -77,7 +65,7 @@ int train(const Options& options) {
     return 0;
   }
   if (options.config.empty()) throw Error("train: expected a config file, got none; see --help");
-  read_config_file(options.config, take_overrides(options.overrides), describe_config);
+  read_config_file(options.config, take_overrides("train", options.overrides), describe_config);
   set_threads(static_cast<int>(config.threads));
   config = resolve_run_config(config);
   const auto yaml = config_to_yaml(describe_config);

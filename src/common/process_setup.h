@@ -17,4 +17,10 @@ void restart_with_passive_waiting(char** argv);
 /// Greatest resident memory of this process so far.
 int64_t peak_memory_bytes();
 
+/// Processor time that all threads of this process have used.
+double cpu_seconds();
+
+/// Resident memory of this process now; 0 where the system does not say.
+int64_t resident_memory_bytes();
+
 }  // namespace dsmoe

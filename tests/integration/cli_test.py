@@ -124,7 +124,7 @@ class CliTest(unittest.TestCase):
         self.assertLess(inspect_seconds, 1.0)
 
     def test_every_command_has_help_with_an_example(self):
-        for command in ["tokenize", "train", "eval", "generate", "inspect"]:
+        for command in ["tokenize", "train", "eval", "generate", "inspect", "bench"]:
             done = run(command, "--help")
             self.assertEqual(done.returncode, 0)
             self.assertIn(f"Example: dsmoe {command} ", done.stdout)
@@ -166,6 +166,36 @@ class CliTest(unittest.TestCase):
         self.assertTrue(inspected["valid"])
         self.assertEqual(inspected["parameters"], sum(inspected["parameters_by_group"].values()))
         self.assertLessEqual({"parameters", "tensors"}, inspected.keys())
+
+    def test_bench_measures_steps_and_memory_of_several_configs(self):
+        larger = self.write_config("larger.yaml", self.directory / "never",
+                                   lambda text: text.replace("d_model: 12", "d_model: 192").replace(
+                                       "d_expert: 5", "d_expert: 500").replace("batch_size: 2", "batch_size: 16"))
+        vocabulary = "--model.vocab_size=257"
+        measure = ["bench", "--train", "--config", self.config, larger, vocabulary, "--threads", 1, "--warmup", 1,
+                   "--repetitions", 3]
+        result = json.loads(run(*measure, "--json").stdout)
+        self.assertLessEqual({"tokens_per_second", "step_seconds", "mfu", "peak_memory_bytes"}, result.keys())
+        small, large = result["configs"]
+        self.assertEqual(small["tokens_per_step"], 2 * 16)
+        self.assertEqual(large["tokens_per_step"], 16 * 16)
+        self.assertAlmostEqual(small["tokens_per_second"], 32 / small["step_seconds"], delta=1e-6 *
+                               small["tokens_per_second"])
+        self.assertEqual(small["step_seconds_over_first"], 1)
+        self.assertGreater(large["cpu_seconds_over_first"], 1.5)
+        # Weights, gradients, two moments, at least.
+        self.assertGreater(large["peak_memory_bytes"], 16 * large["parameters"])
+        self.assertGreater(large["peak_memory_bytes"], 2 * small["peak_memory_bytes"])
+        for each in (small, large):
+            self.assertLess(0, each["mfu"])
+            self.assertLess(each["mfu"], 1)
+            self.assertEqual(len(each["losses"]), 4)
+        self.assertIn("larger", run(*measure).stdout)
+        self.assertNotIn("peak_memory_bytes", json.loads(run(*measure, "--no-memory", "--json").stdout))
+        self.assertNotIn("mfu", json.loads(run(*measure, "--memory-only", "--json").stdout))
+        printed = run("bench", "--train", "--config", self.config, vocabulary, "--print-config").stdout
+        self.assertIn("vocab_size: 257", printed)
+        self.assertFalse((self.directory / "never").exists())
 
     def test_the_run_directory_holds_what_was_promised(self):
         lines = [json.loads(line) for line in (self.run_directory / "metrics.jsonl").read_text().splitlines()]
@@ -291,6 +321,9 @@ class CliTest(unittest.TestCase):
         self.refused("train", self.directory / "none.yaml", says=["none.yaml"])
         self.refused("train")
         self.refused("walk")
+        self.refused("bench", "--train", "--config", self.config, says=["model.vocab_size"])
+        self.refused("bench", "--train", "--config", self.directory / "none.yaml", says=["none.yaml"])
+        self.refused("bench", "--config", self.config, says=["--train"])
         self.refused("eval", self.run_directory, "--data", self.text, "--batch", "0", says=["batch"])
         self.assertFalse((self.directory / "never").exists())
 

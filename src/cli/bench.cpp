@@ -1,0 +1,220 @@
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+
+#include "cli/command_support.h"
+#include "cli/commands.h"
+#include "common/config_reader.h"
+#include "common/error.h"
+#include "train/train_bench.h"
+
+namespace dsmoe {
+namespace {
+
+struct Options {
+  std::vector<std::string> configs;
+  std::vector<std::string> overrides;
+  TrainBenchOptions steps;
+  int threads = 0;
+  bool train = false;
+  bool no_memory = false;
+  bool memory_only = false;
+  bool print_config = false;
+  bool json = false;
+};
+
+std::vector<RunConfig> read_configs(const Options& options) {
+  const auto overrides = take_overrides("bench", options.overrides);
+  std::vector<RunConfig> configs;
+  for (const auto& path : options.configs) {
+    RunConfig config;
+    read_config_file(path, overrides, [&](ConfigVisitor& visitor) { describe(visitor, config); });
+    configs.push_back(resolve_bench_config(std::move(config)));
+  }
+  return configs;
+}
+
+const char* dtype_name_of(const RunConfig& config) {
+  return config.train.compute_dtype == ComputeDtype::kBfloat16 ? "bfloat16" : "float32";
+}
+
+nlohmann::ordered_json parts_json(const TrainBenchResult& result) {
+  nlohmann::ordered_json json;
+  for (size_t part = 0; part < kStepParts; ++part) {
+    json[kStepPartNames.at(part)] =
+        result.median_of([part](const StepTimes& step) { return step.parts.at(part); });
+  }
+  return json;
+}
+
+void add_speed(nlohmann::ordered_json& json,
+               const TrainBenchResult& result,
+               const TrainBenchResult& first) {
+  double fastest = result.steps.front().total();
+  double slowest = fastest;
+  for (const auto& step : result.steps) {
+    fastest = std::min(fastest, step.total());
+    slowest = std::max(slowest, step.total());
+  }
+  const double seconds = result.median_of(&StepTimes::total);
+  const auto tokens = static_cast<double>(result.tokens_per_step);
+  json["parameters"] = result.parameters;
+  json["tokens_per_step"] = result.tokens_per_step;
+  json["flops_per_token"] = result.flops_per_token;
+  json["tokens_per_second"] = tokens / seconds;
+  json["step_seconds"] = seconds;
+  json["step_seconds_min"] = fastest;
+  json["step_seconds_max"] = slowest;
+  json["parts"] = parts_json(result);
+  json["matrix_flops_per_second"] = result.peak_flops;
+  json["mfu"] = result.mfu();
+  json["step_seconds_over_first"] = paired_ratio(result, first, &StepTimes::total);
+  json["cpu_seconds"] = result.median_of(&StepTimes::cpu);
+  json["cpu_seconds_over_first"] = paired_ratio(result, first, &StepTimes::cpu);
+  json["flops_over_first"] = result.flops_per_token / first.flops_per_token;
+  json["losses"] = result.losses;
+}
+
+void print_text(const nlohmann::ordered_json& results, int threads) {
+  const auto milliseconds = [](const nlohmann::ordered_json& value) {
+    return 1e3 * value.get<double>();
+  };
+  fmt::print("{} threads; milliseconds a step: median, minimum, maximum, then medians by part\n",
+             threads);
+  fmt::print(
+      "{:<24} {:<8} {:>8} {:>8} {:>8} |{:>6} {:>8} {:>7} {:>8} {:>9} {:>6} |{:>8} {:>5} {:>6} "
+      "{:>6} {:>6} {:>7}\n",
+      "config",
+      "dtype",
+      "median",
+      "min",
+      "max",
+      "data",
+      "forward",
+      "loss",
+      "backward",
+      "optimizer",
+      "other",
+      "tok/s",
+      "mfu",
+      "time",
+      "cpu",
+      "flops",
+      "MiB");
+  for (const auto& result : results) {
+    fmt::print("{:<24} {:<8}",
+               result["name"].get<std::string>(),
+               result["compute_dtype"].get<std::string>());
+    if (result.contains("step_seconds")) {
+      const auto& parts = result["parts"];
+      fmt::print(
+          " {:>8.1f} {:>8.1f} {:>8.1f} |{:>6.1f} {:>8.1f} {:>7.1f} {:>8.1f} {:>9.1f} {:>6.1f} "
+          "|{:>8.0f} {:>4.0f}% {:>6.3f} {:>6.3f} {:>6.3f}",
+          milliseconds(result["step_seconds"]),
+          milliseconds(result["step_seconds_min"]),
+          milliseconds(result["step_seconds_max"]),
+          milliseconds(parts["data"]),
+          milliseconds(parts["forward"]),
+          milliseconds(parts["loss"]),
+          milliseconds(parts["backward"]),
+          milliseconds(parts["optimizer"]),
+          milliseconds(parts["other"]),
+          result["tokens_per_second"].get<double>(),
+          100.0 * result["mfu"].get<double>(),
+          result["step_seconds_over_first"].get<double>(),
+          result["cpu_seconds_over_first"].get<double>(),
+          result["flops_over_first"].get<double>());
+    }
+    if (result.contains("peak_memory_bytes")) {
+      fmt::print(" {:>7.0f}", result["peak_memory_bytes"].get<double>() / (1 << 20));
+    }
+    fmt::print("\n");
+  }
+  fmt::print(
+      "time (wall), cpu (processor) and flops are over those of the first config, the times round "
+      "by "
+      "round; on a busy machine trust cpu\n");
+}
+
+int bench_train(const Options& options) {
+  auto configs = read_configs(options);
+  if (options.print_config) {
+    for (auto& config : configs) {
+      fmt::print("---\n{}",
+                 config_to_yaml([&](ConfigVisitor& visitor) { describe(visitor, config); }));
+    }
+    return 0;
+  }
+  set_threads(options.threads);
+  std::vector<int64_t> memory;
+  if (!options.no_memory) {
+    // First, while this process has no threads: the children are forks of it.
+    for (const auto& config : configs) memory.push_back(measure_step_memory(config));
+  }
+  std::vector<TrainBenchResult> results;
+  if (!options.memory_only) results = run_train_bench(configs, options.steps);
+  nlohmann::ordered_json entries = nlohmann::ordered_json::array();
+  for (size_t i = 0; i < configs.size(); ++i) {
+    nlohmann::ordered_json entry = {
+        {"config", options.configs[i]},
+        {"name", std::filesystem::path(options.configs[i]).stem().string()},
+        {"compute_dtype", dtype_name_of(configs[i])},
+        {"checkpoint_activations", configs[i].train.checkpoint_activations}};
+    if (!results.empty()) add_speed(entry, results[i], results.front());
+    if (!memory.empty()) entry["peak_memory_bytes"] = memory[i];
+    entries.push_back(std::move(entry));
+  }
+  const int threads = at::get_num_threads();
+  if (!options.json) {
+    print_text(entries, threads);
+    return 0;
+  }
+  auto json = entries.front();
+  json["threads"] = threads;
+  json["warmup"] = options.steps.warmup;
+  json["repetitions"] = options.steps.repetitions;
+  json["configs"] = entries;
+  print_json(json);
+  return 0;
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app, CommandRun& run) {
+  auto options = std::make_shared<Options>();
+  auto* command = app.add_subcommand(
+      "bench",
+      "Measures the training step of one or several configs, in turn, on random tokens; further\n"
+      "arguments --section.key=value override keys of all of them.\n"
+      "Example: dsmoe bench --train --config configs/quickstart-dense.yaml configs/quickstart.yaml "
+      "--model.vocab_size=257");
+  command->add_flag("--train", options->train, "measure the training step")->required();
+  command
+      ->add_option(
+          "--config", options->configs, "YAML files; the first is what others are compared with")
+      ->required();
+  command->add_option("--repetitions", options->steps.repetitions, "counted steps of every config")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
+  command->add_option("--warmup", options->steps.warmup, "steps of every config before these")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
+  command->add_option("--threads", options->threads, "0: all cores")->check(CLI::Range(0, 4096));
+  auto* no_memory = command->add_flag("--no-memory", options->no_memory, "leave out peak memory");
+  command->add_flag("--memory-only", options->memory_only, "peak memory and nothing else")
+      ->excludes(no_memory);
+  command->add_flag("--print-config",
+                    options->print_config,
+                    "print the resolved configs, one YAML document each, then stop");
+  command->add_flag("--json",
+                    options->json,
+                    "one JSON object on standard output: the first config's result, and `configs`");
+  command->allow_extras();
+  command->callback([options, command, &run] {
+    options->overrides = command->remaining();
+    run = [options] { return bench_train(*options); };
+  });
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,201 @@
+#include "train/train_bench.h"
+
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <map>
+#include <memory>
+
+#include "common/error.h"
+#include "common/io.h"
+#include "common/process_setup.h"
+#include "common/random_seed.h"
+#include "model/named_tensors.h"
+#include "model/parameter_count.h"
+#include "train/flops.h"
+#include "train/lr_schedule.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr int64_t kMemorySteps = 3;  // the second is the first with optimizer state
+
+Transformer make_model(const RunConfig& config) {
+  Transformer model(config.model);
+  init_weights(model, derive_seed(static_cast<uint64_t>(config.seed), "weights"));
+  model->train();
+  return model;
+}
+
+[[noreturn]] void report_memory(const RunConfig& config, int pipe_end) {
+  int64_t bytes = -1;
+  try {
+    const int64_t before = resident_memory_bytes();
+    TrainBench bench(config);
+    for (int64_t i = 0; i < kMemorySteps; ++i) bench.step();
+    bytes = peak_memory_bytes() - before;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+  }
+  const auto written = posix_io().write(pipe_end, &bytes, sizeof bytes);
+  // Without the destructors of what the parent owns.
+  _exit(written == sizeof bytes && bytes >= 0 ? 0 : 1);
+}
+
+}  // namespace
+
+RunConfig resolve_bench_config(RunConfig config) {
+  config.model.validate();
+  if (config.model.vocab_size == 0) {
+    throw Error(
+        "model.vocab_size: expected a size, as no data is read here, got 0; pass "
+        "--model.vocab_size=257 for bytes");
+  }
+  if (config.seq_len() > config.model.max_seq_len) {
+    throw Error(fmt::format("data.seq_len = {} is above model.max_seq_len = {}",
+                            config.data.seq_len,
+                            config.model.max_seq_len));
+  }
+  config.train.compute_dtype = resolve_compute_dtype(config.train.compute_dtype);
+  return config;
+}
+
+at::Tensor bench_tokens(const RunConfig& config, int64_t index) {
+  const int64_t batch = config.train.batch_size;
+  const int64_t length = config.seq_len() + 1;
+  auto tokens = at::empty({batch, length}, at::kLong);
+  auto* out = tokens.data_ptr<int64_t>();
+  const auto first = static_cast<uint64_t>(index * batch * length);
+  const auto vocab_size = static_cast<uint64_t>(config.model.vocab_size);
+  for (int64_t i = 0; i < batch * length; ++i) {
+    out[i] = static_cast<int64_t>((mix_bits(first + static_cast<uint64_t>(i)) >> 33) % vocab_size);
+  }
+  return tokens;
+}
+
+TrainBench::TrainBench(const RunConfig& config)
+    : config_(config),
+      model_(make_model(config)),
+      settings_(step_settings(config)),
+      optimizer_(named_parameters(*model_), config.train.optimizer),
+      step_(model_, optimizer_, settings_) {}
+
+int64_t TrainBench::tokens_per_step() const {
+  return config_.train.accumulation * config_.train.batch_size * config_.seq_len();
+}
+
+std::vector<Batch> TrainBench::next_batches() {
+  std::vector<Batch> batches;
+  for (int64_t i = 0; i < config_.train.accumulation; ++i) {
+    const int64_t index = steps_ * config_.train.accumulation + i;
+    const auto tokens = bench_tokens(config_, index);  // [batch, seq + 1]
+    Batch batch{.tokens = tokens.narrow(1, 0, config_.seq_len()).contiguous(),
+                .targets = tokens.narrow(1, 1, config_.seq_len()).contiguous(),
+                .positions = {}};
+    for (int64_t row = 0; row < config_.train.batch_size; ++row) {
+      batch.positions.push_back(index * config_.train.batch_size + row);
+    }
+    batches.push_back(std::move(batch));
+  }
+  return batches;
+}
+
+StepTimes TrainBench::step() {
+  const double cpu_before = cpu_seconds();
+  StepTimer timer;
+  timer.start();
+  const auto batches = next_batches();
+  timer.lap(StepPart::kData);
+  const double rate = learning_rate(config_.train.schedule_of_run(), steps_);
+  const auto result = step_.run(batches, steps_ + 1, rate, &timer);
+  steps_ += 1;
+  last_loss_ = result.loss.total.item<double>();
+  timer.lap(StepPart::kOther);
+  auto times = timer.times();
+  times.cpu = cpu_seconds() - cpu_before;
+  return times;
+}
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const size_t middle = values.size() / 2;
+  return values.size() % 2 == 1 ? values[middle] : 0.5 * (values[middle - 1] + values[middle]);
+}
+
+double TrainBenchResult::median_of(const std::function<double(const StepTimes&)>& value) const {
+  std::vector<double> values;
+  for (const auto& step : steps) values.push_back(value(step));
+  return median(std::move(values));
+}
+
+double TrainBenchResult::mfu() const {
+  const double flops = flops_per_token * static_cast<double>(tokens_per_step);
+  return flops / median_of(&StepTimes::total) / peak_flops;
+}
+
+double paired_ratio(const TrainBenchResult& result,
+                    const TrainBenchResult& first,
+                    const std::function<double(const StepTimes&)>& value) {
+  std::vector<double> ratios;
+  for (size_t i = 0; i < std::min(result.steps.size(), first.steps.size()); ++i) {
+    ratios.push_back(value(result.steps[i]) / value(first.steps[i]));
+  }
+  return median(std::move(ratios));
+}
+
+std::vector<TrainBenchResult> run_train_bench(const std::vector<RunConfig>& configs,
+                                              const TrainBenchOptions& options) {
+  std::vector<std::unique_ptr<TrainBench>> benches;
+  std::vector<TrainBenchResult> results(configs.size());
+  std::map<at::ScalarType, double> peaks;
+  for (size_t i = 0; i < configs.size(); ++i) {
+    const auto& bench = benches.emplace_back(std::make_unique<TrainBench>(configs[i]));
+    results[i].parameters = count_parameters(bench->model()).total;
+    results[i].tokens_per_step = bench->tokens_per_step();
+    results[i].flops_per_token = train_flops_per_token(bench->model(), configs[i].seq_len());
+    peaks[bench->compute_dtype()] = 0;
+  }
+  const auto measure_peaks = [&peaks] {
+    for (auto& [dtype, peak] : peaks) peak = std::max(peak, measure_matrix_speed(dtype));
+  };
+  for (int64_t round = 0; round < options.warmup + options.repetitions; ++round) {
+    measure_peaks();
+    for (size_t i = 0; i < benches.size(); ++i) {
+      const auto times = benches[i]->step();
+      results[i].losses.push_back(benches[i]->last_loss());
+      if (round >= options.warmup) results[i].steps.push_back(times);
+    }
+  }
+  measure_peaks();
+  for (size_t i = 0; i < benches.size(); ++i) {
+    results[i].peak_flops = peaks[benches[i]->compute_dtype()];
+  }
+  return results;
+}
+
+int64_t measure_step_memory(const RunConfig& config) {
+  int ends[2];
+  if (pipe(ends) != 0) throw RunError("bench: cannot open a pipe");
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  if (child < 0) throw RunError("bench: cannot start a process");
+  if (child == 0) report_memory(config, ends[1]);
+  close(ends[1]);
+  int64_t bytes = -1;
+  const bool is_read = ::read(ends[0], &bytes, sizeof bytes) == sizeof bytes;
+  close(ends[0]);
+  int status = 0;
+  waitpid(child, &status, 0);
+  if (!is_read || bytes < 0) {
+    throw RunError("bench: the process that measures memory failed; --no-memory leaves it out");
+  }
+  return bytes;
+}
+
+}  // namespace dsmoe

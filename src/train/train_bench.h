@@ -1,0 +1,90 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "model/transformer.h"
+#include "train/optimizer.h"
+#include "train/step_timer.h"
+#include "train/train_config.h"
+#include "train/train_step.h"
+
+namespace dsmoe {
+
+/// A config made ready to be measured: no data is read, so the vocabulary comes from it. Throws
+/// Error naming the key that does not fit.
+RunConfig resolve_bench_config(RunConfig config);
+
+/// `[batch_size, seq_len + 1]` tokens of micro-batch `index`: the top bits of the SplitMix64 mixer,
+/// modulo the vocabulary, so that another program can make the same ones.
+at::Tensor bench_tokens(const RunConfig& config, int64_t index);
+
+/// The training step of one config on random tokens, from the weights that training would start
+/// from.
+class TrainBench {
+ public:
+  explicit TrainBench(const RunConfig& config);
+  TrainBench(const TrainBench&) = delete;
+  TrainBench& operator=(const TrainBench&) = delete;
+
+  /// One optimizer step; its times by part.
+  StepTimes step();
+
+  const Transformer& model() const { return model_; }
+  at::ScalarType compute_dtype() const { return settings_.forward.compute_dtype; }
+  int64_t tokens_per_step() const;
+  double last_loss() const { return last_loss_; }
+
+ private:
+  std::vector<Batch> next_batches();
+
+  RunConfig config_;
+  Transformer model_;
+  StepSettings settings_;
+  Optimizer optimizer_;
+  TrainStep step_;
+  int64_t steps_ = 0;
+  double last_loss_ = 0;
+};
+
+struct TrainBenchOptions {
+  int64_t warmup = 3;        ///< steps of every config that are not counted
+  int64_t repetitions = 10;  ///< steps of every config that are
+};
+
+/// What one config came to.
+struct TrainBenchResult {
+  std::vector<StepTimes> steps;  ///< counted ones, in order
+  std::vector<double> losses;    ///< of all steps, warm-up first
+  int64_t parameters = 0;
+  int64_t tokens_per_step = 0;
+  double flops_per_token = 0;
+  double peak_flops = 0;          ///< best matrix speed seen before, between and after the rounds
+  int64_t peak_memory_bytes = 0;  ///< see measure_step_memory
+
+  double median_of(const std::function<double(const StepTimes&)>& value) const;
+  double mfu() const;
+};
+
+/// Measures all configs in turn, one step each a round, so that a change of the machine meets all
+/// of them alike. Memory is not measured here.
+std::vector<TrainBenchResult> run_train_bench(const std::vector<RunConfig>& configs,
+                                              const TrainBenchOptions& options);
+
+/// Median over the rounds of `result`'s value over `first`'s in the same round.
+double paired_ratio(const TrainBenchResult& result,
+                    const TrainBenchResult& first,
+                    const std::function<double(const StepTimes&)>& value);
+
+double median(std::vector<double> values);
+
+/// Peak resident memory of the step above what the process held before, from a child process of
+/// its own that takes three steps. To be called before this process computes anything: the child
+/// inherits its threads' pools only as long as there are none. Throws RunError.
+int64_t measure_step_memory(const RunConfig& config);
+
+}  // namespace dsmoe

@@ -1,0 +1,110 @@
+#include "train/train_bench.h"
+
+#include <ATen/ops/equal.h>
+
+#include <catch2/catch.hpp>
+#include <cmath>
+
+#include "common/error.h"
+#include "common/random_seed.h"
+#include "model/named_tensors.h"
+#include "support/temporary_directory.h"
+#include "train/tiny_run.h"
+#include "train/trainer.h"
+
+namespace dsmoe {
+namespace {
+
+RunConfig tiny_bench() {
+  auto config = tiny_run("unused", "unused");
+  config.model.dropout = 0;
+  return config;
+}
+
+TEST_CASE("bench_tokens: SplitMix64 of the index, modulo the vocabulary", "[train][bench]") {
+  const auto config = tiny_bench();
+  const auto tokens = bench_tokens(config, 0);
+  CHECK(tokens.sizes() == at::IntArrayRef({2, 17}));
+  // SplitMix64's published first output for seed 0 is 0xe220a8397b1dcdaf.
+  CHECK(tokens[0][0].item<int64_t>() == static_cast<int64_t>((0xe220a8397b1dcdafULL >> 33) % 257));
+  // Micro-batches follow each other without a gap or a repetition.
+  CHECK(bench_tokens(config, 1)[0][0].item<int64_t>() ==
+        static_cast<int64_t>((mix_bits(34) >> 33) % 257));
+}
+
+TEST_CASE("TrainBench: every part of a step takes time; a fresh model guesses", "[train][bench]") {
+  auto config = tiny_bench();
+  TrainBench bench(config);
+  CHECK(bench.tokens_per_step() == 2 * 2 * 16);
+  const auto times = bench.step();
+  for (const auto part :
+       {StepPart::kData, StepPart::kForward, StepPart::kLoss, StepPart::kBackward}) {
+    CHECK(times.parts.at(static_cast<size_t>(part)) > 0);
+  }
+  CHECK(times.parts.at(static_cast<size_t>(StepPart::kOptimizer)) > 0);
+  CHECK(bench.last_loss() == Approx(std::log(257)).margin(0.05));
+}
+
+TEST_CASE("run_train_bench: counts the rounds after the warm-up and compares within a round",
+          "[train][bench]") {
+  auto larger = tiny_bench();
+  larger.train.accumulation = 8;  // four times the work of the first
+  const auto results = run_train_bench({tiny_bench(), larger}, {.warmup = 2, .repetitions = 5});
+  REQUIRE(results.size() == 2);
+  CHECK(results[0].steps.size() == 5);
+  CHECK(results[0].losses.size() == 7);
+  CHECK(results[1].tokens_per_step == 4 * results[0].tokens_per_step);
+  CHECK(results[0].flops_per_token == results[1].flops_per_token);
+  CHECK(paired_ratio(results[0], results[0], &StepTimes::cpu) == 1.0);
+  CHECK(paired_ratio(results[1], results[0], &StepTimes::cpu) > 1.5);
+}
+
+TEST_CASE("paired_ratio: the median over rounds, not the ratio of medians", "[train][bench]") {
+  const auto with_seconds = [](std::initializer_list<double> totals) {
+    TrainBenchResult result;
+    for (const double seconds : totals) result.steps.push_back({{seconds}});
+    return result;
+  };
+  const auto first = with_seconds({1, 2, 8});
+  const auto second = with_seconds({2, 6, 8});
+  CHECK(paired_ratio(second, first, &StepTimes::total) == 2.0);  // of 2, 3, 1; the medians give 3
+  CHECK(median({3, 1, 2, 10}) == 2.5);
+}
+
+TEST_CASE("TrainBench: takes the step that training takes", "[train][bench]") {
+  TemporaryDirectory directory;
+  auto config = tiny_run(directory.file("run"), make_tiny_shards(directory));
+  config.model.dropout = 0;
+  config.train.steps = 1;
+  config.train.schedule.warmup_steps = 0;
+  const auto trained = Trainer(posix_io(), config, "none").run();
+
+  TrainBench bench(config);
+  // The bench's tokens are others: compare on the trainer's, by the step that both share.
+  DataLoader loader(std::make_shared<TokenDataset>(config.data.train),
+                    {.seq_len = 16,
+                     .batch_size = 2,
+                     .seed = derive_seed(static_cast<uint64_t>(config.seed), "data"),
+                     .prefetch = 0});
+  Optimizer optimizer(named_parameters(*bench.model()), config.train.optimizer);
+  TrainStep step(bench.model(), optimizer, step_settings(config));
+  const std::vector<Batch> batches{loader.next(), loader.next()};
+  const auto result = step.run(batches, 1, config.train.schedule.peak);
+  CHECK(result.loss.total.item<double>() == trained.last.loss);
+  CHECK(result.gradient_norm.item<double>() == trained.last.gradient_norm);
+}
+
+TEST_CASE("resolve_bench_config: needs a vocabulary, not data", "[train][bench]") {
+  auto config = tiny_bench();
+  config.data.train = "";
+  config.run_dir = "";
+  CHECK_NOTHROW(resolve_bench_config(config));
+  config.model.vocab_size = 0;
+  CHECK_THROWS_AS(resolve_bench_config(config), Error);
+  config = tiny_bench();
+  config.data.seq_len = config.model.max_seq_len + 1;
+  CHECK_THROWS_AS(resolve_bench_config(config), Error);
+}
+
+}  // namespace
+}  // namespace dsmoe
