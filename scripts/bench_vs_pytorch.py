@@ -64,10 +64,20 @@ def paired(runs, ours, key):
     return statistics.median(it[key] / mine[key] for it, mine in zip(runs, ours))
 
 
+def compiles(case):
+    """Whether torch.compile works here (it needs g++ and Python's headers); fills its cache."""
+    try:
+        case.pytorch("--compile", warmup=1, repetitions=1)
+    except RuntimeError as error:
+        print(f"{case.label()}: torch.compile does not work here: {error}", file=sys.stderr)
+        return False
+    return True
+
+
 def compare_speed(case):
     """Speed of each program, and dsmoe's over it by wall and by processor time (which other work hardly changes)."""
     programs = {"dsmoe": lambda: case.dsmoe("--no-memory"), "eager": case.pytorch}
-    if case.options.compile:
+    if case.options.compile and compiles(case):
         programs["compile"] = lambda: case.pytorch("--compile")
     runs = {name: [] for name in programs}
     for i in range(case.options.rounds):
