@@ -106,7 +106,7 @@ def print_speed(result):
 
 def compare_memory(case):
     """Peak resident memory above that of the loaded libraries, three steps each."""
-    checkpointed = "--train.checkpoint_activations=true"
+    checkpointed = "--train.checkpoint_activations=full"
     result = {"case": case.label(), "peak_memory_bytes": {
         "dsmoe": case.dsmoe("--memory-only")["peak_memory_bytes"],
         "dsmoe, checkpointed": case.dsmoe("--memory-only", checkpointed)["peak_memory_bytes"],

@@ -54,7 +54,7 @@ at::Tensor rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
   const auto wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   for (const auto* table : {&cos, &sin}) {
     TORCH_CHECK(table->dim() == 2 && table->is_contiguous() && table->size(1) == x.size(2) / 2 &&
-                    table->size(0) > 0 && x.size(0) % table->size(0) == 0 &&
+                    (x.size(0) == 0 || (table->size(0) > 0 && x.size(0) % table->size(0) == 0)) &&
                     table->scalar_type() == wide,
                 kName,
                 ": expected tables [a divisor of ",

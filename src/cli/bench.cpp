@@ -162,7 +162,7 @@ int bench_train(const Options& options) {
         {"config", options.configs[i]},
         {"name", std::filesystem::path(options.configs[i]).stem().string()},
         {"compute_dtype", dtype_name_of(configs[i])},
-        {"checkpoint_activations", configs[i].train.checkpoint_activations}};
+        {"checkpoint_activations", configs[i].train.checkpoint_activations != Recompute::kNone}};
     if (!results.empty()) add_speed(entry, results[i], results.front());
     if (!memory.empty()) entry["peak_memory_bytes"] = memory[i];
     entries.push_back(std::move(entry));

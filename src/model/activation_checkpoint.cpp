@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <mutex>
+#include <optional>
 
 namespace dsmoe {
 namespace {
@@ -34,14 +35,15 @@ struct Recipe : torch::CustomClassHolder {
 struct Checkpoint : torch::autograd::Function<Checkpoint> {
   static variable_list forward(AutogradContext* ctx,
                                const at::Tensor& x,
+                               const std::optional<at::Tensor>& y,
                                CheckpointedFunction function) {
     auto recipe = c10::make_intrusive<Recipe>();
     recipe->function = std::move(function);
     recipe->random_state = random_state();
-    ctx->save_for_backward({x});
+    ctx->save_for_backward({x, y.value_or(at::Tensor())});
     ctx->set_materialize_grads(false);
     const at::NoGradGuard no_grad;
-    auto outputs = recipe->function(x);
+    auto outputs = recipe->function(x, y.value_or(at::Tensor()));
     ctx->saved_data["recipe"] = c10::IValue::make_capsule(recipe);
     variable_list without_gradient;
     for (const auto& output : outputs) {
@@ -54,13 +56,18 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto recipe =
         c10::static_intrusive_pointer_cast<Recipe>(ctx->saved_data["recipe"].toCapsule());
-    const auto x = ctx->get_saved_variables()[0].detach().requires_grad_(true);
+    const auto leaf_of = [](const at::Tensor& saved) {
+      return saved.defined() ? saved.detach().requires_grad_(true) : saved;
+    };
+    const auto saved = ctx->get_saved_variables();
+    const auto x = leaf_of(saved[0]);
+    const auto y = leaf_of(saved[1]);
     const auto now = random_state();
     variable_list outputs;
     {
       set_random_state(recipe->random_state);
       const at::AutoGradMode with_grad(true);
-      outputs = recipe->function(x);
+      outputs = recipe->function(x, y);
     }
     set_random_state(now);
     variable_list roots;
@@ -71,14 +78,17 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
       root_grads.push_back(grads[i]);
     }
     torch::autograd::backward(roots, root_grads);
-    return {x.grad(), at::Tensor()};
+    return {x.grad(), y.defined() ? y.grad() : at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
 
-std::vector<at::Tensor> checkpoint_activations(CheckpointedFunction function, const at::Tensor& x) {
-  return Checkpoint::apply(x, std::move(function));
+std::vector<at::Tensor> checkpoint_activations(CheckpointedFunction function,
+                                               const at::Tensor& x,
+                                               const at::Tensor& y) {
+  const auto optional_y = y.defined() ? std::optional<at::Tensor>(y) : std::nullopt;
+  return Checkpoint::apply(x, optional_y, std::move(function));
 }
 
 }  // namespace dsmoe

@@ -7,15 +7,18 @@
 
 namespace dsmoe {
 
-using CheckpointedFunction = std::function<std::vector<at::Tensor>(const at::Tensor&)>;
+using CheckpointedFunction =
+    std::function<std::vector<at::Tensor>(const at::Tensor& x, const at::Tensor& y)>;
 
-/// Runs `function(x)` without keeping what its backward needs; the backward runs it again first,
+/// Runs `function(x, y)` without keeping what its backward needs; the backward runs it again first,
 /// from the same random state, so values and gradients are those of the plain call, dropout
 /// included.
 ///
-/// x must require grad, else the outputs are detached. Outputs may be undefined or non-floating;
-/// such outputs carry no gradient. Parameters that `function` uses receive their gradients
-/// directly.
-std::vector<at::Tensor> checkpoint_activations(CheckpointedFunction function, const at::Tensor& x);
+/// y may be undefined. x or y must require grad, else the outputs are detached. Outputs may be
+/// undefined or non-floating; such outputs carry no gradient. Parameters that `function` uses
+/// receive their gradients directly.
+std::vector<at::Tensor> checkpoint_activations(CheckpointedFunction function,
+                                               const at::Tensor& x,
+                                               const at::Tensor& y);
 
 }  // namespace dsmoe

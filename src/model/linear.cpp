@@ -17,7 +17,7 @@ LinearImpl::LinearImpl(int64_t d_in, int64_t d_out, bool with_bias) {
 at::Tensor LinearImpl::forward(const at::Tensor& x) {
   const auto b =
       bias.defined() ? c10::optional<at::Tensor>(bias.to(x.scalar_type())) : c10::nullopt;
-  return at::linear(x, weight.to(x.scalar_type()), b);
+  return at::linear(x, weight_as(x.scalar_type()), b);
 }
 
 }  // namespace dsmoe

@@ -14,6 +14,13 @@ enum class AttentionKind { kDense, kMoa };
 enum class FfnKind { kDense, kMoe };
 enum class FfnActivation { kGelu, kGeluTanh, kSwiglu };
 
+/// What a backward pass computes again instead of the forward pass keeping it.
+enum class Recompute {
+  kNone,
+  kAttention,  ///< the attention half of each block: a third of the memory, a fifth of the work
+  kBlock,      ///< whole blocks: only their inputs are kept
+};
+
 /// One router; arXiv:2404.05567, section 3.1. The paper does not name its form.
 struct RouterConfig {
   RouterKind kind = RouterKind::kSwiglu;

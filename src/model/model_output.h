@@ -14,9 +14,17 @@ struct RoutingRecord {
   at::Tensor selected;       // [batch, seq, n_experts] bool
 };
 
+/// The output head: the parameter that collects the gradient, and its values in the compute dtype.
+struct HeadWeight {
+  at::Tensor parameter;  // [vocab_size, d_model]
+  at::Tensor values;     // the same shape, without gradient
+};
+
 /// One forward pass. A model without experts of a kind leaves that list empty.
 struct ModelOutput {
-  at::Tensor logits;               // [batch, seq, vocab_size], in the compute dtype
+  at::Tensor logits;    // [batch, seq, vocab_size], in the compute dtype, if asked for
+  at::Tensor features;  // [batch, seq, d_model], what the head multiplies
+  HeadWeight head;
   std::vector<RoutingRecord> moe;  // one per layer
   std::vector<RoutingRecord> moa;  // one per layer
 };

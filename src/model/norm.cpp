@@ -1,11 +1,7 @@
 #include "model/norm.h"
 
-#include <ATen/ops/layer_norm.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/rms_norm.h>
 #include <ATen/ops/zeros.h>
-
-#include "model/linear.h"
 
 namespace dsmoe {
 
@@ -17,15 +13,12 @@ NormImpl::NormImpl(NormKind kind, int64_t d_model, double eps, bool with_bias)
   }
 }
 
-at::Tensor NormImpl::forward(const at::Tensor& x) {
-  const auto wide = at_least_float32(x);
-  switch (kind_) {
-    case NormKind::kLayerNorm:
-      return at::layer_norm(wide, {x.size(-1)}, weight, bias, eps_);
-    case NormKind::kRmsNorm:
-      return at::rms_norm(wide, {x.size(-1)}, weight, eps_);
-  }
-  TORCH_CHECK(false, "Norm: unknown kind");
+ResidualNormOutput NormImpl::forward(const ResidualStream& stream, at::ScalarType dtype) {
+  const auto kind = kind_ == NormKind::kLayerNorm ? RowNorm::kLayer : RowNorm::kRms;
+  return residual_norm(stream.sum,
+                       stream.pending,
+                       {.kind = kind, .eps = eps_, .weight = weight, .bias = bias},
+                       dtype);
 }
 
 }  // namespace dsmoe

@@ -4,18 +4,25 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
+#include "csrc_kernels/norm/residual_norm.h"
 #include "model/model_config.h"
 
 namespace dsmoe {
 
-/// RMSNorm or LayerNorm over the last dimension, in float32.
-///
-/// x        [..., d_model]
-/// returns  [..., d_model], float32 (float64 for float64)
+/// The residual stream between half blocks: what has been summed, and the last half block's output,
+/// which the next norm adds on its way.
+struct ResidualStream {
+  at::Tensor sum;      // [batch, seq, d_model], float32 (float64 for float64)
+  at::Tensor pending;  // the same shape in the compute dtype, or undefined
+};
+
+/// RMSNorm or LayerNorm over the last dimension, computed in the type of the stream.
 class NormImpl : public torch::nn::Module {
  public:
   NormImpl(NormKind kind, int64_t d_model, double eps, bool bias);
-  at::Tensor forward(const at::Tensor& x);
+
+  /// Sums the stream and normalises it; normed has type `dtype`.
+  ResidualNormOutput forward(const ResidualStream& stream, at::ScalarType dtype);
 
   at::Tensor weight;  // [d_model]
   at::Tensor bias;    // [d_model], or undefined

@@ -8,32 +8,44 @@
 #include <ATen/ops/linear.h>
 #include <fmt/format.h>
 
+#include <functional>
+
 #include "common/error.h"
 #include "model/activation_checkpoint.h"
 
 namespace dsmoe {
 namespace {
 
-// A checkpointed block hands its output over as a flat list; dense halves leave their part out.
+using BlockFunction = std::function<BlockOutput(const ResidualStream&)>;
+
+// The stream, then three tensors a record; an undefined record travels as empty tensors.
 std::vector<at::Tensor> to_list(const BlockOutput& output) {
-  std::vector<at::Tensor> list{output.x};
+  std::vector<at::Tensor> list{output.stream.sum, output.stream.pending};
   for (const auto* record : {&output.moa, &output.moe}) {
-    if (!record->router_logits.defined()) continue;
-    list.insert(list.end(), {record->router_logits, record->router_probs, record->selected});
+    for (const auto* tensor : {&record->router_logits, &record->router_probs, &record->selected}) {
+      list.push_back(tensor->defined() ? *tensor : at::empty({0}, at::kBool));
+    }
   }
   return list;
 }
 
-BlockOutput from_list(const std::vector<at::Tensor>& list, bool has_moa, bool has_moe) {
-  BlockOutput output{.x = list[0], .moa = {}, .moe = {}};
-  size_t next = 1;
-  const auto take = [&](RoutingRecord& record) {
-    record = {list[next], list[next + 1], list[next + 2]};
-    next += 3;
+BlockOutput to_output(const std::vector<at::Tensor>& list) {
+  const auto record = [&](size_t at) {
+    return list[at].numel() == 0 ? RoutingRecord{}
+                                 : RoutingRecord{list[at], list[at + 1], list[at + 2]};
   };
-  if (has_moa) take(output.moa);
-  if (has_moe) take(output.moe);
-  return output;
+  return {{list[0], list[1]}, record(2), record(5)};
+}
+
+// Keeps the stream only; the backward pass runs the function again.
+BlockOutput run_recomputed(BlockFunction function, const ResidualStream& stream) {
+  if (!stream.sum.requires_grad()) return function(stream);
+  return to_output(checkpoint_activations(
+      [function = std::move(function)](const at::Tensor& sum, const at::Tensor& pending) {
+        return to_list(function({sum, pending}));
+      },
+      stream.sum,
+      stream.pending));
 }
 
 }  // namespace
@@ -78,42 +90,73 @@ ModelOutput TransformerImpl::forward(const at::Tensor& tokens,
                             config_.max_seq_len,
                             n_positions));
   }
-  const bool wide = embedding_.scalar_type() == at::kDouble;
-  const auto dtype = wide ? at::kDouble : options.compute_dtype;
+  ForwardOptions settings = options;
+  if (embedding_.scalar_type() == at::kDouble) settings.compute_dtype = at::kDouble;
+  auto stream = embed(tokens, context);
+  ModelOutput output;
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    auto result = run_block(i, stream, context, plan.layer(i), settings);
+    stream = std::move(result.stream);
+    if (result.moa.router_probs.defined()) output.moa.push_back(std::move(result.moa));
+    if (result.moe.router_probs.defined()) output.moe.push_back(std::move(result.moe));
+  }
+  output.features = final_norm_(stream, settings.compute_dtype).normed;
+  const bool tied = head_.is_empty();
+  auto& copy = tied ? embedding_copy_ : head_->copy;
+  output.head = {tied ? embedding_ : head_->weight, {}};
+  if (options.logits) {
+    output.logits = at::linear(output.features,
+                               copy.differentiable(output.head.parameter, settings.compute_dtype));
+  }
+  output.head.values = copy.values(output.head.parameter, settings.compute_dtype);
+  return output;
+}
+
+// Fills in the context's rotary tables where the model has them.
+ResidualStream TransformerImpl::embed(const at::Tensor& tokens, AttentionContext& context) {
   auto x = at::embedding(embedding_, tokens);  // [batch, seq, d_model]
   if (position_embedding_.defined()) {
     x = x + at::embedding(position_embedding_, context.positions);
   } else {
-    context.rotary = rotary_tables(context.positions,
+    // Without a cache every sequence stands at the same positions.
+    const auto positions = context.cache ? context.positions : context.positions.select(0, 0);
+    context.rotary = rotary_tables(positions,
                                    config_.attention.head_dim,
                                    config_.rope_theta,
-                                   wide ? at::kDouble : at::kFloat);
+                                   x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   }
-  x = at::dropout(x, config_.dropout, is_training());
+  return {at::dropout(x, config_.dropout, is_training()), {}};
+}
 
-  ModelOutput output;
-  const bool has_moa = config_.attention.kind == AttentionKind::kMoa;
-  const bool has_moe = config_.ffn.kind == FfnKind::kMoe;
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    auto run = [block = blocks_[i], context, i, routing = plan.layer(i), dtype](
-                   const at::Tensor& input) mutable {
-      return block(input, context, static_cast<int64_t>(i), routing, dtype);
+BlockOutput TransformerImpl::run_block(size_t index,
+                                       const ResidualStream& stream,
+                                       const AttentionContext& context,
+                                       const LayerRouting& routing,
+                                       const ForwardOptions& options) {
+  const auto dtype = options.compute_dtype;
+  const auto attention = [=, block = blocks_[index].ptr()](const ResidualStream& x) {
+    return block->attention_half(x, context, static_cast<int64_t>(index), routing.moa, dtype);
+  };
+  const auto ffn = [=, block = blocks_[index].ptr()](const ResidualStream& x) {
+    return block->ffn_half(x, routing.moe, dtype);
+  };
+  const auto both = [=](const auto& run_attention) {
+    return [=](const ResidualStream& x) {
+      auto first = run_attention(x);
+      auto output = ffn(first.stream);
+      output.moa = std::move(first.moa);
+      return output;
     };
-    auto result =
-        options.checkpoint_activations && x.requires_grad()
-            ? from_list(
-                  checkpoint_activations(
-                      [run](const at::Tensor& input) mutable { return to_list(run(input)); }, x),
-                  has_moa,
-                  has_moe)
-            : run(x);
-    x = result.x;
-    if (has_moa) output.moa.push_back(std::move(result.moa));
-    if (has_moe) output.moe.push_back(std::move(result.moe));
+  };
+  switch (options.recompute) {
+    case Recompute::kNone:
+      return both(attention)(stream);
+    case Recompute::kAttention:
+      return both([=](const ResidualStream& x) { return run_recomputed(attention, x); })(stream);
+    case Recompute::kBlock:
+      return run_recomputed(both(attention), stream);
   }
-  const auto features = final_norm_(x).to(dtype);
-  output.logits = head_.is_empty() ? at::linear(features, embedding_.to(dtype)) : head_(features);
-  return output;
+  TORCH_CHECK(false, "Transformer: unknown recompute mode");
 }
 
 int64_t TransformerImpl::n_kv_heads() const {

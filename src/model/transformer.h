@@ -19,10 +19,10 @@ namespace dsmoe {
 
 struct ForwardOptions {
   at::ScalarType compute_dtype =
-      at::kFloat;            ///< of the matrix products; norms, routers, losses stay wide
+      at::kFloat;            ///< of the matrix products; norms, router logits, losses stay wide
   KvCache* cache = nullptr;  ///< tokens continue its sequences; the caller advances it
-  bool checkpoint_activations =
-      false;  ///< keep block inputs only and compute blocks again backward
+  Recompute recompute = Recompute::kNone;
+  bool logits = true;  ///< false: features only, for a loss that makes its own logits in chunks
 };
 
 /// A decoder-only language model of attention and FFN blocks, dense or mixed.
@@ -35,7 +35,7 @@ class TransformerImpl : public torch::nn::Module {
   explicit TransformerImpl(const ModelConfig& config);
 
   /// tokens   [batch, seq] int64, ids below vocab_size
-  /// returns  logits [batch, seq, vocab_size] and one RoutingRecord per layer and kind
+  /// returns  features, logits [batch, seq, vocab_size] and one RoutingRecord per layer and kind
   /// Throws c10::Error for a wrong shape and Error for a context above max_seq_len.
   ModelOutput forward(const at::Tensor& tokens,
                       const RoutingPlan& plan,
@@ -47,10 +47,18 @@ class TransformerImpl : public torch::nn::Module {
   KvCache make_cache(int64_t batch, int64_t capacity, at::ScalarType dtype) const;
 
  private:
+  ResidualStream embed(const at::Tensor& tokens, AttentionContext& context);
+  BlockOutput run_block(size_t index,
+                        const ResidualStream& stream,
+                        const AttentionContext& context,
+                        const LayerRouting& routing,
+                        const ForwardOptions& options);
+
   ModelConfig config_;
   at::Tensor embedding_;           // [vocab_size, d_model]
   at::Tensor position_embedding_;  // [max_seq_len, d_model], learned positions only
   std::vector<TransformerBlock> blocks_;
+  ComputeCopy embedding_copy_;
   Norm final_norm_{nullptr};
   Linear head_{nullptr};  // untied only
 };

@@ -1,6 +1,5 @@
 #include "model/transformer_block.h"
 
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/dropout.h>
 
 namespace dsmoe {
@@ -25,34 +24,24 @@ TransformerBlockImpl::TransformerBlockImpl(const ModelConfig& config) : dropout_
   }
 }
 
-BlockOutput TransformerBlockImpl::forward(const at::Tensor& x,
-                                          const AttentionContext& context,
-                                          int64_t layer,
-                                          const LayerRouting& routing,
-                                          at::ScalarType compute_dtype) {
-  BlockOutput output;
-  const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : compute_dtype;
-  const auto add = [&](const at::Tensor& stream, const at::Tensor& y) {
-    return stream + at::dropout(y.to(stream.scalar_type()), dropout_, is_training());
-  };
-  const auto attention_input = attention_norm_(x);  // [batch, seq, d_model]
-  if (moa_.is_empty()) {
-    output.x = add(x, attention_(attention_input.to(dtype), context, layer));
-  } else {
-    auto mixed = moa_(attention_input, context, layer, routing.moa, dtype);
-    output.x = add(x, mixed.y);
-    output.moa = std::move(mixed.routing);
-  }
-  const auto ffn_input = ffn_norm_(output.x);  // [batch, seq, d_model]
-  if (moe_.is_empty()) {
-    const auto flat = ffn_input.flatten(0, 1).to(dtype);
-    output.x = add(output.x, ffn_(flat).view(x.sizes()));
-  } else {
-    auto mixed = moe_(ffn_input, routing.moe, dtype);
-    output.x = add(output.x, mixed.y);
-    output.moe = std::move(mixed.routing);
-  }
-  return output;
+BlockOutput TransformerBlockImpl::attention_half(const ResidualStream& stream,
+                                                 const AttentionContext& context,
+                                                 int64_t layer,
+                                                 const RoutingPolicy& policy,
+                                                 at::ScalarType dtype) {
+  const auto [residual, x] = attention_norm_(stream, dtype);  // [batch, seq, d_model]
+  auto mixed = moa_.is_empty() ? MoeOutput{attention_(x, context, layer), {}}
+                               : moa_(x, context, layer, policy);
+  return {{residual, at::dropout(mixed.y, dropout_, is_training())}, std::move(mixed.routing), {}};
+}
+
+BlockOutput TransformerBlockImpl::ffn_half(const ResidualStream& stream,
+                                           const RoutingPolicy& policy,
+                                           at::ScalarType dtype) {
+  const auto [residual, x] = ffn_norm_(stream, dtype);  // [batch, seq, d_model]
+  auto mixed =
+      moe_.is_empty() ? MoeOutput{ffn_(x.flatten(0, 1)).view(x.sizes()), {}} : moe_(x, policy);
+  return {{residual, at::dropout(mixed.y, dropout_, is_training())}, {}, std::move(mixed.routing)};
 }
 
 }  // namespace dsmoe

@@ -8,29 +8,34 @@
 #include "model/attention/moa_block.h"
 #include "model/model_config.h"
 #include "model/moe/ds_moe_layer.h"
-#include "model/moe/routing_plan.h"
+#include "model/moe/routing_policy.h"
 #include "model/norm.h"
 
 namespace dsmoe {
 
-/// One block's result; a record is undefined where that half is dense.
+/// The result of a block or of half of one; a record is undefined where its half is dense or did
+/// not run.
 struct BlockOutput {
-  at::Tensor x;  // [batch, seq, d_model], float32
+  ResidualStream stream;
   RoutingRecord moa;
   RoutingRecord moe;
 };
 
 /// Pre-norm residual block: x += attention(norm(x)); x += ffn(norm(x)). The residual stream is
-/// float32.
+/// float32; each half leaves its output pending, for the next norm to add.
 class TransformerBlockImpl : public torch::nn::Module {
  public:
   explicit TransformerBlockImpl(const ModelConfig& config);
 
-  BlockOutput forward(const at::Tensor& x,
-                      const AttentionContext& context,
-                      int64_t layer,
-                      const LayerRouting& routing,
-                      at::ScalarType compute_dtype);
+  /// dtype: of the products, of what is pending and of what the norms hand on.
+  BlockOutput attention_half(const ResidualStream& stream,
+                             const AttentionContext& context,
+                             int64_t layer,
+                             const RoutingPolicy& policy,
+                             at::ScalarType dtype);
+  BlockOutput ffn_half(const ResidualStream& stream,
+                       const RoutingPolicy& policy,
+                       at::ScalarType dtype);
 
  private:
   double dropout_;

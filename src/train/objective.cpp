@@ -7,6 +7,7 @@
 #include <functional>
 #include <optional>
 
+#include "csrc_kernels/loss/linear_cross_entropy.h"
 #include "model/linear.h"
 #include "model/loss/mutual_information.h"
 #include "model/loss/router_losses.h"
@@ -41,6 +42,24 @@ at::Tensor mi_loss(const Records& records,
   });
 }
 
+// [batch, seq, ...], one row a token
+const at::Tensor& rows_of(const ModelOutput& output) {
+  return output.logits.defined() ? output.logits : output.features;
+}
+
+int64_t n_tokens_of(const ModelOutput& output) {
+  return rows_of(output).size(0) * rows_of(output).size(1);
+}
+
+at::Tensor language_model_loss(const ModelOutput& output, const at::Tensor& targets) {
+  if (output.logits.defined()) {
+    const auto logits = at_least_float32(output.logits.flatten(0, 1));  // [n_tokens, vocab_size]
+    return at::cross_entropy_loss(logits, targets.flatten());
+  }
+  return linear_cross_entropy(
+      output.features.flatten(0, 1), output.head.parameter, output.head.values, targets.flatten());
+}
+
 void add_probs(std::vector<at::Tensor>& sums, const Records& records) {
   sums.resize(records.size());
   for (size_t i = 0; i < records.size(); ++i) {
@@ -53,7 +72,7 @@ void add_probs(std::vector<at::Tensor>& sums, const Records& records) {
 void StepRoutingSum::add(const ModelOutput& output) {
   add_probs(moe_, output.moe);
   add_probs(moa_, output.moa);
-  n_tokens_ += output.logits.size(0) * output.logits.size(1);
+  n_tokens_ += n_tokens_of(output);
 }
 
 StepRouting StepRoutingSum::mean() const {
@@ -69,16 +88,14 @@ LossTerms compute_loss(const ModelOutput& output,
                        const LossConfig& config,
                        int64_t n_micro_batches,
                        const StepRouting& routing) {
-  TORCH_CHECK(output.logits.dim() == 3 && targets.sizes() == output.logits.sizes().slice(0, 2),
+  TORCH_CHECK(targets.sizes() == rows_of(output).sizes().slice(0, 2),
               "compute_loss: expected targets of shape ",
-              output.logits.sizes().slice(0, 2),
+              rows_of(output).sizes().slice(0, 2),
               ", got ",
               targets.sizes());
   const double share = 1.0 / static_cast<double>(n_micro_batches);
   LossTerms terms;
-  // [batch * seq, vocab_size]
-  const auto logits = at_least_float32(output.logits.flatten(0, 1));
-  terms.lm = at::cross_entropy_loss(logits, targets.flatten());
+  terms.lm = language_model_loss(output, targets);
   if (n_micro_batches > 1) terms.lm = terms.lm * share;
   terms.moe_mi =
       mi_loss(output.moe, config.moe_mi_weight, routing.moe_mean_probs, routing.n_tokens, share);
@@ -92,8 +109,12 @@ LossTerms compute_loss(const ModelOutput& output,
     const auto z = [&](size_t, const RoutingRecord& record) {
       return router_z_loss(record.router_logits) * share;
     };
-    terms.balance = plus(terms.balance, sum_over_layers(*records, config.switch_weight, balance));
-    terms.z = plus(terms.z, sum_over_layers(*records, config.z_weight, z));
+    if (config.switch_weight != 0.0) {
+      terms.balance = plus(terms.balance, sum_over_layers(*records, config.switch_weight, balance));
+    }
+    if (config.z_weight != 0.0) {
+      terms.z = plus(terms.z, sum_over_layers(*records, config.z_weight, z));
+    }
   }
 
   terms.total = terms.lm;

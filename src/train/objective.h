@@ -10,8 +10,9 @@
 
 namespace dsmoe {
 
-/// Scalars, float32. Router terms are sums over layers, before their weights, and carry no gradient
-/// where the weight is 0; undefined where the model has no experts of that kind.
+/// Scalars, float32. Router terms are sums over layers, before their weights; undefined where the
+/// model has no experts of that kind. The mutual information is computed even with weight 0, then
+/// without gradient; balance and z only with a weight.
 struct LossTerms {
   at::Tensor total;  // what backward starts from
   at::Tensor lm;     // mean cross entropy per token, nats

@@ -138,10 +138,16 @@ void describe_train(ConfigVisitor& v, TrainConfig& config) {
        {"bfloat16", ComputeDtype::kBfloat16}},
       {.doc = "of matrix products, over float32 weights; auto: bfloat16 where the CPU is fast at "
               "it"});
-  v.boolean(
+  choice(
+      v,
       "checkpoint_activations",
       config.checkpoint_activations,
-      {.doc = "compute blocks again in the backward pass to save memory", .resume = kApplied});
+      {{"none", Recompute::kNone},
+       {"selective", Recompute::kAttention},
+       {"full", Recompute::kBlock}},
+      {.doc = "compute again in the backward pass instead of keeping: nothing, the attention half "
+              "of every block, or whole blocks",
+       .resume = kApplied});
   v.text("init_from",
          config.init_from,
          {.doc = "checkpoint or run whose weights start the run; empty: random", .resume = kFree});

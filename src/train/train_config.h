@@ -56,13 +56,13 @@ struct TrainConfig {
   int64_t batch_size = 16;   ///< sequences per micro-batch
   int64_t accumulation = 1;  ///< micro-batches per optimizer step
   ComputeDtype compute_dtype =
-      ComputeDtype::kAuto;              ///< of matrix products; master weights are float32
-  bool checkpoint_activations = false;  ///< compute blocks again in the backward pass
-  std::string init_from;                ///< checkpoint whose weights start the run; empty: random
-  int64_t log_every = 10;               ///< steps
-  int64_t validate_every = 250;         ///< steps, and at the end; 0: never
-  int64_t save_every = 500;             ///< steps, and at the end; 0: at the end only
-  int64_t keep_checkpoints = 2;         ///< newest ones kept
+      ComputeDtype::kAuto;  ///< of matrix products; master weights are float32
+  Recompute checkpoint_activations = Recompute::kNone;  ///< what the backward pass computes again
+  std::string init_from;         ///< checkpoint whose weights start the run; empty: random
+  int64_t log_every = 10;        ///< steps
+  int64_t validate_every = 250;  ///< steps, and at the end; 0: never
+  int64_t save_every = 500;      ///< steps, and at the end; 0: at the end only
+  int64_t keep_checkpoints = 2;  ///< newest ones kept
   ScheduleConfig schedule;
   OptimizerConfig optimizer;
   LossConfig loss;

@@ -33,7 +33,8 @@ StepSettings step_settings(const RunConfig& config) {
                         .clip_norm = config.train.optimizer.clip_norm};
   settings.forward.compute_dtype =
       config.train.compute_dtype == ComputeDtype::kBfloat16 ? at::kBFloat16 : at::kFloat;
-  settings.forward.checkpoint_activations = config.train.checkpoint_activations;
+  settings.forward.recompute = config.train.checkpoint_activations;
+  settings.forward.logits = false;  // the loss makes them in chunks
   return settings;
 }
 

@@ -215,11 +215,11 @@ TEST_CASE("Transformer: activation checkpointing changes neither logits nor grad
       INFO("dropout " << dropout);
       config.dropout = dropout;
       const auto tokens = random_tokens(155, 2, 5);
-      const auto run = [&](Transformer& model, bool checkpoint) {
+      const auto run = [&](Transformer& model, Recompute recompute) {
         auto generator = at::detail::getDefaultCPUGenerator();
         generator.set_current_seed(156);
         ForwardOptions options;
-        options.checkpoint_activations = checkpoint;
+        options.recompute = recompute;
         const auto output = model(tokens, RoutingPolicy::threshold(0.9), options);
         auto loss = (output.logits * RandomTensors(157).normal(output.logits.sizes())).sum();
         // The routing records carry gradients of their own: the balance losses need them.
@@ -229,11 +229,13 @@ TEST_CASE("Transformer: activation checkpointing changes neither logits nor grad
         return output;
       };
       auto plain = make_model(config, 158);
-      auto checkpointed = make_model(config, 158);
-      const auto expected = run(plain, false);
-      const auto output = run(checkpointed, true);
-      CHECK(at::equal(output.logits, expected.logits));
-      CHECK(max_gradient_difference(*plain, *checkpointed) < 1e-10);
+      const auto expected = run(plain, Recompute::kNone);
+      for (const auto recompute : {Recompute::kAttention, Recompute::kBlock}) {
+        auto checkpointed = make_model(config, 158);
+        const auto output = run(checkpointed, recompute);
+        CHECK(at::equal(output.logits, expected.logits));
+        CHECK(max_gradient_difference(*plain, *checkpointed) < 1e-10);
+      }
     }
   }
 }

@@ -137,7 +137,7 @@ TEST_CASE("Trainer: 20 steps, a resume and 20 steps are 40 steps, bit for bit", 
     CHECK(resume_after(nothing, [](RunConfig& config) { config.data.prefetch = 0; }) ==
           golden().outcome);
     CHECK(resume_after(nothing, [](RunConfig& config) {
-            config.train.checkpoint_activations = true;
+            config.train.checkpoint_activations = Recompute::kBlock;
           }) == golden().outcome);
   }
 }

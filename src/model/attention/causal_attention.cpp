@@ -6,21 +6,13 @@
 #include <ATen/ops/scaled_dot_product_attention.h>
 
 namespace dsmoe {
-namespace {
-
-RotaryTables per_head(const RotaryTables& tables) {
-  return {tables.cos.unsqueeze(1), tables.sin.unsqueeze(1)};  // [batch, 1, seq, head_dim / 2]
-}
-
-}  // namespace
-
 VisibleKeys extend_keys(const AttentionContext& context,
                         int64_t layer,
                         const at::Tensor& k,
                         const at::Tensor& v) {
-  const auto turned = context.rotary.cos.defined() ? apply_rotary(k, per_head(context.rotary)) : k;
-  if (context.cache == nullptr) return {turned, v};
-  auto [keys, values] = context.cache->append(layer, turned, v);
+  const auto turned = apply_rotary(k, context.rotary).transpose(1, 2);
+  if (context.cache == nullptr) return {turned, v.transpose(1, 2)};
+  auto [keys, values] = context.cache->append(layer, turned, v.transpose(1, 2));
   return {keys, values};
 }
 
@@ -28,10 +20,6 @@ at::Tensor attend(const at::Tensor& q, const VisibleKeys& keys, const at::Tensor
   const bool grouped = q.size(1) != keys.k.size(1);
   const auto k = keys.k.to(q.scalar_type());
   const auto v = keys.v.to(q.scalar_type());
-  if (!positions.defined()) {
-    return at::scaled_dot_product_attention(
-        q, k, v, {}, 0.0, /*is_causal=*/true, std::nullopt, grouped);
-  }
   const auto key_positions = at::arange(k.size(2), positions.options());
   // [batch, 1, n_queries, n_keys]: true where the key may be seen
   const auto mask = at::le(key_positions, positions.unsqueeze(-1)).unsqueeze(1);
@@ -41,6 +29,31 @@ at::Tensor attend(const at::Tensor& q, const VisibleKeys& keys, const at::Tensor
     return at::scaled_dot_product_attention(folded, k, v, mask).reshape(q.sizes());
   }
   return at::scaled_dot_product_attention(q, k, v, mask, 0.0, false, std::nullopt, grouped);
+}
+
+at::Tensor self_attention(const AttentionContext& context,
+                          int64_t layer,
+                          const at::Tensor& q,
+                          const at::Tensor& k,
+                          const at::Tensor& v,
+                          HeadLayout layout) {
+  const auto turned = apply_rotary(q, context.rotary);
+  if (context.cache == nullptr) {
+    return causal_attention(turned, apply_rotary(k, context.rotary), v, layout);
+  }
+  const auto keys = extend_keys(context, layer, k, v);
+  const int64_t batch = q.size(0);
+  const int64_t seq = q.size(1);
+  const int64_t group = q.size(2) / k.size(2);  // query heads of one key/value head
+  const bool by_expert = layout == HeadLayout::kExpertMajor;
+  // (group, kv head) -> (kv head, group): heads of one key/value head stand together.
+  const auto by_kv_head = by_expert ? turned.view({batch, seq, group, k.size(2), q.size(3)})
+                                          .transpose(2, 3)
+                                          .reshape(q.sizes())
+                                    : turned;
+  const auto y = attend(by_kv_head.transpose(1, 2), keys, context.positions).transpose(1, 2);
+  if (!by_expert) return y.contiguous();
+  return y.reshape({batch, seq, k.size(2), group, q.size(3)}).transpose(2, 3).reshape(q.sizes());
 }
 
 CausalAttentionImpl::CausalAttentionImpl(int64_t d_model, const AttentionConfig& config, bool bias)
@@ -54,18 +67,16 @@ CausalAttentionImpl::CausalAttentionImpl(int64_t d_model, const AttentionConfig&
 at::Tensor CausalAttentionImpl::forward(const at::Tensor& x,
                                         const AttentionContext& context,
                                         int64_t layer) {
-  const int64_t batch = x.size(0);
-  const int64_t seq = x.size(1);
-  // [batch, seq, heads * head_dim] -> [batch, heads, seq, head_dim]
   const auto split = [&](const at::Tensor& y, int64_t heads) {
-    return y.view({batch, seq, heads, head_dim_}).transpose(1, 2);
+    return y.view({x.size(0), x.size(1), heads, head_dim_});
   };
-  auto q = split(q_proj_(x), n_heads_);
-  if (context.rotary.cos.defined()) q = apply_rotary(q, per_head(context.rotary));
-  const auto keys =
-      extend_keys(context, layer, split(k_proj_(x), n_kv_heads_), split(v_proj_(x), n_kv_heads_));
-  const auto y = attend(q, keys, context.cache ? context.positions : at::Tensor());
-  return o_proj_(y.transpose(1, 2).reshape({batch, seq, n_heads_ * head_dim_}));
+  const auto y = self_attention(context,
+                                layer,
+                                split(q_proj_(x), n_heads_),
+                                split(k_proj_(x), n_kv_heads_),
+                                split(v_proj_(x), n_kv_heads_),
+                                HeadLayout::kKvMajor);
+  return o_proj_(y.flatten(2));
 }
 
 }  // namespace dsmoe

@@ -4,6 +4,7 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
+#include "csrc_kernels/attention/causal_attention.h"
 #include "model/attention/kv_cache.h"
 #include "model/attention/rotary_embedding.h"
 #include "model/linear.h"
@@ -14,7 +15,7 @@ namespace dsmoe {
 /// Where the tokens of one forward pass stand; made once per pass, shared by all layers.
 struct AttentionContext {
   at::Tensor positions;      // [batch, seq] int64
-  RotaryTables rotary;       // [batch, seq, head_dim / 2], undefined for learned positions
+  RotaryTables rotary;       // of one sequence or of all tokens; undefined for learned positions
   KvCache* cache = nullptr;  // or null: the tokens are the whole sequence
 };
 
@@ -25,7 +26,7 @@ struct VisibleKeys {
 };
 
 /// Turns the new keys, stores both in the cache if there is one, and returns all that are stored.
-/// k, v [batch, n_kv_heads, seq, head_dim]
+/// k, v [batch, seq, n_kv_heads, head_dim]
 VisibleKeys extend_keys(const AttentionContext& context,
                         int64_t layer,
                         const at::Tensor& k,
@@ -35,9 +36,23 @@ VisibleKeys extend_keys(const AttentionContext& context,
 ///
 /// q          [batch, n_heads, n_queries, head_dim]; query head h uses key/value head
 ///            h / (n_heads / n_kv_heads)
-/// positions  [batch, n_queries] int64, of the queries; undefined: query i stands at key i
+/// positions  [batch, n_queries] int64, of the queries
 /// returns    [batch, n_heads, n_queries, head_dim]
 at::Tensor attend(const at::Tensor& q, const VisibleKeys& keys, const at::Tensor& positions);
+
+/// Attention of a pass over its own tokens, or over a cache that they continue. Turns queries and
+/// keys first.
+///
+/// q        [batch, seq, n_heads, head_dim]
+/// k, v     [batch, seq, n_kv_heads, head_dim]
+/// layout   which key/value head a query head uses
+/// returns  [batch, seq, n_heads, head_dim]
+at::Tensor self_attention(const AttentionContext& context,
+                          int64_t layer,
+                          const at::Tensor& q,
+                          const at::Tensor& k,
+                          const at::Tensor& v,
+                          HeadLayout layout);
 
 /// Dense multi-head attention over shared key/value heads; the dense twin of MoABlock.
 class CausalAttentionImpl : public torch::nn::Module {

@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "csrc_kernels/moe/grouped_linear.h"
+#include "csrc_kernels/moe/weighted_activation.h"
 
 namespace dsmoe {
 namespace {
@@ -52,53 +53,52 @@ MoABlockImpl::MoABlockImpl(int64_t d_model, const AttentionConfig& config, bool 
 MoeOutput MoABlockImpl::forward(const at::Tensor& x,
                                 const AttentionContext& context,
                                 int64_t layer,
-                                const RoutingPolicy& policy,
-                                at::ScalarType compute_dtype) {
+                                const RoutingPolicy& policy) {
   const auto routed = router(x);  // [batch, seq, n_experts]
   const auto selection = select_experts(routed.router_probs.flatten(0, 1), policy, renormalise_);
-  const auto input = x.to(x.scalar_type() == at::kDouble ? at::kDouble : compute_dtype);
-  // [batch, seq, heads * head_dim] -> [batch, heads, seq, head_dim]
-  const auto split = [&](const at::Tensor& y) {
-    return y.view({x.size(0), x.size(1), heads_per_expert_, head_dim_}).transpose(1, 2);
-  };
-  const auto keys = extend_keys(context, layer, split(k_proj_(input)), split(v_proj_(input)));
   const int64_t expert_parameters = 2 * heads_per_expert_ * head_dim_ * x.size(2);  // Q and O
   const auto y = runs_sparse(policy, n_experts_, expert_parameters)
-                     ? forward_sparse(input, context, keys, make_dispatch(selection))
-                     : forward_dense(input, context, keys, selection.expert_weights);
+                     ? forward_sparse(x, context, layer, make_dispatch(selection))
+                     : forward_dense(x, context, layer, selection.expert_weights);
   return {y,
           {routed.router_logits,
            routed.router_probs,
            selection.selected.view(routed.router_probs.sizes())}};
 }
 
+// [batch, seq, n_heads * head_dim] -> [batch, seq, n_heads, head_dim]
+at::Tensor MoABlockImpl::split_heads(const at::Tensor& y, int64_t n_heads) const {
+  return y.view({y.size(0), y.size(1), n_heads, head_dim_});
+}
+
 at::Tensor MoABlockImpl::forward_dense(const at::Tensor& x,
                                        const AttentionContext& context,
-                                       const VisibleKeys& keys,
+                                       int64_t layer,
                                        const at::Tensor& expert_weights) {
-  const int64_t batch = x.size(0);
-  const int64_t seq = x.size(1);
-  auto q = q_proj_(x).view({batch, seq, n_experts_, heads_per_expert_, head_dim_});
-  if (context.rotary.cos.defined()) {
-    // [batch, seq, 1, 1, head_dim / 2]
-    q = apply_rotary(q,
-                     {context.rotary.cos.unsqueeze(2).unsqueeze(2),
-                      context.rotary.sin.unsqueeze(2).unsqueeze(2)});
-  }
-  // (expert, head) -> (head, expert): the experts' heads j stand together over key/value head j.
-  q = q.permute({0, 3, 2, 1, 4}).reshape({batch, heads_per_expert_ * n_experts_, seq, head_dim_});
-  const auto y =
-      attend(q, keys, context.cache ? context.positions : at::Tensor())
-          .view({batch, heads_per_expert_, n_experts_, seq, head_dim_})
-          .permute({0, 3, 2, 1, 4});  // [batch, seq, n_experts, heads_per_expert, head_dim]
-  const auto weights = expert_weights.to(x.scalar_type()).view({batch, seq, n_experts_, 1, 1});
-  return o_proj_((y * weights).reshape({batch, seq, n_experts_ * heads_per_expert_ * head_dim_}));
+  // Heads stand in (expert, head) order and head j of every expert reads key/value head j.
+  const auto heads = self_attention(context,
+                                    layer,
+                                    split_heads(q_proj_(x), n_experts_ * heads_per_expert_),
+                                    split_heads(k_proj_(x), heads_per_expert_),
+                                    split_heads(v_proj_(x), heads_per_expert_),
+                                    HeadLayout::kExpertMajor);
+  const auto y = weighted_activation_linear(Activation::kIdentity,
+                                            heads.view({x.size(0) * x.size(1), -1}),
+                                            {},
+                                            expert_weights.contiguous(),
+                                            o_proj_->weight_as(x.scalar_type()))
+                     .view(x.sizes());
+  return o_proj_->bias.defined() ? y + o_proj_->bias.to(x.scalar_type()) : y;
 }
 
 at::Tensor MoABlockImpl::forward_sparse(const at::Tensor& x,
                                         const AttentionContext& context,
-                                        const VisibleKeys& keys,
+                                        int64_t layer,
                                         const ExpertDispatch& dispatch) {
+  const auto keys = extend_keys(context,
+                                layer,
+                                split_heads(k_proj_(x), heads_per_expert_),
+                                split_heads(v_proj_(x), heads_per_expert_));
   const int64_t batch = x.size(0);
   const int64_t seq = x.size(1);
   const int64_t d_keys = heads_per_expert_ * head_dim_;
@@ -107,7 +107,7 @@ at::Tensor MoABlockImpl::forward_sparse(const at::Tensor& x,
   auto output =
       at::zeros({batch * seq, x.size(2)}, x.options().dtype(at_least_float32(x).scalar_type()));
   auto q = grouped_linear(x.flatten(0, 1).index_select(0, tokens),
-                          q_proj_->weight.to(dtype),
+                          q_proj_->weight_as(dtype),
                           dispatch.offsets,
                           ExpertAxis::kRows);  // [n_rows, d_keys]
   if (q_proj_->bias.defined()) {
@@ -116,10 +116,10 @@ at::Tensor MoABlockImpl::forward_sparse(const at::Tensor& x,
   }
   q = q.view({-1, heads_per_expert_, head_dim_});
   if (context.rotary.cos.defined()) {
-    const auto of_rows = [&](const at::Tensor& table) {
-      return table.flatten(0, 1).index_select(0, tokens).unsqueeze(1);  // [n_rows, 1, head_dim / 2]
-    };
-    q = apply_rotary(q, {of_rows(context.rotary.cos), of_rows(context.rotary.sin)});
+    const auto table_rows = tokens.remainder(context.rotary.cos.size(0));
+    q = apply_rotary(q,
+                     {context.rotary.cos.index_select(0, table_rows),
+                      context.rotary.sin.index_select(0, table_rows)});
   }
   const auto padded = pad_by_sequence(at::floor_divide(tokens, seq), batch);
   const auto slots = batch * padded.n_slots;
@@ -137,7 +137,7 @@ at::Tensor MoABlockImpl::forward_sparse(const at::Tensor& x,
                      .reshape({slots, d_keys})
                      .index_select(0, padded.slot_of_row);
   const auto y_rows = grouped_linear(y * dispatch.weight_of_row.to(dtype).unsqueeze(1),
-                                     o_proj_->weight.to(dtype),
+                                     o_proj_->weight_as(dtype),
                                      dispatch.offsets,
                                      ExpertAxis::kColumns);
   output = output.index_add(0, tokens, at_least_float32(y_rows));

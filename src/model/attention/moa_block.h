@@ -23,25 +23,24 @@ class MoABlockImpl : public torch::nn::Module {
  public:
   MoABlockImpl(int64_t d_model, const AttentionConfig& config, bool bias);
 
-  /// x              [batch, seq, d_model]
-  /// compute_dtype  of the products; the router stays wide
+  /// x [batch, seq, d_model], in the compute dtype, as is y; router logits are float32
   MoeOutput forward(const at::Tensor& x,
                     const AttentionContext& context,
                     int64_t layer,
-                    const RoutingPolicy& policy,
-                    at::ScalarType compute_dtype = at::kFloat);
+                    const RoutingPolicy& policy);
 
   Router router{nullptr};
 
  private:
   at::Tensor forward_dense(const at::Tensor& x,
                            const AttentionContext& context,
-                           const VisibleKeys& keys,
+                           int64_t layer,
                            const at::Tensor& expert_weights);
   at::Tensor forward_sparse(const at::Tensor& x,
                             const AttentionContext& context,
-                            const VisibleKeys& keys,
+                            int64_t layer,
                             const ExpertDispatch& dispatch);
+  at::Tensor split_heads(const at::Tensor& y, int64_t n_heads) const;
 
   int64_t n_experts_;
   int64_t heads_per_expert_;

@@ -4,24 +4,27 @@
 
 namespace dsmoe {
 
-/// Cosine and sine of each position's angles.
+/// Cosine and sine of positions' angles; a token takes row (its number % n_rows), so that one
+/// sequence's tables serve a batch.
 struct RotaryTables {
-  at::Tensor cos;  // [..., head_dim / 2]
-  at::Tensor sin;  // [..., head_dim / 2]
+  at::Tensor cos;  // [n_rows, head_dim / 2]
+  at::Tensor sin;  // [n_rows, head_dim / 2]
 };
 
 /// Angles position * theta^(-2 i / head_dim), i = 0 .. head_dim / 2 - 1, computed in float64.
 ///
-/// positions  [batch, seq] int64
-/// returns    tables [batch, seq, head_dim / 2] in the given dtype
+/// positions  [...] int64, flattened to the rows of the tables
+/// returns    tables in the given dtype
 /// Source: arXiv:2104.09864, equation 15.
 RotaryTables rotary_tables(const at::Tensor& positions,
                            int64_t head_dim,
                            double theta,
                            at::ScalarType dtype);
 
-/// Turns the pairs (i, i + head_dim / 2) of the last dimension. The tables broadcast against
-/// x [..., head_dim]; computed in the tables' dtype, returned in that of x.
+/// Turns the pairs (i, i + head_dim / 2) of every head.
+///
+/// x        [..., n_heads, head_dim], contiguous; the dimensions before n_heads number the tokens
+/// returns  like x, computed in the tables' dtype; x itself where the tables are undefined
 at::Tensor apply_rotary(const at::Tensor& x, const RotaryTables& tables);
 
 }  // namespace dsmoe

@@ -9,15 +9,11 @@ DSMoELayerImpl::DSMoELayerImpl(int64_t d_model, const FfnConfig& config, bool bi
       "experts", ExpertFfn(d_model, config.n_experts, config.d_expert, config.activation, bias));
 }
 
-MoeOutput DSMoELayerImpl::forward(const at::Tensor& x,
-                                  const RoutingPolicy& policy,
-                                  at::ScalarType compute_dtype) {
+MoeOutput DSMoELayerImpl::forward(const at::Tensor& x, const RoutingPolicy& policy) {
   const auto routed = router(x);  // [batch, seq, n_experts]
   const auto probs = routed.router_probs.flatten(0, 1);
   const auto selection = select_experts(probs, policy, renormalise_);
-  // [batch, seq, d_model] -> [n_tokens, d_model]; float64 models stay float64
-  const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : compute_dtype;
-  const auto flat = x.flatten(0, 1).to(dtype);
+  const auto flat = x.flatten(0, 1);  // [n_tokens, d_model]
   const auto y = runs_sparse(policy, probs.size(1), experts->parameters_per_expert())
                      ? experts->forward_sparse(flat, make_dispatch(selection))
                      : experts->forward_dense(flat, selection.expert_weights);

@@ -24,12 +24,9 @@ class DSMoELayerImpl : public torch::nn::Module {
  public:
   DSMoELayerImpl(int64_t d_model, const FfnConfig& config, bool bias);
 
-  /// x              [batch, seq, d_model]
-  /// compute_dtype  of the experts' products; the router stays wide
+  /// x [batch, seq, d_model], in the compute dtype, as is y; router logits are float32
   /// Gradients reach every selected expert and, through their weights, the router.
-  MoeOutput forward(const at::Tensor& x,
-                    const RoutingPolicy& policy,
-                    at::ScalarType compute_dtype = at::kFloat);
+  MoeOutput forward(const at::Tensor& x, const RoutingPolicy& policy);
 
   Router router{nullptr};
   ExpertFfn experts{nullptr};

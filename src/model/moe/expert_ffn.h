@@ -27,7 +27,8 @@ class ExpertFfnImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& x);
 
   /// Every expert, two wide products: down((weights repeated d_expert times) * act(up x)).
-  /// x [n_tokens, d_model], expert_weights [n_tokens, n_experts]; returns [n_tokens, d_model].
+  /// x [n_tokens, d_model], expert_weights [n_tokens, n_experts], float32 or wider; returns
+  /// [n_tokens, d_model] in the type of x.
   /// Source: arXiv:2404.05567, section 3.2.
   at::Tensor forward_dense(const at::Tensor& x, const at::Tensor& expert_weights);
 
@@ -38,7 +39,7 @@ class ExpertFfnImpl : public torch::nn::Module {
   int64_t parameters_per_expert() const;
 
  private:
-  at::Tensor hidden(const at::Tensor& x);  // [n_tokens, n_experts * d_expert]
+  at::Tensor run_wide(const at::Tensor& x, const at::Tensor& expert_weights);
 
   int64_t n_experts_;
   int64_t d_expert_;

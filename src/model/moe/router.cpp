@@ -1,8 +1,9 @@
 #include "model/moe/router.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/silu.h>
 #include <ATen/ops/softmax.h>
+
+#include "csrc_kernels/moe/weighted_activation.h"
 
 namespace dsmoe {
 
@@ -23,10 +24,13 @@ RouterOutput RouterImpl::forward(const at::Tensor& x) {
               d_model_,
               "], got ",
               x.sizes());
-  // Float32 throughout: narrow bfloat16 products are slow on CPUs, and their sums drift.
-  auto hidden = at_least_float32(x);
-  if (!gate_proj_.is_empty()) hidden = at::silu(gate_proj_(hidden)) * up_proj_(hidden);
-  const auto logits = out_proj_(hidden);  // [batch, seq, n_experts]
+  auto hidden = x.flatten(0, 1);  // [n_tokens, d_model]
+  if (!gate_proj_.is_empty()) {
+    hidden = weighted_activation(Activation::kSwiglu, up_proj_(hidden), gate_proj_(hidden), {});
+  }
+  // Logits in float32: narrow bfloat16 products are slow on CPUs, and their sums drift.
+  const auto logits = out_proj_(at_least_float32(hidden))
+                          .view({x.size(0), x.size(1), -1});  // [batch, seq, n_experts]
   return {logits, at::softmax(logits, -1)};
 }
 

@@ -18,13 +18,14 @@ struct RouterOutput {
 /// Gives every expert its probability: softmax over all experts, no noise, no selection before it.
 ///
 /// linear: one matrix [n_experts, d_model]; swiglu: silu(x A) * (x B) of width d_hidden, then a
-/// matrix [n_experts, d_hidden]; no biases. All of it runs in float32 (float64 for float64).
-/// Source: arXiv:2404.05567, section 3.1, equation 1.
+/// matrix [n_experts, d_hidden]; no biases. The last matrix and the softmax run in float32, the
+/// hidden layer in the type of x; float64 throughout for float64. Source: arXiv:2404.05567,
+/// section 3.1, equation 1.
 class RouterImpl : public torch::nn::Module {
  public:
   RouterImpl(int64_t d_model, int64_t n_experts, const RouterConfig& config);
 
-  /// x [batch, seq, d_model]
+  /// x [batch, seq, d_model], in the compute dtype
   RouterOutput forward(const at::Tensor& x);
 
  private:

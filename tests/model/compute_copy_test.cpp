@@ -1,0 +1,46 @@
+#include "model/compute_copy.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/equal.h>
+
+#include <catch2/catch.hpp>
+
+#include "csrc_kernels/random_tensors.h"
+
+namespace dsmoe {
+
+TEST_CASE("ComputeCopy: casts once until the parameter changes", "[model]") {
+  auto parameter = RandomTensors(1).normal({3, 4}, at::kFloat).requires_grad_(true);
+  ComputeCopy copy;
+  const auto first = copy.values(parameter, at::kBFloat16);
+  CHECK(at::equal(first, parameter.detach().to(at::kBFloat16)));
+  CHECK(copy.values(parameter, at::kBFloat16).data_ptr() == first.data_ptr());
+  {
+    const at::NoGradGuard no_grad;
+    parameter.mul_(2.0);
+  }
+  const auto second = copy.values(parameter, at::kBFloat16);
+  CHECK(at::equal(second, parameter.detach().to(at::kBFloat16)));
+  CHECK(at::equal(first * 2.0, second));  // the old copy is left alone
+}
+
+TEST_CASE("ComputeCopy: its gradient reaches the parameter in float32", "[model]") {
+  auto parameter = RandomTensors(2).normal({3, 4}, at::kFloat).requires_grad_(true);
+  ComputeCopy copy;
+  const auto upstream = RandomTensors(3).normal({3, 4}, at::kBFloat16);
+  (copy.differentiable(parameter, at::kBFloat16) * upstream).sum().backward();
+  CHECK(parameter.grad().scalar_type() == at::kFloat);
+  CHECK(at::equal(parameter.grad(), upstream.to(at::kFloat)));
+  const at::NoGradGuard no_grad;
+  CHECK_FALSE(copy.differentiable(parameter, at::kBFloat16).requires_grad());
+}
+
+TEST_CASE("ComputeCopy: a parameter of that type is itself", "[model]") {
+  auto parameter = RandomTensors(4).normal({3}, at::kFloat).requires_grad_(true);
+  ComputeCopy copy;
+  CHECK(copy.values(parameter, at::kFloat).data_ptr() == parameter.data_ptr());
+  CHECK(copy.differentiable(parameter, at::kFloat).is_same(parameter));
+}
+
+}  // namespace dsmoe
