@@ -65,16 +65,32 @@ void hide_future_keys(int64_t first_query,
   }
 }
 
-/// exp, but zero where it is below 2e-35: hidden keys then count for nothing at all.
-template <typename W>
-inline W probability(W x) {
-  const W p = exp_of(x);
-  return x < W(-80) ? W(0) : p;
+/// 2^x within 1e-7, for x up to 127; zero below 2^-115, so that hidden keys count for nothing at
+/// all.
+inline float probability(float x) {
+  // Adding 1.5 * 2^23 leaves the nearest integer in the low bits; a minimax polynomial does the
+  // rest.
+  constexpr float kRound = 12582912.0F;
+  const float shifted = x + kRound;
+  const float r = x - (shifted - kRound);
+  float p = 1.3276471979e-3F;
+  p = p * r + 9.6755413342e-3F;
+  p = p * r + 5.5507132735e-2F;
+  p = p * r + 2.4022119724e-1F;
+  p = p * r + 6.9314696706e-1F;
+  p = p * r + 1.0F;
+  const uint32_t bits =
+      __builtin_bit_cast(uint32_t, p) + (__builtin_bit_cast(uint32_t, shifted) << 23);
+  return x < -115.0F ? 0.0F : __builtin_bit_cast(float, bits);
 }
+inline double probability(double x) { return __builtin_exp2(x); }
 
+/// 1 / sqrt(head_dim); scores times this and log2(e) are exponents of two.
 template <typename W>
 W score_scale(int64_t head_dim) {
   return W(1) / std::sqrt(static_cast<W>(head_dim));
 }
+template <typename W>
+constexpr W kLog2E = W(1.4426950408889634074);
 
 }  // namespace dsmoe::DSMOE_ISA

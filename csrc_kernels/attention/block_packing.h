@@ -11,12 +11,12 @@
 /// instruction set.
 namespace dsmoe::DSMOE_ISA {
 
+// Two bfloat16 neighbours of a pair, or the bits of a float.
+using Word = uint32_t __attribute__((may_alias));
+
 /// True if a right factor holds its rows in pairs.
 template <typename B>
 constexpr bool kPairs = std::is_same_v<B, Bfloat16>;
-
-// Two bfloat16 neighbours of a pair, or the bits of a float.
-using Word = uint32_t __attribute__((may_alias));
 
 /// A matrix inside a larger one whose other entries are zero.
 struct Padded {
@@ -39,48 +39,68 @@ inline void store_rounded(float& to, float x) { to = x; }
 inline void store_rounded(double& to, double x) { to = x; }
 
 /// Column i of two neighbouring rows of a right factor with n columns.
-inline void store_two_rows(Bfloat16* to, int64_t, int64_t i, float even, float odd) {
-  const uint32_t pair = (rounded_bits(even) >> 16) | (rounded_bits(odd) & 0xffff0000U);
-  reinterpret_cast<Word*>(to)[i] = pair;
+inline void join_two_rows(Bfloat16* to, int64_t, int64_t i, Bfloat16 even, Bfloat16 odd) {
+  reinterpret_cast<Word*>(to)[i] = even.bits | (static_cast<uint32_t>(odd.bits) << 16);
+}
+inline void join_two_rows(Bfloat16* to, int64_t, int64_t i, float even, float odd) {
+  reinterpret_cast<Word*>(to)[i] = (rounded_bits(even) >> 16) | (rounded_bits(odd) & 0xffff0000U);
 }
 template <typename W>
-inline void store_two_rows(W* to, int64_t n, int64_t i, W even, W odd) {
+inline void join_two_rows(W* to, int64_t n, int64_t i, W even, W odd) {
   to[i] = even;
   to[n + i] = odd;
 }
 
+// Bits, not structs: loops over those are not vectorised.
+inline void convert(Bfloat16& to, Bfloat16 x) { to.bits = x.bits; }
+inline void convert(float& to, Bfloat16 x) { to = load(x); }
+template <typename W>
+inline void convert(W& to, W x) {
+  to = x;
+}
+
 /// Copies rows into a dense padded matrix of another type.
 template <typename T, typename B>
-void copy_rows(const Padded& size, const T* from, int64_t row_stride, B* to) {
+void copy_rows(const Padded& size, RowSpan<const T> from, B* to) {
   for (int64_t i = 0; i < size.n_rows; ++i) {
-    const T* row = from + i * row_stride;
+    const T* row = from[i];
     B* to_row = to + i * size.n_columns_padded;
-    if constexpr (std::is_same_v<T, B>) {
-      std::copy_n(row, size.n_columns, to_row);
-    } else {
 #pragma omp simd
-      for (int64_t d = 0; d < size.n_columns; ++d) store(to_row[d], load(row[d]));
+    for (int64_t d = 0; d < size.n_columns; ++d) {
+      convert(to_row[d], row[d]);
     }
-    std::fill(to_row + size.n_columns, to_row + size.n_columns_padded, B{});
+    for (int64_t d = size.n_columns; d < size.n_columns_padded; ++d) to_row[d] = B{};
   }
   std::fill(to + size.n_rows * size.n_columns_padded,
             to + size.n_rows_padded * size.n_columns_padded,
             B{});
 }
 
-/// Rows [n_rows, n_columns] of a dense matrix with row length ld_from, to strided rows.
+/// The rows themselves where type, size and alignment are right as they are, else a copy in
+/// scratch.
+template <typename T, typename B>
+RowSpan<const B> dense_rows(const Padded& size, RowSpan<const T> from, B* scratch) {
+  if constexpr (std::is_same_v<T, B>) {
+    const bool is_whole =
+        size.n_rows == size.n_rows_padded && size.n_columns == size.n_columns_padded;
+    const bool is_aligned =
+        (reinterpret_cast<uintptr_t>(from.data) | static_cast<uintptr_t>(from.stride) * sizeof(T)) %
+            16 ==
+        0;
+    if (is_whole && is_aligned) return from;
+  }
+  copy_rows(size, from, scratch);
+  return {scratch, size.n_columns_padded};
+}
+
+/// Rows of n_columns entries times factor.
 template <typename W, typename T>
-void store_rows(int64_t n_rows,
-                int64_t n_columns,
-                const W* from,
-                int64_t ld_from,
-                T* to,
-                int64_t row_stride) {
+void store_rows(int64_t n_rows, int64_t n_columns, W factor, RowSpan<const W> from, RowSpan<T> to) {
   for (int64_t i = 0; i < n_rows; ++i) {
-    const W* row = from + i * ld_from;
-    T* to_row = to + i * row_stride;
+    const W* row = from[i];
+    T* to_row = to[i];
 #pragma omp simd
-    for (int64_t d = 0; d < n_columns; ++d) store(to_row[d], row[d]);
+    for (int64_t d = 0; d < n_columns; ++d) store(to_row[d], row[d] * factor);
   }
 }
 
@@ -146,67 +166,67 @@ inline void transpose(int64_t m,
     for (int64_t j = 0; j < n; ++j) to[j * ld_to + i] = from[i * ld_from + j];
   }
 }
+// Eight rows of eight: pairs of columns as words, then the words' halves apart.
+inline void transpose_tile(const Bfloat16* from, int64_t ld_from, Bfloat16* to, int64_t ld_to) {
+  using Halves = uint16_t __attribute__((vector_size(16), aligned(2), may_alias));
+  Halves low[4];
+  Halves high[4];
+  transpose_tile(reinterpret_cast<const Word*>(from), ld_from / 2, reinterpret_cast<Word*>(low), 4);
+  transpose_tile(reinterpret_cast<const Word*>(from + 4 * ld_from),
+                 ld_from / 2,
+                 reinterpret_cast<Word*>(high),
+                 4);
+  for (int64_t pair = 0; pair < 4; ++pair) {
+    const Halves a = low[pair];
+    const Halves b = high[pair];
+    *reinterpret_cast<Halves*>(to + 2 * pair * ld_to) =
+        __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+    *reinterpret_cast<Halves*>(to + (2 * pair + 1) * ld_to) =
+        __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+  }
+}
 inline void transpose(int64_t m,
                       int64_t n,
                       const Bfloat16* from,
                       int64_t ld_from,
                       Bfloat16* to,
                       int64_t ld_to) {
-  // Eight rows: pairs of columns as words, then the words' halves apart.
   for (int64_t i = 0; i < m; i += 8) {
     for (int64_t j = 0; j < n; j += 8) {
-      Word words[4][8];
-      for (int64_t half = 0; half < 2; ++half) {
-        transpose_tile(reinterpret_cast<const Word*>(from + (i + 4 * half) * ld_from + j),
-                       ld_from / 2,
-                       &words[0][4 * half],
-                       8);
-      }
-      for (int64_t pair = 0; pair < 4; ++pair) {
-        Bfloat16* even = to + (j + 2 * pair) * ld_to + i;
-        Bfloat16* odd = even + ld_to;
-        for (int64_t r = 0; r < 8; ++r) {
-          even[r].bits = static_cast<uint16_t>(words[pair][r]);
-          odd[r].bits = static_cast<uint16_t>(words[pair][r] >> 16);
-        }
-      }
+      transpose_tile(from + i * ld_from + j, ld_from, to + j * ld_to + i, ld_to);
     }
   }
 }
 
 /// Right factor [n_columns, n_rows] of x [n_rows, n_columns]; both are multiples of 8.
-template <typename B>
-void pack_transposed(int64_t n_rows, int64_t n_columns, const B* x, B* to) {
-  if constexpr (kPairs<B>) {
-    const int64_t n_words = n_columns / 2;
-    for (int64_t i = 0; i < n_rows; i += 4) {
-      for (int64_t j = 0; j < n_words; j += 4) {
-        transpose_tile(reinterpret_cast<const Word*>(x) + i * n_words + j,
-                       n_words,
-                       reinterpret_cast<Word*>(to) + j * n_rows + i,
-                       n_rows);
-      }
+inline void pack_transposed(int64_t n_rows,
+                            int64_t n_columns,
+                            RowSpan<const Bfloat16> x,
+                            Bfloat16* to) {
+  // As words, each a pair of columns, it is a plain transpose.
+  for (int64_t i = 0; i < n_rows; i += 4) {
+    for (int64_t j = 0; j < n_columns; j += 8) {
+      transpose_tile(reinterpret_cast<const Word*>(x[i] + j),
+                     x.stride / 2,
+                     reinterpret_cast<Word*>(to + j * n_rows + 2 * i),
+                     n_rows);
     }
-  } else {
-    transpose(n_rows, n_columns, x, n_columns, to, n_rows);
   }
+}
+template <typename W>
+void pack_transposed(int64_t n_rows, int64_t n_columns, RowSpan<const W> x, W* to) {
+  transpose(n_rows, n_columns, x.data, x.stride, to, n_rows);
 }
 
 /// Right factor [n_rows, n_columns] of x itself.
 template <typename B>
-void pack_rows(int64_t n_rows, int64_t n_columns, const B* x, B* to) {
-  if constexpr (kPairs<B>) {
-    for (int64_t i = 0; i < n_rows; i += 2) {
-      const B* even = x + i * n_columns;
-      const B* odd = even + n_columns;
-      auto* pairs = reinterpret_cast<Word*>(to + i * n_columns);
+void pack_rows(int64_t n_rows, int64_t n_columns, RowSpan<const B> x, B* to) {
+  for (int64_t i = 0; i < n_rows; i += 2) {
+    const B* even = x[i];
+    const B* odd = x[i + 1];
+    B* to_rows = to + i * n_columns;
 #pragma omp simd
-      for (int64_t d = 0; d < n_columns; ++d) {
-        pairs[d] = even[d].bits | (static_cast<uint32_t>(odd[d].bits) << 16);
-      }
-    }
-  } else {
-    std::copy_n(x, n_rows * n_columns, to);
+    for (int64_t d = 0; d < n_columns; ++d) join_two_rows(to_rows, n_columns, d, even[d], odd[d]);
   }
 }
 

@@ -47,7 +47,8 @@ struct Scratch {
         dot(carver.take<W>(size.n_queries)) {}
 };
 
-// From n rows of scores and grad_probs: probs, and grad_scores as left and as right factor.
+// From n rows of scores and grad_probs: probs, and grad_scores (of the scaled scores) as left and
+// as right factor.
 template <typename B, typename W>
 void differentiate_softmax(int64_t n, int64_t n_queries, W scale, const Scratch<B, W>& at) {
   const W* log_sum = at.log_sum;
@@ -63,13 +64,13 @@ void differentiate_softmax(int64_t n, int64_t n_queries, W scale, const Scratch<
     for (int64_t i = 0; i < n_queries; ++i) {
       const W p0 = probability(s[i] * scale - log_sum[i]);
       const W p1 = probability(s[i + n_queries] * scale - log_sum[i]);
-      const W d0 = p0 * (g[i] - dot[i]) * scale;
-      const W d1 = p1 * (g[i + n_queries] - dot[i]) * scale;
+      const W d0 = p0 * (g[i] - dot[i]);
+      const W d1 = p1 * (g[i + n_queries] - dot[i]);
       store_rounded(p[i], p0);
       store_rounded(p[i + n_queries], p1);
       store_rounded(d[i], d0);
       store_rounded(d[i + n_queries], d1);
-      if constexpr (kPairs<B>) store_two_rows(d_right, n_queries, i, d0, d1);
+      if constexpr (kPairs<B>) join_two_rows(d_right, n_queries, i, d0, d1);
     }
   }
 }
@@ -93,18 +94,13 @@ class Backward {
       for (int64_t query = 0; query < shape_.seq; query += size_.n_queries) {
         load_queries(head, query);
         differentiate(query);
-        transpose(size_.head_dim,
-                  size_.n_queries,
-                  at_.grad_q_t,
-                  size_.n_queries,
-                  at_.grad_q,
-                  size_.head_dim);
-        store(
-            n_rows(query), at_.grad_q, tensors_.grad_q.at(head, query), tensors_.grad_q.row_stride);
+        store_grad_q(head, query);
       }
     }
-    store(shape_.seq, at_.grad_k, tensors_.grad_k.data, tensors_.grad_k.row_stride);
-    store(shape_.seq, at_.grad_v, tensors_.grad_v.data, tensors_.grad_v.row_stride);
+    // Scores are the products of q and k times this.
+    const W scale = score_scale<W>(shape_.head_dim);
+    store(shape_.seq, scale, at_.grad_k, tensors_.grad_k.from(0, 0));
+    store(shape_.seq, W(1), at_.grad_v, tensors_.grad_v.from(0, 0));
   }
 
  private:
@@ -117,9 +113,9 @@ class Backward {
 
   void load_keys() {
     const Padded keys{shape_.seq, size_.seq, shape_.head_dim, size_.head_dim};
-    copy_rows(keys, tensors_.k.data, tensors_.k.row_stride, at_.k);
+    copy_rows(keys, tensors_.k.from(0, 0), at_.k);
     transpose(size_.seq, size_.head_dim, at_.k, size_.head_dim, at_.k_t, size_.seq);
-    copy_rows(keys, tensors_.v.data, tensors_.v.row_stride, at_.v);
+    copy_rows(keys, tensors_.v.from(0, 0), at_.v);
     std::fill_n(at_.grad_k, size_.seq * size_.head_dim, W(0));
     std::fill_n(at_.grad_v, size_.seq * size_.head_dim, W(0));
   }
@@ -127,9 +123,10 @@ class Backward {
   void load_queries(int64_t head, int64_t query) {
     const auto [q, s, d] = size_;
     const auto load_both = [&, d = d, q = q](const HeadRows<const T>& x, B* transposed, B* right) {
-      copy_rows({n_rows(query), q, shape_.head_dim, d}, x.at(head, query), x.row_stride, at_.rows);
-      pack_transposed(q, d, at_.rows, transposed);
-      pack_rows(q, d, at_.rows, right);
+      const auto rows =
+          dense_rows({n_rows(query), q, shape_.head_dim, d}, x.from(head, query), at_.rows);
+      pack_transposed(q, d, rows, transposed);
+      pack_rows(q, d, rows, right);
     };
     load_both(tensors_.q, at_.q_t, at_.q);
     load_both(tensors_.grad_y, at_.grad_y_t, at_.grad_y);
@@ -137,15 +134,16 @@ class Backward {
     std::fill_n(at_.dot, q, W(0));
     std::fill_n(at_.log_sum, q, W(0));
     std::copy_n(tensors_.log_sums + head * shape_.seq + query, n_rows(query), at_.log_sum);
+    const auto y = tensors_.y.from(head, query);
+    const auto grad_y = tensors_.grad_y.from(head, query);
     for (int64_t i = 0; i < n_rows(query); ++i) {
-      at_.dot[i] = dot_rows<W>(
-          shape_.head_dim, tensors_.y.at(head, query + i), tensors_.grad_y.at(head, query + i));
+      at_.dot[i] = dot_rows<W>(shape_.head_dim, y[i], grad_y[i]);
     }
   }
 
   void differentiate(int64_t query) {
     const auto [q, s, d] = size_;
-    const W scale = score_scale<W>(shape_.head_dim);
+    const W scale = kLog2E<W> * score_scale<W>(shape_.head_dim);
     for (int64_t key = 0; key < query + q; key += kKeys) {
       const int64_t n = std::min(kKeys, query + q - key);
       product_(n, q, d, d, q, q, false, at_.k + key * d, at_.q_t, at_.scores);
@@ -158,8 +156,15 @@ class Backward {
     }
   }
 
-  void store(int64_t n, const W* from, T* to, int64_t row_stride) {
-    store_rows(n, shape_.head_dim, from, size_.head_dim, to, row_stride);
+  void store_grad_q(int64_t head, int64_t query) {
+    const auto [q, s, d] = size_;
+    transpose(d, q, at_.grad_q_t, q, at_.grad_q, d);
+    const W scale = score_scale<W>(shape_.head_dim);
+    store(n_rows(query), scale, at_.grad_q, tensors_.grad_q.from(head, query));
+  }
+
+  void store(int64_t n, W factor, const W* from, RowSpan<T> to) {
+    store_rows(n, shape_.head_dim, factor, RowSpan<const W>{from, size_.head_dim}, to);
   }
 
   const AttentionShape& shape_;

@@ -14,7 +14,8 @@ struct Scratch {
   W* y_t;     // [D, Q]
   W* y;       // [Q, D]
   W* max;     // [Q], largest score so far
-  W* sum;     // [Q], of exp(scale (score - max))
+  W* shift;   // [Q], the same as exponent of two
+  W* sum;     // [Q], of 2^(exponent - shift)
   W* factor;  // [Q]
 
   Scratch(const Blocks& size, Carver& carver)
@@ -27,47 +28,53 @@ struct Scratch {
         y_t(carver.take<W>(size.head_dim * size.n_queries)),
         y(carver.take<W>(size.head_dim * size.n_queries)),
         max(carver.take<W>(size.n_queries)),
+        shift(carver.take<W>(size.n_queries)),
         sum(carver.take<W>(size.n_queries)),
         factor(carver.take<W>(size.n_queries)) {}
 };
 
-// Raises max to that of n more rows of scores; factor is what sums against the old one shrink by.
+template <typename W>
+inline W larger(W a, W b) {
+  return a < b ? b : a;
+}
+
+// Raises max to that of n more rows of scores; shrinks what was summed against the old one.
 template <typename B, typename W>
 void raise_max(int64_t n, int64_t n_queries, W scale, const Scratch<B, W>& at) {
   W* max = at.max;
-  W* sum = at.sum;
-  W* factor = at.factor;
-  std::copy_n(max, n_queries, factor);
+  W* shift = at.shift;
   for (int64_t key = 0; key < n; key += 4) {
     const W* s = at.scores + key * n_queries;
 #pragma omp simd
     for (int64_t i = 0; i < n_queries; ++i) {
-      const W a = std::max(s[i], s[i + n_queries]);
-      const W b = std::max(s[i + 2 * n_queries], s[i + 3 * n_queries]);
-      max[i] = std::max(max[i], std::max(a, b));
+      const W a = larger(s[i], s[i + n_queries]);
+      const W b = larger(s[i + 2 * n_queries], s[i + 3 * n_queries]);
+      max[i] = larger(max[i], larger(a, b));
     }
   }
 #pragma omp simd
   for (int64_t i = 0; i < n_queries; ++i) {
-    factor[i] = probability((factor[i] - max[i]) * scale);
-    sum[i] *= factor[i];
+    const W shrink = probability(shift[i] - max[i] * scale);
+    shift[i] = max[i] * scale;
+    at.factor[i] = shrink;
+    at.sum[i] *= shrink;
   }
 }
 
-// probs = exp(scale (scores - max)); adds them to sum.
+// probs = 2^(scale * scores - shift); adds them to sum.
 template <typename B, typename W>
 void exponentiate(int64_t n, int64_t n_queries, W scale, const Scratch<B, W>& at) {
-  const W* max = at.max;
+  const W* shift = at.shift;
   W* sum = at.sum;
   for (int64_t key = 0; key < n; key += 2) {
     const W* s = at.scores + key * n_queries;
     B* p = at.probs + key * n_queries;
 #pragma omp simd
     for (int64_t i = 0; i < n_queries; ++i) {
-      const W even = probability((s[i] - max[i]) * scale);
-      const W odd = probability((s[i + n_queries] - max[i]) * scale);
+      const W even = probability(s[i] * scale - shift[i]);
+      const W odd = probability(s[i + n_queries] * scale - shift[i]);
       sum[i] += even + odd;
-      store_two_rows(p, n_queries, i, even, odd);
+      join_two_rows(p, n_queries, i, even, odd);
     }
   }
 }
@@ -87,9 +94,9 @@ class Forward {
 
   void run() {
     const Padded keys{shape_.seq, size_.seq, shape_.head_dim, size_.head_dim};
-    copy_rows(keys, tensors_.v.data, tensors_.v.row_stride, at_.k);
+    copy_rows(keys, tensors_.v.from(0, 0), at_.k);
     transpose(size_.seq, size_.head_dim, at_.k, size_.head_dim, at_.v_t, size_.seq);
-    copy_rows(keys, tensors_.k.data, tensors_.k.row_stride, at_.k);
+    copy_rows(keys, tensors_.k.from(0, 0), at_.k);
     for (int64_t head = 0; head < shape_.n_query_heads; ++head) {
       for (int64_t query = 0; query < shape_.seq; query += size_.n_queries) {
         load_queries(head, query);
@@ -108,18 +115,18 @@ class Forward {
   int64_t n_rows(int64_t query) const { return std::min(size_.n_queries, shape_.seq - query); }
 
   void load_queries(int64_t head, int64_t query) {
-    copy_rows({n_rows(query), size_.n_queries, shape_.head_dim, size_.head_dim},
-              tensors_.q.at(head, query),
-              tensors_.q.row_stride,
-              at_.rows);
-    pack_transposed(size_.n_queries, size_.head_dim, at_.rows, at_.q_t);
+    const auto rows = dense_rows({n_rows(query), size_.n_queries, shape_.head_dim, size_.head_dim},
+                                 tensors_.q.from(head, query),
+                                 at_.rows);
+    pack_transposed(size_.n_queries, size_.head_dim, rows, at_.q_t);
   }
 
   // Keys in chunks, each against the largest score so far: any length of sequence in one scratch.
   void attend(int64_t query) {
     const auto [q, s, d] = size_;
-    const W scale = score_scale<W>(shape_.head_dim);
+    const W scale = kLog2E<W> * score_scale<W>(shape_.head_dim);
     std::fill_n(at_.max, q, std::numeric_limits<W>::lowest());
+    std::fill_n(at_.shift, q, std::numeric_limits<W>::lowest());
     std::fill_n(at_.sum, q, W(0));
     for (int64_t key = 0; key < query + q; key += kKeys) {
       const int64_t n = std::min(kKeys, query + q - key);
@@ -139,14 +146,12 @@ class Forward {
     transpose(d, q, at_.y_t, q, at_.y, d);
     store_rows(n_rows(query),
                shape_.head_dim,
-               at_.y,
-               d,
-               tensors_.y.at(head, query),
-               tensors_.y.row_stride);
+               W(1),
+               RowSpan<const W>{at_.y, d},
+               tensors_.y.from(head, query));
     W* log_sums = tensors_.log_sums + head * shape_.seq + query;
-    const W scale = score_scale<W>(shape_.head_dim);
     for (int64_t i = 0; i < n_rows(query); ++i) {
-      log_sums[i] = at_.max[i] * scale + std::log(at_.sum[i]);
+      log_sums[i] = at_.shift[i] + std::log2(at_.sum[i]);
     }
   }
 

@@ -8,6 +8,15 @@
 
 namespace dsmoe {
 
+/// Row i at data + i * stride.
+template <typename T>
+struct RowSpan {
+  T* data;
+  int64_t stride;
+
+  T* operator[](int64_t row) const { return data + row * stride; }
+};
+
 /// Rows of one head or of several: entry (head g, row i, column d) at data[g * head_stride + i *
 /// row_stride + d].
 template <typename T>
@@ -16,7 +25,10 @@ struct HeadRows {
   int64_t head_stride;
   int64_t row_stride;
 
-  T* at(int64_t head, int64_t row) const { return data + head * head_stride + row * row_stride; }
+  /// The head's rows from one on.
+  RowSpan<T> from(int64_t head, int64_t row) const {
+    return {data + head * head_stride + row * row_stride, row_stride};
+  }
 };
 
 /// What one key/value head and its query heads give: S seq, G query heads, D head_dim.
