@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
-#include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <functional>
 #include <vector>
 
@@ -32,14 +32,16 @@ struct Times {
 using Attention =
     std::function<at::Tensor(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)>;
 
+// CPU time of the whole process: other work on the machine does not count.
 double milliseconds(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();
   work();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
-      .count();
+  return 1e3 * static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
 }
 
-Times time_once(const Attention& attention, const std::vector<at::Tensor>& qkv, const at::Tensor& grad) {
+Times time_once(const Attention& attention,
+                const std::vector<at::Tensor>& qkv,
+                const at::Tensor& grad) {
   at::Tensor y;
   for (const auto& x : qkv) x.mutable_grad().reset();
   const double forward = milliseconds([&] { y = attention(qkv[0], qkv[1], qkv[2]); });
@@ -73,7 +75,8 @@ void compare(const Size& size, at::ScalarType type) {
   const auto leaf = [&](int64_t heads) {
     return random.normal({size.batch, size.seq, heads, size.head_dim}, type).requires_grad_(true);
   };
-  const std::vector<at::Tensor> qkv{leaf(size.n_heads), leaf(size.n_kv_heads), leaf(size.n_kv_heads)};
+  const std::vector<at::Tensor> qkv{
+      leaf(size.n_heads), leaf(size.n_kv_heads), leaf(size.n_kv_heads)};
   const auto grad = random.normal(qkv[0].sizes(), type);
   const Attention own = [](const auto& q, const auto& k, const auto& v) {
     return causal_attention(q, k, v, HeadLayout::kKvMajor);
@@ -93,9 +96,20 @@ void compare(const Size& size, at::ScalarType type) {
   std::printf(
       "%3ld %5ld %3ld/%-2ld %3ld %-8s | %7.2f ms %5.0f GFLOP/s %7.2f ms %5.0f GFLOP/s | %7.2f ms "
       "%7.2f ms | %4.1fx %4.1fx\n",
-      size.batch, size.seq, size.n_heads, size.n_kv_heads, size.head_dim, c10::toString(type),
-      a.forward_ms, 2 * product / a.forward_ms, a.both_ms, 7 * product / a.both_ms, b.forward_ms,
-      b.both_ms, b.forward_ms / a.forward_ms, b.both_ms / a.both_ms);
+      size.batch,
+      size.seq,
+      size.n_heads,
+      size.n_kv_heads,
+      size.head_dim,
+      c10::toString(type),
+      a.forward_ms,
+      2 * product / a.forward_ms,
+      a.both_ms,
+      7 * product / a.both_ms,
+      b.forward_ms,
+      b.both_ms,
+      b.forward_ms / a.forward_ms,
+      b.both_ms / a.both_ms);
   std::fflush(stdout);
 }
 
