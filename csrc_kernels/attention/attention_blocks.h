@@ -14,7 +14,7 @@
 /// dV and the right factor of y.
 namespace dsmoe::DSMOE_ISA {
 
-constexpr int64_t kQueries = 64;
+constexpr int64_t kQueries = 32;
 constexpr int64_t kKeys = 256;
 
 inline int64_t round_up(int64_t n, int64_t multiple) {
