@@ -29,7 +29,7 @@ struct Size {
   int64_t head_dim;
 };
 
-// Below, at and above a block of queries (64) and a chunk of keys (256); widths no vector divides.
+// Below, at and above blocks of queries (32) and a chunk of keys (256); widths no vector divides.
 const std::vector<Size> kSizes = {{2, 1, 2, 1, 8},
                                   {1, 3, 2, 2, 1},
                                   {2, 16, 4, 2, 24},
@@ -266,9 +266,9 @@ TEST_CASE("causal_attention: one and two threads give the same bits", "[csrc_ker
       at::set_num_threads(1);
       const auto one = run_own(inputs, layout);
       at::set_num_threads(2);
-      const auto two = run_own(inputs, layout);
+      // Often enough that on a busy machine, too, both threads work at once.
+      for (int i = 0; i < 20; ++i) CHECK(same_bits(one, run_own(inputs, layout)));
       at::set_num_threads(n_threads);
-      CHECK(same_bits(one, two));
     }
   }
 }
