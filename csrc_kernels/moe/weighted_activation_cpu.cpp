@@ -45,7 +45,7 @@ inline ValueAndSlope<W> activate(W x) {
 
 template <Activation kActivation, typename T, typename W>
 void forward_block(int64_t n, const T* up, const T* gate, W weight, T* hidden) {
-#pragma omp simd
+#pragma omp simd simdlen(16)
   for (int64_t i = 0; i < n; ++i) {
     W value;
     if constexpr (kActivation == Activation::kSwiglu) {
@@ -68,7 +68,7 @@ W backward_block(int64_t n,
                  T* grad_up,
                  T* grad_gate) {
   W sum = 0;
-#pragma omp simd reduction(+ : sum)
+#pragma omp simd simdlen(16) reduction(+ : sum)
   for (int64_t i = 0; i < n; ++i) {
     const W grad = load(grad_hidden[i]);
     const W u = load(up[i]);

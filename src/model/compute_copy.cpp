@@ -1,8 +1,10 @@
 #include "model/compute_copy.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty_like.h>
+#include <ATen/ops/cat.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <utility>
 
 namespace dsmoe {
 namespace {
@@ -26,25 +28,28 @@ struct CopyOfParameter : torch::autograd::Function<CopyOfParameter> {
 
 }  // namespace
 
-at::Tensor ComputeCopy::values(const at::Tensor& parameter, at::ScalarType type) {
+at::Tensor ComputeCopy::values(const std::vector<at::Tensor>& parameters, at::ScalarType type) {
   const at::NoGradGuard no_grad;
-  if (parameter.scalar_type() == type) return parameter.detach();
-  const bool is_fresh = copy_.defined() && copy_.scalar_type() == type &&
-                        source_ == parameter.const_data_ptr() && version_ == parameter._version() &&
-                        copy_.sizes() == parameter.sizes();
+  if (parameters.size() == 1 && parameters[0].scalar_type() == type) return parameters[0].detach();
+  std::vector<Source> sources;
+  for (const auto& parameter : parameters) {
+    sources.push_back({parameter.const_data_ptr(), parameter._version()});
+  }
+  const bool is_fresh = copy_.defined() && copy_.scalar_type() == type && sources == sources_;
   if (!is_fresh) {
     // A new tensor, never in place: a graph may still hold the old one.
-    copy_ = parameter.detach().to(type);
-    source_ = parameter.const_data_ptr();
-    version_ = parameter._version();
+    std::vector<at::Tensor> cast;
+    for (const auto& parameter : parameters) cast.push_back(parameter.detach().to(type));
+    copy_ = cast.size() == 1 ? cast[0] : at::cat(cast, 0);
+    sources_ = std::move(sources);
   }
   return copy_;
 }
 
 at::Tensor ComputeCopy::differentiable(const at::Tensor& parameter, at::ScalarType type) {
   if (parameter.scalar_type() == type) return parameter;
-  if (!parameter.requires_grad() || !at::GradMode::is_enabled()) return values(parameter, type);
-  return CopyOfParameter::apply(parameter, values(parameter, type));
+  if (!parameter.requires_grad() || !at::GradMode::is_enabled()) return values({parameter}, type);
+  return CopyOfParameter::apply(parameter, values({parameter}, type));
 }
 
 }  // namespace dsmoe

@@ -3,24 +3,31 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
 
 namespace dsmoe {
 
-/// A parameter in the type of the products. It is cast once after each change of the parameter, not
-/// once per use: a training step casts a weight once, however many micro-batches it has.
+/// Parameters in the type of the products. They are cast once after each change, not once per use:
+/// a training step casts a weight once, however many micro-batches it has. Not safe from two
+/// threads at once.
 class ComputeCopy {
  public:
-  /// The values in `type`, without gradient; the parameter itself where that is its type. Not safe
-  /// from two threads at once.
-  at::Tensor values(const at::Tensor& parameter, at::ScalarType type);
+  /// The parameters' values one below the other in `type`, without gradient; a single parameter of
+  /// that type itself.
+  at::Tensor values(const std::vector<at::Tensor>& parameters, at::ScalarType type);
 
-  /// The same with a gradient path: what comes back is widened to the parameter's type.
+  /// One parameter with a gradient path: what comes back is widened to its type.
   at::Tensor differentiable(const at::Tensor& parameter, at::ScalarType type);
 
  private:
+  /// Tells one state of a parameter from the next.
+  struct Source {
+    const void* data;
+    int64_t version;
+    bool operator==(const Source&) const = default;
+  };
   at::Tensor copy_;
-  const void* source_ = nullptr;
-  int64_t version_ = -1;
+  std::vector<Source> sources_;
 };
 
 }  // namespace dsmoe

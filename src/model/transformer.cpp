@@ -108,7 +108,7 @@ ModelOutput TransformerImpl::forward(const at::Tensor& tokens,
     output.logits = at::linear(output.features,
                                copy.differentiable(output.head.parameter, settings.compute_dtype));
   }
-  output.head.values = copy.values(output.head.parameter, settings.compute_dtype);
+  output.head.values = copy.values({output.head.parameter}, settings.compute_dtype);
   return output;
 }
 

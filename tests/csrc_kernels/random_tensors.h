@@ -47,13 +47,17 @@ inline at::Tensor numeric_gradient(const std::function<double()>& function,
   auto gradient = x.detach().clone();
   auto* values = x.data_ptr<double>();
   auto* slopes = gradient.data_ptr<double>();
+  const auto set = [&](int64_t i, double value) {
+    values[i] = value;
+    x.unsafeGetTensorImpl()->bump_version();  // copies that follow the version see it
+  };
   for (int64_t i = 0; i < x.numel(); ++i) {
     const double saved = values[i];
-    values[i] = saved + step;
+    set(i, saved + step);
     const double above = function();
-    values[i] = saved - step;
+    set(i, saved - step);
     const double below = function();
-    values[i] = saved;
+    set(i, saved);
     slopes[i] = (above - below) / (2 * step);
   }
   return gradient;

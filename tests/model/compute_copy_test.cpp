@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 
 #include <catch2/catch.hpp>
@@ -13,16 +14,28 @@ namespace dsmoe {
 TEST_CASE("ComputeCopy: casts once until the parameter changes", "[model]") {
   auto parameter = RandomTensors(1).normal({3, 4}, at::kFloat).requires_grad_(true);
   ComputeCopy copy;
-  const auto first = copy.values(parameter, at::kBFloat16);
+  const auto first = copy.values({parameter}, at::kBFloat16);
   CHECK(at::equal(first, parameter.detach().to(at::kBFloat16)));
-  CHECK(copy.values(parameter, at::kBFloat16).data_ptr() == first.data_ptr());
+  CHECK(copy.values({parameter}, at::kBFloat16).data_ptr() == first.data_ptr());
   {
     const at::NoGradGuard no_grad;
     parameter.mul_(2.0);
   }
-  const auto second = copy.values(parameter, at::kBFloat16);
+  const auto second = copy.values({parameter}, at::kBFloat16);
   CHECK(at::equal(second, parameter.detach().to(at::kBFloat16)));
   CHECK(at::equal(first * 2.0, second));  // the old copy is left alone
+}
+
+TEST_CASE("ComputeCopy: stacks parameters and follows each of them", "[model]") {
+  auto a = RandomTensors(5).normal({2, 3}, at::kFloat);
+  auto b = RandomTensors(6).normal({4, 3}, at::kFloat);
+  ComputeCopy copy;
+  const auto stacked = [&] { return copy.values({a, b}, at::kFloat); };
+  CHECK(at::equal(stacked(), at::cat({a, b}, 0)));
+  const void* first = stacked().data_ptr();
+  CHECK(stacked().data_ptr() == first);
+  b.mul_(3.0);
+  CHECK(at::equal(stacked(), at::cat({a, b}, 0)));
 }
 
 TEST_CASE("ComputeCopy: its gradient reaches the parameter in float32", "[model]") {
@@ -39,7 +52,7 @@ TEST_CASE("ComputeCopy: its gradient reaches the parameter in float32", "[model]
 TEST_CASE("ComputeCopy: a parameter of that type is itself", "[model]") {
   auto parameter = RandomTensors(4).normal({3}, at::kFloat).requires_grad_(true);
   ComputeCopy copy;
-  CHECK(copy.values(parameter, at::kFloat).data_ptr() == parameter.data_ptr());
+  CHECK(copy.values({parameter}, at::kFloat).data_ptr() == parameter.data_ptr());
   CHECK(copy.differentiable(parameter, at::kFloat).is_same(parameter));
 }
 

@@ -1,9 +1,6 @@
 #include "model/moe/router.h"
 
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/softmax.h>
-
-#include "csrc_kernels/moe/weighted_activation.h"
+#include "csrc_kernels/moe/router.h"
 
 namespace dsmoe {
 
@@ -24,14 +21,16 @@ RouterOutput RouterImpl::forward(const at::Tensor& x) {
               d_model_,
               "], got ",
               x.sizes());
-  auto hidden = x.flatten(0, 1);  // [n_tokens, d_model]
+  RouterWeights weights;
+  weights.out = out_proj_->weight;
   if (!gate_proj_.is_empty()) {
-    hidden = weighted_activation(Activation::kSwiglu, up_proj_(hidden), gate_proj_(hidden), {});
+    weights.gate = gate_proj_->weight;
+    weights.up = up_proj_->weight;
+    weights.hidden = hidden_copy_.values({weights.gate, weights.up}, x.scalar_type());
   }
-  // Logits in float32: narrow bfloat16 products are slow on CPUs, and their sums drift.
-  const auto logits = out_proj_(at_least_float32(hidden))
-                          .view({x.size(0), x.size(1), -1});  // [batch, seq, n_experts]
-  return {logits, at::softmax(logits, -1)};
+  const auto result = route(x.flatten(0, 1), weights);
+  const auto shaped = [&](const at::Tensor& y) { return y.view({x.size(0), x.size(1), -1}); };
+  return {shaped(result.logits), shaped(result.probs)};
 }
 
 }  // namespace dsmoe

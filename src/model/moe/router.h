@@ -33,6 +33,7 @@ class RouterImpl : public torch::nn::Module {
   Linear gate_proj_{nullptr};  // swiglu only, [d_hidden, d_model]
   Linear up_proj_{nullptr};    // swiglu only, [d_hidden, d_model]
   Linear out_proj_{nullptr};   // [n_experts, d_model] or [n_experts, d_hidden]
+  ComputeCopy hidden_copy_;    // of gate_proj over up_proj
 };
 TORCH_MODULE(Router);
 

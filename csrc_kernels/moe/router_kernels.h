@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+
+#include "csrc_kernels/common/bfloat16.h"
+#include "csrc_kernels/common/isa.h"
+
+namespace dsmoe {
+
+/// Contiguous rows; E n_experts, K width. T is float, double or Bfloat16; W is float, or double for
+/// double.
+template <typename T, typename W>
+struct RouterTable {
+  int64_t n_rows;
+  int64_t n_experts;
+  int64_t width;
+  bool gated;       ///< x is [n_rows, 2 K], gate then up, and its features are silu(gate) * up
+  const T* x;       ///< [n_rows, K], the features themselves, unless gated
+  const W* weight;  ///< [E, K]
+  W* logits;        ///< [n_rows, E]: features * weight^T
+  W* probs;         ///< [n_rows, E]: softmax of the logits
+};
+
+template <typename T, typename W>
+struct RouterGradients {
+  const W* grad_logits;  ///< null: zero
+  const W* grad_probs;   ///< null: zero
+  T* grad_x;             ///< like x
+  W* partial_weight;     ///< [router_chunks(n_rows), E, K]: sums over the rows of a chunk
+};
+
+/// Rows are summed in chunks that depend on their number only: the same bits for any number of
+/// threads.
+inline int64_t router_chunks(int64_t n_rows) { return n_rows < 128 ? 1 : 8; }
+
+DSMOE_DECLARE_FOR_ISAS(template <typename T, typename W>
+                       void router_forward(const RouterTable<T, W>& table);
+                       /// Reads probs of the forward pass.
+                       template <typename T, typename W>
+                       void router_backward(const RouterTable<T, W>& table,
+                                            const RouterGradients<T, W>& gradients);)
+
+}  // namespace dsmoe
