@@ -18,7 +18,7 @@ void rotary(const RotaryRows<T, W>& rows, W direction) {
       const T* second = first + half;
       T* y_first = rows.y + (row * n_heads + head) * 2 * half;
       T* y_second = y_first + half;
-#pragma omp simd
+#pragma omp simd simdlen(4)
       for (int64_t i = 0; i < half; ++i) {
         const W a = load(first[i]);
         const W b = load(second[i]);

@@ -1,5 +1,9 @@
 #include "common/cpu_features.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <algorithm>
 #include <cstdlib>
 #include <string_view>
@@ -35,6 +39,16 @@ CpuIsa choose() {
 CpuIsa cpu_isa() {
   static const CpuIsa isa = choose();
   return isa;
+}
+
+bool has_amx() {
+#if defined(__x86_64__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kAmxTile = 1U << 24;  // of leaf 7, register d
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAmxTile) != 0;
+#else
+  return false;
+#endif
 }
 
 bool has_fast_bfloat16() {

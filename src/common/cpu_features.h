@@ -13,6 +13,9 @@ enum class CpuIsa {
 /// value that is unknown or above the CPU's is ignored.
 CpuIsa cpu_isa();
 
+/// True if the CPU has AMX tiles: libraries may then compute float32 products in bfloat16.
+bool has_amx();
+
 /// True if the CPU multiplies bfloat16 at full speed (AVX512-BF16); without it such products are
 /// tens of times slower than float32.
 bool has_fast_bfloat16();

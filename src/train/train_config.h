@@ -56,7 +56,8 @@ struct TrainConfig {
   int64_t batch_size = 16;   ///< sequences per micro-batch
   int64_t accumulation = 1;  ///< micro-batches per optimizer step
   ComputeDtype compute_dtype =
-      ComputeDtype::kAuto;  ///< of matrix products; master weights are float32
+      ComputeDtype::kAuto;   ///< of matrix products; master weights are float32
+  bool fast_float32 = true;  ///< float32 products by oneDNN; see use_fast_float32_products
   Recompute checkpoint_activations = Recompute::kNone;  ///< what the backward pass computes again
   std::string init_from;         ///< checkpoint whose weights start the run; empty: random
   int64_t log_every = 10;        ///< steps

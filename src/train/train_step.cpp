@@ -1,5 +1,6 @@
 #include "train/train_step.h"
 
+#include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
@@ -26,11 +27,21 @@ ComputeDtype resolve_compute_dtype(ComputeDtype dtype) {
   return dtype;
 }
 
+bool use_fast_float32_products(bool fast) {
+  const bool onednn = fast && !has_amx();
+  at::globalContext().setFloat32Precision(
+      at::Float32Backend::MKLDNN,
+      at::Float32Op::MATMUL,
+      onednn ? at::Float32Precision::BF16 : at::Float32Precision::IEEE);
+  return onednn;
+}
+
 StepSettings step_settings(const RunConfig& config) {
   StepSettings settings{.plan = training_plan(config.model),
                         .forward = {},
                         .loss = config.train.loss,
-                        .clip_norm = config.train.optimizer.clip_norm};
+                        .clip_norm = config.train.optimizer.clip_norm,
+                        .fast_float32 = config.train.fast_float32};
   settings.forward.compute_dtype =
       config.train.compute_dtype == ComputeDtype::kBfloat16 ? at::kBFloat16 : at::kFloat;
   settings.forward.recompute = config.train.checkpoint_activations;
@@ -48,6 +59,7 @@ StepResult TrainStep::run(const std::vector<Batch>& batches,
   const auto lap = [timer](StepPart part) {
     if (timer != nullptr) timer->lap(part);
   };
+  use_fast_float32_products(settings_.fast_float32);
   const auto n_batches = static_cast<int64_t>(batches.size());
   const auto routing = measure_routing(batches);  // empty unless mi_scope is global
   lap(StepPart::kOther);

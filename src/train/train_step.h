@@ -19,6 +19,7 @@ struct StepSettings {
   ForwardOptions forward;
   LossConfig loss;
   double clip_norm;
+  bool fast_float32;
 };
 
 /// The settings of a resolved config: compute_dtype is no longer `auto`.
@@ -26,6 +27,11 @@ StepSettings step_settings(const RunConfig& config);
 
 /// `auto` decided for this CPU; warns where bfloat16 would be slow.
 ComputeDtype resolve_compute_dtype(ComputeDtype dtype);
+
+/// Chooses the library of float32 products for the whole process: oneDNN, which is about twice as
+/// fast as MKL on AMD CPUs, or MKL. Stays with MKL where the CPU has AMX, on which oneDNN would
+/// round to bfloat16. Returns whether it is oneDNN.
+bool use_fast_float32_products(bool fast);
 
 struct StepResult {
   LossTerms loss;

@@ -106,6 +106,7 @@ Trainer::Trainer(Io& io, const RunConfig& config, const std::string& resume)
       store_(io, config.run_dir, config.train.keep_checkpoints) {
   at::set_num_threads(static_cast<int>(config.threads));
   flops_per_token_ = train_flops_per_token(model_, config.seq_len());
+  use_fast_float32_products(settings_.fast_float32);
   peak_flops_ = measure_matrix_speed(settings_.forward.compute_dtype);
   model_->train();
   start(resume);
