@@ -40,6 +40,10 @@ void describe_attention(ConfigVisitor& v, ModelConfig& config) {
             1,
             kMaxSize,
             {.doc = "key/value heads of the dense kind"});
+  v.boolean("qk_norm",
+            attention.qk_norm,
+            {.doc = "RMSNorm over all of a token's queries, another over its keys, before rotary "
+                    "positions; the dense kind only"});
   v.end_section();
   v.begin_section("moa", "mixture of attention heads");
   v.integer("n_experts", attention.n_experts, 1, kMaxSize, {.doc = "attention experts"});
@@ -126,6 +130,11 @@ void ModelConfig::validate() const {
                             attention.n_kv_heads));
   }
   const bool moa = attention.kind == AttentionKind::kMoa;
+  if (moa && attention.qk_norm) {
+    throw Error(
+        "model.attention.qk_norm: expected false for kind moa, got true; a norm over all queries "
+        "would need those of the experts that are left out");
+  }
   const bool moe = ffn.kind == FfnKind::kMoe;
   const auto plan = parse_routing_plan(training_policy);
   plan.validate(

@@ -35,6 +35,7 @@ struct AttentionConfig {
   int64_t head_dim = 64;
   int64_t n_heads = 8;           ///< dense
   int64_t n_kv_heads = 8;        ///< dense
+  bool qk_norm = false;          ///< dense; RMSNorm of all queries and of all keys of a token
   int64_t n_experts = 8;         ///< moa
   int64_t heads_per_expert = 4;  ///< moa; also its number of key/value heads
   RouterConfig router;           ///< moa

@@ -10,8 +10,9 @@ TransformerBlockImpl::TransformerBlockImpl(const ModelConfig& config) : dropout_
   if (config.attention.kind == AttentionKind::kMoa) {
     moa_ = register_module("moa", MoABlock(config.d_model, config.attention, config.bias));
   } else {
-    attention_ = register_module("attention",
-                                 CausalAttention(config.d_model, config.attention, config.bias));
+    attention_ = register_module(
+        "attention",
+        CausalAttention(config.d_model, config.attention, config.bias, config.norm_eps));
   }
   ffn_norm_ = register_module("ffn_norm", norm());
   if (config.ffn.kind == FfnKind::kMoe) {

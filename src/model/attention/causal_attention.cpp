@@ -56,12 +56,22 @@ at::Tensor self_attention(const AttentionContext& context,
   return y.reshape({batch, seq, k.size(2), group, q.size(3)}).transpose(2, 3).reshape(q.sizes());
 }
 
-CausalAttentionImpl::CausalAttentionImpl(int64_t d_model, const AttentionConfig& config, bool bias)
+CausalAttentionImpl::CausalAttentionImpl(int64_t d_model,
+                                         const AttentionConfig& config,
+                                         bool bias,
+                                         double norm_eps)
     : n_heads_(config.n_heads), n_kv_heads_(config.n_kv_heads), head_dim_(config.head_dim) {
   q_proj_ = register_module("q_proj", Linear(d_model, n_heads_ * head_dim_, bias));
   k_proj_ = register_module("k_proj", Linear(d_model, n_kv_heads_ * head_dim_, bias));
   v_proj_ = register_module("v_proj", Linear(d_model, n_kv_heads_ * head_dim_, bias));
   o_proj_ = register_module("o_proj", Linear(n_heads_ * head_dim_, d_model, bias));
+  if (config.qk_norm) {
+    const auto norm = [&](int64_t width) {
+      return Norm(NormKind::kRmsNorm, width, norm_eps, false);
+    };
+    q_norm_ = register_module("q_norm", norm(n_heads_ * head_dim_));
+    k_norm_ = register_module("k_norm", norm(n_kv_heads_ * head_dim_));
+  }
 }
 
 at::Tensor CausalAttentionImpl::forward(const at::Tensor& x,
@@ -70,10 +80,14 @@ at::Tensor CausalAttentionImpl::forward(const at::Tensor& x,
   const auto split = [&](const at::Tensor& y, int64_t heads) {
     return y.view({x.size(0), x.size(1), heads, head_dim_});
   };
+  const auto normed = [](Norm& norm, const at::Tensor& y) {
+    return norm.is_empty() ? y
+                           : norm(ResidualStream{at_least_float32(y), {}}, y.scalar_type()).normed;
+  };
   const auto y = self_attention(context,
                                 layer,
-                                split(q_proj_(x), n_heads_),
-                                split(k_proj_(x), n_kv_heads_),
+                                split(normed(q_norm_, q_proj_(x)), n_heads_),
+                                split(normed(k_norm_, k_proj_(x)), n_kv_heads_),
                                 split(v_proj_(x), n_kv_heads_),
                                 HeadLayout::kKvMajor);
   return o_proj_(y.flatten(2));

@@ -9,6 +9,7 @@
 #include "model/attention/rotary_embedding.h"
 #include "model/linear.h"
 #include "model/model_config.h"
+#include "model/norm.h"
 
 namespace dsmoe {
 
@@ -55,9 +56,16 @@ at::Tensor self_attention(const AttentionContext& context,
                           HeadLayout layout);
 
 /// Dense multi-head attention over shared key/value heads; the dense twin of MoABlock.
+///
+/// With qk_norm the queries of a token, all heads as one vector, pass an RMSNorm before they are
+/// split into heads and turned; its keys pass another. Source: OLMoE, arXiv:2409.02060.
 class CausalAttentionImpl : public torch::nn::Module {
  public:
-  CausalAttentionImpl(int64_t d_model, const AttentionConfig& config, bool bias);
+  /// norm_eps is added to the mean square of the optional norms.
+  CausalAttentionImpl(int64_t d_model,
+                      const AttentionConfig& config,
+                      bool bias,
+                      double norm_eps = 1e-6);
 
   /// x [batch, seq, d_model] in the compute dtype; returns the same shape.
   at::Tensor forward(const at::Tensor& x, const AttentionContext& context, int64_t layer);
@@ -70,6 +78,8 @@ class CausalAttentionImpl : public torch::nn::Module {
   Linear k_proj_{nullptr};  // [n_kv_heads * head_dim, d_model]
   Linear v_proj_{nullptr};  // [n_kv_heads * head_dim, d_model]
   Linear o_proj_{nullptr};  // [d_model, n_heads * head_dim]
+  Norm q_norm_{nullptr};    // over n_heads * head_dim; qk_norm only
+  Norm k_norm_{nullptr};    // over n_kv_heads * head_dim; qk_norm only
 };
 TORCH_MODULE(CausalAttention);
 
