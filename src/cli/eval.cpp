@@ -48,7 +48,7 @@ nlohmann::ordered_json to_json(const Options& options,
                                const PerplexityResult& result,
                                std::optional<int64_t> n_words) {
   const auto active = result.usage.active_experts();
-  const auto count = count_parameters(loaded.model);
+  const auto count = count_parameters(loaded.model->config());
   const int64_t window = options.window > 0 ? options.window : loaded.model->config().max_seq_len;
   nlohmann::ordered_json json = {
       {"perplexity", result.perplexity()},
@@ -65,9 +65,9 @@ nlohmann::ordered_json to_json(const Options& options,
       {"execution", options.model.execution},
       {"dtype", options.model.dtype},
       {"active_experts", active_experts_json(active)},
-      {"active_parameters", active_parameters(loaded.model, active)},
+      {"active_parameters", active_parameters(loaded.model->config(), active)},
       {"non_embedding_parameters", count.non_embedding()},
-      {"total_parameters", count.total},
+      {"total_parameters", count.total()},
       {"seconds", result.seconds},
       {"tokens_per_second", static_cast<double>(result.tokens_scored) / result.seconds},
       {"complete", result.complete}};

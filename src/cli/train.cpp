@@ -45,12 +45,11 @@ void print_result(const TrainResult& result) {
 }
 
 int dry_run(const RunConfig& config) {
-  Transformer model(config.model);
-  const auto count = count_parameters(model);
+  const auto count = count_parameters(config.model);
   fmt::print(
       "the config fits its data: {} parameters, {} of them not in embeddings; {} tokens per "
       "step, {} in all\n",
-      count.total,
+      count.total(),
       count.non_embedding(),
       config.train.batch_size * config.train.accumulation * config.seq_len(),
       config.train.steps * config.train.batch_size * config.train.accumulation * config.seq_len());

@@ -1,19 +1,49 @@
 #include "model/parameter_count.h"
 
-#include "model/named_tensors.h"
-
 namespace dsmoe {
 namespace {
 
-bool is_embedding(const std::string& name) {
-  return name == "embedding" || name == "position_embedding" || name.rfind("head.", 0) == 0;
+int64_t router_size(const RouterConfig& router, int64_t d_model, int64_t n_experts) {
+  if (router.kind == RouterKind::kLinear) return d_model * n_experts;
+  return 2 * d_model * router.d_hidden + router.d_hidden * n_experts;
+}
+
+int64_t norm_size(const ModelConfig& config) {
+  return config.norm == NormKind::kLayerNorm && config.bias ? 2 * config.d_model : config.d_model;
+}
+
+// Matrices that lead into the hidden width of an FFN.
+int64_t n_inward(const ModelConfig& config) {
+  return config.ffn.activation == FfnActivation::kSwiglu ? 2 : 1;
+}
+
+void add_attention(ParameterCount& count, const ModelConfig& config) {
+  const auto& attention = config.attention;
+  const bool moa = attention.kind == AttentionKind::kMoa;
+  const int64_t d_queries =
+      (moa ? attention.n_experts * attention.heads_per_expert : attention.n_heads) *
+      attention.head_dim;
+  const int64_t d_keys =
+      (moa ? attention.heads_per_expert : attention.n_kv_heads) * attention.head_dim;
+  count.matrices += 2 * config.d_model * (d_queries + d_keys);
+  if (config.bias) count.biases += d_queries + 2 * d_keys + config.d_model;
+  if (attention.qk_norm) count.norms += d_queries + d_keys;
+  if (moa) count.routers += router_size(attention.router, config.d_model, attention.n_experts);
+}
+
+void add_ffn(ParameterCount& count, const ModelConfig& config) {
+  const auto& ffn = config.ffn;
+  const bool moe = ffn.kind == FfnKind::kMoe;
+  const int64_t width = moe ? ffn.n_experts * ffn.d_expert : ffn.d_ffn;
+  count.matrices += (n_inward(config) + 1) * width * config.d_model;
+  if (config.bias) count.biases += n_inward(config) * width + config.d_model;
+  if (moe) count.routers += router_size(ffn.router, config.d_model, ffn.n_experts);
 }
 
 // Parameters of one FFN expert: its matrices and, where there are any, their inner biases.
 int64_t ffn_expert_size(const ModelConfig& config) {
-  const int64_t n_in = config.ffn.activation == FfnActivation::kSwiglu ? 2 : 1;
-  const int64_t biases = config.bias ? n_in * config.ffn.d_expert : 0;
-  return (n_in + 1) * config.ffn.d_expert * config.d_model + biases;
+  const int64_t biases = config.bias ? n_inward(config) * config.ffn.d_expert : 0;
+  return (n_inward(config) + 1) * config.ffn.d_expert * config.d_model + biases;
 }
 
 // Q and O of one attention expert.
@@ -24,13 +54,18 @@ int64_t attention_expert_size(const ModelConfig& config) {
 
 }  // namespace
 
-ParameterCount count_parameters(const Transformer& model) {
-  ParameterCount count;
-  for (const auto& [name, tensor] : named_parameters(*model)) {
-    count.total += tensor.numel();
-    if (is_embedding(name)) count.embedding += tensor.numel();
-  }
-  return count;
+ParameterCount count_parameters(const ModelConfig& config) {
+  ParameterCount layer;
+  add_attention(layer, config);
+  add_ffn(layer, config);
+  const int64_t n = config.n_layers;
+  const int64_t n_vocabulary_matrices = config.tie_embeddings ? 1 : 2;
+  const int64_t n_positions = config.positions == PositionKind::kLearned ? config.max_seq_len : 0;
+  return {.embeddings = (n_vocabulary_matrices * config.vocab_size + n_positions) * config.d_model,
+          .matrices = n * layer.matrices,
+          .routers = n * layer.routers,
+          .norms = n * layer.norms + (2 * n + 1) * norm_size(config),
+          .biases = n * layer.biases};
 }
 
 ActiveExperts all_experts(const ModelConfig& config) {
@@ -45,9 +80,8 @@ ActiveExperts all_experts(const ModelConfig& config) {
   return active;
 }
 
-double active_parameters(const Transformer& model, const ActiveExperts& active) {
-  const auto& config = model->config();
-  auto parameters = static_cast<double>(count_parameters(model).non_embedding());
+double active_parameters(const ModelConfig& config, const ActiveExperts& active) {
+  auto parameters = static_cast<double>(count_parameters(config).non_embedding());
   for (const double used : active.moe) {
     parameters -= (static_cast<double>(config.ffn.n_experts) - used) *
                   static_cast<double>(ffn_expert_size(config));

@@ -3,17 +3,25 @@
 #include <cstdint>
 #include <vector>
 
-#include "model/transformer.h"
+#include "model/model_config.h"
 
 namespace dsmoe {
 
+/// Parameters of a model by what they are. The paper's totals leave embeddings out, and its twins
+/// share the matrices. Source: arXiv:2404.05567, section 4.1.
 struct ParameterCount {
-  int64_t total = 0;
-  int64_t embedding = 0;  ///< token and position embeddings and an untied head
-  int64_t non_embedding() const { return total - embedding; }
+  int64_t embeddings = 0;  ///< token and position embeddings and an untied head
+  int64_t matrices = 0;    ///< of attention and FFN
+  int64_t routers = 0;
+  int64_t norms = 0;   ///< of blocks, of queries and keys, and the last one
+  int64_t biases = 0;  ///< of attention and FFN
+
+  int64_t non_embedding() const { return matrices + routers + norms + biases; }
+  int64_t total() const { return embeddings + non_embedding(); }
 };
 
-ParameterCount count_parameters(const Transformer& model);
+/// Arithmetic over the config: no weight is allocated, whatever the size.
+ParameterCount count_parameters(const ModelConfig& config);
 
 /// Mean number of experts a token used, per layer; empty where the model has no experts of a kind.
 struct ActiveExperts {
@@ -27,6 +35,6 @@ ActiveExperts all_experts(const ModelConfig& config);
 /// Non-embedding parameters that a token uses: all of them but the matrices of the experts it
 /// leaves out (up, gate and down of an FFN expert, Q and O of an attention expert). Routers, norms,
 /// shared K and V count in full. Source: arXiv:2404.05567, section 4.2 (totals without embeddings).
-double active_parameters(const Transformer& model, const ActiveExperts& active);
+double active_parameters(const ModelConfig& config, const ActiveExperts& active);
 
 }  // namespace dsmoe

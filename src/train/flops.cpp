@@ -7,21 +7,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "model/parameter_count.h"
-
 namespace dsmoe {
-
-double train_flops_per_token(const Transformer& model, int64_t seq_len) {
-  const auto& config = model->config();
-  const auto& attention = config.attention;
-  const int64_t n_heads = attention.kind == AttentionKind::kMoa
-                              ? attention.n_experts * attention.heads_per_expert
-                              : attention.n_heads;
-  const auto count = count_parameters(model);
-  const int64_t head = config.vocab_size * config.d_model;
-  const int64_t attended = config.n_layers * n_heads * attention.head_dim * seq_len;
-  return 6.0 * static_cast<double>(count.non_embedding() + head + attended);
-}
 
 double measure_matrix_speed(at::ScalarType dtype) {
   using Clock = std::chrono::steady_clock;

@@ -15,6 +15,7 @@
 #include "common/io.h"
 #include "common/process_setup.h"
 #include "common/random_seed.h"
+#include "model/flops.h"
 #include "model/named_tensors.h"
 #include "model/parameter_count.h"
 #include "train/flops.h"
@@ -156,9 +157,9 @@ std::vector<TrainBenchResult> run_train_bench(const std::vector<RunConfig>& conf
   std::map<at::ScalarType, double> peaks;
   for (size_t i = 0; i < configs.size(); ++i) {
     const auto& bench = benches.emplace_back(std::make_unique<TrainBench>(configs[i]));
-    results[i].parameters = count_parameters(bench->model()).total;
+    results[i].parameters = count_parameters(configs[i].model).total();
     results[i].tokens_per_step = bench->tokens_per_step();
-    results[i].flops_per_token = train_flops_per_token(bench->model(), configs[i].seq_len());
+    results[i].flops_per_token = train_flops_per_token(configs[i].model, configs[i].seq_len());
     peaks[bench->compute_dtype()] = 0;
   }
   const auto measure_peaks = [&peaks] {

@@ -14,6 +14,7 @@
 #include "common/log.h"
 #include "common/random_seed.h"
 #include "data/tokenizer_files.h"
+#include "model/flops.h"
 #include "train/flops.h"
 #include "train/random_state.h"
 #include "train/trainer.h"
@@ -105,7 +106,7 @@ Trainer::Trainer(Io& io, const RunConfig& config, const std::string& resume)
       step_(model_, optimizer_, settings_),
       store_(io, config.run_dir, config.train.keep_checkpoints) {
   at::set_num_threads(static_cast<int>(config.threads));
-  flops_per_token_ = train_flops_per_token(model_, config.seq_len());
+  flops_per_token_ = train_flops_per_token(config.model, config.seq_len());
   use_fast_float32_products(settings_.fast_float32);
   peak_flops_ = measure_matrix_speed(settings_.forward.compute_dtype);
   model_->train();

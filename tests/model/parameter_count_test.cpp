@@ -7,6 +7,7 @@
 #include <catch2/catch.hpp>
 
 #include "model/expert_usage.h"
+#include "model/named_tensors.h"
 #include "support/tiny_model.h"
 
 namespace dsmoe {
@@ -22,32 +23,68 @@ constexpr int64_t kFfnRouter = 2 * 12 * 5 + 5 * 5;
 constexpr int64_t kNorms = 2 * 12;
 constexpr int64_t kLayer = kAttention + kAttentionRouter + kFfn + kFfnRouter + kNorms;
 
-}  // namespace
-
-TEST_CASE("count_parameters: every matrix once, the tied embedding apart", "[model][parameters]") {
-  const auto count = count_parameters(make_tiny_model());
-  CHECK(count.embedding == 257 * 12);
-  CHECK(count.non_embedding() == 2 * kLayer + 12);
-  CHECK(count.total == 257 * 12 + 2 * kLayer + 12);
+// The same groups, counted over the tensors of a built model.
+ParameterCount count_built(const ModelConfig& config) {
+  ParameterCount count;
+  const Transformer model(config);
+  for (const auto& [name, tensor] : named_parameters(*model)) {
+    const auto has = [&name = name](const char* part) {
+      return name.find(part) != std::string::npos;
+    };
+    auto& group = has("embedding") || name.rfind("head.", 0) == 0 ? count.embeddings
+                  : has("router")                                 ? count.routers
+                  : has("norm")                                   ? count.norms
+                  : has("bias")                                   ? count.biases
+                                                                  : count.matrices;
+    group += tensor.numel();
+  }
+  return count;
 }
 
-TEST_CASE("count_parameters: learned positions and an untied head are embeddings",
-          "[model][parameters]") {
-  auto config = make_tiny_model()->config();
-  config.positions = PositionKind::kLearned;
-  config.tie_embeddings = false;
-  const auto count = count_parameters(Transformer(config));
-  CHECK(count.embedding == 2 * 257 * 12 + 24 * 12);
+}  // namespace
+
+TEST_CASE("count_parameters: the tiny model, worked by hand", "[model][parameters]") {
+  const auto count = count_parameters(make_tiny_model()->config());
+  CHECK(count.embeddings == 257 * 12);
+  CHECK(count.matrices == 2 * (kAttention + kFfn));
+  CHECK(count.routers == 2 * (kAttentionRouter + kFfnRouter));
+  CHECK(count.norms == 2 * kNorms + 12);
+  CHECK(count.biases == 0);
   CHECK(count.non_embedding() == 2 * kLayer + 12);
+  CHECK(count.total() == 257 * 12 + 2 * kLayer + 12);
+}
+
+TEST_CASE("count_parameters: equals what a model of every kind allocates", "[model][parameters]") {
+  auto config = make_tiny_model()->config();
+  config.attention.n_heads = 6;
+  config.attention.n_kv_heads = 2;
+  config.ffn.d_ffn = 17;
+  config.attention.kind = GENERATE(AttentionKind::kDense, AttentionKind::kMoa);
+  config.ffn.kind = GENERATE(FfnKind::kDense, FfnKind::kMoe);
+  config.ffn.activation = GENERATE(FfnActivation::kGelu, FfnActivation::kSwiglu);
+  config.bias = GENERATE(false, true);
+  config.norm = GENERATE(NormKind::kLayerNorm, NormKind::kRmsNorm);
+  config.positions = GENERATE(PositionKind::kRotary, PositionKind::kLearned);
+  config.tie_embeddings = GENERATE(true, false);
+  config.ffn.router.kind = GENERATE(RouterKind::kLinear, RouterKind::kSwiglu);
+  config.attention.router.kind = config.ffn.router.kind;
+  config.attention.qk_norm = config.attention.kind == AttentionKind::kDense && config.bias;
+  const auto count = count_parameters(config);
+  const auto built = count_built(config);
+  CHECK(count.embeddings == built.embeddings);
+  CHECK(count.matrices == built.matrices);
+  CHECK(count.routers == built.routers);
+  CHECK(count.norms == built.norms);
+  CHECK(count.biases == built.biases);
 }
 
 TEST_CASE("active_parameters: all but the experts left out", "[model][parameters]") {
-  const auto model = make_tiny_model();
+  const auto config = make_tiny_model()->config();
   const auto all = static_cast<double>(2 * kLayer + 12);
-  CHECK(active_parameters(model, all_experts(model->config())) == all);
+  CHECK(active_parameters(config, all_experts(config)) == all);
   // Layer 0 uses 2 FFN and 1 attention experts, layer 1 half a FFN expert more and all attention.
   const ActiveExperts active{.moe = {2, 2.5}, .moa = {1, 3}};
-  CHECK(active_parameters(model, active) == all - 5.5 * kFfnExpert - 2 * kAttentionExpert);
+  CHECK(active_parameters(config, active) == all - 5.5 * kFfnExpert - 2 * kAttentionExpert);
 }
 
 TEST_CASE("active_parameters: SwiGLU experts have three matrices, biases of their own",
@@ -55,14 +92,14 @@ TEST_CASE("active_parameters: SwiGLU experts have three matrices, biases of thei
   auto config = make_tiny_model()->config();
   config.bias = true;
   config.ffn.activation = FfnActivation::kSwiglu;
-  const Transformer model(config);
-  const auto all = static_cast<double>(count_parameters(model).non_embedding());
+  const auto all = static_cast<double>(count_parameters(config).non_embedding());
   auto active = all_experts(config);
   active.moe[0] -= 1;
-  CHECK(all - active_parameters(model, active) == 3 * 12 * 3 + 2 * 3);  // the output bias is shared
+  CHECK(all - active_parameters(config, active) ==
+        3 * 12 * 3 + 2 * 3);  // the output bias is shared
   active = all_experts(config);
   active.moa[1] -= 1;
-  CHECK(all - active_parameters(model, active) == kAttentionExpert + 8);
+  CHECK(all - active_parameters(config, active) == kAttentionExpert + 8);
 }
 
 TEST_CASE("ExpertUsage: counts the selected experts of the tokens that count",
