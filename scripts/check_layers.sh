@@ -14,7 +14,7 @@ declare -A may_include=(
   [eval]="common formats data model"
   [train]="common csrc_kernels formats distributed data model eval"
   [infer]="common formats data model"
-  [report]="common formats eval"
+  [report]="common formats model eval train"
   [cli]="common csrc_kernels formats distributed data model eval train infer report"
 )
 violations=0

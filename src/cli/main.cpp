@@ -48,6 +48,7 @@ int parse_and_run(int argc, char** argv) {
   dsmoe::add_generate_command(app, run);
   dsmoe::add_inspect_command(app, run);
   dsmoe::add_bench_command(app, run);
+  dsmoe::add_plan_command(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {

@@ -1,0 +1,230 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "cli/command_support.h"
+#include "cli/commands.h"
+#include "common/config_reader.h"
+#include "common/error.h"
+#include "data/token_dataset.h"
+#include "report/cost_plan.h"
+
+namespace dsmoe {
+namespace {
+
+struct Options {
+  std::string config;
+  std::vector<std::string> overrides;
+  std::string gpu = "h100";
+  int64_t n_gpus = 1;
+  double mfu = 0.4;
+  double price_per_hour = 0;
+  std::vector<std::string> policies;
+  bool json = false;
+};
+
+RunConfig read_config(const Options& options) {
+  RunConfig config;
+  read_config_file(options.config, options.overrides, [&](ConfigVisitor& visitor) {
+    describe(visitor, config);
+  });
+  if (config.model.vocab_size == 0 && std::filesystem::is_directory(config.data.train)) {
+    config.model.vocab_size = TokenDataset(config.data.train).tokenizer().vocab_size();
+  }
+  if (config.model.vocab_size == 0) {
+    throw Error(fmt::format(
+        "{}: model.vocab_size = 0 takes the number of ids from data.train = '{}', which is not "
+        "there; pass --model.vocab_size=N",
+        options.config,
+        config.data.train));
+  }
+  config.validate();
+  return config;
+}
+
+nlohmann::ordered_json to_json(const CostPlan& plan, const PlanRequest& request) {
+  nlohmann::ordered_json active = nlohmann::ordered_json::object();
+  nlohmann::ordered_json prefill = active;
+  nlohmann::ordered_json decode = active;
+  for (const auto& cost : plan.policies) {
+    active[cost.policy] = cost.active_parameters;
+    prefill[cost.policy] = cost.prefill_flops;
+    decode[cost.policy] = cost.decode_flops;
+  }
+  const auto& memory = plan.memory;
+  return {{"parameters_total", plan.parameters.total()},
+          {"parameters_matrices", plan.parameters.matrices},
+          {"parameters_embeddings", plan.parameters.embeddings},
+          {"parameters_routers", plan.parameters.routers},
+          {"parameters_norms", plan.parameters.norms},
+          {"parameters_biases", plan.parameters.biases},
+          {"parameters_active", active},
+          {"flops_per_token",
+           {{"training", plan.train_flops_per_token}, {"prefill", prefill}, {"decode", decode}}},
+          {"memory_bytes",
+           {{"weights", memory.weights},
+            {"gradients", memory.gradients},
+            {"optimizer", memory.optimizer},
+            {"compute_weights", memory.compute_weights},
+            {"activations", memory.activations},
+            {"activations_selective", memory.activations_selective},
+            {"activations_checkpointed", memory.activations_checkpointed},
+            {"loss", memory.loss},
+            {"workspace", memory.workspace},
+            {"communication_buckets", memory.communication},
+            {"peak", memory.peak},
+            {"kv_cache", plan.kv_cache_bytes}}},
+          {"gpu", request.gpu.name},
+          {"gpus", request.n_gpus},
+          {"mfu", request.mfu},
+          {"fits", plan.fits},
+          {"tokens_per_step", plan.tokens_per_step},
+          {"step_seconds", plan.step_seconds},
+          {"total_seconds", plan.total_seconds},
+          {"gpu_hours", plan.gpu_hours},
+          {"cost", request.price_per_hour > 0 ? nlohmann::ordered_json(plan.cost) : nullptr},
+          {"sparse_twin",
+           {{"parameters_total", plan.twin.parameters_total},
+            {"flops_per_token", plan.twin.train_flops_per_token},
+            {"training_flops_ratio", plan.twin.flops_ratio},
+            {"weight_memory_ratio", plan.twin.memory_ratio}}}};
+}
+
+void print_parameters(const CostPlan& plan) {
+  const auto& count = plan.parameters;
+  fmt::print("parameters {}: matrices {}, embeddings {}, routers {}, norms {}, biases {}\n",
+             count.total(),
+             count.matrices,
+             count.embeddings,
+             count.routers,
+             count.norms,
+             count.biases);
+  fmt::print("{:<24} {:>18} {:>7} {:>20} {:>20}\n",
+             "policy",
+             "active parameters",
+             "share",
+             "prefill FLOPs/token",
+             "decode FLOPs/token");
+  for (const auto& cost : plan.policies) {
+    fmt::print("{:<24} {:>18.0f} {:>6.1f}% {:>20.4g} {:>20.4g}\n",
+               cost.policy,
+               cost.active_parameters,
+               100.0 * cost.active_parameters / static_cast<double>(count.non_embedding()),
+               cost.prefill_flops,
+               cost.decode_flops);
+  }
+}
+
+void print_memory(const CostPlan& plan, const RunConfig& config) {
+  constexpr double kGib = 1 << 30;
+  const auto& memory = plan.memory;
+  const auto line = [](const char* what, double bytes) {
+    fmt::print("  {:<44} {:>12.3f} GiB\n", what, bytes / kGib);
+  };
+  fmt::print("memory of one rank, micro-batches of {} sequences of {} tokens:\n",
+             config.train.batch_size,
+             config.seq_len());
+  line("weights (float32)", memory.weights);
+  line("gradients (float32)", memory.gradients);
+  line("optimizer (AdamW)", memory.optimizer);
+  line("weights in the compute dtype", memory.compute_weights);
+  line("activations, all kept", memory.activations);
+  line("activations, checkpoint_activations selective", memory.activations_selective);
+  line("activations, checkpoint_activations full", memory.activations_checkpointed);
+  line("loss and the head's gradient", memory.loss);
+  line("work of one block's backward pass", memory.workspace);
+  line("communication buckets", memory.communication);
+  line("peak, as configured", memory.peak);
+  line("key/value cache, one full context, bfloat16", plan.kv_cache_bytes);
+}
+
+void print_time(const CostPlan& plan, const PlanRequest& request, const RunConfig& config) {
+  fmt::print(
+      "training {:.4g} FLOPs per token; {} x {} at {:.4g} FLOP/s (bfloat16, data sheet) and an "
+      "assumed MFU of {:.0f} %{}:\n",
+      plan.train_flops_per_token,
+      request.n_gpus,
+      request.gpu.name,
+      request.gpu.flops,
+      100.0 * request.mfu,
+      config.train.checkpoint_activations == Recompute::kNone
+          ? ""
+          : ", more for what checkpoint_activations computes again");
+  fmt::print("  {:.0f} tokens per step, {:.3g} s; {} steps, {:.1f} days, {:.0f} GPU hours",
+             plan.tokens_per_step,
+             plan.step_seconds,
+             config.train.steps,
+             plan.total_seconds / 86400.0,
+             plan.gpu_hours);
+  if (request.price_per_hour > 0) fmt::print(", {:.0f} at the price given", plan.cost);
+  fmt::print("\n  the peak {} the GPU's {:.0f} GB\n",
+             plan.fits ? "fits in" : "does not fit in",
+             request.gpu.memory_bytes / 1e9);
+  fmt::print(
+      "assumed: the ranks share a step's micro-batches, each holds the whole model, communication "
+      "is hidden\n");
+}
+
+void print_twin(const CostPlan& plan) {
+  fmt::print(
+      "dense training against sparse training at equal quality: {:.2f} times the FLOPs per token, "
+      "{:.2f} times the weight memory\n"
+      "  the sparse model has {} parameters: the FFN's doubled, 2 of 16 experts used, which "
+      "arXiv:2404.05567 takes for equal quality (Table 6);\n"
+      "  its Table 3: SMoE-5B averages 56.0, DS-MoE-3B 56.2 and Dense-3B 57.0 after 100B tokens "
+      "each\n",
+      plan.twin.flops_ratio,
+      plan.twin.memory_ratio,
+      plan.twin.parameters_total);
+}
+
+int plan(const Options& options) {
+  const auto config = read_config(options);
+  PlanRequest request{.gpu = find_gpu(options.gpu),
+                      .n_gpus = options.n_gpus,
+                      .mfu = options.mfu,
+                      .price_per_hour = options.price_per_hour,
+                      .policies = {}};
+  for (const auto& policy : options.policies) {
+    request.policies.push_back(parse_routing_plan(policy));
+  }
+  if (request.policies.empty()) request.policies = default_policies(config.model);
+  const auto costs = plan_cost(config, request);
+  if (options.json) {
+    print_json(to_json(costs, request));
+    return 0;
+  }
+  print_parameters(costs);
+  print_memory(costs, config);
+  print_time(costs, request, config);
+  print_twin(costs);
+  return 0;
+}
+
+}  // namespace
+
+void add_plan_command(CLI::App& app, CommandRun& run) {
+  auto options = std::make_shared<Options>();
+  auto* command = app.add_subcommand(
+      "plan",
+      "Predicts parameters, operations, memory, time and cost of a config without building it; "
+      "further arguments --section.key=value override its keys.\n"
+      "Example: dsmoe plan configs/ds_moe_6b.yaml --gpus 32 --gpu h100");
+  command->add_option("config", options->config, "YAML file, see configs/README.md")->required();
+  command->add_option("--gpu", options->gpu, "a100, h100, h200 or l40s");
+  command->add_option("--gpus", options->n_gpus, "ranks")->check(CLI::Range(1, 1 << 20));
+  command->add_option("--mfu", options->mfu, "share of the GPU's peak that is reached")
+      ->check(CLI::Range(0.01, 1.0));
+  command->add_option("--price", options->price_per_hour, "of one GPU for an hour")
+      ->check(CLI::Range(0.0, 1e6));
+  command->add_option("--policies", options->policies, "to infer with; see eval --help");
+  command->add_flag("--json", options->json, "one JSON object on standard output");
+  command->allow_extras();
+  command->callback([options, command, &run] {
+    options->overrides = take_overrides(command->remaining());
+    run = [options] { return plan(*options); };
+  });
+}
+
+}  // namespace dsmoe

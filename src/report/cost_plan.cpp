@@ -1,0 +1,136 @@
+#include "report/cost_plan.h"
+
+#include <fmt/format.h>
+
+#include "common/error.h"
+#include "model/flops.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr double kForwardAndBackward = 3.0;  // in forward passes
+constexpr int64_t kTwinExperts = 16;
+constexpr int64_t kTwinWidth = 2;  // FFN parameters of the twin, in those of this model
+
+double experts_under(const RoutingPolicy& policy, int64_t n_experts) {
+  switch (policy.selection) {
+    case Selection::kAll:
+      return static_cast<double>(n_experts);
+    case Selection::kTopK:
+      return static_cast<double>(policy.k);
+    case Selection::kThreshold:
+    case Selection::kThresholdTopK:
+      break;
+  }
+  throw Error(fmt::format(
+      "plan: expected a policy with a fixed number of experts, got '{}'; how many it uses depends "
+      "on the data, 'dsmoe eval' counts them",
+      policy.to_string()));
+}
+
+PolicyCost policy_cost(const ModelConfig& config, const RoutingPlan& plan) {
+  const auto active = planned_experts(config, plan);
+  const auto context = static_cast<double>(config.max_seq_len);
+  return {.policy = plan.to_string(),
+          .active_parameters = active_parameters(config, active),
+          .prefill_flops = forward_flops_per_token(config, active, context / 2.0),
+          .decode_flops = forward_flops_per_token(config, active, context)};
+}
+
+double training_flops(const ModelConfig& config, int64_t seq_len) {
+  const auto active = planned_experts(config, parse_routing_plan(config.training_policy));
+  return kForwardAndBackward *
+         forward_flops_per_token(config, active, static_cast<double>(seq_len) / 2.0);
+}
+
+// Forward passes that one step computes per token, in those of a model that keeps everything: what
+// is computed again comes on top of forward and backward.
+double computed_passes(const RunConfig& config, double flops_per_token) {
+  const auto& model = config.model;
+  switch (config.train.checkpoint_activations) {
+    case Recompute::kNone:
+      return kForwardAndBackward;
+    case Recompute::kBlock:
+      return kForwardAndBackward + 1.0;
+    case Recompute::kAttention:
+      break;
+  }
+  ModelConfig attention_only = model;
+  attention_only.ffn.kind = FfnKind::kDense;
+  attention_only.ffn.d_ffn = 0;
+  const double head = 2.0 * static_cast<double>(model.vocab_size * model.d_model);
+  const double attention = forward_flops_per_token(attention_only,
+                                                   all_experts(attention_only),
+                                                   static_cast<double>(config.seq_len()) / 2.0) -
+                           head;
+  return kForwardAndBackward + attention / (flops_per_token / kForwardAndBackward);
+}
+
+SparseTwin sparse_twin(const RunConfig& config, double flops_per_token) {
+  ModelConfig twin = config.model;
+  auto& ffn = twin.ffn;
+  const int64_t width = ffn.kind == FfnKind::kMoe ? ffn.n_experts * ffn.d_expert : ffn.d_ffn;
+  ffn.kind = FfnKind::kMoe;
+  ffn.n_experts = kTwinExperts;
+  ffn.d_expert = kTwinWidth * width / kTwinExperts;
+  twin.training_policy = "top_k=2";
+  const double twin_flops = training_flops(twin, config.seq_len());
+  const auto total = count_parameters(twin).total();
+  return {.parameters_total = total,
+          .train_flops_per_token = twin_flops,
+          .flops_ratio = flops_per_token / twin_flops,
+          .memory_ratio = static_cast<double>(count_parameters(config.model).total()) /
+                          static_cast<double>(total)};
+}
+
+}  // namespace
+
+ActiveExperts planned_experts(const ModelConfig& config, const RoutingPlan& plan) {
+  auto active = all_experts(config);
+  plan.validate(static_cast<size_t>(config.n_layers),
+                active.moa.empty() ? 0 : config.attention.n_experts,
+                active.moe.empty() ? 0 : config.ffn.n_experts);
+  for (size_t i = 0; i < active.moe.size(); ++i) {
+    active.moe[i] = experts_under(plan.layer(i).moe, config.ffn.n_experts);
+  }
+  for (size_t i = 0; i < active.moa.size(); ++i) {
+    active.moa[i] = experts_under(plan.layer(i).moa, config.attention.n_experts);
+  }
+  return active;
+}
+
+std::vector<RoutingPlan> default_policies(const ModelConfig& config) {
+  std::vector<RoutingPlan> policies{RoutingPolicy::all()};
+  if (config.ffn.kind != FfnKind::kMoe) return policies;
+  for (int64_t k = 1; k < config.ffn.n_experts; k *= 2) {
+    policies.emplace_back(
+        LayerRouting{.moa = RoutingPolicy::all(), .moe = RoutingPolicy::top_k(k)});
+  }
+  return policies;
+}
+
+CostPlan plan_cost(const RunConfig& config, const PlanRequest& request) {
+  CostPlan plan;
+  plan.parameters = count_parameters(config.model);
+  for (const auto& policy : request.policies) {
+    plan.policies.push_back(policy_cost(config.model, policy));
+  }
+  plan.train_flops_per_token = training_flops(config.model, config.seq_len());
+  plan.memory = training_memory(config, request.n_gpus);
+  plan.kv_cache_bytes =
+      kv_cache_bytes_per_token(config.model, 2.0) * static_cast<double>(config.model.max_seq_len);
+  const auto& train = config.train;
+  plan.tokens_per_step =
+      static_cast<double>(train.batch_size * train.accumulation * config.seq_len());
+  const double computed = computed_passes(config, plan.train_flops_per_token) / kForwardAndBackward;
+  const double speed = request.mfu * request.gpu.flops * static_cast<double>(request.n_gpus);
+  plan.step_seconds = plan.tokens_per_step * plan.train_flops_per_token * computed / speed;
+  plan.total_seconds = plan.step_seconds * static_cast<double>(train.steps);
+  plan.gpu_hours = plan.total_seconds / 3600.0 * static_cast<double>(request.n_gpus);
+  plan.cost = plan.gpu_hours * request.price_per_hour;
+  plan.fits = plan.memory.peak <= request.gpu.memory_bytes;
+  plan.twin = sparse_twin(config, plan.train_flops_per_token);
+  return plan;
+}
+
+}  // namespace dsmoe

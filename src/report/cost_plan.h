@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/moe/routing_plan.h"
+#include "model/parameter_count.h"
+#include "report/gpu_specs.h"
+#include "report/memory_plan.h"
+#include "train/train_config.h"
+
+namespace dsmoe {
+
+/// What a plan is asked for; every number of it is printed with the plan.
+struct PlanRequest {
+  GpuSpec gpu;
+  int64_t n_gpus = 1;                 ///< they share the micro-batches of a step
+  double mfu = 0.4;                   ///< share of the GPU's peak that model operations reach
+  double price_per_hour = 0;          ///< of one GPU, any currency; 0: unknown, no cost is given
+  std::vector<RoutingPlan> policies;  ///< to infer with
+};
+
+/// Inference under one policy, per token.
+struct PolicyCost {
+  std::string policy;
+  double active_parameters;  ///< embeddings left out
+  double prefill_flops;      ///< mean over a full context
+  double decode_flops;       ///< at the end of a full context
+};
+
+/// A sparsely trained model of equal quality, by the paper's measure: twice the FFN parameters in
+/// 16 experts, 2 of them used. Source: arXiv:2404.05567, section 4.4 and Table 3.
+struct SparseTwin {
+  int64_t parameters_total;
+  double train_flops_per_token;
+  double flops_ratio;   ///< dense training of this model over sparse training of the twin
+  double memory_ratio;  ///< weights, gradients and optimizer of this model over the twin's
+};
+
+struct CostPlan {
+  ParameterCount parameters;
+  std::vector<PolicyCost> policies;
+  double train_flops_per_token;  ///< under the training policy, recomputation not counted
+  TrainingMemory memory;
+  double kv_cache_bytes;   ///< bfloat16, one sequence of max_seq_len
+  double tokens_per_step;  ///< of all ranks
+  double step_seconds;
+  double total_seconds;
+  double gpu_hours;
+  double cost;  ///< 0 without a price
+  bool fits;    ///< memory.peak against the GPU's memory
+  SparseTwin twin;
+};
+
+/// Experts that tokens use under a plan. Throws Error for a policy whose number of experts depends
+/// on the data.
+ActiveExperts planned_experts(const ModelConfig& config, const RoutingPlan& plan);
+
+/// `all`, and top_k = 1, 2, 4, ... of the FFN experts with every attention expert.
+std::vector<RoutingPlan> default_policies(const ModelConfig& config);
+
+/// Arithmetic only: nothing of the model's size is allocated. `config` is resolved. Throws Error.
+CostPlan plan_cost(const RunConfig& config, const PlanRequest& request);
+
+}  // namespace dsmoe

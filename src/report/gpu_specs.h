@@ -1,0 +1,21 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace dsmoe {
+
+/// What a vendor's data sheet says of a GPU.
+struct GpuSpec {
+  std::string name;
+  double flops;             ///< bfloat16 matrix products without sparsity, operations per second
+  double memory_bytes;      ///< of the device
+  double bytes_per_second;  ///< read from its memory
+};
+
+const std::vector<GpuSpec>& gpu_specs();
+
+/// Throws Error listing the names there are.
+const GpuSpec& find_gpu(const std::string& name);
+
+}  // namespace dsmoe

@@ -1,0 +1,140 @@
+#include "report/memory_plan.h"
+
+#include <algorithm>
+
+#include "model/parameter_count.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr double kFloat32 = 4.0;
+constexpr double kBfloat16 = 2.0;
+constexpr double kLossChunk = 4 << 20;    // logits that the loss holds at once
+constexpr double kLossChunkTokens = 256;  // or more, for this many tokens
+
+// Logits, probabilities and weights in float32 and the selection in bytes; the swiglu form keeps
+// both inputs of its activation and, in float32, the result, the linear one its input in float32.
+double router_bytes(const ModelConfig& config,
+                    const RouterConfig& router,
+                    int64_t n_experts,
+                    double bytes_per_value) {
+  const double outputs = (3.0 * kFloat32 + 1.0) * static_cast<double>(n_experts);
+  if (router.kind == RouterKind::kSwiglu) {
+    return outputs + static_cast<double>(router.d_hidden) * (2.0 * bytes_per_value + kFloat32);
+  }
+  const double copy = bytes_per_value < kFloat32 ? kFloat32 : 0.0;
+  return outputs + static_cast<double>(config.d_model) * copy;
+}
+
+// A half's input: the float32 stream that its norm saw, and the normed values.
+double input_bytes(const ModelConfig& config, double bytes_per_value) {
+  return static_cast<double>(config.d_model) * (kFloat32 + bytes_per_value);
+}
+
+double attention_bytes(const ModelConfig& config, double bytes_per_value) {
+  const auto& attention = config.attention;
+  const bool moa = attention.kind == AttentionKind::kMoa;
+  const auto n_heads = static_cast<double>(moa ? attention.n_experts * attention.heads_per_expert
+                                               : attention.n_heads);
+  const auto n_kv_heads =
+      static_cast<double>(moa ? attention.heads_per_expert : attention.n_kv_heads);
+  const auto head_dim = static_cast<double>(attention.head_dim);
+  double bytes = input_bytes(config, bytes_per_value);
+  // Queries and answers of every head, keys and values; the softmax keeps one number a head.
+  bytes += 2.0 * head_dim * bytes_per_value * (n_heads + n_kv_heads) + kFloat32 * n_heads;
+  // The inputs of the norms of queries and keys, widened.
+  if (attention.qk_norm) bytes += head_dim * kFloat32 * (n_heads + n_kv_heads);
+  if (moa) bytes += router_bytes(config, attention.router, attention.n_experts, bytes_per_value);
+  return bytes;
+}
+
+double ffn_width(const FfnConfig& ffn) {
+  return static_cast<double>(ffn.kind == FfnKind::kMoe ? ffn.n_experts * ffn.d_expert : ffn.d_ffn);
+}
+
+double n_activation_inputs(const FfnConfig& ffn) {
+  return ffn.activation == FfnActivation::kSwiglu ? 2.0 : 1.0;
+}
+
+double ffn_bytes(const ModelConfig& config, double bytes_per_value) {
+  const auto& ffn = config.ffn;
+  // What enters the activation; its result is computed again.
+  double bytes = input_bytes(config, bytes_per_value) +
+                 n_activation_inputs(ffn) * ffn_width(ffn) * bytes_per_value;
+  if (ffn.kind == FfnKind::kMoe) {
+    bytes += router_bytes(config, ffn.router, ffn.n_experts, bytes_per_value);
+  }
+  return bytes;
+}
+
+void add_activations(TrainingMemory& memory, const RunConfig& config, double bytes_per_value) {
+  const auto& model = config.model;
+  const auto n_tokens = static_cast<double>(config.train.batch_size * config.seq_len());
+  const auto n_layers = static_cast<double>(model.n_layers);
+  const auto block = activation_bytes_per_token(model, bytes_per_value);
+  // What a half that is computed again keeps: the sum, and the last half's output not yet added.
+  const double stream = input_bytes(model, bytes_per_value);
+  memory.activations = n_tokens * n_layers * (block.attention + block.ffn);
+  memory.activations_selective = n_tokens * (n_layers * (stream + block.ffn) + block.attention);
+  memory.activations_checkpointed = n_tokens * (n_layers * stream + block.attention + block.ffn);
+  // The activation's result, its gradient and those of its inputs; two gradients of the stream.
+  memory.workspace =
+      n_tokens * ((2.0 + n_activation_inputs(model.ffn)) * ffn_width(model.ffn) * bytes_per_value +
+                  2.0 * kFloat32 * static_cast<double>(model.d_model));
+}
+
+}  // namespace
+
+ActivationBytes activation_bytes_per_token(const ModelConfig& config, double bytes_per_value) {
+  return {attention_bytes(config, bytes_per_value), ffn_bytes(config, bytes_per_value)};
+}
+
+TrainingMemory training_memory(const RunConfig& config, int64_t n_ranks) {
+  const auto& model = config.model;
+  const auto count = count_parameters(model);
+  const auto total = static_cast<double>(count.total());
+  const bool narrow = config.train.compute_dtype != ComputeDtype::kFloat32;
+  const double bytes_per_value = narrow ? kBfloat16 : kFloat32;
+  const auto n_tokens = static_cast<double>(config.train.batch_size * config.seq_len());
+  const auto vocab_size = static_cast<double>(model.vocab_size);
+  const double head = vocab_size * static_cast<double>(model.d_model);
+
+  TrainingMemory memory;
+  memory.weights = memory.gradients = kFloat32 * total;
+  memory.optimizer = 2.0 * kFloat32 * total;
+  memory.communication = n_ranks > 1 ? kFloat32 * total : 0.0;
+  if (narrow) {
+    memory.compute_weights =
+        kBfloat16 * (static_cast<double>(count.matrices + count.routers) + head);
+  }
+  add_activations(memory, config, bytes_per_value);
+  const double chunk =
+      std::min(n_tokens, std::max(kLossChunkTokens, kLossChunk / vocab_size)) * vocab_size;
+  memory.loss = n_tokens * (input_bytes(model, bytes_per_value) +
+                            bytes_per_value * static_cast<double>(model.d_model)) +
+                bytes_per_value * chunk + kFloat32 * head;
+
+  const double kept = config.train.checkpoint_activations == Recompute::kNone ? memory.activations
+                      : config.train.checkpoint_activations == Recompute::kBlock
+                          ? memory.activations_checkpointed
+                          : memory.activations_selective;
+  const double persistent =
+      memory.weights + memory.optimizer + memory.compute_weights + memory.communication;
+  // Gradients of an earlier micro-batch are there when the next forward pass ends; those of a
+  // single one grow while activations go.
+  const bool keeps_gradients = config.train.accumulation > n_ranks;
+  const double forward_end = kept + memory.loss + memory.workspace;
+  memory.peak = persistent + (keeps_gradients ? memory.gradients + forward_end
+                                              : std::max(forward_end, memory.gradients));
+  return memory;
+}
+
+double kv_cache_bytes_per_token(const ModelConfig& config, double bytes_per_value) {
+  const auto& attention = config.attention;
+  const int64_t n_kv_heads =
+      attention.kind == AttentionKind::kMoa ? attention.heads_per_expert : attention.n_kv_heads;
+  return 2.0 * static_cast<double>(config.n_layers * n_kv_heads * attention.head_dim) *
+         bytes_per_value;
+}
+
+}  // namespace dsmoe

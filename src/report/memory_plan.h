@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+
+#include "train/train_config.h"
+
+namespace dsmoe {
+
+/// Bytes that one rank needs to train, by what they hold. Every rank holds the whole model.
+struct TrainingMemory {
+  double weights = 0;                   ///< float32
+  double gradients = 0;                 ///< float32
+  double optimizer = 0;                 ///< AdamW: two float32 values a parameter
+  double compute_weights = 0;           ///< copies of matrices in a narrower compute dtype
+  double activations = 0;               ///< all that the forward pass keeps in its blocks
+  double activations_selective = 0;     ///< the same under checkpoint_activations selective
+  double activations_checkpointed = 0;  ///< the same under checkpoint_activations full
+  double loss = 0;           ///< last norm, a chunk of logits, the gradients of features and head
+  double workspace = 0;      ///< what one FFN's backward pass computes again and in between
+  double communication = 0;  ///< gradients again, in buckets; 0 on one rank
+  double peak = 0;  ///< the most that is alive at one time with the config's checkpoint_activations
+};
+
+/// Bytes per token that one block keeps from its forward pass for its backward pass, by half.
+struct ActivationBytes {
+  double attention = 0;
+  double ffn = 0;
+};
+ActivationBytes activation_bytes_per_token(const ModelConfig& config, double bytes_per_value);
+
+/// One optimizer step of the config on one of n_ranks. vocab_size must be known.
+TrainingMemory training_memory(const RunConfig& config, int64_t n_ranks);
+
+/// Keys and values of one token in every layer.
+double kv_cache_bytes_per_token(const ModelConfig& config, double bytes_per_value);
+
+}  // namespace dsmoe
