@@ -1,0 +1,39 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/io.h"
+#include "formats/gguf.h"
+
+namespace dsmoe {
+
+/// Writes a GGUF file, version 3: the header first, then the tensors one by one, so that only one
+/// of them is in memory. The file is a temporary one until finish() renames it. Throws RunError for
+/// a failed write and Error for a key or name given twice.
+class GgufWriter {
+ public:
+  GgufWriter(Io& io,
+             std::string path,
+             const GgufMetadata& metadata,
+             std::vector<GgufTensor> tensors);
+  ~GgufWriter();
+  GgufWriter(const GgufWriter&) = delete;
+  GgufWriter& operator=(const GgufWriter&) = delete;
+
+  /// The bytes of the next tensor of the list.
+  void add(const void* data);
+  /// After the last tensor: fsyncs, closes and gives the file its name.
+  void finish();
+
+ private:
+  void write(const void* data, uint64_t size_bytes);
+
+  Io& io_;
+  std::string path_;
+  std::vector<GgufTensor> tensors_;
+  size_t next_ = 0;
+  int fd_ = -1;
+};
+
+}  // namespace dsmoe
