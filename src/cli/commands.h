@@ -16,6 +16,7 @@ void add_eval_command(CLI::App& app, CommandRun& run);
 void add_generate_command(CLI::App& app, CommandRun& run);
 void add_inspect_command(CLI::App& app, CommandRun& run);
 void add_bench_command(CLI::App& app, CommandRun& run);
+void add_export_command(CLI::App& app, CommandRun& run);
 void add_plan_command(CLI::App& app, CommandRun& run);
 
 }  // namespace dsmoe

@@ -1,0 +1,102 @@
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "cli/command_support.h"
+#include "cli/commands.h"
+#include "common/error.h"
+#include "model/io/export_model.h"
+
+namespace dsmoe {
+namespace {
+
+struct Options {
+  std::string checkpoint;
+  std::string out;
+  std::string target;
+  std::string policy;
+  std::string dtype = "float32";
+  int threads = 0;
+  bool json = false;
+};
+
+at::ScalarType parse_dtype(const std::string& text) {
+  if (text == "float32") return at::kFloat;
+  if (text == "float16") return at::kHalf;
+  if (text == "bfloat16") return at::kBFloat16;
+  throw Error(fmt::format("--dtype: expected float32, float16 or bfloat16, got '{}'", text));
+}
+
+int export_checkpoint(const Options& options) {
+  set_threads(options.threads);
+  const auto dtype = parse_dtype(options.dtype);
+  auto& io = posix_io();
+  const auto checkpoint = find_checkpoint(io, options.checkpoint);
+  const auto model = load_model(io, checkpoint);
+  const auto& config = model->config();
+  const ExportRequest request{
+      .plan = parse_routing_plan(options.policy.empty() ? config.training_policy : options.policy),
+      .dtype = dtype};
+  request.plan.validate(
+      static_cast<size_t>(config.n_layers),
+      config.attention.kind == AttentionKind::kMoa ? config.attention.n_experts : 0,
+      config.ffn.kind == FfnKind::kMoe ? config.ffn.n_experts : 0);
+  const auto report = export_model(io, model, options.target, request, options.out);
+  if (options.json) {
+    print_json({{"out", options.out},
+                {"target", options.target},
+                {"policy", request.plan.to_string()},
+                {"dtype", options.dtype},
+                {"tensors_read", report.tensors_read},
+                {"tensors_written", report.tensors_written},
+                {"unused", nlohmann::ordered_json::array()},
+                {"missing", nlohmann::ordered_json::array()},
+                {"max_abs_logit", report.max_abs_logit},
+                {"max_abs_logit_error", report.max_abs_logit_error}});
+    return 0;
+  }
+  fmt::print("{}: {} tensors of {} written as {} in {}, policy {}\n",
+             options.out,
+             report.tensors_written,
+             checkpoint.directory,
+             options.target,
+             options.dtype,
+             request.plan.to_string());
+  fmt::print(
+      "read back: logits of {} random tokens, up to {:.4g}, differ by at most {:.3g} from the "
+      "model's{}\n",
+      report.logit_tokens,
+      report.max_abs_logit,
+      report.max_abs_logit_error,
+      dtype == at::kFloat ? "" : " with weights of that type");
+  return 0;
+}
+
+std::string list_of_targets() {
+  std::vector<std::string> names;
+  for (const auto& target : export_targets()) names.push_back(target.name);
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+}  // namespace
+
+void add_export_command(CLI::App& app, CommandRun& run) {
+  auto options = std::make_shared<Options>();
+  auto* command = app.add_subcommand(
+      "export",
+      "Writes a checkpoint in a foreign form, reads it back and compares the logits; refuses what "
+      "the form cannot express.\n"
+      "Example: dsmoe export runs/olmoe model.gguf --to gguf --policy top_k=8 --dtype bfloat16");
+  command->add_option("checkpoint", options->checkpoint, "checkpoint or run directory")->required();
+  command->add_option("out", options->out, "path of the new file or directory")->required();
+  command->add_option("--to", options->target, list_of_targets())->required();
+  command->add_option("--policy",
+                      options->policy,
+                      "the selection that the written model will use (default: the training one)");
+  command->add_option("--dtype", options->dtype, "of the matrices: float32, float16 or bfloat16");
+  command->add_option("--threads", options->threads, "0: all cores")->check(CLI::Range(0, 4096));
+  command->add_flag("--json", options->json, "one JSON object on standard output");
+  command->callback([options, &run] { run = [options] { return export_checkpoint(*options); }; });
+}
+
+}  // namespace dsmoe

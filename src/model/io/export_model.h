@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/io.h"
+#include "model/moe/routing_plan.h"
+#include "model/transformer.h"
+
+namespace dsmoe {
+
+struct ExportRequest {
+  RoutingPlan plan{RoutingPolicy::all()};  ///< the selection that the written model will use
+  at::ScalarType dtype = at::kFloat;       ///< of the written matrices
+};
+
+/// One foreign form of a model.
+struct ExportTarget {
+  std::string name;
+  /// What the form cannot express, one sentence each; empty: it can be written.
+  std::vector<std::string> (*obstacles)(const ModelConfig& config, const RoutingPlan& plan);
+  /// Writes the form to `out`, which does not exist yet; returns the number of tensors.
+  int64_t (*write)(Io& io,
+                   const Transformer& model,
+                   const ExportRequest& request,
+                   const std::string& out);
+  /// Reads what was written, with the target's own arithmetic as our config says it.
+  Transformer (*read)(Io& io, const std::string& out);
+  /// Routers and norms are written as float32 whatever the dtype of the matrices.
+  bool keeps_routers_and_norms = false;
+};
+
+const std::vector<ExportTarget>& export_targets();
+
+struct ExportReport {
+  int64_t tensors_read = 0;  ///< of the model
+  int64_t tensors_written = 0;
+  double max_abs_logit_error = 0;  ///< of the files read back against the model, over logit_tokens
+  double max_abs_logit = 0;
+  int64_t logit_tokens = 0;
+};
+
+/// Writes a model in a foreign form and proves it: the files are read back and their logits over
+/// random tokens compared with the model's under the request's plan, after its matrices were
+/// rounded to the same dtype. Throws Error naming every obstacle if the target cannot express the
+/// model, and RunError if the logits differ by more than 1e-4 of the largest.
+ExportReport export_model(Io& io,
+                          const Transformer& model,
+                          const std::string& target,
+                          const ExportRequest& request,
+                          const std::string& out);
+
+}  // namespace dsmoe

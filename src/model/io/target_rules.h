@@ -1,0 +1,35 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/model_config.h"
+#include "model/moe/routing_plan.h"
+
+namespace dsmoe {
+
+/// Experts per token of each kind, the same in every layer; all of them for `all`, 0 where the
+/// model has no experts of the kind.
+struct FixedSelection {
+  int64_t moe = 0;
+  int64_t moa = 0;
+};
+
+/// Empty if the plan differs between layers or its count depends on the token; `why` then says so.
+std::optional<FixedSelection> fixed_selection(const ModelConfig& config,
+                                              const RoutingPlan& plan,
+                                              std::string& why);
+
+/// What no target of mixtures of experts can express: a norm other than RMSNorm, learned positions,
+/// biases, FFN experts other than SwiGLU ones, a router of more than one matrix.
+std::vector<std::string> common_obstacles(const ModelConfig& config);
+
+/// Why the weights of `selected` of `n_experts` experts do not fit a target that always, or never,
+/// divides them by their sum; empty if they do (with every expert selected both are the same).
+std::string weight_obstacle(const RouterConfig& router,
+                            int64_t selected,
+                            int64_t n_experts,
+                            bool target_renormalises);
+
+}  // namespace dsmoe

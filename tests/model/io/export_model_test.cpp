@@ -1,0 +1,217 @@
+#include "model/io/export_model.h"
+
+#include <catch2/catch.hpp>
+
+#include "common/error.h"
+#include "formats/gguf_reader.h"
+#include "formats/safetensors.h"
+#include "support/temporary_directory.h"
+
+namespace dsmoe {
+namespace {
+
+ModelConfig base_config() {
+  ModelConfig config;
+  config.vocab_size = 37;
+  config.d_model = 12;
+  config.n_layers = 2;
+  config.max_seq_len = 20;
+  config.ffn.activation = FfnActivation::kSwiglu;
+  config.ffn.n_experts = 6;
+  config.ffn.d_expert = 5;
+  config.ffn.router.kind = RouterKind::kLinear;
+  return config;
+}
+
+ModelConfig jetmoe_config(int64_t n_attention_experts) {
+  auto config = base_config();
+  config.attention.head_dim = 4;
+  config.attention.n_experts = n_attention_experts;
+  config.attention.heads_per_expert = 2;
+  config.attention.router.kind = RouterKind::kLinear;
+  return config;
+}
+
+ModelConfig olmoe_config(bool qk_norm, int64_t n_kv_heads) {
+  auto config = base_config();
+  config.attention.kind = AttentionKind::kDense;
+  config.attention.head_dim = 2;
+  config.attention.n_heads = 6;
+  config.attention.n_kv_heads = n_kv_heads;
+  config.attention.qk_norm = qk_norm;
+  return config;
+}
+
+Transformer random_model(const ModelConfig& config) {
+  Transformer model(config);
+  init_weights(model, 5, 0.4);
+  model->eval();
+  return model;
+}
+
+ExportReport write(const ModelConfig& config,
+                   const std::string& target,
+                   const std::string& policy,
+                   const std::string& out,
+                   at::ScalarType dtype = at::kFloat) {
+  return export_model(posix_io(),
+                      random_model(config),
+                      target,
+                      {.plan = parse_routing_plan(policy), .dtype = dtype},
+                      out);
+}
+
+std::string refusal(const ModelConfig& config,
+                    const std::string& target,
+                    const std::string& policy = "all") {
+  const TemporaryDirectory directory;
+  try {
+    write(config, target, policy, directory.file("out"));
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+}  // namespace
+
+TEST_CASE("export: every expert of JetMoE makes a densely run model exact", "[model][io]") {
+  const int64_t n_attention_experts = GENERATE(6, 3, 1);
+  auto config = jetmoe_config(n_attention_experts);
+  config.tie_embeddings = GENERATE(true, false);
+  const TemporaryDirectory directory;
+  const auto report = write(config, "hf-jetmoe", "all", directory.file("out"));
+  CHECK(report.max_abs_logit_error < 1e-5 * report.max_abs_logit);
+  CHECK(report.max_abs_logit > 0.1);
+  const SafetensorsFile file(posix_io(), directory.file("out/model.safetensors"));
+  // Attention experts stand in the file as often as FFN experts do.
+  CHECK(file.find("model.layers.1.self_attention.experts.input_linear.weight")->shape ==
+        std::vector<int64_t>{6, 8, 12});
+  CHECK(file.find("model.layers.1.mlp.input_linear.weight")->shape ==
+        std::vector<int64_t>{6, 10, 12});
+  CHECK((file.find("lm_head.weight") != nullptr) == !config.tie_embeddings);
+}
+
+TEST_CASE("export: JetMoE's config carries what releases disagree on", "[model][io]") {
+  const TemporaryDirectory directory;
+  write(jetmoe_config(6), "hf-jetmoe", "all", directory.file("out"));
+  const auto text = read_file(posix_io(), directory.file("out/config.json"), 1 << 20);
+  for (const char* part : {"\"num_key_value_heads\": 2",
+                           "\"kv_channels\": 4",
+                           "\"head_dim\": 4",  // 2 * 4 * 6 is not d_model
+                           "\"num_experts_per_tok\": 6",
+                           "\"tie_word_embeddings\": true",
+                           "\"rope_theta\": 10000.0",
+                           "\"rope_parameters\""}) {
+    CHECK_THAT(text, Catch::Contains(part));
+  }
+}
+
+TEST_CASE("export: JetMoE with fewer experts needs renormalised weights of both kinds",
+          "[model][io]") {
+  auto config = jetmoe_config(6);
+  CHECK_THAT(refusal(config, "hf-jetmoe", "moe:top_k=2;moa:top_k=2"),
+             Catch::Contains("router.renormalise false with 2 of 6 experts"));
+  config.attention.router.renormalise = config.ffn.router.renormalise = true;
+  const TemporaryDirectory directory;
+  const auto report = write(config, "hf-jetmoe", "moe:top_k=2;moa:top_k=2", directory.file("out"));
+  CHECK(report.max_abs_logit_error < 1e-5 * report.max_abs_logit);
+  CHECK_THAT(refusal(config, "hf-jetmoe", "moe:top_k=2;moa:all"),
+             Catch::Contains("as many attention experts as FFN experts"));
+  config.attention.n_experts = 3;
+  CHECK_THAT(refusal(config, "hf-jetmoe", "moe:top_k=2;moa:top_k=2"),
+             Catch::Contains("moa.n_experts 3, moe.n_experts 6"));
+  config.attention.n_experts = 4;
+  CHECK_THAT(refusal(config, "hf-jetmoe"), Catch::Contains("does not divide the second"));
+}
+
+TEST_CASE("export: what JetMoE lacks is named", "[model][io]") {
+  const auto refused = [](void (*change)(ModelConfig&)) {
+    auto config = jetmoe_config(6);
+    change(config);
+    return refusal(config, "hf-jetmoe");
+  };
+  CHECK_THAT(refused([](ModelConfig& c) { c.ffn.activation = FfnActivation::kGeluTanh; }),
+             Catch::Contains("ffn.activation gelu"));
+  CHECK_THAT(refused([](ModelConfig& c) { c.ffn.router.kind = RouterKind::kSwiglu; }),
+             Catch::Contains("moe.router.kind swiglu"));
+  CHECK_THAT(refused([](ModelConfig& c) { c.attention.router.kind = RouterKind::kSwiglu; }),
+             Catch::Contains("moa.router.kind swiglu"));
+  CHECK_THAT(refused([](ModelConfig& c) { c.norm = NormKind::kLayerNorm; }),
+             Catch::Contains("norm layer_norm"));
+  CHECK_THAT(refused([](ModelConfig& c) { c.norm_eps = 1e-5; }), Catch::Contains("norm_eps 1e-05"));
+  CHECK_THAT(refused([](ModelConfig& c) { c.positions = PositionKind::kLearned; }),
+             Catch::Contains("positions learned"));
+  CHECK_THAT(refused([](ModelConfig& c) { c.bias = true; }), Catch::Contains("bias"));
+  CHECK_THAT(refused([](ModelConfig& c) { c.attention.kind = AttentionKind::kDense; }),
+             Catch::Contains("attention.kind dense"));
+  CHECK_THAT(refused([](ModelConfig& c) { c.ffn.kind = FfnKind::kDense; }),
+             Catch::Contains("ffn.kind dense"));
+  CHECK_THAT(refusal(jetmoe_config(6), "hf-jetmoe", "threshold=0.48"),
+             Catch::Contains("different numbers of experts"));
+}
+
+TEST_CASE("export: OLMoE keeps raw or renormalised weights and grouped keys", "[model][io]") {
+  auto config = olmoe_config(/*qk_norm=*/true, GENERATE(6, 2));
+  config.ffn.router.renormalise = GENERATE(false, true);
+  config.tie_embeddings = GENERATE(true, false);
+  const auto policy = GENERATE("all", "top_k=2");
+  const TemporaryDirectory directory;
+  const auto report = write(config, "hf-olmoe", policy, directory.file("out"));
+  CHECK(report.max_abs_logit_error < 1e-5 * report.max_abs_logit);
+  const SafetensorsFile file(posix_io(), directory.file("out/model.safetensors"));
+  CHECK(file.find("model.layers.0.mlp.experts.5.down_proj.weight")->shape ==
+        std::vector<int64_t>{12, 5});
+}
+
+TEST_CASE("export: what OLMoE lacks is named", "[model][io]") {
+  CHECK_THAT(refusal(olmoe_config(false, 6), "hf-olmoe"),
+             Catch::Contains("attention.qk_norm false"));
+  CHECK_THAT(refusal(jetmoe_config(6), "hf-olmoe"), Catch::Contains("attention.kind moa"));
+  auto config = olmoe_config(true, 6);
+  config.attention.head_dim = 4;
+  CHECK_THAT(refusal(config, "hf-olmoe"), Catch::Contains("6 heads of 4 make 24"));
+  CHECK_THAT(refusal(olmoe_config(true, 6), "hf-olmoe", "threshold=0.48"),
+             Catch::Contains("different numbers of experts"));
+}
+
+TEST_CASE("export: GGUF takes architecture olmoe with qk_norm, qwen2moe without", "[model][io]") {
+  const bool qk_norm = GENERATE(true, false);
+  auto config = olmoe_config(qk_norm, qk_norm ? 6 : 3);
+  config.tie_embeddings = GENERATE(true, false);
+  const auto dtype = GENERATE(at::kFloat, at::kHalf, at::kBFloat16);
+  const TemporaryDirectory directory;
+  const auto out = directory.file("model.gguf");
+  const auto report = write(config, "gguf", "top_k=2", out, dtype);
+  CHECK(report.max_abs_logit_error < 1e-5 * report.max_abs_logit);
+  const GgufFile file(posix_io(), out);
+  const std::string architecture = qk_norm ? "olmoe" : "qwen2moe";
+  CHECK(std::get<std::string>(*file.find_value("general.architecture")) == architecture);
+  CHECK(std::get<uint32_t>(*file.find_value(architecture + ".expert_used_count")) == 2);
+  CHECK(std::get<uint32_t>(*file.find_value(architecture + ".feed_forward_length")) == 5);
+  CHECK(file.find_tensor("output.weight") != nullptr);
+  CHECK(file.find_tensor("blk.1.ffn_gate_inp.weight")->type == GgufType::kF32);
+  CHECK(file.find_tensor("blk.1.ffn_down_exps.weight")->shape == std::vector<int64_t>{6, 12, 5});
+  CHECK((file.find_tensor("blk.1.ffn_gate_shexp.weight") != nullptr) == !qk_norm);
+}
+
+TEST_CASE("export: what GGUF lacks is named", "[model][io]") {
+  CHECK_THAT(refusal(olmoe_config(true, 2), "gguf"), Catch::Contains("n_kv_heads 2 of n_heads 6"));
+  CHECK_THAT(refusal(jetmoe_config(6), "gguf"), Catch::Contains("attention.kind moa"));
+  auto config = olmoe_config(false, 6);
+  config.ffn.router.renormalise = true;
+  CHECK_THAT(refusal(config, "gguf", "top_k=2"), Catch::Contains("never divides"));
+  CHECK(refusal(config, "gguf", "all").empty());
+}
+
+TEST_CASE("export: an existing path and an unknown target are refused", "[model][io]") {
+  const TemporaryDirectory directory;
+  write_file(posix_io(), directory.file("out"), "mine");
+  CHECK_THROWS_WITH(write(olmoe_config(true, 6), "gguf", "all", directory.file("out")),
+                    Catch::Contains("does not exist yet"));
+  CHECK(read_file(posix_io(), directory.file("out"), 10) == "mine");
+  CHECK_THROWS_WITH(write(olmoe_config(true, 6), "ggml", "all", directory.file("x")),
+                    Catch::Contains("hf-jetmoe, hf-olmoe, gguf"));
+}
+
+}  // namespace dsmoe
