@@ -41,4 +41,6 @@ target_link_libraries(LibTorch::cpu INTERFACE LibTorch::torch_cpu LibTorch::c10 
 # DT_RPATH, not RUNPATH: the torch libraries' own dependencies inherit only the former.
 target_link_options(LibTorch::cpu INTERFACE
   -Wl,--disable-new-dtags "-Wl,-rpath-link,${_site}/nvidia/cu13/lib")
+# torch's libraries are found where they are, by what is built and by what is installed.
 set(CMAKE_BUILD_RPATH "${DSMOE_TORCH_ROOT}/lib" "${_site}/nvidia/cu13/lib")
+set(CMAKE_INSTALL_RPATH "${CMAKE_BUILD_RPATH}")

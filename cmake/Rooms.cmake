@@ -5,8 +5,11 @@
 function(dsmoe_add_room name)
   cmake_parse_arguments(arg "TORCH" "" "SOURCES;LINK" ${ARGN})
   add_library(dsmoe_${name} STATIC ${arg_SOURCES})
-  target_include_directories(dsmoe_${name} PUBLIC "${CMAKE_SOURCE_DIR}/src" "${CMAKE_SOURCE_DIR}")
-  target_link_libraries(dsmoe_${name} PUBLIC ${arg_LINK} PRIVATE dsmoe_warnings)
+  target_include_directories(dsmoe_${name} PUBLIC
+    "$<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/src>" "$<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}>"
+    "$<INSTALL_INTERFACE:include/dsmoe>")
+  target_link_libraries(dsmoe_${name} PUBLIC ${arg_LINK} PRIVATE $<BUILD_INTERFACE:dsmoe_warnings>)
+  install(TARGETS dsmoe_${name} EXPORT dsmoeTargets)
   if(arg_TORCH)
     target_link_libraries(dsmoe_${name} PUBLIC LibTorch::cpu)
     target_precompile_headers(dsmoe_${name} REUSE_FROM dsmoe_torch_pch)
