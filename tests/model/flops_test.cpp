@@ -2,7 +2,7 @@
 
 #include <catch2/catch.hpp>
 
-#include "support/tiny_model.h"
+#include "support/tiny_model_config.h"
 
 namespace dsmoe {
 namespace {
@@ -13,7 +13,7 @@ constexpr double kHead = 257 * 12;
 
 TEST_CASE("forward_flops_per_token: two operations per weight, four per key and query channel",
           "[model][flops]") {
-  const auto config = make_tiny_model()->config();
+  const auto config = tiny_model_config();
   const auto all = all_experts(config);
   CHECK(forward_flops_per_token(config, all, 0) == 2 * (kWeights + kHead));
   CHECK(forward_flops_per_token(config, all, 10) - forward_flops_per_token(config, all, 0) ==
@@ -22,7 +22,7 @@ TEST_CASE("forward_flops_per_token: two operations per weight, four per key and 
 
 TEST_CASE("forward_flops_per_token: an expert left out costs neither weights nor queries",
           "[model][flops]") {
-  const auto config = make_tiny_model()->config();
+  const auto config = tiny_model_config();
   auto active = all_experts(config);
   active.moe[0] -= 2;
   active.moa[1] -= 1;
@@ -32,7 +32,7 @@ TEST_CASE("forward_flops_per_token: an expert left out costs neither weights nor
 }
 
 TEST_CASE("train_flops_per_token: three forward passes over half the keys", "[model][flops]") {
-  auto config = make_tiny_model()->config();
+  auto config = tiny_model_config();
   CHECK(train_flops_per_token(config, 24) == 6 * (kWeights + kHead) + 6 * 24 * 48);
   config.attention.kind = AttentionKind::kDense;
   config.attention.n_heads = 6;

@@ -3,24 +3,14 @@
 #include <cstdint>
 
 #include "model/transformer.h"
+#include "support/tiny_model_config.h"
 
 namespace dsmoe {
 
 /// A model of odd sizes with experts of both kinds over the byte tokenizer's ids. Its weights are
 /// drawn wide, so that logits and routers differ clearly from token to token.
 inline Transformer make_tiny_model(uint64_t seed = 1, double std = 0.4, int64_t vocab_size = 257) {
-  ModelConfig config;
-  config.vocab_size = vocab_size;
-  config.d_model = 12;
-  config.n_layers = 2;
-  config.max_seq_len = 24;
-  config.attention.head_dim = 4;
-  config.attention.n_experts = 3;
-  config.attention.heads_per_expert = 2;
-  config.attention.router.d_hidden = 5;
-  config.ffn.n_experts = 5;
-  config.ffn.d_expert = 3;
-  config.ffn.router.d_hidden = 5;
+  const auto config = tiny_model_config(vocab_size);
   Transformer model(config);
   init_weights(model, seed, std);
   return model;
