@@ -39,7 +39,13 @@ RunConfig read_config(const Options& options) {
         options.config,
         config.data.train));
   }
-  config.validate();
+  // Neither data nor a run directory is needed to plan.
+  config.model.validate();
+  if (config.seq_len() > config.model.max_seq_len) {
+    throw Error(fmt::format("data.seq_len = {} is above model.max_seq_len = {}",
+                            config.data.seq_len,
+                            config.model.max_seq_len));
+  }
   return config;
 }
 
@@ -222,7 +228,7 @@ void add_plan_command(CLI::App& app, CommandRun& run) {
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->allow_extras();
   command->callback([options, command, &run] {
-    options->overrides = take_overrides(command->remaining());
+    options->overrides = take_overrides("plan", command->remaining());
     run = [options] { return plan(*options); };
   });
 }
