@@ -16,6 +16,7 @@ struct Options {
   std::string target;
   std::string policy;
   std::string dtype = "float32";
+  std::string logits;
   int threads = 0;
   bool json = false;
 };
@@ -25,6 +26,20 @@ at::ScalarType parse_dtype(const std::string& text) {
   if (text == "float16") return at::kHalf;
   if (text == "bfloat16") return at::kBFloat16;
   throw Error(fmt::format("--dtype: expected float32, float16 or bfloat16, got '{}'", text));
+}
+
+template <class T>
+nlohmann::json nested_list(const at::Tensor& tensor) {
+  if (tensor.dim() == 0) return tensor.item<T>();
+  auto list = nlohmann::json::array();
+  for (int64_t i = 0; i < tensor.size(0); ++i) list.push_back(nested_list<T>(tensor[i]));
+  return list;
+}
+
+void write_logits(const std::string& path, const ExportReport& report) {
+  const nlohmann::json json = {{"tokens", nested_list<int64_t>(report.tokens)},
+                               {"logits", nested_list<float>(report.logits)}};
+  replace_file(posix_io(), path, json.dump() + "\n");
 }
 
 int export_checkpoint(const Options& options) {
@@ -42,6 +57,7 @@ int export_checkpoint(const Options& options) {
       config.attention.kind == AttentionKind::kMoa ? config.attention.n_experts : 0,
       config.ffn.kind == FfnKind::kMoe ? config.ffn.n_experts : 0);
   const auto report = export_model(io, model, options.target, request, options.out);
+  if (!options.logits.empty()) write_logits(options.logits, report);
   if (options.json) {
     print_json({{"out", options.out},
                 {"target", options.target},
@@ -65,7 +81,7 @@ int export_checkpoint(const Options& options) {
   fmt::print(
       "read back: logits of {} random tokens, up to {:.4g}, differ by at most {:.3g} from the "
       "model's{}\n",
-      report.logit_tokens,
+      report.tokens.numel(),
       report.max_abs_logit,
       report.max_abs_logit_error,
       dtype == at::kFloat ? "" : " with weights of that type");
@@ -94,6 +110,10 @@ void add_export_command(CLI::App& app, CommandRun& run) {
                       options->policy,
                       "the selection that the written model will use (default: the training one)");
   command->add_option("--dtype", options->dtype, "of the matrices: float32, float16 or bfloat16");
+  command->add_option("--logits",
+                      options->logits,
+                      "JSON file for the random tokens of the check and the model's logits, to "
+                      "compare other programs with");
   command->add_option("--threads", options->threads, "0: all cores")->check(CLI::Range(0, 4096));
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->callback([options, &run] { run = [options] { return export_checkpoint(*options); }; });

@@ -69,9 +69,10 @@ void compare_logits(Transformer expected_model,
                                   at::TensorOptions().dtype(at::kLong));
   written->eval();
   const auto expected = expected_model->forward(tokens, plan).logits;
+  report.tokens = tokens;
+  report.logits = expected;
   const auto got =
       written->forward(tokens, parse_routing_plan(written->config().training_policy)).logits;
-  report.logit_tokens = tokens.numel();
   report.max_abs_logit = expected.abs().max().item<double>();
   report.max_abs_logit_error = (expected - got).abs().max().item<double>();
   if (!(report.max_abs_logit_error <= kTolerance * report.max_abs_logit)) {

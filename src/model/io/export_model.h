@@ -38,7 +38,8 @@ struct ExportReport {
   int64_t tensors_written = 0;
   double max_abs_logit_error = 0;  ///< of the files read back against the model, over logit_tokens
   double max_abs_logit = 0;
-  int64_t logit_tokens = 0;
+  at::Tensor tokens;  // [sequences, seq] int64, the random ones
+  at::Tensor logits;  // [sequences, seq, vocab_size], the model's
 };
 
 /// Writes a model in a foreign form and proves it: the files are read back and their logits over
