@@ -12,18 +12,13 @@ constexpr double kBfloat16 = 2.0;
 constexpr double kLossChunk = 4 << 20;    // logits that the loss holds at once
 constexpr double kLossChunkTokens = 256;  // or more, for this many tokens
 
-// Logits, probabilities and weights in float32 and the selection in bytes; the swiglu form keeps
-// both inputs of its activation and, in float32, the result, the linear one its input in float32.
-double router_bytes(const ModelConfig& config,
-                    const RouterConfig& router,
-                    int64_t n_experts,
-                    double bytes_per_value) {
-  const double outputs = (3.0 * kFloat32 + 1.0) * static_cast<double>(n_experts);
-  if (router.kind == RouterKind::kSwiglu) {
-    return outputs + static_cast<double>(router.d_hidden) * (2.0 * bytes_per_value + kFloat32);
-  }
-  const double copy = bytes_per_value < kFloat32 ? kFloat32 : 0.0;
-  return outputs + static_cast<double>(config.d_model) * copy;
+// Logits, probabilities and weights in float32, the selection in bytes, and both inputs of the
+// swiglu form's activation.
+double router_bytes(const RouterConfig& router, int64_t n_experts, double bytes_per_value) {
+  const double hidden = router.kind == RouterKind::kSwiglu
+                            ? 2.0 * bytes_per_value * static_cast<double>(router.d_hidden)
+                            : 0.0;
+  return (3.0 * kFloat32 + 1.0) * static_cast<double>(n_experts) + hidden;
 }
 
 // A half's input: the float32 stream that its norm saw, and the normed values.
@@ -44,7 +39,7 @@ double attention_bytes(const ModelConfig& config, double bytes_per_value) {
   bytes += 2.0 * head_dim * bytes_per_value * (n_heads + n_kv_heads) + kFloat32 * n_heads;
   // The inputs of the norms of queries and keys, widened.
   if (attention.qk_norm) bytes += head_dim * kFloat32 * (n_heads + n_kv_heads);
-  if (moa) bytes += router_bytes(config, attention.router, attention.n_experts, bytes_per_value);
+  if (moa) bytes += router_bytes(attention.router, attention.n_experts, bytes_per_value);
   return bytes;
 }
 
@@ -62,7 +57,7 @@ double ffn_bytes(const ModelConfig& config, double bytes_per_value) {
   double bytes = input_bytes(config, bytes_per_value) +
                  n_activation_inputs(ffn) * ffn_width(ffn) * bytes_per_value;
   if (ffn.kind == FfnKind::kMoe) {
-    bytes += router_bytes(config, ffn.router, ffn.n_experts, bytes_per_value);
+    bytes += router_bytes(ffn.router, ffn.n_experts, bytes_per_value);
   }
   return bytes;
 }

@@ -22,13 +22,13 @@ TEST_CASE("training_memory: float32 weights, gradients and two moments", "[repor
 TEST_CASE("activation_bytes_per_token: worked by hand", "[report]") {
   auto model = small_config().model;
   // Stream 4 and normed 2 bytes of 10 values; 6 query heads and 2 key heads of 4, twice, in two
-  // bytes; a number a head; the linear router's copy of its input and 13 bytes an expert.
+  // bytes; a number a head; 13 bytes an expert.
   CHECK(activation_bytes_per_token(model, 2).attention ==
-        10 * 6 + 2 * 2 * 4 * (6 + 2) + 4 * 6 + 4 * 10 + 13 * 3);
-  CHECK(activation_bytes_per_token(model, 2).ffn == 10 * 6 + 2 * 40 + 4 * 10 + 13 * 8);
+        10 * 6 + 2 * 2 * 4 * (6 + 2) + 4 * 6 + 13 * 3);
+  CHECK(activation_bytes_per_token(model, 2).ffn == 10 * 6 + 2 * 40 + 13 * 8);
   model.ffn.activation = FfnActivation::kSwiglu;
   model.ffn.router = {.kind = RouterKind::kSwiglu, .d_hidden = 7};
-  CHECK(activation_bytes_per_token(model, 4).ffn == 10 * 8 + 4 * 2 * 40 + 7 * (2 * 4 + 4) + 13 * 8);
+  CHECK(activation_bytes_per_token(model, 4).ffn == 10 * 8 + 4 * 2 * 40 + 7 * 2 * 4 + 13 * 8);
   model.ffn.kind = FfnKind::kDense;
   model.ffn.d_ffn = 30;
   CHECK(activation_bytes_per_token(model, 4).ffn == 10 * 8 + 4 * 2 * 30);
