@@ -132,10 +132,32 @@ class TreeReader final : public ConfigVisitor {
     const auto node = take(key);
     if (!node.IsDefined()) return;
     std::vector<std::string> read;
+    if (node.IsScalar()) {
+      value = node.Scalar().empty() ? read : std::vector<std::string>{node.Scalar()};
+      return;
+    }
     if (!node.IsSequence()) fail(node, path_of(key), "a list of texts", text_of(node));
     for (const auto& item : node) {
       if (!item.IsScalar()) fail(item, path_of(key), "a list of texts", "a nested value");
       read.push_back(item.Scalar());
+    }
+    value = std::move(read);
+  }
+  void number_list(const char* key,
+                   std::vector<double>& value,
+                   double min,
+                   double max,
+                   FieldInfo) override {
+    const auto node = take(key);
+    if (!node.IsDefined()) return;
+    if (!node.IsSequence()) fail(node, path_of(key), "a list of numbers", text_of(node));
+    std::vector<double> read;
+    for (const auto& item : node) {
+      double number = 0;
+      if (!parse(item, number) || !(number >= min && number <= max)) {
+        fail(item, path_of(key), fmt::format("numbers in [{}, {}]", min, max), text_of(item));
+      }
+      read.push_back(number);
     }
     value = std::move(read);
   }

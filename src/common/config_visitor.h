@@ -35,7 +35,13 @@ class ConfigVisitor {
   virtual void real(const char* key, double& value, double min, double max, FieldInfo info) = 0;
   virtual void boolean(const char* key, bool& value, FieldInfo info) = 0;
   virtual void text(const char* key, std::string& value, FieldInfo info) = 0;
+  /// In a file one text may stand for a list of one.
   virtual void text_list(const char* key, std::vector<std::string>& value, FieldInfo info) = 0;
+  virtual void number_list(const char* key,
+                           std::vector<double>& value,
+                           double min,
+                           double max,
+                           FieldInfo info) = 0;
   virtual void choice(const char* key,
                       std::string& value,
                       const std::vector<std::string>& choices,

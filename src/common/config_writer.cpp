@@ -58,6 +58,20 @@ class FieldLister final : public ConfigVisitor {
     fields.push_back(
         {name(key), fmt::format("[{}]", fmt::join(value, ", ")), "list of texts", "", info});
   }
+  void number_list(const char* key,
+                   std::vector<double>& value,
+                   double min,
+                   double max,
+                   FieldInfo info) override {
+    yaml << YAML::Key << key << YAML::Value << YAML::Flow << YAML::BeginSeq;
+    for (const double item : value) yaml << fmt::format("{}", item);
+    yaml << YAML::EndSeq;
+    fields.push_back({name(key),
+                      fmt::format("[{}]", fmt::join(value, ", ")),
+                      "list of numbers",
+                      fmt::format("{} to {}", min, max),
+                      info});
+  }
   void choice(const char* key,
               std::string& value,
               const std::vector<std::string>& choices,
@@ -105,6 +119,13 @@ class JsonWriter final : public ConfigVisitor {
     (*sections_.back())[key] = value;
   }
   void text_list(const char* key, std::vector<std::string>& value, FieldInfo) override {
+    (*sections_.back())[key] = value;
+  }
+  void number_list(const char* key,
+                   std::vector<double>& value,
+                   double,
+                   double,
+                   FieldInfo) override {
     (*sections_.back())[key] = value;
   }
   void choice(const char* key,

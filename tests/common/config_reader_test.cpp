@@ -16,6 +16,7 @@ struct Settings {
   bool on = false;
   std::string name = "a: b";
   std::vector<std::string> files{"x", "y"};
+  std::vector<double> shares{0.1, 2};
   Colour colour = Colour::kRed;
   int64_t depth = 1;
 };
@@ -28,6 +29,7 @@ Describe describe_settings(Settings& s) {
     v.boolean("on", s.on, {.doc = "switch"});
     v.text("name", s.name, {.doc = "name"});
     v.text_list("files", s.files, {.doc = "files"});
+    v.number_list("shares", s.shares, 0.0, 9.0, {.doc = "shares"});
     choice(
         v, "colour", s.colour, {{"red", Colour::kRed}, {"blue", Colour::kBlue}}, {.doc = "colour"});
     v.begin_section("inner", "nested");
@@ -48,6 +50,32 @@ std::string error_of(const std::string& text, const std::vector<std::string>& ov
 }
 
 }  // namespace
+
+TEST_CASE("config: lists of texts and numbers; one text stands for a list of one",
+          "[common][config]") {
+  Settings s;
+  read_config_text("train: {files: a b, shares: [1, 2.5e-1]}", "t.yaml", {}, describe_settings(s));
+  CHECK(s.files == std::vector<std::string>{"a b"});
+  CHECK(s.shares == std::vector<double>{1, 0.25});
+  read_config_text("train: {files: ''}", "t.yaml", {"train.shares=[3]"}, describe_settings(s));
+  CHECK(s.files.empty());
+  CHECK(s.shares == std::vector<double>{3});
+  s.shares = {0.1 + 0.2, 1e-9};
+  Settings read;
+  for (const auto& text :
+       {config_to_yaml(describe_settings(s)), config_to_json(describe_settings(s))}) {
+    read.shares = {};
+    read_config_text(text, "written", {}, describe_settings(read));
+    CHECK(read.shares == s.shares);
+  }
+  CHECK(error_of("train: {shares: 1}") ==
+        "t.yaml:1: train.shares: expected a list of numbers, got '1'");
+  for (const std::string bad : {"x", "10", "-1", ".nan", "[1]", "1x"}) {
+    INFO(bad);
+    CHECK_THAT(error_of("train: {shares: [1, " + bad + "]}"),
+               Catch::Contains("train.shares: expected numbers in [0, 9]"));
+  }
+}
 
 TEST_CASE("config: values, missing keys and overrides are read in order", "[common][config]") {
   Settings s;
@@ -95,7 +123,7 @@ TEST_CASE("config: bad input names line, key and what was expected", "[common][c
   CHECK_THAT(error_of("train: {rate: 1.01}"), Contains("in [0, 1]"));
   CHECK_THAT(error_of("train: {on: yes}"), Contains("expected true or false, got 'yes'"));
   CHECK_THAT(error_of("train: {colour: green}"), Contains("expected one of red, blue"));
-  CHECK_THAT(error_of("train: {files: x}"), Contains("expected a list of texts"));
+  CHECK_THAT(error_of("train: {files: {a: x}}"), Contains("expected a list of texts"));
   CHECK_THAT(error_of("train: 3"), Contains("expected a section of keys"));
   CHECK_THAT(error_of("train: {}", {"train.steps=0"}),
              Contains("--train.steps: expected a value in"));
