@@ -3,10 +3,12 @@
 
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
+#include "common/progress.h"
 #include "data/tokenize.h"
 
 namespace dsmoe {
@@ -17,17 +19,14 @@ struct Options {
   bool json = false;
 };
 
-void show_progress(int64_t done, int64_t total) {
-  std::fprintf(stderr,
-               "\rtokenize: %3.0f %%",
-               100.0 * static_cast<double>(done) / static_cast<double>(total > 0 ? total : 1));
-}
-
 int tokenize(Options& options) {
-  const bool terminal = isatty(STDERR_FILENO) != 0;
-  if (terminal) options.tokenize.progress = show_progress;
+  std::optional<ProgressBar> bar;
+  if (isatty(STDERR_FILENO) != 0) {
+    bar.emplace("tokenize", stderr);
+    options.tokenize.progress = [&bar](int64_t done, int64_t total) { bar->show(done, total); };
+  }
   const auto result = tokenize_files(posix_io(), options.tokenize);
-  if (terminal) std::fputc('\n', stderr);
+  bar.reset();
   if (options.json) {
     print_json({{"tokens", result.n_tokens},
                 {"documents", result.n_documents},
@@ -58,7 +57,15 @@ void add_tokenize_command(CLI::App& app, CommandRun& run) {
       "Example: dsmoe tokenize --input corpus.txt --tokenizer train:bpe:4096 --out shards/corpus");
   auto& o = options->tokenize;
   o.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  command->add_option("--input", o.inputs, "text or .jsonl files (key: text)")->required();
+  command
+      ->add_option("--input", o.inputs, "text or .jsonl files, also as gzip (.gz) or zstd (.zst)")
+      ->required();
+  command->add_option(
+      "--field", o.format.field, "key of the text in a .jsonl line (default: text)");
+  command->add_option("--separator",
+                      o.format.separator,
+                      "stands between the documents of plain text (default: <|endoftext|>; empty: "
+                      "each file is one document)");
   command->add_option("--tokenizer",
                       o.tokenizer,
                       "bytes, chars, a SentencePiece .model file, train:bpe:SIZE or "

@@ -13,7 +13,7 @@ class ByteTokenizer final : public Tokenizer {
   std::optional<int32_t> bos_id() const override { return 256; }
   std::optional<int32_t> eos_id() const override { return 256; }
   std::string fingerprint() const override { return "bytes-257"; }
-  bool encodes_lines_apart() const override { return true; }
+  size_t divide(std::string_view text) const override { return text.size(); }
 };
 
 }  // namespace dsmoe

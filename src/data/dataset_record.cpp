@@ -22,12 +22,15 @@ const nlohmann::json& value_at(const nlohmann::json& object,
   return *found;
 }
 
-int64_t count_at(const nlohmann::json& object, const char* key, const std::string& path) {
+int64_t count_at(const nlohmann::json& object,
+                 const char* key,
+                 const std::string& path,
+                 uint64_t min = 1) {
   const auto& value = value_at(object, key, path);
   constexpr auto kMax = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
-  if (!value.is_number_unsigned() || value.get<uint64_t>() < 1 || value.get<uint64_t>() > kMax) {
-    throw Error(
-        fmt::format("{}: expected {} to be a count above 0, got {}", path, key, value.dump()));
+  if (!value.is_number_unsigned() || value.get<uint64_t>() < min || value.get<uint64_t>() > kMax) {
+    throw Error(fmt::format(
+        "{}: expected {} to be a count of at least {}, got {}", path, key, min, value.dump()));
   }
   return value.get<int64_t>();
 }
@@ -43,8 +46,10 @@ std::string text_at(const nlohmann::json& object, const char* key, const std::st
 DatasetRecord parse_record(const nlohmann::json& json, const std::string& path) {
   const int64_t version = count_at(json, "format_version", path);
   if (version != DatasetRecord::kFormatVersion) {
-    throw Error(fmt::format(
-        "{}: expected format_version {}, got {}", path, DatasetRecord::kFormatVersion, version));
+    throw Error(fmt::format("{}: expected format_version {}, got {}; run 'dsmoe tokenize' again",
+                            path,
+                            DatasetRecord::kFormatVersion,
+                            version));
   }
   DatasetRecord record;
   record.n_tokens = count_at(json, "n_tokens", path);
@@ -57,6 +62,7 @@ DatasetRecord parse_record(const nlohmann::json& json, const std::string& path) 
   for (const auto& shard : shards) {
     record.shards.push_back({text_at(shard, "name", path),
                              count_at(shard, "n_tokens", path),
+                             count_at(shard, "n_documents", path, 0),
                              text_at(shard, "hash", path)});
   }
   return record;
@@ -65,18 +71,22 @@ DatasetRecord parse_record(const nlohmann::json& json, const std::string& path) 
 // Fixed names keep every read inside the directory.
 void check_shards(const DatasetRecord& record, const std::string& path) {
   int64_t left = record.n_tokens;
+  int64_t documents_left = record.n_documents;
   for (size_t i = 0; i < record.shards.size(); ++i) {
     const ShardRecord& shard = record.shards[i];
     if (shard.name != shard_name(i)) {
       throw Error(fmt::format("{}: expected shard {}, got '{}'", path, shard_name(i), shard.name));
     }
-    if (shard.n_tokens > left) left = -1;
-    if (left < 0) break;
+    if (shard.n_tokens > left || shard.n_documents > documents_left) break;
     left -= shard.n_tokens;
+    documents_left -= shard.n_documents;
   }
-  if (left != 0) {
-    throw Error(fmt::format(
-        "{}: expected n_tokens {} to be the sum over its shards", path, record.n_tokens));
+  if (left != 0 || documents_left != 0) {
+    throw Error(
+        fmt::format("{}: expected n_tokens {} and n_documents {} to be the sums over its shards",
+                    path,
+                    record.n_tokens,
+                    record.n_documents));
   }
 }
 
@@ -102,8 +112,10 @@ std::string dataset_record_to_json(const DatasetRecord& record) {
   json["hash"] = dataset_hash(record);
   json["shards"] = nlohmann::ordered_json::array();
   for (const ShardRecord& shard : record.shards) {
-    json["shards"].push_back(
-        {{"name", shard.name}, {"n_tokens", shard.n_tokens}, {"hash", shard.hash}});
+    json["shards"].push_back({{"name", shard.name},
+                              {"n_tokens", shard.n_tokens},
+                              {"n_documents", shard.n_documents},
+                              {"hash", shard.hash}});
   }
   return json.dump(2) + "\n";
 }

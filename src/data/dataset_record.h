@@ -12,13 +12,14 @@ namespace dsmoe {
 struct ShardRecord {
   std::string name;
   int64_t n_tokens = 0;
-  std::string hash;  // of the payload, 16 hex digits
+  int64_t n_documents = 0;  // that begin in it
+  std::string hash;         // of the payload, 16 hex digits
 };
 
 /// What `dataset.json` says about a directory of token shards.
 struct DatasetRecord {
   static constexpr const char* kFileName = "dataset.json";
-  static constexpr int64_t kFormatVersion = 1;
+  static constexpr int64_t kFormatVersion = 2;
   int64_t n_tokens = 0;
   int64_t n_documents = 0;
   int64_t n_bytes = 0;

@@ -1,79 +1,149 @@
 #include "data/parallel_encoder.h"
 
-#include <algorithm>
-#include <atomic>
-#include <exception>
-#include <thread>
+#include <fmt/format.h>
+
 #include <utility>
+
+#include "common/error.h"
 
 namespace dsmoe {
 namespace {
 
-constexpr size_t kPartBytes = 1 << 20;
-constexpr size_t kKeptBytes = 16 << 20;
-constexpr size_t kKeptParts = 1 << 16;
-
-// Length of the first part of a text: whole lines, about kPartBytes.
-size_t part_bytes(std::string_view text) {
-  if (text.size() <= kPartBytes) return text.size();
-  const size_t line_end = text.find('\n', kPartBytes);
-  return line_end == text.npos ? text.size() : line_end + 1;
-}
+constexpr size_t kPieceBytes = 1 << 18;
+constexpr size_t kMaxPieces = 1 << 12;  // of one job
+constexpr size_t kJobsPerThread = 4;
+constexpr size_t kMaxDocumentBytes = size_t{1} << 30;
 
 }  // namespace
 
 ParallelEncoder::ParallelEncoder(const Tokenizer& tokenizer, int threads, Sink sink)
-    : tokenizer_(tokenizer), threads_(threads), sink_(std::move(sink)) {}
+    : tokenizer_(tokenizer),
+      max_jobs_(kJobsPerThread * static_cast<size_t>(threads)),
+      sink_(std::move(sink)),
+      divide_at_bytes_(kPieceBytes),
+      filling_(std::make_unique<Job>()) {
+  for (int i = 1; i < threads; ++i) threads_.emplace_back([this] { work(); });
+}
 
-void ParallelEncoder::add(std::string_view document) {
-  const bool divisible = tokenizer_.encodes_lines_apart();
-  bool is_first = true;
-  while (!document.empty()) {
-    const size_t size = divisible ? part_bytes(document) : document.size();
-    const bool is_last = size == document.size();
-    parts_.push_back({std::string(document.substr(0, size)), is_first, is_last, {}});
-    document.remove_prefix(size);
-    is_first = false;
-    kept_bytes_ += size;
-    if (kept_bytes_ >= kKeptBytes || parts_.size() >= kKeptParts) encode_parts();
+ParallelEncoder::~ParallelEncoder() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  has_work_.notify_all();
+}
+
+void ParallelEncoder::add(const TextPart& part) {
+  if (part.is_first) pending_is_first_ = true;
+  pending_ += part.text;
+  if (part.is_last) {
+    keep(std::exchange(pending_, {}), /*is_last=*/true);
+    divide_at_bytes_ = kPieceBytes;
+    return;
+  }
+  if (pending_.size() < divide_at_bytes_) return;
+  if (const size_t size = tokenizer_.divide(pending_); size > 0) {
+    std::string rest = pending_.substr(size);
+    pending_.resize(size);
+    keep(std::exchange(pending_, std::move(rest)), /*is_last=*/false);
+    divide_at_bytes_ = kPieceBytes;
+    return;
+  }
+  // Asked again at twice the size: a long text without a place to cut stays linear work.
+  divide_at_bytes_ = 2 * pending_.size();
+  if (pending_.size() > kMaxDocumentBytes) {
+    throw Error(fmt::format(
+        "tokenize: expected a document of at most {} bytes without a place where tokenizer {} can "
+        "divide it; separate the documents",
+        kMaxDocumentBytes,
+        tokenizer_.fingerprint()));
   }
 }
 
-void ParallelEncoder::finish() { encode_parts(); }
+void ParallelEncoder::keep(std::string text, bool is_last) {
+  filling_bytes_ += text.size();
+  filling_->pieces.push_back({std::move(text), pending_is_first_, is_last, {}});
+  pending_is_first_ = false;
+  if (filling_bytes_ >= kPieceBytes || filling_->pieces.size() >= kMaxPieces) submit();
+}
 
-void ParallelEncoder::encode(Part& part) const {
+void ParallelEncoder::submit() {
+  auto job = std::exchange(filling_, std::make_unique<Job>());
+  filling_bytes_ = 0;
+  if (threads_.empty()) {
+    encode(*job);
+    give_out(*job);
+    return;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    waiting_.push_back(job.get());
+  }
+  window_.push_back(std::move(job));
+  has_work_.notify_one();
+  while (window_.size() > max_jobs_) give_out_oldest();
+}
+
+void ParallelEncoder::finish() {
+  if (!filling_->pieces.empty()) submit();
+  while (!window_.empty()) give_out_oldest();
+}
+
+// While the oldest job is not done, this thread encodes too.
+void ParallelEncoder::give_out_oldest() {
+  {
+    std::unique_lock lock(mutex_);
+    while (!window_.front()->done) {
+      if (!encode_one(lock)) has_result_.wait(lock);
+    }
+  }
+  const auto job = std::move(window_.front());
+  window_.pop_front();
+  give_out(*job);
+}
+
+void ParallelEncoder::give_out(Job& job) {
+  if (job.error) std::rethrow_exception(job.error);
+  for (const Piece& piece : job.pieces) sink_(piece.ids, piece.is_first);
+}
+
+void ParallelEncoder::encode(Job& job) const {
   const auto bos = tokenizer_.bos_id();
   const auto eos = tokenizer_.eos_id();
-  if (part.is_first && bos) part.ids.push_back(*bos);
-  const auto ids = tokenizer_.encode(part.text);
-  part.ids.insert(part.ids.end(), ids.begin(), ids.end());
-  if (part.is_last && eos && eos != bos) part.ids.push_back(*eos);
+  try {
+    for (Piece& piece : job.pieces) {
+      if (piece.is_first && bos) piece.ids.push_back(*bos);
+      const auto ids =
+          piece.is_first ? tokenizer_.encode(piece.text) : tokenizer_.encode_rest(piece.text);
+      piece.ids.insert(piece.ids.end(), ids.begin(), ids.end());
+      if (piece.is_last && eos && eos != bos) piece.ids.push_back(*eos);
+      piece.text = {};
+    }
+  } catch (...) {
+    job.error = std::current_exception();
+  }
 }
 
-void ParallelEncoder::encode_parts() {
-  std::atomic<size_t> next{0};
-  std::vector<std::exception_ptr> errors(parts_.size());
-  const auto work = [&] {
-    for (size_t i = next++; i < parts_.size(); i = next++) {
-      try {
-        encode(parts_[i]);
-      } catch (...) {
-        errors[i] = std::current_exception();
-      }
-    }
-  };
-  {
-    std::vector<std::jthread> threads;
-    const size_t n_threads = std::min(static_cast<size_t>(threads_), parts_.size());
-    for (size_t i = 1; i < n_threads; ++i) threads.emplace_back(work);
-    work();
+// Takes the next job that waits; false if there is none.
+bool ParallelEncoder::encode_one(std::unique_lock<std::mutex>& lock) {
+  if (waiting_.empty()) return false;
+  Job* job = waiting_.front();
+  waiting_.pop_front();
+  lock.unlock();
+  encode(*job);
+  lock.lock();
+  job->done = true;
+  has_result_.notify_one();
+  return true;
+}
+
+void ParallelEncoder::work() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    has_work_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
+    if (stopping_) return;
+    encode_one(lock);
   }
-  for (size_t i = 0; i < parts_.size(); ++i) {
-    if (errors[i]) std::rethrow_exception(errors[i]);
-    sink_(parts_[i].ids);
-  }
-  parts_.clear();
-  kept_bytes_ = 0;
 }
 
 }  // namespace dsmoe

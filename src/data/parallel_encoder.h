@@ -1,45 +1,80 @@
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
+#include <deque>
+#include <exception>
 #include <functional>
+#include <memory>
+#include <mutex>
 #include <string>
-#include <string_view>
+#include <thread>
 #include <vector>
 
+#include "data/text_reader.h"
 #include "data/tokenizer.h"
 
 namespace dsmoe {
 
 /// Encodes documents side by side and gives out their tokens in the order they came, as
 /// TokenDataset's stream: BOS, ids, EOS. What it gives out does not depend on the thread count.
+/// It holds a window of a few megabytes a thread, and a whole document only where the tokenizer
+/// cannot divide it.
 class ParallelEncoder {
  public:
-  using Sink = std::function<void(const std::vector<int32_t>& ids)>;
+  /// Takes the next tokens; called on the thread that calls add and finish.
+  using Sink = std::function<void(const std::vector<int32_t>& ids, bool starts_document)>;
 
+  /// threads  that encode, the caller's among them
   ParallelEncoder(const Tokenizer& tokenizer, int threads, Sink sink);
+  ~ParallelEncoder();
+  ParallelEncoder(const ParallelEncoder&) = delete;
+  ParallelEncoder& operator=(const ParallelEncoder&) = delete;
 
-  /// Keeps a copy of the text; now and then encodes what was kept. Throws what encoding throws.
-  void add(std::string_view document);
-  /// Encodes what is left.
+  /// Throws what encoding and the sink throw, and Error for a document too long to be held.
+  void add(const TextPart& part);
+  /// Encodes and gives out what is left.
   void finish();
 
  private:
-  // A document or, where the tokenizer allows, some of its lines.
-  struct Part {
+  // A document or a piece that the tokenizer allows to be encoded for itself.
+  struct Piece {
     std::string text;
     bool is_first = false;
     bool is_last = false;
     std::vector<int32_t> ids;
   };
+  // What one thread takes at a time.
+  struct Job {
+    std::vector<Piece> pieces;
+    std::exception_ptr error;
+    bool done = false;
+  };
 
-  void encode_parts();
-  void encode(Part& part) const;
+  void keep(std::string text, bool is_last);
+  void submit();
+  void give_out_oldest();
+  void give_out(Job& job);
+  void encode(Job& job) const;
+  bool encode_one(std::unique_lock<std::mutex>& lock);
+  void work();
 
   const Tokenizer& tokenizer_;
-  int threads_;
+  size_t max_jobs_;
   Sink sink_;
-  std::vector<Part> parts_;
-  size_t kept_bytes_ = 0;
+  std::string pending_;  // of the current document, not yet in a piece
+  bool pending_is_first_ = true;
+  size_t divide_at_bytes_;
+  std::unique_ptr<Job> filling_;
+  size_t filling_bytes_ = 0;
+  std::deque<std::unique_ptr<Job>> window_;  // oldest first; only the caller's thread changes it
+
+  std::mutex mutex_;  // guards what follows, and each job's `done`
+  std::condition_variable has_work_;
+  std::condition_variable has_result_;
+  std::deque<Job*> waiting_;
+  bool stopping_ = false;
+  std::vector<std::jthread> threads_;  // last: they end before the rest goes
 };
 
 }  // namespace dsmoe

@@ -13,6 +13,8 @@ namespace {
 
 constexpr size_t kMaxPieceBytes = 4096;
 constexpr uint32_t kTrieBlock = 256;
+constexpr std::string_view kBlankMark = "\xE2\x96\x81";    // U+2581, a blank inside a piece
+constexpr uint64_t kUnknown = 2, kControl = 3, kByte = 6;  // types of pieces that match no text
 
 [[noreturn]] void fail(const std::string& source_name, const std::string& what) {
   throw Error(fmt::format("{}: expected a SentencePiece model: {}", source_name, what));
@@ -97,16 +99,36 @@ void check_charsmap(std::string_view map, const std::string& source_name) {
   }
 }
 
+bool has_blank_after_text(std::string_view piece) {
+  while (piece.starts_with(kBlankMark)) piece.remove_prefix(kBlankMark.size());
+  return piece.find(kBlankMark) != piece.npos || piece.find(' ') != piece.npos;
+}
+
 void read_piece(std::string_view message,
                 const std::string& source_name,
                 SentencePieceModelTraits& traits) {
   WireReader reader(message, source_name);
+  std::string_view piece;
+  uint64_t type = 0;
   for (WireField field; reader.next(field);) {
-    if (field.number != 1) continue;
-    if (field.bytes.size() > kMaxPieceBytes) fail(source_name, "a piece is too long");
-    if (field.bytes.size() > 1 && field.bytes.find('\n') != field.bytes.npos) {
-      traits.has_piece_over_lines = true;
-    }
+    if (field.number == 1) piece = field.bytes;
+    if (field.number == 3) type = field.value;
+  }
+  if (piece.size() > kMaxPieceBytes) fail(source_name, "a piece is too long");
+  if (piece.size() > 1 && piece.find('\n') != piece.npos) traits.has_piece_over_lines = true;
+  const bool matches_text = type != kUnknown && type != kControl && type != kByte;
+  if (matches_text && has_blank_after_text(piece)) traits.has_piece_over_words = true;
+}
+
+void read_trainer(std::string_view message,
+                  const std::string& source_name,
+                  SentencePieceModelTraits& traits) {
+  constexpr uint64_t kBpe = 2;
+  WireReader reader(message, source_name);
+  for (WireField field; reader.next(field);) {
+    if (field.number == 3) traits.is_bpe = field.value == kBpe;
+    if (field.number == 24) traits.whitespace_is_suffix = field.value != 0;
+    if (field.number == 35) traits.byte_fallback = field.value != 0;
   }
 }
 
@@ -121,6 +143,7 @@ void read_normalizer(std::string_view message,
     }
     if (field.number == 3) traits.add_dummy_prefix = field.value != 0;
     if (field.number == 4) traits.remove_extra_whitespaces = field.value != 0;
+    if (field.number == 5) traits.escape_whitespaces = field.value != 0;
   }
 }
 
@@ -142,6 +165,7 @@ SentencePieceModelTraits inspect_sentencepiece_model(std::string_view model_byte
   WireReader reader(model_bytes, source_name);
   for (WireField field; reader.next(field);) {
     if (field.number == 1) read_piece(field.bytes, source_name, traits);
+    if (field.number == 2) read_trainer(field.bytes, source_name, traits);
     if (field.number == 3) read_normalizer(field.bytes, source_name, traits);
     if (field.number == 5) refuse_denormalizer(field.bytes, source_name);
   }

@@ -10,8 +10,13 @@ namespace dsmoe {
 struct SentencePieceModelTraits {
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
-  bool has_charsmap = false;          ///< a normalizer that rewrites characters
+  bool has_charsmap = false;  ///< a normalizer that rewrites characters
+  bool escape_whitespaces = true;
+  bool whitespace_is_suffix = false;
+  bool is_bpe = false;
+  bool byte_fallback = false;
   bool has_piece_over_lines = false;  ///< a piece with a line feed and something else in it
+  bool has_piece_over_words = false;  ///< a piece with a blank after something else
 };
 
 /// Reads the traits and refuses what the library would read out of bounds: over-long pieces, a

@@ -8,7 +8,7 @@
 
 #include "common/error.h"
 #include "data/sentencepiece_model.h"
-#include "data/text_reader.h"
+#include "data/utf8.h"
 #include "formats/hash.h"
 
 namespace dsmoe {
@@ -36,6 +36,24 @@ char byte_of_piece(const std::string& piece, const std::string& source_name) {
   return static_cast<char>(16 * digit(piece[3]) + digit(piece[4]));
 }
 
+// A text can be cut before a blank that begins a word, and around a line feed.
+bool begins_word(std::string_view text, size_t at) {
+  return text[at] == ' ' && at > 0 && text[at - 1] != ' ' &&
+         !text.substr(0, at).ends_with(kBlankMark);
+}
+
+std::unique_ptr<sentencepiece::SentencePieceProcessor> load_processor(
+    const std::string& model_bytes,
+    const std::string& source_name) {
+  auto processor = std::make_unique<sentencepiece::SentencePieceProcessor>();
+  const auto status = processor->LoadFromSerializedProto(model_bytes);
+  if (!status.ok()) {
+    throw Error(
+        fmt::format("{}: expected a SentencePiece model: {}", source_name, status.ToString()));
+  }
+  return processor;
+}
+
 std::optional<int32_t> defined_id(int id) {
   return id >= 0 ? std::optional<int32_t>(id) : std::nullopt;
 }
@@ -44,20 +62,23 @@ std::optional<int32_t> defined_id(int id) {
 
 SentencePieceTokenizer::SentencePieceTokenizer(std::string model_bytes,
                                                const std::string& source_name)
-    : model_bytes_(std::move(model_bytes)),
-      fingerprint_("sentencepiece-" + hash64(model_bytes_)),
-      processor_(std::make_unique<sentencepiece::SentencePieceProcessor>()) {
+    : model_bytes_(std::move(model_bytes)), fingerprint_("sentencepiece-" + hash64(model_bytes_)) {
   const auto traits = inspect_sentencepiece_model(model_bytes_, source_name);
-  const auto status = processor_->LoadFromSerializedProto(model_bytes_);
-  if (!status.ok()) {
-    throw Error(
-        fmt::format("{}: expected a SentencePiece model: {}", source_name, status.ToString()));
-  }
+  processor_ = load_processor(model_bytes_, source_name);
   drops_leading_blank_ = traits.add_dummy_prefix || traits.remove_extra_whitespaces;
   drops_leading_blanks_ = traits.remove_extra_whitespaces;
-  // Nothing then looks across a line feed: neither the normalizer nor a piece.
-  encodes_lines_apart_ =
-      !drops_leading_blank_ && !traits.has_charsmap && !traits.has_piece_over_lines;
+  // Nothing then looks across a line feed: neither the normalizer nor a piece. Without byte
+  // fallback the library joins neighbouring unknown characters.
+  const bool keeps_characters = !traits.remove_extra_whitespaces && !traits.has_charsmap &&
+                                traits.escape_whitespaces && !traits.whitespace_is_suffix;
+  if (keeps_characters && !traits.has_piece_over_lines &&
+      (traits.byte_fallback || !traits.add_dummy_prefix)) {
+    const bool by_words = traits.is_bpe && traits.byte_fallback && !traits.has_piece_over_words;
+    cuts_ = by_words ? Cuts::kWords : Cuts::kLines;
+    // Fields of a later message override: normalizer_spec { add_dummy_prefix: false }.
+    const std::string no_prefix("\x1A\x02\x18\x00", 4);
+    rest_processor_ = load_processor(model_bytes_ + no_prefix, source_name);
+  }
   fill_surfaces(source_name);
 }
 
@@ -86,15 +107,51 @@ std::vector<int32_t> SentencePieceTokenizer::encode(std::string_view text) const
                             static_cast<unsigned char>(text[bad]),
                             bad));
   }
+  return encode_units(text, /*at_start=*/true);
+}
+
+std::vector<int32_t> SentencePieceTokenizer::encode_rest(std::string_view text) const {
+  return encode_units(text, /*at_start=*/false);
+}
+
+size_t SentencePieceTokenizer::divide(std::string_view text) const {
+  if (cuts_ == Cuts::kNone) return 0;
+  for (size_t at = text.size(); at > 0; --at) {
+    if (text[at - 1] == '\n') return at;
+    if (cuts_ == Cuts::kWords && at < text.size() && begins_word(text, at)) return at;
+  }
+  return 0;
+}
+
+// Bytes of the first piece of text that is encoded for itself.
+size_t SentencePieceTokenizer::unit_bytes(std::string_view text) const {
+  if (cuts_ == Cuts::kNone) return text.size();
+  if (cuts_ == Cuts::kLines) return std::min(text.find('\n'), text.size() - 1) + 1;
+  if (text[0] == '\n') return 1;
+  size_t at = 1;
+  while (at < text.size() && text[at] != '\n' && !begins_word(text, at)) ++at;
+  return at;
+}
+
+std::vector<int32_t> SentencePieceTokenizer::encode_units(std::string_view text,
+                                                          bool at_start) const {
   std::vector<int32_t> ids;
-  std::vector<int> part_ids;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t line_end = encodes_lines_apart_ ? text.find('\n', begin) : text.npos;
-    const size_t end = line_end == text.npos ? text.size() : line_end + 1;
-    const auto status = processor_->Encode(text.substr(begin, end - begin), &part_ids);
-    if (!status.ok()) throw Error("sentencepiece: cannot encode: " + status.ToString());
-    ids.insert(ids.end(), part_ids.begin(), part_ids.end());
-    begin = end;
+  std::vector<int> unit_ids;
+  const auto cache = word_caches_.borrow();
+  while (!text.empty()) {
+    const auto unit = text.substr(0, unit_bytes(text));
+    text.remove_prefix(unit.size());
+    const bool cached = cuts_ == Cuts::kWords && !at_start;
+    const auto* known = cached ? cache->find(unit) : nullptr;
+    if (known == nullptr) {
+      const auto& processor = at_start ? *processor_ : *rest_processor_;
+      const auto status = processor.Encode(unit, &unit_ids);
+      if (!status.ok()) throw Error("sentencepiece: cannot encode: " + status.ToString());
+      if (cached) cache->insert(unit, unit_ids);
+      known = &unit_ids;
+    }
+    ids.insert(ids.end(), known->begin(), known->end());
+    at_start = false;
   }
   return ids;
 }

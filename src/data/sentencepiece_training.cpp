@@ -2,11 +2,12 @@
 #include <sentencepiece_trainer.h>
 
 #include <algorithm>
-#include <map>
+#include <limits>
 #include <unordered_map>
 #include <utility>
 
 #include "common/error.h"
+#include "common/random_seed.h"
 #include "data/sentencepiece_tokenizer.h"
 #include "data/text_reader.h"
 
@@ -17,32 +18,67 @@ constexpr int64_t kReservedPieces = 256 + 3;               // bytes; unknown, BO
 constexpr size_t kMaxSentenceBytes = 4000;                 // the trainer skips above 4192
 constexpr std::string_view kTrainerMark = "\xE2\x96\x85";  // U+2585; the trainer skips such lines
 
-using CharacterCounts = std::unordered_map<std::string_view, int64_t>;
+struct Hash {
+  using is_transparent = void;
+  size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
+};
+using CharacterCounts = std::unordered_map<std::string, int64_t, Hash, std::equal_to<>>;
 
 std::string_view first_character(std::string_view text) {
   const auto lead = static_cast<unsigned char>(text[0]);
   return text.substr(0, lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4);
 }
 
-std::vector<std::string> read_texts(const std::vector<std::string>& paths) {
-  std::vector<std::string> texts;
-  for (const auto& path : paths) {
-    read_documents(path, [&](std::string_view text) { texts.emplace_back(text); });
-  }
-  return texts;
-}
-
-CharacterCounts count_characters(const std::vector<std::string>& texts) {
-  CharacterCounts counts;
-  for (const std::string& text : texts) {
-    for (std::string_view rest = text; !rest.empty();) {
-      const auto character = first_character(rest);
-      ++counts[character];
-      rest.remove_prefix(character.size());
+void count_characters(std::string_view text, CharacterCounts& counts) {
+  while (!text.empty()) {
+    const auto character = first_character(text);
+    text.remove_prefix(character.size());
+    const auto found = counts.find(character);
+    if (found != counts.end()) {
+      ++found->second;
+    } else {
+      counts.emplace(character, 1);
     }
   }
-  return counts;
 }
+
+// Text of the sample that is without a gap.
+struct SampledText {
+  uint64_t index = 0;
+  std::string text;
+  bool is_last = false;
+};
+
+// Keeps an even sample of the parts of all documents: those whose random number is below a bound,
+// which is halved whenever they become too many.
+class TextSample {
+ public:
+  explicit TextSample(size_t max_bytes) : max_bytes_(max_bytes) {}
+
+  void add(const TextPart& part) {
+    const uint64_t index = next_index_++;
+    if (mix_bits(index) > bound_) return;
+    texts_.push_back({index, std::string(part.text), part.is_last});
+    n_bytes_ += part.text.size();
+    while (n_bytes_ > max_bytes_ && bound_ > 0) thin_out();
+  }
+  bool is_whole() const { return bound_ == std::numeric_limits<uint64_t>::max(); }
+  const std::vector<SampledText>& texts() const { return texts_; }
+
+ private:
+  void thin_out() {
+    bound_ /= 2;
+    std::erase_if(texts_, [&](const SampledText& text) { return mix_bits(text.index) > bound_; });
+    n_bytes_ = 0;
+    for (const auto& text : texts_) n_bytes_ += text.text.size();
+  }
+
+  size_t max_bytes_;
+  uint64_t bound_ = std::numeric_limits<uint64_t>::max();
+  uint64_t next_index_ = 0;
+  size_t n_bytes_ = 0;
+  std::vector<SampledText> texts_;
+};
 
 // The most frequent characters, as many as leave half of the free pieces for longer ones.
 CharacterCounts frequent_characters(const CharacterCounts& counts, int64_t vocab_size) {
@@ -66,14 +102,16 @@ class SentenceCutter {
  public:
   explicit SentenceCutter(const CharacterCounts& kept) : kept_(kept) {}
 
-  std::vector<std::string> cut(const std::vector<std::string>& texts) {
-    for (const std::string& text : texts) {
-      for (std::string_view rest = text; !rest.empty();) {
+  std::vector<std::string> cut(const std::vector<SampledText>& texts) {
+    for (size_t i = 0; i < texts.size(); ++i) {
+      for (std::string_view rest = texts[i].text; !rest.empty();) {
         const auto character = first_character(rest);
         rest.remove_prefix(character.size());
         add(character);
       }
-      finish(sentence_.size());
+      const bool goes_on =
+          !texts[i].is_last && i + 1 < texts.size() && texts[i + 1].index == texts[i].index + 1;
+      if (!goes_on) finish(sentence_.size());
     }
     return std::move(sentences_);
   }
@@ -100,6 +138,17 @@ class SentenceCutter {
   std::string sentence_;
   std::vector<std::string> sentences_;
 };
+
+// Every character once, so that a sample leaves none out.
+void add_characters(const CharacterCounts& kept, std::vector<std::string>& sentences) {
+  std::vector<std::string> characters;
+  for (const auto& [character, count] : kept) characters.push_back(character);
+  std::sort(characters.begin(), characters.end());
+  std::vector<SampledText> texts;
+  for (auto& character : characters) texts.push_back({0, std::move(character), true});
+  const auto more = SentenceCutter(kept).cut(texts);
+  sentences.insert(sentences.end(), more.begin(), more.end());
+}
 
 class Sentences final : public sentencepiece::SentenceIterator {
  public:
@@ -147,14 +196,21 @@ TrainerOptions character_options(const CharacterCounts& counts) {
 
 }  // namespace
 
-std::string train_sentencepiece(const std::vector<std::string>& paths,
+std::string train_sentencepiece(const TrainingTexts& texts,
                                 SentencePieceKind kind,
                                 int64_t vocab_size) {
-  const auto texts = read_texts(paths);
+  TextSample sample(texts.max_bytes);
+  CharacterCounts counts;
+  for (const auto& path : texts.paths) {
+    read_text_parts(posix_io(), path, texts.format, [&](const TextPart& part) {
+      count_characters(part.text, counts);
+      sample.add(part);
+    });
+  }
   const bool is_chars = kind == SentencePieceKind::kChars;
-  const auto counts = count_characters(texts);
   const auto kept = is_chars ? counts : frequent_characters(counts, vocab_size);
-  const auto sentences = SentenceCutter(kept).cut(texts);
+  auto sentences = SentenceCutter(kept).cut(sample.texts());
+  if (!sample.is_whole()) add_characters(kept, sentences);
   if (sentences.empty()) throw Error("sentencepiece training: expected text, got none");
   Sentences iterator(sentences);
   const auto options = is_chars ? character_options(counts) : piece_options(kind, vocab_size);

@@ -1,20 +1,45 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
 
+#include "common/io.h"
+
 namespace dsmoe {
 
-/// Where a byte sequence stops being UTF-8: the offset of the first bad byte, or npos.
-size_t find_invalid_utf8(std::string_view text);
+/// How a file is cut into documents.
+struct TextFormat {
+  std::string field = "text";               ///< JSON lines: the key of the text
+  std::string separator = "<|endoftext|>";  ///< plain text: stands between documents; empty: none
+};
 
-/// Calls `document` for each document of a file: a `.jsonl` file has one object with the key `text`
-/// per line; any other file is plain text, cut at `<|endoftext|>` (empty pieces are skipped, the
-/// bytes of the others are kept as they are).
-/// Throws Error naming file and line or byte offset: missing or empty file, not UTF-8, not JSON, no
-/// text key.
+/// Some of a document: whole characters, in order. The parts from a first to a last are a document.
+struct TextPart {
+  std::string_view text;
+  bool is_first = false;
+  bool is_last = false;
+  uint64_t file_position = 0;  ///< bytes of the file read so far
+};
+
+/// Reads a file's documents in parts of about a megabyte, so that memory does not grow with the
+/// file; a line of JSON is held as a whole. The file may be gzip or zstd.
+///
+/// A file named `.jsonl` (also `.jsonl.gz`, `.jsonl.zst`) has one object per line; its text under
+/// `format.field` is a document. Any other file is plain text cut at the separator; a separator
+/// that fills a line takes that line's end with it, all other bytes are kept. Empty documents are
+/// skipped.
+/// Throws Error naming file and line or byte offset: missing, empty or damaged file, not UTF-8, not
+/// JSON, no such key, no document.
+void read_text_parts(Io& io,
+                     const std::string& path,
+                     const TextFormat& format,
+                     const std::function<void(const TextPart&)>& on_part);
+
+/// The same, whole documents.
 void read_documents(const std::string& path,
-                    const std::function<void(std::string_view text)>& document);
+                    const std::function<void(std::string_view text)>& on_document,
+                    const TextFormat& format = {});
 
 }  // namespace dsmoe

@@ -13,18 +13,25 @@ namespace {
 
 void check_shard(const TokenShard& shard,
                  const ShardRecord& expected,
-                 int64_t vocab_size,
+                 const DatasetRecord& record,
                  const std::string& path) {
-  if (shard.size() != expected.n_tokens || shard.payload_hash() != expected.hash ||
-      shard.vocab_size() != vocab_size) {
-    throw Error(fmt::format("{}: expected {} tokens of {} ids with hash {}, got {} of {} with {}",
-                            path,
-                            expected.n_tokens,
-                            vocab_size,
-                            expected.hash,
-                            shard.size(),
-                            shard.vocab_size(),
-                            shard.payload_hash()));
+  if (!shard.made_by(record.tokenizer)) {
+    throw Error(fmt::format(
+        "{}: expected a shard of tokenizer {}, got one of another", path, record.tokenizer));
+  }
+  if (shard.size() != expected.n_tokens || shard.n_documents() != expected.n_documents ||
+      shard.payload_hash() != expected.hash || shard.vocab_size() != record.vocab_size) {
+    throw Error(fmt::format(
+        "{}: expected {} tokens of {} ids in {} documents with hash {}, got {} of {} in {} with {}",
+        path,
+        expected.n_tokens,
+        record.vocab_size,
+        expected.n_documents,
+        expected.hash,
+        shard.size(),
+        shard.vocab_size(),
+        shard.n_documents(),
+        shard.payload_hash()));
   }
 }
 
@@ -44,7 +51,7 @@ TokenDataset::TokenDataset(const std::string& directory) {
   }
   for (const ShardRecord& expected : record.shards) {
     const std::string path = directory + "/" + expected.name;
-    check_shard(shards_.emplace_back(path), expected, record.vocab_size, path);
+    check_shard(shards_.emplace_back(path), expected, record, path);
     shard_begin_.push_back(n_tokens_);
     n_tokens_ += expected.n_tokens;
   }
@@ -70,6 +77,18 @@ void TokenDataset::copy(int64_t begin, std::span<int32_t> out) const {
     out = out.subspan(part);
     begin += static_cast<int64_t>(part);
   }
+}
+
+std::vector<int64_t> TokenDataset::document_starts(int64_t begin, int64_t end) const {
+  std::vector<int64_t> starts;
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    const int64_t shard_begin = shard_begin_[i];
+    if (shard_begin >= end) break;
+    if (shard_begin + shards_[i].size() <= begin) continue;
+    shards_[i].append_document_starts(
+        std::max<int64_t>(begin - shard_begin, 0), end - shard_begin, shard_begin, starts);
+  }
+  return starts;
 }
 
 void TokenDataset::verify() const {

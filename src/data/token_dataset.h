@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/token_shard.h"
+#include "data/token_source.h"
 #include "data/tokenizer.h"
 
 namespace dsmoe {
@@ -16,22 +17,22 @@ namespace dsmoe {
 /// and `shard-00000.bin` and so on.
 ///
 /// The stream is, per document: BOS where the tokenizer has one, the ids of the text, and EOS where
-/// it has one that differs from BOS.
-class TokenDataset {
+/// it has one that differs from BOS. A document starts at its BOS.
+class TokenDataset final : public TokenSource {
  public:
   /// Opens and checks names, headers and hashes in `dataset.json` against the shards' headers;
   /// verify() reads the payloads too. Throws Error naming the file.
   explicit TokenDataset(const std::string& directory);
 
-  int64_t n_tokens() const { return n_tokens_; }
-  int64_t n_documents() const { return n_documents_; }
+  int64_t n_tokens() const override { return n_tokens_; }
+  int64_t n_documents() const override { return n_documents_; }
   int64_t n_bytes() const { return n_bytes_; }  ///< of text, before tokenization
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   /// Changes when any token, the order of the shards or the tokenizer changes.
-  const std::string& hash() const { return hash_; }
+  const std::string& hash() const override { return hash_; }
 
-  /// Copies tokens [begin, begin + out.size()) of the stream. Throws Error outside of it.
-  void copy(int64_t begin, std::span<int32_t> out) const;
+  void copy(int64_t begin, std::span<int32_t> out) const override;
+  std::vector<int64_t> document_starts(int64_t begin, int64_t end) const override;
   void verify() const;
 
  private:

@@ -6,16 +6,9 @@
 #include <vector>
 
 #include "common/io.h"
+#include "data/token_shard_header.h"
 
 namespace dsmoe {
-
-/// Writes one file of token ids: a 64-byte header (magic `DSMT`, version, bytes per token 2 or 4,
-/// vocab_size, count, XXH3-64 of the payload, XXH3-64 of the header before it) and the ids,
-/// little-endian. Throws RunError for a failed write and Error for an id outside the vocabulary.
-void write_token_shard(Io& io,
-                       const std::string& path,
-                       const std::vector<int32_t>& tokens,
-                       int64_t vocab_size);
 
 /// An open token shard, read by pread: a file that is cut off under us is an Error, where a mapping
 /// would end the process. Opening checks the header against the file's size; verify() reads all of
@@ -31,28 +24,34 @@ class TokenShard {
   TokenShard& operator=(const TokenShard&) = delete;
   TokenShard& operator=(TokenShard&&) = delete;
 
-  int64_t size() const { return n_tokens_; }
-  int64_t vocab_size() const { return vocab_size_; }
-  const std::string& payload_hash() const { return payload_hash_; }  // 16 hex digits
+  int64_t size() const { return header_.n_tokens; }
+  int64_t n_documents() const { return header_.n_documents; }  ///< that begin in the shard
+  int64_t vocab_size() const { return header_.vocab_size; }
+  std::string payload_hash() const;  ///< 16 hex digits
+  bool made_by(const std::string& tokenizer_fingerprint) const;
 
   /// Copies tokens [begin, begin + out.size()). The range must lie inside. Throws Error for an id
   /// outside the vocabulary, and if the file has become shorter since it was opened.
   void copy(int64_t begin, std::span<int32_t> out) const;
 
-  /// Hashes the payload and checks every id. Throws Error.
+  /// Appends the document starts in [begin, end) plus `shift` to `out`, in order.
+  void append_document_starts(int64_t begin,
+                              int64_t end,
+                              int64_t shift,
+                              std::vector<int64_t>& out) const;
+
+  /// Hashes the payload, checks every id and that document starts rise. Throws Error.
   void verify() const;
 
  private:
-  void read_header();
-  void read_payload(int64_t begin, size_t n_tokens, std::string& bytes) const;
+  void read_bytes(uint64_t offset, std::string& bytes) const;
   void decode(int64_t begin, const std::string& bytes, std::span<int32_t> out) const;
+  int64_t decode_start(const char* bytes) const;
+  int64_t document_start(int64_t index) const;
 
   std::string path_;
   int fd_ = -1;
-  int64_t n_tokens_ = 0;
-  int64_t vocab_size_ = 0;
-  int bytes_per_token_ = 2;
-  std::string payload_hash_;
+  TokenShardHeader header_;
 };
 
 }  // namespace dsmoe

@@ -5,7 +5,8 @@
 #include <algorithm>
 #include <exception>
 #include <filesystem>
-#include <limits>
+#include <optional>
+#include <span>
 
 #include "common/error.h"
 #include "common/log.h"
@@ -13,6 +14,7 @@
 #include "data/parallel_encoder.h"
 #include "data/text_reader.h"
 #include "data/token_shard.h"
+#include "data/token_shard_writer.h"
 #include "data/tokenizer_files.h"
 
 namespace dsmoe {
@@ -27,43 +29,50 @@ bool exists(const std::string& path) {
   return fs::exists(fs::symlink_status(path, error));
 }
 
-// Fills shards and writes each when it is full.
-class ShardWriter {
+// Writes shards one after another and begins the next when one is full.
+class ShardSeries {
  public:
-  ShardWriter(Io& io, std::string directory, int64_t shard_tokens, DatasetRecord& record)
-      : io_(io),
-        directory_(std::move(directory)),
-        shard_tokens_(static_cast<size_t>(shard_tokens)),
-        record_(record) {}
+  ShardSeries(Io& io, std::string directory, int64_t shard_tokens, DatasetRecord& record)
+      : io_(io), directory_(std::move(directory)), shard_tokens_(shard_tokens), record_(record) {}
 
-  void add(const std::vector<int32_t>& ids) {
-    for (size_t begin = 0; begin < ids.size();) {
-      const size_t end = std::min(ids.size(), begin + (shard_tokens_ - tokens_.size()));
-      tokens_.insert(tokens_.end(),
-                     ids.begin() + static_cast<ptrdiff_t>(begin),
-                     ids.begin() + static_cast<ptrdiff_t>(end));
-      begin = end;
-      if (tokens_.size() == shard_tokens_) flush();
+  void add(std::span<const int32_t> ids, bool starts_document) {
+    if (ids.empty()) return;
+    if (!shard_) open();
+    if (starts_document) shard_->start_document();
+    while (!ids.empty()) {
+      if (!shard_) open();
+      const auto room = static_cast<size_t>(shard_tokens_ - shard_->n_tokens());
+      const auto part = ids.first(std::min(ids.size(), room));
+      shard_->add(part);
+      ids = ids.subspan(part.size());
+      if (shard_->n_tokens() == shard_tokens_) finish();
     }
   }
 
-  void flush() {
-    if (tokens_.empty()) return;
-    const std::string name = shard_name(record_.shards.size());
-    const std::string path = directory_ + "/" + name;
-    write_token_shard(io_, path, tokens_, record_.vocab_size);
-    const TokenShard shard(path);
-    record_.shards.push_back({name, shard.size(), shard.payload_hash()});
-    record_.n_tokens += shard.size();
-    tokens_.clear();
+  void finish() {
+    if (!shard_) return;
+    ShardRecord made = shard_->finish();
+    shard_.reset();
+    made.name = shard_name(record_.shards.size());
+    const TokenShard check(directory_ + "/" + made.name);
+    record_.n_tokens += check.size();
+    record_.n_documents += check.n_documents();
+    record_.shards.push_back(std::move(made));
   }
 
  private:
+  void open() {
+    shard_.emplace(io_,
+                   directory_ + "/" + shard_name(record_.shards.size()),
+                   record_.vocab_size,
+                   record_.tokenizer);
+  }
+
   Io& io_;
   std::string directory_;
-  size_t shard_tokens_;
+  int64_t shard_tokens_;
   DatasetRecord& record_;
-  std::vector<int32_t> tokens_;
+  std::optional<TokenShardWriter> shard_;
 };
 
 void check_options(const TokenizeOptions& options) {
@@ -89,32 +98,30 @@ int64_t size_bytes(const std::string& path) {
   return static_cast<int64_t>(size);
 }
 
-void encode_inputs(const TokenizeOptions& options,
+void encode_inputs(Io& io,
+                   const TokenizeOptions& options,
                    const Tokenizer& tokenizer,
-                   ShardWriter& writer,
+                   ShardSeries& shards,
                    DatasetRecord& record) {
   int64_t total_bytes = 0;
   for (const auto& path : options.inputs) total_bytes += size_bytes(path);
   int64_t done_bytes = 0;
   ParallelEncoder encoder(
-      tokenizer, options.threads, [&](const std::vector<int32_t>& ids) { writer.add(ids); });
+      tokenizer, options.threads, [&](const std::vector<int32_t>& ids, bool starts_document) {
+        shards.add(ids, starts_document);
+      });
   for (const auto& path : options.inputs) {
-    const int64_t file_size = size_bytes(path);
     int64_t file_bytes = 0;
-    read_documents(path, [&](std::string_view text) {
-      encoder.add(text);
-      ++record.n_documents;
-      file_bytes += static_cast<int64_t>(text.size());
-      // A .jsonl file may hold less or more text than bytes: never report more than the file has.
-      if (options.progress) {
-        options.progress(done_bytes + std::min(file_bytes, file_size), total_bytes);
-      }
+    read_text_parts(io, path, options.format, [&](const TextPart& part) {
+      encoder.add(part);
+      record.n_bytes += static_cast<int64_t>(part.text.size());
+      file_bytes = static_cast<int64_t>(part.file_position);
+      if (options.progress) options.progress(done_bytes + file_bytes, total_bytes);
     });
-    record.n_bytes += file_bytes;
-    done_bytes += file_size;
+    done_bytes += file_bytes;
   }
   encoder.finish();
-  writer.flush();
+  shards.finish();
   if (record.n_tokens == 0) throw Error("tokenize: expected text that gives tokens, got none");
   if (options.progress) options.progress(total_bytes, total_bytes);
 }
@@ -127,8 +134,8 @@ DatasetRecord write_dataset(Io& io,
   record.vocab_size = tokenizer.vocab_size();
   record.tokenizer = tokenizer.fingerprint();
   make_directories(io, directory);
-  ShardWriter writer(io, directory, options.shard_tokens, record);
-  encode_inputs(options, tokenizer, writer, record);
+  ShardSeries shards(io, directory, options.shard_tokens, record);
+  encode_inputs(io, options, tokenizer, shards, record);
   for (const auto& file : tokenizer_files(tokenizer)) {
     write_file(io, directory + "/" + file.name, file.bytes);
   }
@@ -173,7 +180,7 @@ TokenizeResult tokenize_files(Io& io, const TokenizeOptions& options) {
   if (!out_path.has_filename()) out_path = out_path.parent_path();
   const std::string out = out_path.string();
   const std::string temporary = out + ".tmp";
-  const auto tokenizer = make_tokenizer(options.tokenizer, options.inputs);
+  const auto tokenizer = make_tokenizer(options.tokenizer, options.inputs, options.format);
   remove_tree(io, temporary);
   try {
     const DatasetRecord record = write_dataset(io, options, *tokenizer, temporary);

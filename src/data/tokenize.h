@@ -6,16 +6,19 @@
 #include <vector>
 
 #include "common/io.h"
+#include "data/text_reader.h"
 
 namespace dsmoe {
 
 struct TokenizeOptions {
-  std::vector<std::string> inputs;  ///< text or .jsonl files
+  std::vector<std::string> inputs;  ///< text or .jsonl files, also gzip or zstd
+  TextFormat format;
   std::string tokenizer = "bytes";  ///< see make_tokenizer
   std::string out;                  ///< directory to make; must not exist
   int64_t shard_tokens = 100'000'000;
   int threads = 2;
-  std::function<void(int64_t done_bytes, int64_t total_bytes)> progress;  ///< may be empty
+  std::function<void(int64_t done_bytes, int64_t total_bytes)>
+      progress;  ///< of files; may be empty
 };
 
 struct TokenizeResult {
@@ -28,7 +31,9 @@ struct TokenizeResult {
 };
 
 /// Encodes files into a directory that TokenDataset opens; documents are encoded in parallel and
-/// written in input order, so the shards do not depend on the thread count. Everything is written
+/// written in input order, so the shards do not depend on the thread count. Memory does not grow
+/// with the corpus: it holds a window of text a thread, and 8 bytes for each document of a shard
+/// (training a tokenizer: a sample of the text beside that). Everything is written
 /// to `OUT.tmp` and renamed at the end: a failure leaves nothing behind. Throws Error for bad input
 /// and RunError for a failed write.
 TokenizeResult tokenize_files(Io& io, const TokenizeOptions& options);

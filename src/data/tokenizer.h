@@ -23,23 +23,12 @@ class Tokenizer {
   virtual std::optional<int32_t> eos_id() const = 0;
   /// Equal for two tokenizers exactly if they give the same ids.
   virtual std::string fingerprint() const = 0;
-  /// True if encode(a + b) is encode(a) and then encode(b) whenever `a` ends with a line feed: such
-  /// a text may be encoded in parts, side by side.
-  virtual bool encodes_lines_apart() const { return false; }
-};
 
-/// Gives out only whole UTF-8 characters of a growing byte stream, so that a terminal never sees
-/// half of one. What it gave out, joined, is the stream; invalid bytes pass once they cannot become
-/// valid.
-class Utf8Stream {
- public:
-  /// Adds bytes; returns what is complete.
-  std::string push(std::string_view bytes);
-  /// Ends the stream; returns what is left, whole or not.
-  std::string finish();
-
- private:
-  std::string pending_;
+  /// A text may be encoded in parts: with a = text.substr(0, divide(text)) and any c, encode(text +
+  /// c) is encode(a) followed by encode_rest(what comes after a). 0: it cannot be divided.
+  virtual size_t divide(std::string_view /*text*/) const { return 0; }
+  /// Ids of what follows a part that divide() cut off.
+  virtual std::vector<int32_t> encode_rest(std::string_view text) const { return encode(text); }
 };
 
 }  // namespace dsmoe

@@ -18,12 +18,14 @@ constexpr const char* kModel = "tokenizer.model";
 constexpr uint64_t kMaxDescriptionBytes = 1 << 20;
 constexpr uint64_t kMaxModelBytes = 256 << 20;
 
-std::unique_ptr<Tokenizer> train_tokenizer(const std::vector<std::string>& inputs,
+std::unique_ptr<Tokenizer> train_tokenizer(const TrainingTexts& texts,
                                            SentencePieceKind kind,
                                            int64_t vocab_size,
                                            const std::string& spec) {
-  if (inputs.empty()) throw Error(fmt::format("tokenizer '{}': expected texts to train on", spec));
-  return std::make_unique<SentencePieceTokenizer>(train_sentencepiece(inputs, kind, vocab_size),
+  if (texts.paths.empty()) {
+    throw Error(fmt::format("tokenizer '{}': expected texts to train on", spec));
+  }
+  return std::make_unique<SentencePieceTokenizer>(train_sentencepiece(texts, kind, vocab_size),
                                                   spec);
 }
 
@@ -49,17 +51,19 @@ std::string text_at(const nlohmann::json& record, const char* key, const std::st
 }  // namespace
 
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec,
-                                          const std::vector<std::string>& inputs) {
+                                          const std::vector<std::string>& inputs,
+                                          const TextFormat& format) {
   using enum SentencePieceKind;
   constexpr std::string_view kTrainBpe = "train:bpe:";
   constexpr std::string_view kTrainUnigram = "train:unigram:";
+  const TrainingTexts texts{.paths = inputs, .format = format};
   if (spec == "bytes") return std::make_unique<ByteTokenizer>();
-  if (spec == "chars") return train_tokenizer(inputs, kChars, 0, spec);
+  if (spec == "chars") return train_tokenizer(texts, kChars, 0, spec);
   if (spec.starts_with(kTrainBpe)) {
-    return train_tokenizer(inputs, kBpe, parse_vocab_size(spec, kTrainBpe.size()), spec);
+    return train_tokenizer(texts, kBpe, parse_vocab_size(spec, kTrainBpe.size()), spec);
   }
   if (spec.starts_with(kTrainUnigram)) {
-    return train_tokenizer(inputs, kUnigram, parse_vocab_size(spec, kTrainUnigram.size()), spec);
+    return train_tokenizer(texts, kUnigram, parse_vocab_size(spec, kTrainUnigram.size()), spec);
   }
   if (!spec.ends_with(".model")) {
     throw Error(

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/io.h"
+#include "data/text_reader.h"
 #include "data/tokenizer.h"
 
 namespace dsmoe {
@@ -20,7 +21,8 @@ struct TokenizerFile {
 /// From the command line: `bytes`, or the path of a SentencePiece `.model` file, or `chars`,
 /// `train:bpe:4096`, `train:unigram:8000`, which train on `inputs`. Throws Error.
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec,
-                                          const std::vector<std::string>& inputs);
+                                          const std::vector<std::string>& inputs,
+                                          const TextFormat& format = {});
 
 /// The files from which load_tokenizer makes the same tokenizer again.
 std::vector<TokenizerFile> tokenizer_files(const Tokenizer& tokenizer);

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "data/tokenizer.h"
+#include "data/utf8.h"
 
 namespace dsmoe {
 

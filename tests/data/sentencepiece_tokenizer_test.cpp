@@ -1,5 +1,7 @@
 #include "data/sentencepiece_tokenizer.h"
 
+#include <sentencepiece_processor.h>
+
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -64,16 +66,75 @@ TEST_CASE("a character tokenizer has one id per character of its text") {
   CHECK(tokenizer->vocab_size() == 4 + 3);  // unknown, BOS, EOS
 }
 
-TEST_CASE("training a tokenizer twice gives the same bytes; its lines are encoded apart") {
+TEST_CASE("training a tokenizer twice gives the same bytes") {
   const auto first = trained("train:bpe:300", kText);
   const auto second = trained("train:bpe:300", kText);
   CHECK(first->fingerprint() == second->fingerprint());
   CHECK(trained("train:bpe:301", kText)->fingerprint() != first->fingerprint());
-  REQUIRE(first->encodes_lines_apart());
-  auto parts = first->encode("All:\n");
-  const auto rest = first->encode("\tSpeak\n");
-  parts.insert(parts.end(), rest.begin(), rest.end());
-  CHECK(first->encode("All:\n\tSpeak\n") == parts);
+}
+
+TEST_CASE("a text divided anywhere gives the ids of the whole") {
+  const auto text = training_text().substr(40'000);
+  for (const std::string spec : {"train:bpe:600", "train:unigram:600", "bytes"}) {
+    const auto tokenizer = spec == "bytes" ? make_tokenizer(spec, {}) : trained(spec, text);
+    const auto whole = tokenizer->encode(text);
+    for (size_t size = 1; size < text.size(); size += 97) {
+      if ((text[size] & 0xC0) == 0x80) continue;  // inside a character
+      const auto beginning = std::string_view(text).substr(0, size);
+      const size_t cut = tokenizer->divide(beginning);
+      REQUIRE(cut <= size);
+      if (size > 200) REQUIRE(cut > 0);
+      auto ids = tokenizer->encode(std::string_view(text).substr(0, cut));
+      const auto rest = tokenizer->encode_rest(std::string_view(text).substr(cut));
+      ids.insert(ids.end(), rest.begin(), rest.end());
+      REQUIRE((ids == whole));
+    }
+  }
+}
+
+TEST_CASE("words encoded apart give the ids of the library's whole text") {
+  const std::string shared = DSMOE_SOURCE_DIR "/../shared/data/";
+  const auto model = shared + "tokenizers/mistral-v1.model";
+  const auto book = shared + "tokenizers/botchan.txt";
+  if (!std::filesystem::exists(model) || !std::filesystem::exists(book)) {
+    WARN("skipped: " << model << " or " << book << " is not there");
+    return;
+  }
+  const auto tokenizer = make_tokenizer(model, {});
+  sentencepiece::SentencePieceProcessor library;
+  REQUIRE(library.Load(model).ok());
+  const auto text = read_file(posix_io(), book, 1 << 20).substr(0, 100'000);
+  const std::string odd =
+      "  \n a  b\xE2\x96\x81 c \xE2\x96\x81\xE2\x96\x81"
+      "d\n\n  e\t f\r\n ";
+  for (const auto& input : {text, odd, odd.substr(2), std::string("\n x"), std::string(" ")}) {
+    std::vector<int> expected;
+    REQUIRE(library.Encode(input, &expected).ok());
+    CHECK((tokenizer->encode(input) == expected));
+    CHECK((tokenizer->encode(input) == expected));  // now from memory
+  }
+  CHECK(tokenizer->divide("one two") == 3);
+  CHECK(tokenizer->divide("one  ") == 3);
+}
+
+TEST_CASE("a tokenizer trained on a sample of the text is deterministic and knows all characters") {
+  const TemporaryDirectory directory;
+  std::string text;
+  for (int i = 0; i < 3000; ++i) {
+    text += "line " + std::to_string(i * i % 9973) + (i % 5 == 0 ? " of" : " to") +
+            " the text<|endoftext|>";
+  }
+  write_file(posix_io(), directory.file("text.txt"), text + "\xC3\xA9");
+  TrainingTexts texts{.paths = {directory.file("text.txt")}, .format = {}, .max_bytes = 20'000};
+  const auto first = train_sentencepiece(texts, SentencePieceKind::kChars, 0);
+  CHECK((train_sentencepiece(texts, SentencePieceKind::kChars, 0) == first));
+  const SentencePieceTokenizer tokenizer(first, "sample");
+  CHECK(tokenizer.decode(tokenizer.encode("line 6\xC3\xA9")) == "line 6\xC3\xA9");
+  texts.max_bytes = 1 << 20;
+  CHECK((train_sentencepiece(texts, SentencePieceKind::kBpe, 280) !=
+         train_sentencepiece({.paths = texts.paths, .format = {}, .max_bytes = 2'000},
+                             SentencePieceKind::kBpe,
+                             280)));
 }
 
 TEST_CASE("tokenizer files make the same tokenizer again and are refused when exchanged") {

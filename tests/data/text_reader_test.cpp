@@ -5,6 +5,7 @@
 
 #include "common/error.h"
 #include "common/io.h"
+#include "data/utf8.h"
 #include "support/temporary_directory.h"
 
 namespace dsmoe {
@@ -13,48 +14,25 @@ namespace {
 using Catch::Matchers::Contains;
 using Texts = std::vector<std::string>;
 
-Texts read(const std::string& name, const std::string& bytes) {
+Texts read(const std::string& name, const std::string& bytes, const TextFormat& format = {}) {
   const TemporaryDirectory directory;
   write_file(posix_io(), directory.file(name), bytes);
   Texts texts;
-  read_documents(directory.file(name), [&](std::string_view text) { texts.emplace_back(text); });
+  read_documents(
+      directory.file(name), [&](std::string_view text) { texts.emplace_back(text); }, format);
   return texts;
 }
 
-}  // namespace
-
-TEST_CASE("UTF-8: the first byte that breaks it, by the table of the Unicode standard") {
-  for (const std::string good : {"",
-                                 "abc",
-                                 "\xC2\x80",
-                                 "\xDF\xBF",
-                                 "\xE0\xA0\x80",
-                                 "\xED\x9F\xBF",
-                                 "\xEE\x80\x80",
-                                 "\xF0\x90\x80\x80",
-                                 "\xF4\x8F\xBF\xBF"}) {
-    CHECK(find_invalid_utf8(good) == std::string::npos);
-    CHECK(find_invalid_utf8("12345678901" + good + "x") == std::string::npos);
-  }
-  for (const std::string bad : {"\x80",
-                                "\xBF",
-                                "\xC0\x80",
-                                "\xC1\xBF",
-                                "\xC2",
-                                "\xC2x",
-                                "\xE0\x9F\xBF",
-                                "\xE2\x82",
-                                "\xED\xA0\x80",
-                                "\xED\xBF\xBF",
-                                "\xF0\x8F\xBF\xBF",
-                                "\xF0\x90\x80",
-                                "\xF4\x90\x80\x80",
-                                "\xF5\x80\x80\x80",
-                                "\xFF"}) {
-    CHECK(find_invalid_utf8(bad) == 0);
-    CHECK(find_invalid_utf8("123456789" + bad + "x") == 9);
-  }
+// Texts with marks at every place near the reader's megabyte, characters of several bytes among
+// them.
+std::string long_text(size_t shift) {
+  std::string text(shift, 'x');
+  while (text.size() < 3'300'000)
+    text += "na\xC3\xAFve \xE2\x82\xAC<|endoftext|>\nab\n<|endoftext|>\n";
+  return text;
 }
+
+}  // namespace
 
 TEST_CASE("plain text is cut at its document marks and otherwise kept byte for byte") {
   CHECK(read("a.txt", " one\r\n\n") == Texts{" one\r\n\n"});
@@ -63,9 +41,57 @@ TEST_CASE("plain text is cut at its document marks and otherwise kept byte for b
   CHECK(read("a.txt", std::string("a\0b", 3)) == Texts{std::string("a\0b", 3)});
 }
 
+TEST_CASE("a separator that fills a line takes the line's end with it") {
+  CHECK(read("a.txt", "one\n<|endoftext|>\ntwo\n<|endoftext|>\n") == Texts{"one\n", "two\n"});
+  CHECK(read("a.txt", "<|endoftext|>\none<|endoftext|>\ntwo") == Texts{"one", "\ntwo"});
+  CHECK(read("a.txt", "<|endoftext|>\n<|endoftext|>\n\nx") == Texts{"\nx"});
+}
+
+TEST_CASE("the separator is a choice; without one a file is one document") {
+  CHECK(read("a.txt", "a--b--", {.separator = "--"}) == Texts{"a", "b"});
+  CHECK(read("a.txt", "a<|endoftext|>b", {.separator = ""}) == Texts{"a<|endoftext|>b"});
+  CHECK(read("a.txt", "a\n\nb\n\nc\n", {.separator = "\n\n"}) == Texts{"a", "b", "c\n"});
+}
+
+TEST_CASE("a long file gives the documents of its text, wherever its reading is cut") {
+  for (const size_t shift : {0, 1, 5, 9, 14, 17, 23}) {
+    const auto texts = read("a.txt", long_text(shift));
+    REQUIRE(texts.size() > 100'000);
+    CHECK(texts[0] == std::string(shift, 'x') + "na\xC3\xAFve \xE2\x82\xAC");
+    size_t n_wrong = 0;
+    for (size_t i = 1; i < texts.size(); ++i) {
+      const std::string expected = i % 2 == 1 ? "\nab\n" : "na\xC3\xAFve \xE2\x82\xAC";
+      n_wrong += texts[i] == expected ? 0 : 1;
+    }
+    CHECK(n_wrong == 0);
+  }
+}
+
+TEST_CASE("a document above a megabyte comes in parts of whole characters, and in one piece") {
+  std::string text = "a";
+  while (text.size() < 2'500'000) text += "\xE2\x82\xAC";
+  const TemporaryDirectory directory;
+  write_file(posix_io(), directory.file("a.txt"), text);
+  std::string joined;
+  int n_parts = 0;
+  read_text_parts(posix_io(), directory.file("a.txt"), {}, [&](const TextPart& part) {
+    CHECK(part.is_first == (n_parts == 0));
+    CHECK(find_invalid_utf8(part.text) == std::string::npos);
+    CHECK(part.text.size() < 1'200'000);
+    joined += part.text;
+    ++n_parts;
+    CHECK(part.is_last == (joined.size() == text.size()));
+  });
+  CHECK(n_parts >= 3);
+  CHECK((joined == text));
+  CHECK((read("a.txt", text) == Texts{text}));
+}
+
 TEST_CASE("JSON lines give their texts in order; blank lines are nothing") {
   CHECK(read("a.jsonl", "{\"text\": \"one\\n\"}\n\n{\"id\": 3, \"text\": \"\\u00e4\"}") ==
         Texts{"one\n", "\xC3\xA4"});
+  CHECK(read("a.jsonl", "{\"text\": 1, \"body\": \"b\"}\n", {.field = "body"}) == Texts{"b"});
+  CHECK(read("a.jsonl.gz", "{\"text\": \"x\"}") == Texts{"x"});  // the name, not the content
 }
 
 TEST_CASE("text that cannot be read is refused by file and place") {

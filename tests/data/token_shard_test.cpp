@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "common/error.h"
+#include "data/token_shard_writer.h"
 #include "support/failing_io.h"
 #include "support/temporary_directory.h"
 
@@ -12,6 +13,31 @@ namespace dsmoe {
 namespace {
 
 using Catch::Matchers::Contains;
+using Starts = std::vector<int64_t>;
+
+// starts  of documents, rising
+ShardRecord write_token_shard(Io& io,
+                              const std::string& path,
+                              const std::vector<int32_t>& ids,
+                              int64_t vocab_size,
+                              const Starts& starts = {}) {
+  TokenShardWriter writer(io, path, vocab_size, "bytes-257");
+  auto next = starts.begin();
+  for (const int32_t id : ids) {
+    if (next != starts.end() && *next == writer.n_tokens()) {
+      writer.start_document();
+      ++next;
+    }
+    writer.add({&id, 1});
+  }
+  return writer.finish();
+}
+
+Starts starts_in(const TokenShard& shard, int64_t begin, int64_t end) {
+  Starts starts;
+  shard.append_document_starts(begin, end, 100, starts);
+  return starts;
+}
 
 std::vector<int32_t> read_shard(const std::string& path) {
   const TokenShard shard(path);
@@ -37,13 +63,34 @@ TEST_CASE("token shards: ids come back from 2 and from 4 bytes each") {
 TEST_CASE("token shards: the bytes are those of the header's description") {
   const TemporaryDirectory directory;
   const auto path = directory.file("shard.bin");
-  write_token_shard(posix_io(), path, {258, 1}, 300);
+  write_token_shard(posix_io(), path, {258, 1}, 300, {1});
   const auto bytes = read_file(posix_io(), path, 100);
-  REQUIRE(bytes.size() == 68);
-  CHECK(bytes.substr(0, 12) == std::string("DSMT\1\0\0\0\2\0\0\0", 12));
+  REQUIRE(bytes.size() == 64 + 2 * 2 + 8);
+  CHECK(bytes.substr(0, 12) == std::string("DSMT\2\0\0\0\2\0\0\0", 12));
   CHECK(bytes.substr(16, 8) == std::string("\x2C\1\0\0\0\0\0\0", 8));
   CHECK(bytes.substr(24, 8) == std::string("\2\0\0\0\0\0\0\0", 8));
-  CHECK(bytes.substr(64) == std::string("\2\1\1\0", 4));
+  CHECK(bytes.substr(40, 8) == std::string("\1\0\0\0\0\0\0\0", 8));
+  CHECK(bytes.substr(64) == std::string("\2\1\1\0\1\0\0\0\0\0\0\0", 12));
+}
+
+TEST_CASE("token shards: the document starts of any range, and the tokenizer's name") {
+  const TemporaryDirectory directory;
+  const auto path = directory.file("shard.bin");
+  const std::vector<int32_t> ids(50, 7);
+  const auto record = write_token_shard(posix_io(), path, ids, 257, {3, 4, 10, 49});
+  CHECK(record.n_tokens == 50);
+  CHECK(record.n_documents == 4);
+  const TokenShard shard(path);
+  shard.verify();
+  CHECK(shard.n_documents() == 4);
+  CHECK(shard.payload_hash() == record.hash);
+  CHECK(shard.made_by("bytes-257"));
+  CHECK_FALSE(shard.made_by("bytes-258"));
+  CHECK(starts_in(shard, 0, 50) == Starts{103, 104, 110, 149});
+  CHECK(starts_in(shard, 3, 4) == Starts{103});
+  CHECK(starts_in(shard, 4, 10) == Starts{104});
+  CHECK(starts_in(shard, 5, 10).empty());
+  CHECK(starts_in(shard, 11, 500) == Starts{149});
 }
 
 TEST_CASE("token shards: any part can be copied, nothing outside") {
@@ -66,15 +113,24 @@ TEST_CASE("token shards: an id outside the vocabulary is never written") {
   const auto path = directory.file("shard.bin");
   CHECK_THROWS_WITH(write_token_shard(posix_io(), path, {1, 257}, 257), Contains("got 257"));
   CHECK_THROWS_WITH(write_token_shard(posix_io(), path, {-1}, 257), Contains("got -1"));
-  CHECK_FALSE(std::filesystem::exists(path));
-  FailingIo io(2);
-  CHECK_THROWS_AS(write_token_shard(io, path, {1}, 257), RunError);
+  CHECK_THROWS_WITH(TokenShard(path), Contains("magic"));  // without its header
+  bool succeeded = false;
+  for (int first = 1; !succeeded; ++first) {
+    REQUIRE(first < 50);
+    FailingIo io(first);
+    try {
+      write_token_shard(io, path, {1}, 257, {0});
+      succeeded = true;
+    } catch (const RunError&) {
+    }
+  }
+  CHECK(read_shard(path) == std::vector<int32_t>{1});
 }
 
 TEST_CASE("token shards: every flipped bit is found, in the header when opened") {
   const TemporaryDirectory directory;
   const auto path = directory.file("shard.bin");
-  write_token_shard(posix_io(), path, {5, 6, 7, 200}, 257);
+  write_token_shard(posix_io(), path, {5, 6, 7, 200}, 257, {0, 2});
   const auto whole = read_file(posix_io(), path, 1000);
   size_t n_missed = 0;
   for (size_t bit = 0; bit < whole.size() * 8; ++bit) {
@@ -96,7 +152,7 @@ TEST_CASE("token shards: every flipped bit is found, in the header when opened")
 TEST_CASE("token shards: truncation is found when opened and when it happens later") {
   const TemporaryDirectory directory;
   const auto path = directory.file("shard.bin");
-  write_token_shard(posix_io(), path, {5, 6, 7, 200}, 257);
+  write_token_shard(posix_io(), path, {5, 6, 7, 200}, 257, {0, 2});
   const auto whole = read_file(posix_io(), path, 1000);
   const TokenShard open_before(path);
   for (size_t size = 0; size < whole.size(); ++size) {
@@ -107,6 +163,7 @@ TEST_CASE("token shards: truncation is found when opened and when it happens lat
   std::filesystem::resize_file(path, 70);
   std::vector<int32_t> ids(1);
   CHECK_THROWS_WITH(open_before.copy(0, ids), Contains("became shorter"));
+  CHECK_THROWS_WITH(starts_in(open_before, 0, 4), Contains("became shorter"));
   CHECK_THROWS_WITH(TokenShard(directory.file("none")), Contains("none"));
 }
 

@@ -88,6 +88,55 @@ TEST_CASE("tokenize: the shards do not depend on the number of threads") {
   }
 }
 
+TEST_CASE("tokenize: documents keep their starts over shards and within them") {
+  const TemporaryDirectory directory;
+  auto options = options_for(directory, "ab<|endoftext|>cdefgh<|endoftext|>i\n<|endoftext|>\nj");
+  options.shard_tokens = 4;
+  const auto result = tokenize_files(posix_io(), options);
+  CHECK(result.n_documents == 4);
+  const TokenDataset dataset(options.out);
+  dataset.verify();
+  const auto ids = all_tokens(dataset);
+  std::vector<int64_t> expected;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] == 256) expected.push_back(static_cast<int64_t>(i));
+  }
+  CHECK(dataset.n_documents() == 4);
+  CHECK(dataset.document_starts(0, dataset.n_tokens()) == expected);
+  CHECK(expected == std::vector<int64_t>{0, 3, 10, 13});
+  CHECK(dataset.document_starts(1, 10) == std::vector<int64_t>{3});
+  CHECK(dataset.document_starts(4, 13) == std::vector<int64_t>{10});
+}
+
+TEST_CASE("tokenize: a document above the window is encoded in parts as if it were whole") {
+  const TemporaryDirectory directory;
+  std::string text;
+  for (int i = 0; text.size() < 3'000'000; ++i) text += "word" + std::to_string(i % 5000) + " ";
+  auto options = options_for(directory, text);
+  write_file(posix_io(), directory.file("some.txt"), text.substr(0, 50'000));
+  options.tokenizer = "train:bpe:300";
+  options.threads = 3;
+  tokenize_files(posix_io(), options);
+  const TokenDataset dataset(options.out);
+  std::vector<int32_t> expected{*dataset.tokenizer().bos_id()};
+  const auto ids = dataset.tokenizer().encode(text);
+  expected.insert(expected.end(), ids.begin(), ids.end());
+  expected.push_back(*dataset.tokenizer().eos_id());
+  CHECK((all_tokens(dataset) == expected));
+  CHECK(dataset.document_starts(0, dataset.n_tokens()) == std::vector<int64_t>{0});
+}
+
+TEST_CASE("tokenize: many files of any kind, in the order given") {
+  const TemporaryDirectory directory;
+  auto options = options_for(directory, "a|b");
+  write_file(posix_io(), directory.file("b.jsonl"), "{\"body\": \"c\"}\n{\"body\": \"d\"}\n");
+  options.inputs = {directory.file("b.jsonl"), directory.file("a.txt"), directory.file("b.jsonl")};
+  options.format = {.field = "body", .separator = "|"};
+  tokenize_files(posix_io(), options);
+  CHECK(all_tokens(TokenDataset(options.out)) ==
+        std::vector<int32_t>{256, 'c', 256, 'd', 256, 'a', 256, 'b', 256, 'c', 256, 'd'});
+}
+
 TEST_CASE("tokenize: progress grows and ends at the whole") {
   const TemporaryDirectory directory;
   auto options = options_for(directory, "a<|endoftext|>b<|endoftext|>c");
@@ -164,8 +213,9 @@ TEST_CASE("a data set: an altered record, tokenizer or shard is refused") {
       };
   altered("dataset.json", "\"n_tokens\": 14", "\"n_tokens\": 13");
   altered("dataset.json", "\"vocab_size\": 257", "\"vocab_size\": 256");
+  altered("dataset.json", "\"n_documents\": 1", "\"n_documents\": 2");
   altered("dataset.json", "shard-00001.bin", "../shards/shard-00001.bin");
-  altered("dataset.json", "\"format_version\": 1", "\"format_version\": 2");
+  altered("dataset.json", "\"format_version\": 2", "\"format_version\": 1");
   altered("tokenizer.json", "bytes", "chars");
   altered("shard-00000.bin", "DSMT", "DSMU");
   fs::rename(options.out + "/shard-00000.bin", options.out + "/x");
