@@ -48,6 +48,24 @@ BlockOutput run_recomputed(BlockFunction function, const ResidualStream& stream)
       stream.pending));
 }
 
+// The first key that each token may see: the first of its document.
+at::Tensor first_keys_of(const ForwardOptions& options,
+                         const at::Tensor& tokens,
+                         const at::Tensor& positions) {
+  if (!options.document_positions.defined()) return {};
+  TORCH_CHECK(options.cache == nullptr && options.document_positions.sizes() == tokens.sizes() &&
+                  options.document_positions.scalar_type() == at::kLong,
+              "Transformer: expected document positions ",
+              tokens.sizes(),
+              " int64 and no cache, got ",
+              options.document_positions.sizes());
+  const auto first_keys = positions - options.document_positions;
+  TORCH_CHECK(tokens.numel() == 0 || (first_keys.min().item<int64_t>() >= 0 &&
+                                      options.document_positions.min().item<int64_t>() >= 0),
+              "Transformer: expected document positions from 0 up to that in the sequence");
+  return first_keys;
+}
+
 }  // namespace
 
 TransformerImpl::TransformerImpl(const ModelConfig& config) : config_(config) {
@@ -80,7 +98,7 @@ ModelOutput TransformerImpl::forward(const at::Tensor& tokens,
               " ",
               tokens.scalar_type());
   const int64_t seq = tokens.size(1);
-  AttentionContext context{.positions = {}, .rotary = {}, .cache = options.cache};
+  AttentionContext context{.positions = {}, .first_keys = {}, .rotary = {}, .cache = options.cache};
   context.positions = options.cache ? options.cache->next_positions(seq)
                                     : at::arange(seq, at::kLong).expand({tokens.size(0), seq});
   const int64_t n_positions =
@@ -90,9 +108,10 @@ ModelOutput TransformerImpl::forward(const at::Tensor& tokens,
                             config_.max_seq_len,
                             n_positions));
   }
+  context.first_keys = first_keys_of(options, tokens, context.positions);
   ForwardOptions settings = options;
   if (embedding_.scalar_type() == at::kDouble) settings.compute_dtype = at::kDouble;
-  auto stream = embed(tokens, context);
+  auto stream = embed(tokens, options.document_positions, context);
   ModelOutput output;
   for (size_t i = 0; i < blocks_.size(); ++i) {
     auto result = run_block(i, stream, context, plan.layer(i), settings);
@@ -113,14 +132,17 @@ ModelOutput TransformerImpl::forward(const at::Tensor& tokens,
 }
 
 // Fills in the context's rotary tables where the model has them.
-ResidualStream TransformerImpl::embed(const at::Tensor& tokens, AttentionContext& context) {
+ResidualStream TransformerImpl::embed(const at::Tensor& tokens,
+                                      const at::Tensor& document_positions,
+                                      AttentionContext& context) {
+  const auto& positions = document_positions.defined() ? document_positions : context.positions;
   auto x = at::embedding(embedding_, tokens);  // [batch, seq, d_model]
   if (position_embedding_.defined()) {
-    x = x + at::embedding(position_embedding_, context.positions);
+    x = x + at::embedding(position_embedding_, positions);
   } else {
-    // Without a cache every sequence stands at the same positions.
-    const auto positions = context.cache ? context.positions : context.positions.select(0, 0);
-    context.rotary = rotary_tables(positions,
+    // Without a cache or documents every sequence stands at the same positions.
+    const bool all_alike = context.cache == nullptr && !document_positions.defined();
+    context.rotary = rotary_tables(all_alike ? positions.select(0, 0) : positions,
                                    config_.attention.head_dim,
                                    config_.rope_theta,
                                    x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);

@@ -23,6 +23,9 @@ struct ForwardOptions {
   KvCache* cache = nullptr;  ///< tokens continue its sequences; the caller advances it
   Recompute recompute = Recompute::kNone;
   bool logits = true;  ///< false: features only, for a loss that makes its own logits in chunks
+  /// [batch, seq] int64, of each token in its document, from 0: documents packed into one sequence
+  /// then see neither one another nor where they stand. Undefined: one document. Not with a cache.
+  at::Tensor document_positions{};
 };
 
 /// A decoder-only language model of attention and FFN blocks, dense or mixed.
@@ -47,7 +50,9 @@ class TransformerImpl : public torch::nn::Module {
   KvCache make_cache(int64_t batch, int64_t capacity, at::ScalarType dtype) const;
 
  private:
-  ResidualStream embed(const at::Tensor& tokens, AttentionContext& context);
+  ResidualStream embed(const at::Tensor& tokens,
+                       const at::Tensor& document_positions,
+                       AttentionContext& context);
   BlockOutput run_block(size_t index,
                         const ResidualStream& stream,
                         const AttentionContext& context,

@@ -2,10 +2,12 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/ge.h>
 #include <ATen/ops/le.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
 namespace dsmoe {
+
 VisibleKeys extend_keys(const AttentionContext& context,
                         int64_t layer,
                         const at::Tensor& k,
@@ -16,13 +18,19 @@ VisibleKeys extend_keys(const AttentionContext& context,
   return {keys, values};
 }
 
-at::Tensor attend(const at::Tensor& q, const VisibleKeys& keys, const at::Tensor& positions) {
+at::Tensor attend(const at::Tensor& q,
+                  const VisibleKeys& keys,
+                  const at::Tensor& positions,
+                  const at::Tensor& first_keys) {
   const bool grouped = q.size(1) != keys.k.size(1);
   const auto k = keys.k.to(q.scalar_type());
   const auto v = keys.v.to(q.scalar_type());
   const auto key_positions = at::arange(k.size(2), positions.options());
   // [batch, 1, n_queries, n_keys]: true where the key may be seen
-  const auto mask = at::le(key_positions, positions.unsqueeze(-1)).unsqueeze(1);
+  auto mask = at::le(key_positions, positions.unsqueeze(-1)).unsqueeze(1);
+  if (first_keys.defined()) {
+    mask = mask & at::ge(key_positions, first_keys.unsqueeze(-1)).unsqueeze(1);
+  }
   if (q.size(2) == 1 && grouped) {
     // One query a head: the heads of one key/value head become the rows of one product.
     const auto folded = q.reshape({q.size(0), k.size(1), q.size(1) / k.size(1), q.size(3)});
@@ -38,7 +46,7 @@ at::Tensor self_attention(const AttentionContext& context,
                           const at::Tensor& v,
                           HeadLayout layout) {
   const auto turned = apply_rotary(q, context.rotary);
-  if (context.cache == nullptr) {
+  if (context.cache == nullptr && !context.first_keys.defined()) {
     return causal_attention(turned, apply_rotary(k, context.rotary), v, layout);
   }
   const auto keys = extend_keys(context, layer, k, v);
@@ -51,7 +59,8 @@ at::Tensor self_attention(const AttentionContext& context,
                                           .transpose(2, 3)
                                           .reshape(q.sizes())
                                     : turned;
-  const auto y = attend(by_kv_head.transpose(1, 2), keys, context.positions).transpose(1, 2);
+  const auto y = attend(by_kv_head.transpose(1, 2), keys, context.positions, context.first_keys)
+                     .transpose(1, 2);
   if (!by_expert) return y.contiguous();
   return y.reshape({batch, seq, k.size(2), group, q.size(3)}).transpose(2, 3).reshape(q.sizes());
 }

@@ -15,7 +15,8 @@ namespace dsmoe {
 
 /// Where the tokens of one forward pass stand; made once per pass, shared by all layers.
 struct AttentionContext {
-  at::Tensor positions;      // [batch, seq] int64
+  at::Tensor positions;      // [batch, seq] int64, among the keys
+  at::Tensor first_keys;     // [batch, seq] int64, of each token's document; undefined: all 0
   RotaryTables rotary;       // of one sequence or of all tokens; undefined for learned positions
   KvCache* cache = nullptr;  // or null: the tokens are the whole sequence
 };
@@ -33,13 +34,18 @@ VisibleKeys extend_keys(const AttentionContext& context,
                         const at::Tensor& k,
                         const at::Tensor& v);
 
-/// Softmax attention where a query sees the keys at and before its own position.
+/// Softmax attention where a query sees the keys at and before its own position, from its
+/// document's first on.
 ///
 /// q          [batch, n_heads, n_queries, head_dim]; query head h uses key/value head
 ///            h / (n_heads / n_kv_heads)
 /// positions  [batch, n_queries] int64, of the queries
+/// first_keys [batch, n_queries] int64; undefined: all 0
 /// returns    [batch, n_heads, n_queries, head_dim]
-at::Tensor attend(const at::Tensor& q, const VisibleKeys& keys, const at::Tensor& positions);
+at::Tensor attend(const at::Tensor& q,
+                  const VisibleKeys& keys,
+                  const at::Tensor& positions,
+                  const at::Tensor& first_keys = {});
 
 /// Attention of a pass over its own tokens, or over a cache that they continue. Turns queries and
 /// keys first.

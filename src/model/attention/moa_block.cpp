@@ -124,15 +124,21 @@ at::Tensor MoABlockImpl::forward_sparse(const at::Tensor& x,
   const auto padded = pad_by_sequence(at::floor_divide(tokens, seq), batch);
   const auto slots = batch * padded.n_slots;
   // An unused slot asks at position 0; its answer is never read.
-  const auto positions =
-      at::zeros({slots}, tokens.options())
-          .index_copy(0, padded.slot_of_row, context.positions.flatten().index_select(0, tokens))
-          .view({batch, padded.n_slots});
+  const auto in_slots = [&](const at::Tensor& of_tokens) {
+    return at::zeros({slots}, tokens.options())
+        .index_copy(0, padded.slot_of_row, of_tokens.flatten().index_select(0, tokens))
+        .view({batch, padded.n_slots});
+  };
+  const auto first_keys =
+      context.first_keys.defined() ? in_slots(context.first_keys) : at::Tensor();
   const auto queries = at::zeros({slots, heads_per_expert_, head_dim_}, q.options())
                            .index_copy(0, padded.slot_of_row, q)
                            .view({batch, padded.n_slots, heads_per_expert_, head_dim_})
                            .transpose(1, 2);
-  const auto y = attend(queries, keys, positions)  // [batch, heads_per_expert, n_slots, head_dim]
+  const auto y = attend(queries,
+                        keys,
+                        in_slots(context.positions),
+                        first_keys)  // [batch, heads_per_expert, n_slots, head_dim]
                      .transpose(1, 2)
                      .reshape({slots, d_keys})
                      .index_select(0, padded.slot_of_row);
