@@ -9,9 +9,11 @@ namespace dsmoe {
 
 /// One micro-batch.
 struct Batch {
-  at::Tensor tokens;               // [batch, seq] int64
-  at::Tensor targets;              // [batch, seq] int64, the token after each
-  std::vector<int64_t> positions;  // [batch], of each sequence in the training stream, from 0
+  at::Tensor tokens;                // [batch, seq] int64
+  at::Tensor targets;               // [batch, seq] int64, the token after each
+  at::Tensor document_positions{};  // [batch, seq] int64, of each token in its document, from 0;
+                                    // undefined unless asked for
+  std::vector<int64_t> positions;   // [batch], of each sequence in the training stream, from 0
 };
 
 }  // namespace dsmoe

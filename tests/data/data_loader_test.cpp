@@ -2,12 +2,18 @@
 
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <map>
+#include <numeric>
 #include <set>
+#include <tuple>
 
 #include "common/error.h"
+#include "data/megatron_source.h"
 #include "data/sample_order.h"
 #include "data/sequence_packer.h"
+#include "data/token_dataset.h"
 #include "data/tokenize.h"
+#include "support/megatron_pair.h"
 #include "support/temporary_directory.h"
 
 namespace dsmoe {
@@ -19,14 +25,21 @@ using Row = std::vector<int64_t>;
 constexpr int64_t kSeqLen = 8;
 constexpr uint64_t kSeed = 11;
 
-std::string make_shards(const TemporaryDirectory& directory, size_t n_bytes) {
+std::string make_shards(const TemporaryDirectory& directory,
+                        size_t n_bytes,
+                        const std::string& name = "shards",
+                        size_t document_bytes = 1000) {
+  std::string digits;
+  for (size_t i = 0; digits.size() < n_bytes; ++i) digits += std::to_string(i * i);
   std::string text;
-  for (size_t i = 0; text.size() < n_bytes; ++i) text += std::to_string(i * i);
-  text.resize(n_bytes);
+  for (size_t begin = 0; begin < n_bytes; begin += document_bytes) {
+    const size_t size = std::min(document_bytes, n_bytes - begin);
+    text += (begin == 0 ? "" : "<|endoftext|>") + digits.substr(begin, size);
+  }
   write_file(posix_io(), directory.file("text.txt"), text);
   TokenizeOptions options;
   options.inputs = {directory.file("text.txt")};
-  options.out = directory.file("shards");
+  options.out = directory.file(name);
   options.shard_tokens = 37;  // windows lie across shards
   tokenize_files(posix_io(), options);
   return options.out;
@@ -127,6 +140,175 @@ TEST_CASE("data loader: neither batch size nor prefetch nor a seek changes the o
   CHECK(read_rows(other, 120) != expected);
 }
 
+// What a run consumed: one entry per sequence, in order.
+using IdLog = std::vector<std::tuple<size_t, int64_t, int64_t>>;  // corpus, epoch, index
+
+struct Ranks {
+  int64_t n_ranks;
+  int64_t batch_size;    // per rank
+  int64_t accumulation;  // micro-steps
+};
+
+// Trains n_steps from `position` as `ranks` would; returns the position after. Each rank has a
+// loader of its own, as each has a process of its own. The log is in the order of the global batch,
+// and the tokens read are checked against the sample named.
+int64_t simulate(const std::vector<WeightedSource>& sources,
+                 const Ranks& ranks,
+                 int64_t position,
+                 int64_t n_steps,
+                 IdLog& log) {
+  int64_t end = position;
+  std::map<int64_t, std::tuple<size_t, int64_t, int64_t>> consumed;
+  for (int64_t rank = 0; rank < ranks.n_ranks; ++rank) {
+    auto config = loader_config(ranks.batch_size, rank % 2 == 0 ? 3 : 0);
+    config.rank = rank;
+    config.n_ranks = ranks.n_ranks;
+    DataLoader loader(sources, config);
+    loader.seek(position);
+    for (int64_t i = 0; i < n_steps * ranks.accumulation; ++i) {
+      const auto batch = loader.next();
+      const auto rows = rows_of(batch.tokens);
+      for (size_t row = 0; row < rows.size(); ++row) {
+        const auto sample = loader.sample(batch.positions[row]);
+        std::vector<int32_t> window(kSeqLen);
+        sources[sample.corpus].source->copy(sample.begin, window);
+        REQUIRE(rows[row] == Row(window.begin(), window.end()));
+        REQUIRE(consumed
+                    .emplace(batch.positions[row],
+                             std::make_tuple(sample.corpus, sample.epoch, sample.index))
+                    .second);
+      }
+    }
+    end = loader.position();
+  }
+  for (const auto& [at, id] : consumed) {
+    REQUIRE(at == position++);  // no gap
+    log.push_back(id);
+  }
+  REQUIRE(position == end);
+  return end;
+}
+
+struct TwoCorpora {
+  TwoCorpora()
+      : small(std::make_shared<const TokenDataset>(make_shards(directory, 150, "small", 13))),
+        large(std::make_shared<const TokenDataset>(make_shards(directory, 500, "large", 70))) {}
+
+  std::vector<WeightedSource> mixed() const { return {{large, 3}, {small, 1}}; }
+
+  TemporaryDirectory directory;
+  std::shared_ptr<const TokenDataset> small;
+  std::shared_ptr<const TokenDataset> large;
+};
+
+TEST_CASE("data loader: the id log is the same for every rank count, batch size and resume") {
+  const TwoCorpora data;
+  for (const auto& sources : {data.mixed(), std::vector<WeightedSource>{{data.large, 1}}}) {
+    // 24 sequences a step; an epoch of the large corpus is 61 sequences, so 20 steps pass several.
+    IdLog oracle;
+    simulate(sources, {1, 1, 24}, 0, 20, oracle);
+    REQUIRE(oracle.size() == 480);
+    CHECK(std::get<1>(oracle.back()) >= 2);
+
+    IdLog micro_batch;  // another micro-batch
+    simulate(sources, {1, 8, 3}, 0, 20, micro_batch);
+    CHECK((micro_batch == oracle));
+
+    IdLog ranks;  // 4 -> 2 -> 3 -> 1 ranks
+    int64_t position = simulate(sources, {4, 3, 2}, 0, 5, ranks);
+    position = simulate(sources, {2, 6, 2}, position, 5, ranks);
+    position = simulate(sources, {3, 4, 2}, position, 5, ranks);
+    simulate(sources, {1, 12, 2}, position, 5, ranks);
+    CHECK((ranks == oracle));
+
+    // Resumes: in the middle of an epoch, at its edge, in a later epoch, and two in a row.
+    for (const int64_t stop : {1, 30, 60, 61, 62, 122, 150, 183, 200}) {
+      IdLog resumed;
+      int64_t at = simulate(sources, {1, 1, 1}, 0, stop, resumed);
+      at = simulate(sources, {1, 2, 1}, at, 5, resumed);
+      simulate(sources, {1, 1, 480 - static_cast<int64_t>(resumed.size())}, at, 1, resumed);
+      CHECK((resumed == oracle));
+    }
+  }
+}
+
+TEST_CASE("data loader: each corpus gives every sequence once an epoch, the mixture its shares") {
+  const TwoCorpora data;
+  DataLoader loader(data.mixed(), loader_config(1, 0));
+  std::map<std::pair<size_t, int64_t>, std::multiset<int64_t>> epochs;
+  int64_t n_large = 0;
+  constexpr int64_t kSamples = 1000;
+  for (int64_t position = 0; position < kSamples; ++position) {
+    const auto sample = loader.sample(position);
+    epochs[{sample.corpus, sample.epoch}].insert(sample.index);
+    n_large += sample.corpus == 0 ? 1 : 0;
+  }
+  CHECK(std::abs(n_large - kSamples * 3 / 4) <= 1);
+  for (const size_t corpus : {0, 1}) {
+    const int64_t n = loader.n_sequences(corpus);
+    for (int64_t epoch = 0; epochs.contains({corpus, epoch + 1}); ++epoch) {
+      const auto& seen = epochs[{corpus, epoch}];
+      CHECK(static_cast<int64_t>(seen.size()) == n);
+      CHECK(static_cast<int64_t>(std::set<int64_t>(seen.begin(), seen.end()).size()) == n);
+      CHECK(*seen.begin() == 0);
+      CHECK(*seen.rbegin() == n - 1);
+    }
+    CHECK(epochs.contains({corpus, 2}));
+  }
+}
+
+TEST_CASE("data loader: with document_mask positions restart at every document's start") {
+  const TwoCorpora data;
+  auto config = loader_config(4, 2);
+  DataLoader plain(data.mixed(), config);
+  CHECK_FALSE(plain.next().document_positions.defined());
+  config.document_mask = true;
+  DataLoader loader(data.mixed(), config);
+  int n_restarts = 0;
+  for (int i = 0; i < 60; ++i) {
+    const auto batch = loader.next();
+    const auto tokens = rows_of(batch.tokens);
+    const auto positions = rows_of(batch.document_positions);
+    for (size_t row = 0; row < tokens.size(); ++row) {
+      int64_t expected = 0;
+      for (size_t column = 0; column < tokens[row].size(); ++column) {
+        if (tokens[row][column] == 256) {  // BOS
+          expected = 0;
+          n_restarts += column > 0 ? 1 : 0;
+        }
+        REQUIRE(positions[row][column] == expected++);
+      }
+    }
+  }
+  CHECK(n_restarts > 20);
+}
+
+TEST_CASE("data loader: a training source may be a Megatron pair") {
+  const TemporaryDirectory directory;
+  std::vector<int32_t> ids(100);
+  std::iota(ids.begin(), ids.end(), 0);
+  const MegatronDocuments documents = {{{ids.begin(), ids.begin() + 33}},
+                                       {{ids.begin() + 33, ids.end()}}};
+  write_megatron_pair(directory.file("pair"), make_megatron_pair(documents, 2));
+  auto config = loader_config(3, 2);
+  config.document_mask = true;
+  DataLoader loader(std::make_shared<const MegatronSource>(posix_io(), directory.file("pair"), 257),
+                    config);
+  for (int i = 0; i < 10; ++i) {
+    const auto batch = loader.next();
+    const auto tokens = rows_of(batch.tokens);
+    const auto positions = rows_of(batch.document_positions);
+    for (size_t row = 0; row < tokens.size(); ++row) {
+      for (size_t column = 0; column < tokens[row].size(); ++column) {
+        const int64_t id = tokens[row][column];  // its place in the stream
+        REQUIRE(id == tokens[row][0] + static_cast<int64_t>(column));
+        const bool in_second = id >= 33 && tokens[row][0] < 33;
+        REQUIRE(positions[row][column] == (in_second ? id - 33 : id - tokens[row][0]));
+      }
+    }
+  }
+}
+
 TEST_CASE("data loader: what the prefetch thread meets comes out of next, again and again") {
   const TemporaryDirectory directory;
   const auto shards = make_shards(directory, 500);
@@ -150,6 +332,9 @@ TEST_CASE("data loader: settings that cannot work are refused") {
   config.batch_size = 1;
   DataLoader loader(dataset, config);
   CHECK_THROWS_AS(loader.seek(-1), Error);
+  config.rank = 2;
+  config.n_ranks = 2;
+  CHECK_THROWS_WITH(DataLoader(dataset, config), Contains("rank in [0, 2), got 2"));
 }
 
 }  // namespace dsmoe
