@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "common/error.h"
@@ -14,7 +15,10 @@ bool is_blank(char c) {
   return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\v' || c == '\f';
 }
 
-EvalText from_shards(const std::string& path, const Tokenizer& tokenizer) {
+EvalText from_shards(const std::string& path,
+                     const Tokenizer& tokenizer,
+                     bool documents,
+                     int64_t max_tokens) {
   const TokenDataset dataset(path);
   if (dataset.tokenizer().fingerprint() != tokenizer.fingerprint()) {
     throw Error(fmt::format("{}: expected shards of tokenizer {}, got {}",
@@ -23,9 +27,18 @@ EvalText from_shards(const std::string& path, const Tokenizer& tokenizer) {
                             dataset.tokenizer().fingerprint()));
   }
   EvalText text;
-  text.sequences.emplace_back(static_cast<size_t>(dataset.n_tokens()));
-  dataset.copy(0, text.sequences.back());
-  text.n_bytes = dataset.n_bytes();
+  auto starts =
+      documents ? dataset.document_starts(0, dataset.n_tokens()) : std::vector<int64_t>{0};
+  starts.push_back(dataset.n_tokens());
+  const bool cuts = documents && max_tokens > 0;
+  for (size_t i = 0; i + 1 < starts.size(); ++i) {
+    const int64_t size = starts[i + 1] - starts[i];
+    auto& sequence =
+        text.sequences.emplace_back(static_cast<size_t>(cuts ? std::min(size, max_tokens) : size));
+    dataset.copy(starts[i], sequence);
+    if (cuts) text.n_bytes += static_cast<int64_t>(tokenizer.decode(sequence).size());
+  }
+  if (!cuts) text.n_bytes = dataset.n_bytes();
   return text;
 }
 
@@ -68,10 +81,7 @@ EvalText read_eval_text(const std::string& path,
                         int64_t max_tokens) {
   EvalText text;
   if (std::filesystem::is_directory(path)) {
-    if (documents) {
-      throw Error(fmt::format("{}: --documents needs a text or .jsonl file, got shards", path));
-    }
-    text = from_shards(path, tokenizer);
+    text = from_shards(path, tokenizer, documents, max_tokens);
   } else {
     read_documents(path, [&](std::string_view document) {
       add_document(text, document, tokenizer, documents, max_tokens);

@@ -66,7 +66,13 @@ TEST_CASE("evaluation text from shards is the text's own; another tokenizer's sh
   const auto from_shards = read_eval_text(options.out, ByteTokenizer(), false, 0);
   CHECK(from_shards.sequences == from_text.sequences);
   CHECK(from_shards.n_bytes == from_text.n_bytes);
-  CHECK_THROWS_WITH(read_eval_text(options.out, ByteTokenizer(), true, 0), Contains("--documents"));
+  for (const int64_t max_tokens : {0, 3}) {
+    const auto documents = read_eval_text(options.inputs[0], ByteTokenizer(), true, max_tokens);
+    const auto of_shards = read_eval_text(options.out, ByteTokenizer(), true, max_tokens);
+    CHECK(of_shards.sequences == documents.sequences);
+    CHECK(of_shards.sequences.size() == 2);
+    CHECK(of_shards.n_bytes == documents.n_bytes);
+  }
   const auto chars = make_tokenizer("chars", options.inputs);
   CHECK_THROWS_WITH(read_eval_text(options.out, *chars, false, 0), Contains("bytes-257"));
   CHECK_THROWS_AS(read_eval_text(directory.file("none"), ByteTokenizer(), false, 0), Error);
