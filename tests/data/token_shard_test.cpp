@@ -93,6 +93,31 @@ TEST_CASE("token shards: the document starts of any range, and the tokenizer's n
   CHECK(starts_in(shard, 11, 500) == Starts{149});
 }
 
+TEST_CASE("token shards: another version, and ids beyond the vocabulary when they are read") {
+  const TemporaryDirectory directory;
+  const auto path = directory.file("shard.bin");
+  write_token_shard(posix_io(), path, {5, 299, 7}, 300);
+  const auto whole = read_file(posix_io(), path, 1000);
+  const auto write_header = [&](std::string header) {
+    header.resize(56);
+    put_number(header, hash_number(header), 8);
+    write_file(posix_io(), path, header + whole.substr(64));
+  };
+  auto old = whole.substr(0, 64);
+  old[4] = 1;
+  write_header(old);
+  CHECK_THROWS_WITH(TokenShard(path), Contains("expected version 2, got 1"));
+
+  auto header = decode_shard_header(whole.substr(0, 64), path);
+  header.vocab_size = 299;
+  write_header(encode_shard_header(header));
+  const TokenShard shard(path);
+  std::vector<int32_t> id(1);
+  shard.copy(0, id);
+  CHECK(id[0] == 5);
+  CHECK_THROWS_WITH(shard.copy(1, id), Contains("[0, 299), got 299 at token 1"));
+}
+
 TEST_CASE("token shards: any part can be copied, nothing outside") {
   const TemporaryDirectory directory;
   const auto path = directory.file("shard.bin");
