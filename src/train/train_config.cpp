@@ -13,8 +13,24 @@ constexpr auto kApplied = ResumeRule::kApplied;
 constexpr auto kFree = ResumeRule::kFree;
 
 void describe_data(ConfigVisitor& v, DataConfig& config) {
-  v.begin_section("data", "token shards");
-  v.text("train", config.train, {.doc = "directory made by dsmoe tokenize", .resume = kFree});
+  v.begin_section("data", "tokens");
+  v.text_list(
+      "train",
+      config.train,
+      {.doc = "directories made by dsmoe tokenize, or Megatron pairs (the path without .bin "
+              "and .idx); one text is a list of one",
+       .resume = kFree});
+  v.number_list("weights",
+                config.weights,
+                0.0,
+                1e9,
+                {.doc = "share of each entry of train in the training sequences, up to a common "
+                        "factor; empty: equal"});
+  v.text("tokenizer",
+         config.tokenizer,
+         {.doc = "tokenizer of Megatron pairs: bytes, a .model file or a directory with tokenizer "
+                 "files; empty: that of the shards",
+          .resume = kFree});
   v.text("validation",
          config.validation,
          {.doc = "directory made by dsmoe tokenize; empty: no validation", .resume = kFree});
@@ -23,6 +39,10 @@ void describe_data(ConfigVisitor& v, DataConfig& config) {
             0,
             1 << 20,
             {.doc = "length of a training sequence; 0: model.max_seq_len", .unit = "tokens"});
+  v.boolean("document_mask",
+            config.document_mask,
+            {.doc = "no token attends to another document of its sequence, and positions restart "
+                    "with each document"});
   v.integer("prefetch",
             config.prefetch,
             0,
@@ -199,6 +219,13 @@ void RunConfig::validate() const {
   if (run_dir.empty()) throw Error("run_dir: expected a directory, got none");
   if (data.train.empty()) {
     throw Error("data.train: expected a directory of token shards, got none; run 'dsmoe tokenize'");
+  }
+  if (!data.weights.empty() && data.weights.size() != data.train.size()) {
+    throw Error(
+        fmt::format("data.weights: expected one for each of the {} entries of data.train, "
+                    "got {}",
+                    data.train.size(),
+                    data.weights.size()));
   }
   if (seq_len() > model.max_seq_len) {
     throw Error(fmt::format(

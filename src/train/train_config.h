@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "model/model_config.h"
 #include "model/moe/routing_plan.h"
@@ -43,12 +44,15 @@ struct LossConfig {
   double z_weight = 0.0;
 };
 
-/// Token shards, as `dsmoe tokenize` makes them.
+/// Where the text comes from; see open_training_data.
 struct DataConfig {
-  std::string train;       ///< directory
-  std::string validation;  ///< directory; empty: no validation
-  int64_t seq_len = 0;     ///< tokens per sequence; 0: model.max_seq_len
-  int64_t prefetch = 4;    ///< micro-batches made ahead; 0: none
+  std::vector<std::string> train;  ///< directories of token shards, Megatron pairs
+  std::vector<double> weights;     ///< shares of the training sequences; empty: equal
+  std::string tokenizer;           ///< of Megatron pairs
+  std::string validation;          ///< directory; empty: no validation
+  int64_t seq_len = 0;             ///< tokens per sequence; 0: model.max_seq_len
+  bool document_mask = false;      ///< no token attends across a document's start
+  int64_t prefetch = 4;            ///< micro-batches made ahead; 0: none
 };
 
 struct TrainConfig {

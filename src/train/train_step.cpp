@@ -65,7 +65,7 @@ StepResult TrainStep::run(const std::vector<Batch>& batches,
   lap(StepPart::kOther);
   StepResult result{.loss = {}, .gradient_norm = 0, .learning_rate = learning_rate};
   for (const auto& batch : batches) {
-    const auto output = model_->forward(batch.tokens, settings_.plan, settings_.forward);
+    const auto output = model_->forward(batch.tokens, settings_.plan, options_for(batch));
     lap(StepPart::kForward);
     const auto terms = compute_loss(output, batch.targets, settings_.loss, n_batches, routing);
     lap(StepPart::kLoss);
@@ -82,6 +82,12 @@ StepResult TrainStep::run(const std::vector<Batch>& batches,
   return result;
 }
 
+ForwardOptions TrainStep::options_for(const Batch& batch) const {
+  ForwardOptions options = settings_.forward;
+  options.document_positions = batch.document_positions;
+  return options;
+}
+
 StepRouting TrainStep::measure_routing(const std::vector<Batch>& batches) {
   // One micro-batch is the whole batch: its own mean is the global one.
   if (settings_.loss.mi_scope != MiScope::kGlobal || batches.size() < 2) return {};
@@ -89,7 +95,7 @@ StepRouting TrainStep::measure_routing(const std::vector<Batch>& batches) {
   const auto before = capture_random_state();
   StepRoutingSum sum;
   for (const auto& batch : batches) {
-    sum.add(model_->forward(batch.tokens, settings_.plan, settings_.forward));
+    sum.add(model_->forward(batch.tokens, settings_.plan, options_for(batch)));
   }
   // The second pass draws the same dropout masks.
   restore_random_state(before);

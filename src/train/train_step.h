@@ -57,6 +57,7 @@ class TrainStep {
                  StepTimer* timer = nullptr);
 
  private:
+  ForwardOptions options_for(const Batch& batch) const;
   StepRouting measure_routing(const std::vector<Batch>& batches);
   void check_finite(const StepResult& result, const std::vector<Batch>& batches, int64_t step);
 

@@ -9,6 +9,7 @@
 #include "common/io.h"
 #include "common/run_lock.h"
 #include "data/data_loader.h"
+#include "data/training_data.h"
 #include "eval/eval_text.h"
 #include "model/io/checkpoint_reader.h"
 #include "model/transformer.h"
@@ -56,7 +57,7 @@ class Trainer {
 
   Io& io_;
   RunConfig config_;
-  std::shared_ptr<const TokenDataset> dataset_;
+  std::shared_ptr<const TrainingData> dataset_;
   EvalText validation_;
   DataLoader loader_;
   RunLock lock_;  // after the data: what does not fit leaves no run directory behind

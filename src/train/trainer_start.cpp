@@ -42,9 +42,14 @@ Transformer make_model(const RunConfig& config) {
   return model;
 }
 
-EvalText read_validation(const RunConfig& config, const TokenDataset& dataset) {
+TrainingData open_data(const RunConfig& config) {
+  return TrainingData(config.data.train, config.data.weights, config.data.tokenizer);
+}
+
+// What is trained one document at a time is scored so.
+EvalText read_validation(const RunConfig& config, const TrainingData& dataset) {
   if (config.data.validation.empty()) return {};
-  return read_eval_text(config.data.validation, dataset.tokenizer(), false, 0);
+  return read_eval_text(config.data.validation, dataset.tokenizer(), config.data.document_mask, 0);
 }
 
 std::string make_run_id(uint64_t seed) {
@@ -75,7 +80,7 @@ void check_config_change(const RunConfig& saved, const RunConfig& now) {
 
 RunConfig resolve_run_config(RunConfig config) {
   config.validate();
-  const TokenDataset dataset(config.data.train);
+  const TrainingData dataset = open_data(config);
   const int64_t vocab_size = dataset.tokenizer().vocab_size();
   if (config.model.vocab_size == 0) config.model.vocab_size = vocab_size;
   if (config.model.vocab_size < vocab_size) {
@@ -92,13 +97,14 @@ RunConfig resolve_run_config(RunConfig config) {
 Trainer::Trainer(Io& io, const RunConfig& config, const std::string& resume)
     : io_(io),
       config_(config),
-      dataset_(std::make_shared<TokenDataset>(config.data.train)),
+      dataset_(std::make_shared<TrainingData>(open_data(config))),
       validation_(read_validation(config, *dataset_)),
-      loader_(dataset_,
+      loader_(dataset_->sources(),
               {.seq_len = config.seq_len(),
                .batch_size = config.train.batch_size,
                .seed = derive_seed(static_cast<uint64_t>(config.seed), "data"),
-               .prefetch = config.data.prefetch}),
+               .prefetch = config.data.prefetch,
+               .document_mask = config.data.document_mask}),
       lock_(lock_run(io, config.run_dir)),
       model_(make_model(config)),
       settings_(step_settings(config)),
@@ -149,8 +155,8 @@ void Trainer::restore(const VerifiedCheckpoint& checkpoint) {
   read_config_file(directory + "/" + kConfigFile, {}, describer(saved));
   check_config_change(saved, config_);
   if (checkpoint.manifest.dataset_hash != dataset_->hash()) {
-    throw Error(fmt::format("data.train: '{}' holds other tokens than {} was trained on",
-                            config_.data.train,
+    throw Error(fmt::format("data.train: [{}] holds other tokens than {} was trained on",
+                            fmt::join(config_.data.train, ", "),
                             directory));
   }
   load_tensors(io_, checkpoint, "model-", named_tensors(*model_));

@@ -4,6 +4,7 @@
 Usage: cli_test.py PATH/TO/dsmoe
 """
 
+import gzip
 import json
 import math
 import os
@@ -326,6 +327,44 @@ class CliTest(unittest.TestCase):
         self.refused("bench", "--config", self.config, says=["--train"])
         self.refused("eval", self.run_directory, "--data", self.text, "--batch", "0", says=["batch"])
         self.assertFalse((self.directory / "never").exists())
+
+    def test_text_comes_plain_or_compressed_as_lines_of_json_or_with_another_separator(self):
+        texts = ["one two\n", "three", "four\n\nfive"]
+
+        def tokens_of(name, data, *options):
+            path = self.directory / name
+            path.write_bytes(data)
+            out = self.directory / f"{name}-{len(options)}-shards"
+            done = run("tokenize", "--input", path, "--out", out, "--json", *options)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            result = json.loads(done.stdout)
+            record = json.loads((out / "dataset.json").read_text())
+            return result["documents"], [shard["hash"] for shard in record["shards"]]
+
+        plain = "<|endoftext|>".join(texts).encode()
+        lines = "".join(json.dumps({"body": text}) + "\n" for text in texts).encode()
+        expected = tokens_of("plain.txt", plain)
+        self.assertEqual(expected[0], 3)
+        self.assertEqual(tokens_of("plain.txt.gz", gzip.compress(plain)), expected)
+        self.assertEqual(tokens_of("lines.jsonl.gz", gzip.compress(lines), "--field", "body"), expected)
+        self.assertEqual(tokens_of("marked.txt", "##".join(texts).encode(), "--separator", "##"), expected)
+        self.assertEqual(tokens_of("whole.txt", plain, "--separator", "")[0], 1)
+        self.refused("tokenize", "--input", self.directory / "lines.jsonl.gz", "--out", self.directory / "never-lines",
+                     says=["lines.jsonl.gz:1", "'text'"])
+
+    def test_a_mixture_with_document_masks_trains_and_is_fixed_on_resume(self):
+        run_directory = self.directory / "mixed"
+        more = self.directory / "more.txt"
+        more.write_text("<|endoftext|>".join(f"document {i}" for i in range(60)))
+        shards = self.directory / "more-shards"
+        self.assertEqual(run("tokenize", "--input", more, "--out", shards).returncode, 0)
+        mixture = [f"--run_dir={run_directory}", f"--data.train=[{self.train}, {shards}]", "--data.document_mask=true"]
+        done = run("train", self.config, *mixture, "--data.weights=[3, 1]", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(math.isfinite(json.loads(done.stdout)["validation_loss"]))
+        self.refused("train", self.config, *mixture, "--data.weights=[1, 1]", "--train.steps=8", says=["data.weights"])
+        self.refused("train", self.config, f"--run_dir={run_directory}", f"--data.train=[{shards}, {self.train}]",
+                     "--data.document_mask=true", "--data.weights=[3, 1]", "--train.steps=8", says=["other tokens"])
 
     def test_bad_text_is_refused_and_leaves_nothing(self):
         out = self.directory / "never-shards"

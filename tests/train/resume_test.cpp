@@ -202,7 +202,7 @@ TEST_CASE("Trainer: a key that fixes the run is refused on resume", "[train][res
 TEST_CASE("Trainer: other training tokens are refused on resume", "[train][resume]") {
   const TemporaryDirectory directory;
   const auto shards = make_tiny_shards(directory, 1600);
-  CHECK_THROWS_WITH(resume_after(nothing, [&](RunConfig& config) { config.data.train = shards; }),
+  CHECK_THROWS_WITH(resume_after(nothing, [&](RunConfig& config) { config.data.train = {shards}; }),
                     Catch::Contains("other tokens"));
 }
 

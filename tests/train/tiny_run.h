@@ -43,7 +43,7 @@ inline RunConfig tiny_run(const std::string& run_dir, const std::string& shards)
   config.model.ffn.n_experts = 4;
   config.model.ffn.d_expert = 5;
   config.model.ffn.router.d_hidden = 6;
-  config.data.train = shards;
+  config.data.train = {shards};
   config.data.seq_len = 16;
   config.train.steps = 40;
   config.train.batch_size = 2;

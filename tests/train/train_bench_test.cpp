@@ -81,7 +81,7 @@ TEST_CASE("TrainBench: takes the step that training takes", "[train][bench]") {
 
   TrainBench bench(config);
   // The bench's tokens are others: compare on the trainer's, by the step that both share.
-  DataLoader loader(std::make_shared<TokenDataset>(config.data.train),
+  DataLoader loader(std::make_shared<TokenDataset>(config.data.train.front()),
                     {.seq_len = 16,
                      .batch_size = 2,
                      .seed = derive_seed(static_cast<uint64_t>(config.seed), "data"),
@@ -96,7 +96,7 @@ TEST_CASE("TrainBench: takes the step that training takes", "[train][bench]") {
 
 TEST_CASE("resolve_bench_config: needs a vocabulary, not data", "[train][bench]") {
   auto config = tiny_bench();
-  config.data.train = "";
+  config.data.train = {};
   config.run_dir = "";
   CHECK_NOTHROW(resolve_bench_config(config));
   config.model.vocab_size = 0;

@@ -12,7 +12,7 @@ namespace {
 RunConfig valid_config() {
   RunConfig config;
   config.run_dir = "run";
-  config.data.train = "shards";
+  config.data.train = {"shards"};
   return config;
 }
 
@@ -31,8 +31,11 @@ TEST_CASE("RunConfig: contradictions between keys are named", "[train][config]")
   config.run_dir = "";
   CHECK_THAT(message_of(config), Catch::Contains("run_dir"));
   config = valid_config();
-  config.data.train = "";
+  config.data.train = {};
   CHECK_THAT(message_of(config), Catch::Contains("data.train"));
+  config = valid_config();
+  config.data.weights = {1, 2};
+  CHECK_THAT(message_of(config), Catch::Contains("data.weights") && Catch::Contains("got 2"));
   config = valid_config();
   config.data.seq_len = 2048;
   CHECK_THAT(message_of(config), Catch::Contains("data.seq_len = 2048"));
@@ -53,7 +56,9 @@ TEST_CASE("RunConfig: what is written as YAML or JSON reads back the same", "[tr
   config.seed = 7;
   config.train.loss.moe_mi_weight = 0.1 + 0.2;
   config.train.schedule.kind = ScheduleKind::kWsd;
-  config.data.train = "a \"quoted\" path: #1";
+  config.data.train = {"a \"quoted\" path: #1", "b"};
+  config.data.weights = {0.1 + 0.2, 1e-7};
+  config.data.document_mask = true;
   const auto describe_config = [&](ConfigVisitor& visitor) { describe(visitor, config); };
   for (const auto& text : {config_to_yaml(describe_config), config_to_json(describe_config)}) {
     RunConfig read;
