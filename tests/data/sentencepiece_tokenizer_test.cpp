@@ -125,7 +125,8 @@ TEST_CASE("a tokenizer trained on a sample of the text is deterministic and know
             " the text<|endoftext|>";
   }
   write_file(posix_io(), directory.file("text.txt"), text + "\xC3\xA9");
-  const TrainingTexts texts{.paths = {directory.file("text.txt")}, .format = {}, .max_bytes = 20'000};
+  const TrainingTexts texts{
+      .paths = {directory.file("text.txt")}, .format = {}, .max_bytes = 20'000};
   const auto first = train_sentencepiece(texts, SentencePieceKind::kChars, 0);
   CHECK((train_sentencepiece(texts, SentencePieceKind::kChars, 0) == first));
   const SentencePieceTokenizer tokenizer(first, "sample");
