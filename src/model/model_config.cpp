@@ -28,6 +28,32 @@ void describe_router(ConfigVisitor& v, RouterConfig& router) {
 void describe_attention(ConfigVisitor& v, ModelConfig& config) {
   auto& attention = config.attention;
   v.begin_section("attention", "multi-head attention, dense or a mixture of experts");
+void describe_rope_scaling(ConfigVisitor& v, RopeScalingConfig& scaling) {
+  v.begin_section("rope_scaling", "rotary frequencies stretched for a longer context");
+  choice(v,
+         "kind",
+         scaling.kind,
+         {{"none", RopeScalingKind::kNone}, {"llama3", RopeScalingKind::kLlama3}},
+         {.doc = "llama3 divides low frequencies by factor, at any context length"});
+  v.real("factor", scaling.factor, 1.0, 1e6, {.doc = "divides the low frequencies"});
+  v.real("low_freq_factor",
+         scaling.low_freq_factor,
+         1e-6,
+         1e6,
+         {.doc = "wavelengths above original_max_seq_len / this are stretched in full"});
+  v.real("high_freq_factor",
+         scaling.high_freq_factor,
+         1e-6,
+         1e6,
+         {.doc = "wavelengths below original_max_seq_len / this are kept"});
+  v.integer("original_max_seq_len",
+            scaling.original_max_seq_len,
+            1,
+            kMaxSize,
+            {.doc = "context before the stretching", .unit = "tokens"});
+  v.end_section();
+}
+
   choice(v,
          "kind",
          attention.kind,
@@ -142,3 +168,11 @@ void ModelConfig::validate() const {
 }
 
 }  // namespace dsmoe
+  describe_rope_scaling(v, config.rope_scaling);
+  if (rope_scaling.kind == RopeScalingKind::kLlama3 &&
+      rope_scaling.low_freq_factor >= rope_scaling.high_freq_factor) {
+    throw Error(
+        fmt::format("model.rope_scaling.low_freq_factor = {} is not below high_freq_factor = {}",
+                    rope_scaling.low_freq_factor,
+                    rope_scaling.high_freq_factor));
+  }

@@ -11,6 +11,7 @@ enum class RouterKind { kLinear, kSwiglu };
 enum class NormKind { kLayerNorm, kRmsNorm };
 enum class PositionKind { kRotary, kLearned };
 enum class AttentionKind { kDense, kMoa };
+enum class RopeScalingKind { kNone, kLlama3 };
 enum class FfnKind { kDense, kMoe };
 enum class FfnActivation { kGelu, kGeluTanh, kSwiglu };
 
@@ -23,6 +24,17 @@ enum class Recompute {
 
 /// One router; arXiv:2404.05567, section 3.1. The paper does not name its form.
 struct RouterConfig {
+/// Rotary frequencies of a model that was taught a longer context. With wavelength w = 2 pi / f and
+/// context C: f stays where w < C / high_freq_factor, becomes f / factor where w > C /
+/// low_freq_factor, and is blended between. Acts at any context length.
+struct RopeScalingConfig {
+  RopeScalingKind kind = RopeScalingKind::kNone;
+  double factor = 8.0;
+  double low_freq_factor = 1.0;
+  double high_freq_factor = 4.0;
+  int64_t original_max_seq_len = 8192;  ///< C, tokens
+};
+
   RouterKind kind = RouterKind::kSwiglu;
   int64_t d_hidden = 256;    ///< width of the swiglu form; unused by the linear one
   bool renormalise = false;  ///< divide the selected weights by their sum
@@ -73,6 +85,7 @@ struct ModelConfig {
 };
 
 /// Names every key of the `model` section once, for reading, writing and documentation.
+  RopeScalingConfig rope_scaling;
 void describe(ConfigVisitor& visitor, ModelConfig& config);
 
 }  // namespace dsmoe

@@ -79,6 +79,10 @@ TransformerImpl::TransformerImpl(const ModelConfig& config) : config_(config) {
     position_embedding_ = register_parameter(
         "position_embedding", at::empty({config.max_seq_len, config.d_model}, at::kFloat));
   }
+  if (config.positions == PositionKind::kRotary) {
+    rotary_frequencies_ =
+        rotary_frequencies(config.attention.head_dim, config.rope_theta, config.rope_scaling);
+  }
   for (int64_t i = 0; i < config.n_layers; ++i) {
     blocks_.push_back(register_module(fmt::format("blocks_{}", i), TransformerBlock(config)));
   }
@@ -143,8 +147,7 @@ ResidualStream TransformerImpl::embed(const at::Tensor& tokens,
     // Without a cache or documents every sequence stands at the same positions.
     const bool all_alike = context.cache == nullptr && !document_positions.defined();
     context.rotary = rotary_tables(all_alike ? positions.select(0, 0) : positions,
-                                   config_.attention.head_dim,
-                                   config_.rope_theta,
+                                   rotary_frequencies_.to(positions.device()),
                                    x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   }
   return {at::dropout(x, config_.dropout, is_training()), {}};

@@ -66,6 +66,7 @@ class TransformerImpl : public torch::nn::Module {
   ComputeCopy embedding_copy_;
   Norm final_norm_{nullptr};
   Linear head_{nullptr};  // untied only
+  at::Tensor rotary_frequencies_;  // [head_dim / 2] float64, rotary positions only
 };
 TORCH_MODULE(Transformer);
 

@@ -49,6 +49,10 @@ TEST_CASE("RunConfig: contradictions between keys are named", "[train][config]")
   config = valid_config();
   config.model.training_policy = "top_k=33";
   CHECK_THAT(message_of(config), Catch::Contains("n_experts = 32"));
+  config = valid_config();
+  config.model.rope_scaling.kind = RopeScalingKind::kLlama3;
+  config.model.rope_scaling.low_freq_factor = 4.0;
+  CHECK_THAT(message_of(config), Catch::Contains("low_freq_factor = 4"));
 }
 
 TEST_CASE("RunConfig: what is written as YAML or JSON reads back the same", "[train][config]") {

@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "model/model_config.h"
+
 namespace dsmoe {
 
 /// Cosine and sine of positions' angles; a token takes row (its number % n_rows), so that one
@@ -11,14 +13,19 @@ struct RotaryTables {
   at::Tensor sin;  // [n_rows, head_dim / 2]
 };
 
-/// Angles position * theta^(-2 i / head_dim), i = 0 .. head_dim / 2 - 1, computed in float64.
+/// theta^(-2 i / head_dim), i = 0 .. head_dim / 2 - 1, scaled as asked; [head_dim / 2] float64.
+/// Source: arXiv:2104.09864, equation 15; arXiv:2407.21783, section 3.2 (llama3 scaling).
+at::Tensor rotary_frequencies(int64_t head_dim,
+                              double theta,
+                              const RopeScalingConfig& scaling = {});
+
+/// Angles position * frequency, computed in float64.
 ///
-/// positions  [...] int64, flattened to the rows of the tables
-/// returns    tables in the given dtype
-/// Source: arXiv:2104.09864, equation 15.
+/// positions    [...] int64, flattened to the rows of the tables
+/// frequencies  [head_dim / 2] float64
+/// returns      tables in the given dtype
 RotaryTables rotary_tables(const at::Tensor& positions,
-                           int64_t head_dim,
-                           double theta,
+                           const at::Tensor& frequencies,
                            at::ScalarType dtype);
 
 /// Turns the pairs (i, i + head_dim / 2) of every head.

@@ -71,7 +71,8 @@ AttentionContext context_of(const Form& form) {
   AttentionContext context;
   context.positions = at::arange(form.seq, at::kLong).expand({form.batch, form.seq});
   if (form.rotary) {
-    context.rotary = rotary_tables(context.positions, form.head_dim, 10000.0, at::kDouble);
+    context.rotary =
+        rotary_tables(context.positions, rotary_frequencies(form.head_dim, 10000.0), at::kDouble);
   }
   return context;
 }
