@@ -58,7 +58,7 @@ LoadedCheckpoint load_checkpoint(const ModelOptions& options) {
   loaded.plan.validate(
       static_cast<size_t>(config.n_layers),
       config.attention.kind == AttentionKind::kMoa ? config.attention.n_experts : 0,
-      config.ffn.kind == FfnKind::kMoe ? config.ffn.n_experts : 0);
+      config.has_ffn_experts() ? config.ffn.n_experts : 0);
   loaded.tokenizer = load_tokenizer(io, directory);
   if (loaded.tokenizer->fingerprint() != loaded.checkpoint.manifest.tokenizer_fingerprint) {
     throw Error(fmt::format("{}: expected tokenizer {}, got {}",

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
+#include <vector>
+
 #include "common/config_visitor.h"
 #include "common/error.h"
 #include "model/moe/routing_plan.h"
@@ -25,9 +28,6 @@ void describe_router(ConfigVisitor& v, RouterConfig& router) {
   v.end_section();
 }
 
-void describe_attention(ConfigVisitor& v, ModelConfig& config) {
-  auto& attention = config.attention;
-  v.begin_section("attention", "multi-head attention, dense or a mixture of experts");
 void describe_rope_scaling(ConfigVisitor& v, RopeScalingConfig& scaling) {
   v.begin_section("rope_scaling", "rotary frequencies stretched for a longer context");
   choice(v,
@@ -54,6 +54,9 @@ void describe_rope_scaling(ConfigVisitor& v, RopeScalingConfig& scaling) {
   v.end_section();
 }
 
+void describe_attention(ConfigVisitor& v, ModelConfig& config) {
+  auto& attention = config.attention;
+  v.begin_section("attention", "multi-head attention, dense or a mixture of experts");
   choice(v,
          "kind",
          attention.kind,
@@ -82,14 +85,35 @@ void describe_rope_scaling(ConfigVisitor& v, RopeScalingConfig& scaling) {
   v.end_section();
 }
 
+void describe_partition(ConfigVisitor& v, PartitionConfig& partition) {
+  v.begin_section("partition", "gates of the experts that a dense network was cut into");
+  v.text("layers",
+         partition.layers,
+         {.doc = "those cut into experts: all, or a list as 0-3,7; the others stay dense"});
+  v.boolean("ste",
+            partition.straight_through,
+            {.doc = "straight-through estimator: closed gates receive the gradient of open ones"});
+  v.boolean("count_scale",
+            partition.count_scale,
+            {.doc = "the output times n_experts / number of open gates"});
+  choice(v,
+         "zero_active",
+         partition.zero_active,
+         {{"zero", ZeroActive::kZero}, {"argmax", ZeroActive::kArgmax}, {"all", ZeroActive::kAll}},
+         {.doc = "what a token that opens no gate uses: nothing, its strongest expert, or all"});
+  v.end_section();
+}
+
 void describe_ffn(ConfigVisitor& v, ModelConfig& config) {
   auto& ffn = config.ffn;
   v.begin_section("ffn", "feed-forward network, dense or a mixture of experts");
-  choice(v,
-         "kind",
-         ffn.kind,
-         {{"dense", FfnKind::kDense}, {"moe", FfnKind::kMoe}},
-         {.doc = "dense uses d_ffn; moe uses the section model.moe"});
+  choice(
+      v,
+      "kind",
+      ffn.kind,
+      {{"dense", FfnKind::kDense}, {"moe", FfnKind::kMoe}, {"partitioned", FfnKind::kPartitioned}},
+      {.doc = "dense uses d_ffn; moe uses the section model.moe; partitioned, a dense one cut "
+              "into experts, uses model.partition too"});
   choice(v,
          "activation",
          ffn.activation,
@@ -104,6 +128,57 @@ void describe_ffn(ConfigVisitor& v, ModelConfig& config) {
   v.integer("d_expert", ffn.d_expert, 1, kMaxSize, {.doc = "width of one expert"});
   describe_router(v, ffn.router);
   v.end_section();
+  describe_partition(v, ffn.partition);
+}
+
+// A list of layers and ranges, as `0-3,7`; bounds are checked by validate.
+std::vector<std::pair<int64_t, int64_t>> parse_layers(const std::string& text) {
+  const auto fail = [&] {
+    throw Error(
+        fmt::format("model.partition.layers: expected all or a list as 0-3,7, got '{}'", text));
+  };
+  const char* at = text.data();
+  const char* end = at + text.size();
+  const auto number = [&] {
+    int64_t value = 0;
+    const auto [stop, error] = std::from_chars(at, end, value);
+    if (error != std::errc{} || value < 0) fail();
+    at = stop;
+    return value;
+  };
+  std::vector<std::pair<int64_t, int64_t>> ranges;
+  for (bool more = true; more;) {
+    const int64_t first = number();
+    const bool is_range = at != end && *at == '-';
+    if (is_range) ++at;
+    ranges.emplace_back(first, is_range ? number() : first);
+    more = at != end;
+    if (more && *at++ != ',') fail();
+  }
+  return ranges;
+}
+
+void check_partition(const ModelConfig& config) {
+  const auto& ffn = config.ffn;
+  if (ffn.d_ffn != ffn.n_experts * ffn.d_expert) {
+    throw Error(fmt::format(
+        "model.ffn.d_ffn = {} is not model.moe.n_experts = {} times model.moe.d_expert = {}",
+        ffn.d_ffn,
+        ffn.n_experts,
+        ffn.d_expert));
+  }
+  if (ffn.router.renormalise) {
+    throw Error("model.moe.router.renormalise: gates of partitioned experts are not renormalised");
+  }
+  if (ffn.partition.layers == "all") return;
+  for (const auto& [first, last] : parse_layers(ffn.partition.layers)) {
+    if (first > last || last >= config.n_layers) {
+      throw Error(fmt::format("model.partition.layers: {}-{} is outside [0, model.n_layers = {})",
+                              first,
+                              last,
+                              config.n_layers));
+    }
+  }
 }
 
 }  // namespace
@@ -140,9 +215,18 @@ void describe(ConfigVisitor& v, ModelConfig& config) {
   v.text("training_policy",
          config.training_policy,
          {.doc = "experts that training uses, as on the command line; also the default of eval"});
+  describe_rope_scaling(v, config.rope_scaling);
   describe_attention(v, config);
   describe_ffn(v, config);
   v.end_section();
+}
+
+bool ModelConfig::has_ffn_experts(int64_t layer) const {
+  if (ffn.kind != FfnKind::kPartitioned || ffn.partition.layers == "all") return has_ffn_experts();
+  for (const auto& [first, last] : parse_layers(ffn.partition.layers)) {
+    if (first <= layer && layer <= last) return true;
+  }
+  return false;
 }
 
 void ModelConfig::validate() const {
@@ -155,20 +239,6 @@ void ModelConfig::validate() const {
                             attention.n_heads,
                             attention.n_kv_heads));
   }
-  const bool moa = attention.kind == AttentionKind::kMoa;
-  if (moa && attention.qk_norm) {
-    throw Error(
-        "model.attention.qk_norm: expected false for kind moa, got true; a norm over all queries "
-        "would need those of the experts that are left out");
-  }
-  const bool moe = ffn.kind == FfnKind::kMoe;
-  const auto plan = parse_routing_plan(training_policy);
-  plan.validate(
-      static_cast<size_t>(n_layers), moa ? attention.n_experts : 0, moe ? ffn.n_experts : 0);
-}
-
-}  // namespace dsmoe
-  describe_rope_scaling(v, config.rope_scaling);
   if (rope_scaling.kind == RopeScalingKind::kLlama3 &&
       rope_scaling.low_freq_factor >= rope_scaling.high_freq_factor) {
     throw Error(
@@ -176,3 +246,17 @@ void ModelConfig::validate() const {
                     rope_scaling.low_freq_factor,
                     rope_scaling.high_freq_factor));
   }
+  const bool moa = attention.kind == AttentionKind::kMoa;
+  if (moa && attention.qk_norm) {
+    throw Error(
+        "model.attention.qk_norm: expected false for kind moa, got true; a norm over all queries "
+        "would need those of the experts that are left out");
+  }
+  if (ffn.kind == FfnKind::kPartitioned) check_partition(*this);
+  const auto plan = parse_routing_plan(training_policy);
+  plan.validate(static_cast<size_t>(n_layers),
+                moa ? attention.n_experts : 0,
+                has_ffn_experts() ? ffn.n_experts : 0);
+}
+
+}  // namespace dsmoe

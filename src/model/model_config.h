@@ -8,11 +8,13 @@ namespace dsmoe {
 class ConfigVisitor;
 
 enum class RouterKind { kLinear, kSwiglu };
+enum class RouterActivation { kSoftmax, kSigmoid };
 enum class NormKind { kLayerNorm, kRmsNorm };
 enum class PositionKind { kRotary, kLearned };
-enum class AttentionKind { kDense, kMoa };
 enum class RopeScalingKind { kNone, kLlama3 };
-enum class FfnKind { kDense, kMoe };
+enum class AttentionKind { kDense, kMoa };
+enum class FfnKind { kDense, kMoe, kPartitioned };
+enum class ZeroActive { kZero, kArgmax, kAll };
 enum class FfnActivation { kGelu, kGeluTanh, kSwiglu };
 
 /// What a backward pass computes again instead of the forward pass keeping it.
@@ -22,8 +24,6 @@ enum class Recompute {
   kBlock,      ///< whole blocks: only their inputs are kept
 };
 
-/// One router; arXiv:2404.05567, section 3.1. The paper does not name its form.
-struct RouterConfig {
 /// Rotary frequencies of a model that was taught a longer context. With wavelength w = 2 pi / f and
 /// context C: f stays where w < C / high_freq_factor, becomes f / factor where w > C /
 /// low_freq_factor, and is blended between. Acts at any context length.
@@ -35,6 +35,8 @@ struct RopeScalingConfig {
   int64_t original_max_seq_len = 8192;  ///< C, tokens
 };
 
+/// One router; arXiv:2404.05567, section 3.1. The paper does not name its form.
+struct RouterConfig {
   RouterKind kind = RouterKind::kSwiglu;
   int64_t d_hidden = 256;    ///< width of the swiglu form; unused by the linear one
   bool renormalise = false;  ///< divide the selected weights by their sum
@@ -53,14 +55,24 @@ struct AttentionConfig {
   RouterConfig router;           ///< moa
 };
 
-/// Feed-forward: a dense one of width d_ffn, or a mixture of n_experts of width d_expert.
+/// How the gates of partitioned experts act; arXiv:2502.12455, section 4.
+struct PartitionConfig {
+  std::string layers = "all";    ///< those cut into experts, as `0-3,7`; the others stay dense
+  bool straight_through = true;  ///< closed gates receive the gradient of open ones
+  bool count_scale = true;       ///< the output times n_experts / open gates
+  ZeroActive zero_active = ZeroActive::kZero;  ///< experts of a token that opens no gate
+};
+
+/// Feed-forward: a dense one of width d_ffn, a mixture of n_experts of width d_expert, or a dense
+/// one that was cut into n_experts blocks of d_expert.
 struct FfnConfig {
   FfnKind kind = FfnKind::kMoe;
   FfnActivation activation = FfnActivation::kGeluTanh;
-  int64_t d_ffn = 2048;    ///< dense
-  int64_t n_experts = 32;  ///< moe
-  int64_t d_expert = 64;   ///< moe
-  RouterConfig router;     ///< moe
+  int64_t d_ffn = 2048;       ///< dense; partitioned, where it is n_experts * d_expert
+  int64_t n_experts = 32;     ///< moe and partitioned
+  int64_t d_expert = 64;      ///< moe and partitioned
+  RouterConfig router;        ///< moe and partitioned
+  PartitionConfig partition;  ///< partitioned
 };
 
 /// Everything that fixes the shape and the arithmetic of a model; stored in each checkpoint.
@@ -73,6 +85,7 @@ struct ModelConfig {
   double norm_eps = 1e-6;
   PositionKind positions = PositionKind::kRotary;
   double rope_theta = 10000.0;
+  RopeScalingConfig rope_scaling;
   bool tie_embeddings = true;
   bool bias = false;
   double dropout = 0.0;  ///< of the embedding and of each block's two outputs; 0: off
@@ -80,12 +93,15 @@ struct ModelConfig {
   FfnConfig ffn;
   std::string training_policy = "all";  ///< the selection trained with, and used when none is given
 
+  /// True if any FFN is a mixture, or that of one layer.
+  bool has_ffn_experts() const { return ffn.kind != FfnKind::kDense; }
+  bool has_ffn_experts(int64_t layer) const;
+
   /// Throws Error naming the key if a value contradicts another.
   void validate() const;
 };
 
 /// Names every key of the `model` section once, for reading, writing and documentation.
-  RopeScalingConfig rope_scaling;
 void describe(ConfigVisitor& visitor, ModelConfig& config);
 
 }  // namespace dsmoe

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "model/model_config.h"
+
 namespace dsmoe {
 
 /// What one mixture did in one call: what losses and usage statistics are computed from.
@@ -25,8 +27,9 @@ struct ModelOutput {
   at::Tensor logits;    // [batch, seq, vocab_size], in the compute dtype, if asked for
   at::Tensor features;  // [batch, seq, d_model], what the head multiplies
   HeadWeight head;
-  std::vector<RoutingRecord> moe;  // one per layer
-  std::vector<RoutingRecord> moa;  // one per layer
+  std::vector<RoutingRecord> moe;                                // one per layer with FFN experts
+  std::vector<RoutingRecord> moa;                                // one per layer
+  RouterActivation moe_activation = RouterActivation::kSoftmax;  // says which losses apply to moe
 };
 
 }  // namespace dsmoe

@@ -33,11 +33,9 @@ void add_attention(ParameterCount& count, const ModelConfig& config) {
 
 void add_ffn(ParameterCount& count, const ModelConfig& config) {
   const auto& ffn = config.ffn;
-  const bool moe = ffn.kind == FfnKind::kMoe;
-  const int64_t width = moe ? ffn.n_experts * ffn.d_expert : ffn.d_ffn;
+  const int64_t width = config.has_ffn_experts() ? ffn.n_experts * ffn.d_expert : ffn.d_ffn;
   count.matrices += (n_inward(config) + 1) * width * config.d_model;
   if (config.bias) count.biases += n_inward(config) * width + config.d_model;
-  if (moe) count.routers += router_size(ffn.router, config.d_model, ffn.n_experts);
 }
 
 // Parameters of one FFN expert: its matrices and, where there are any, their inner biases.
@@ -59,11 +57,14 @@ ParameterCount count_parameters(const ModelConfig& config) {
   add_attention(layer, config);
   add_ffn(layer, config);
   const int64_t n = config.n_layers;
+  const auto n_ffn_routers = static_cast<int64_t>(all_experts(config).moe.size());
   const int64_t n_vocabulary_matrices = config.tie_embeddings ? 1 : 2;
   const int64_t n_positions = config.positions == PositionKind::kLearned ? config.max_seq_len : 0;
   return {.embeddings = (n_vocabulary_matrices * config.vocab_size + n_positions) * config.d_model,
           .matrices = n * layer.matrices,
-          .routers = n * layer.routers,
+          .routers =
+              n * layer.routers +
+              n_ffn_routers * router_size(config.ffn.router, config.d_model, config.ffn.n_experts),
           .norms = n * layer.norms + (2 * n + 1) * norm_size(config),
           .biases = n * layer.biases};
 }
@@ -71,8 +72,8 @@ ParameterCount count_parameters(const ModelConfig& config) {
 ActiveExperts all_experts(const ModelConfig& config) {
   const auto n_layers = static_cast<size_t>(config.n_layers);
   ActiveExperts active;
-  if (config.ffn.kind == FfnKind::kMoe) {
-    active.moe.assign(n_layers, static_cast<double>(config.ffn.n_experts));
+  for (int64_t i = 0; i < config.n_layers; ++i) {
+    if (config.has_ffn_experts(i)) active.moe.push_back(static_cast<double>(config.ffn.n_experts));
   }
   if (config.attention.kind == AttentionKind::kMoa) {
     active.moa.assign(n_layers, static_cast<double>(config.attention.n_experts));

@@ -84,7 +84,7 @@ TransformerImpl::TransformerImpl(const ModelConfig& config) : config_(config) {
         rotary_frequencies(config.attention.head_dim, config.rope_theta, config.rope_scaling);
   }
   for (int64_t i = 0; i < config.n_layers; ++i) {
-    blocks_.push_back(register_module(fmt::format("blocks_{}", i), TransformerBlock(config)));
+    blocks_.push_back(register_module(fmt::format("blocks_{}", i), TransformerBlock(config, i)));
   }
   final_norm_ = register_module("final_norm",
                                 Norm(config.norm, config.d_model, config.norm_eps, config.bias));
@@ -117,6 +117,7 @@ ModelOutput TransformerImpl::forward(const at::Tensor& tokens,
   if (embedding_.scalar_type() == at::kDouble) settings.compute_dtype = at::kDouble;
   auto stream = embed(tokens, options.document_positions, context);
   ModelOutput output;
+  if (config_.ffn.kind == FfnKind::kPartitioned) output.moe_activation = RouterActivation::kSigmoid;
   for (size_t i = 0; i < blocks_.size(); ++i) {
     auto result = run_block(i, stream, context, plan.layer(i), settings);
     stream = std::move(result.stream);
@@ -182,6 +183,12 @@ BlockOutput TransformerImpl::run_block(size_t index,
       return run_recomputed(both(attention), stream);
   }
   TORCH_CHECK(false, "Transformer: unknown recompute mode");
+}
+
+void TransformerImpl::force_gates(bool forced) {
+  for (auto& block : blocks_) {
+    if (auto layer = block->partitioned()) layer->gates_forced_to_one = forced;
+  }
 }
 
 int64_t TransformerImpl::n_kv_heads() const {

@@ -44,6 +44,10 @@ class TransformerImpl : public torch::nn::Module {
                       const RoutingPlan& plan,
                       const ForwardOptions& options = {});
 
+  /// Debug switch: while on, every gate of partitioned experts is 1, so that the model is the dense
+  /// one it was cut from.
+  void force_gates(bool forced);
+
   const ModelConfig& config() const { return config_; }
   int64_t n_kv_heads() const;
   /// A cache for `batch` sequences of at most `capacity` tokens.
@@ -62,11 +66,11 @@ class TransformerImpl : public torch::nn::Module {
   ModelConfig config_;
   at::Tensor embedding_;           // [vocab_size, d_model]
   at::Tensor position_embedding_;  // [max_seq_len, d_model], learned positions only
+  at::Tensor rotary_frequencies_;  // [head_dim / 2] float64, rotary positions only
   std::vector<TransformerBlock> blocks_;
   ComputeCopy embedding_copy_;
   Norm final_norm_{nullptr};
   Linear head_{nullptr};  // untied only
-  at::Tensor rotary_frequencies_;  // [head_dim / 2] float64, rotary positions only
 };
 TORCH_MODULE(Transformer);
 

@@ -4,7 +4,8 @@
 
 namespace dsmoe {
 
-TransformerBlockImpl::TransformerBlockImpl(const ModelConfig& config) : dropout_(config.dropout) {
+TransformerBlockImpl::TransformerBlockImpl(const ModelConfig& config, int64_t layer)
+    : dropout_(config.dropout) {
   const auto norm = [&] { return Norm(config.norm, config.d_model, config.norm_eps, config.bias); };
   attention_norm_ = register_module("attention_norm", norm());
   if (config.attention.kind == AttentionKind::kMoa) {
@@ -17,6 +18,9 @@ TransformerBlockImpl::TransformerBlockImpl(const ModelConfig& config) : dropout_
   ffn_norm_ = register_module("ffn_norm", norm());
   if (config.ffn.kind == FfnKind::kMoe) {
     moe_ = register_module("moe", DSMoELayer(config.d_model, config.ffn, config.bias));
+  } else if (config.has_ffn_experts(layer)) {
+    partitioned_ =
+        register_module("moe", PartitionedMoELayer(config.d_model, config.ffn, config.bias));
   } else {
     ffn_ = register_module(
         "ffn",
@@ -40,8 +44,9 @@ BlockOutput TransformerBlockImpl::ffn_half(const ResidualStream& stream,
                                            const RoutingPolicy& policy,
                                            at::ScalarType dtype) {
   const auto [residual, x] = ffn_norm_(stream, dtype);  // [batch, seq, d_model]
-  auto mixed =
-      moe_.is_empty() ? MoeOutput{ffn_(x.flatten(0, 1)).view(x.sizes()), {}} : moe_(x, policy);
+  auto mixed = !moe_.is_empty()           ? moe_(x, policy)
+               : !partitioned_.is_empty() ? partitioned_(x, policy)
+                                          : MoeOutput{ffn_(x.flatten(0, 1)).view(x.sizes()), {}};
   return {{residual, at::dropout(mixed.y, dropout_, is_training())}, {}, std::move(mixed.routing)};
 }
 

@@ -8,6 +8,7 @@
 #include "model/attention/moa_block.h"
 #include "model/model_config.h"
 #include "model/moe/ds_moe_layer.h"
+#include "model/moe/partitioned_moe_layer.h"
 #include "model/moe/routing_policy.h"
 #include "model/norm.h"
 
@@ -25,7 +26,7 @@ struct BlockOutput {
 /// float32; each half leaves its output pending, for the next norm to add.
 class TransformerBlockImpl : public torch::nn::Module {
  public:
-  explicit TransformerBlockImpl(const ModelConfig& config);
+  TransformerBlockImpl(const ModelConfig& config, int64_t layer);
 
   /// dtype: of the products, of what is pending and of what the norms hand on.
   BlockOutput attention_half(const ResidualStream& stream,
@@ -37,14 +38,18 @@ class TransformerBlockImpl : public torch::nn::Module {
                        const RoutingPolicy& policy,
                        at::ScalarType dtype);
 
+  /// The layer of a partitioned FFN; empty for other kinds.
+  PartitionedMoELayer partitioned() const { return partitioned_; }
+
  private:
   double dropout_;
   Norm attention_norm_{nullptr};
   Norm ffn_norm_{nullptr};
   CausalAttention attention_{nullptr};  // this or the next
   MoABlock moa_{nullptr};
-  ExpertFfn ffn_{nullptr};  // this or the next
+  ExpertFfn ffn_{nullptr};  // one of the three
   DSMoELayer moe_{nullptr};
+  PartitionedMoELayer partitioned_{nullptr};
 };
 TORCH_MODULE(TransformerBlock);
 

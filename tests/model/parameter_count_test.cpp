@@ -102,6 +102,74 @@ TEST_CASE("active_parameters: SwiGLU experts have three matrices, biases of thei
   CHECK(all - active_parameters(config, active) == kAttentionExpert + 8);
 }
 
+TEST_CASE("active_parameters: only the layers that were cut leave experts out",
+          "[model][parameters]") {
+  auto config = make_tiny_model()->config();
+  config.ffn.kind = FfnKind::kPartitioned;
+  config.ffn.activation = FfnActivation::kSwiglu;
+  config.ffn.d_ffn = 15;
+  config.ffn.router.kind = RouterKind::kLinear;
+  config.ffn.partition.layers = "1";
+  const auto count = count_parameters(config);
+  int64_t allocated = 0;
+  for (const auto& parameter : Transformer(config)->parameters()) allocated += parameter.numel();
+  CHECK(count.total() == allocated);
+  constexpr int64_t kSwigluFfn = 3 * 12 * 15;
+  constexpr int64_t kLinearRouter = 12 * 5;
+  CHECK(count.non_embedding() ==
+        2 * (kAttention + kAttentionRouter + kSwigluFfn + kNorms) + kLinearRouter + 12);
+  auto active = all_experts(config);
+  CHECK(active.moe == std::vector<double>{5});
+  active.moe[0] = 1.5;
+  CHECK(active_parameters(config, active) ==
+        static_cast<double>(count.non_embedding()) - 3.5 * 3 * 12 * 3);
+}
+
+TEST_CASE("active_parameters: the LLaMAs of arXiv:2502.12455 cut into 8 have its numbers",
+          "[model][parameters]") {
+  struct Published {
+    int64_t vocab_size, d_model, n_layers, n_heads, n_kv_heads, head_dim, d_ffn;
+    bool tied;
+    int64_t total, ffn;
+    double share, experts;  // active at threshold 0.5, table 4
+  };
+  const Published llama_7b{
+      32000, 4096, 32, 32, 32, 128, 11008, false, 6738415616, 4328521728, 0.5846, 2.83};
+  const Published llama_1b{
+      128256, 2048, 16, 32, 8, 64, 8192, true, 1235814400, 805306368, 0.5935, 3.01};
+  for (const auto& model : {llama_7b, llama_1b}) {
+    ModelConfig config;
+    config.vocab_size = model.vocab_size;
+    config.d_model = model.d_model;
+    config.n_layers = model.n_layers;
+    config.tie_embeddings = model.tied;
+    config.attention.kind = AttentionKind::kDense;
+    config.attention.n_heads = model.n_heads;
+    config.attention.n_kv_heads = model.n_kv_heads;
+    config.attention.head_dim = model.head_dim;
+    config.ffn.kind = FfnKind::kDense;
+    config.ffn.activation = FfnActivation::kSwiglu;
+    config.ffn.d_ffn = model.d_ffn;
+    CHECK(count_parameters(config).total() == model.total);
+    config.ffn.kind = FfnKind::kPartitioned;
+    config.ffn.n_experts = 8;
+    config.ffn.d_expert = model.d_ffn / 8;
+    config.ffn.router.kind = RouterKind::kLinear;
+    const auto count = count_parameters(config);
+    CHECK(count.routers == 8 * model.d_model * model.n_layers);
+    CHECK(count.total() == model.total + count.routers);
+    auto active = all_experts(config);
+    const auto with_experts = [&](double used) {
+      for (auto& layer : active.moe) layer = used;
+      return active_parameters(config, active) + static_cast<double>(count.embeddings) -
+             static_cast<double>(count.routers);
+    };
+    CHECK(with_experts(0.0) == static_cast<double>(model.total - model.ffn));
+    CHECK(with_experts(model.experts) / static_cast<double>(model.total) ==
+          Approx(model.share).margin(1e-3));
+  }
+}
+
 TEST_CASE("ExpertUsage: counts the selected experts of the tokens that count",
           "[model][parameters]") {
   ModelOutput output;

@@ -37,7 +37,7 @@ ModelConfig tiny_config() {
 }
 
 std::vector<ModelConfig> configs() {
-  std::vector<ModelConfig> list(4, tiny_config());
+  std::vector<ModelConfig> list(5, tiny_config());
   list[1].positions = PositionKind::kLearned;
   list[1].norm = NormKind::kLayerNorm;
   list[1].bias = true;
@@ -50,15 +50,27 @@ std::vector<ModelConfig> configs() {
   list[3].ffn.kind = FfnKind::kDense;
   list[3].ffn.d_ffn = 11;
   list[3].attention.router.renormalise = true;
+  list[4].ffn.kind = FfnKind::kPartitioned;
+  list[4].ffn.activation = FfnActivation::kSwiglu;
+  list[4].ffn.d_ffn = 15;
+  list[4].ffn.router.kind = RouterKind::kLinear;
+  list[4].ffn.partition.layers = "0,2";
+  list[4].ffn.partition.straight_through = false;  // with it, sparse execution has no gradients
   return list;
 }
 
 const std::vector<std::string> kPlans = {"all",
                                          "top_k=2",
+                                         "threshold=0.5",
                                          "threshold=0.9",
                                          "threshold=1.1,max=1",
                                          "moe:top_k=1;moa:top_k=1",
                                          "moe:threshold=1.5;moa:top_k=2"};
+
+size_t n_moe_layers(const ModelConfig& config) {
+  if (config.ffn.kind == FfnKind::kPartitioned) return 2;  // layers 0 and 2
+  return config.ffn.kind == FfnKind::kMoe ? 3 : 0;
+}
 
 Transformer make_model(const ModelConfig& config, uint64_t seed) {
   Transformer model(config);
@@ -88,7 +100,7 @@ TEST_CASE("Transformer: dense and sparse execution agree for every selection",
         const auto sparse = model(tokens, plan.with(Execution::kSparse));
         REQUIRE(dense.logits.sizes() == at::IntArrayRef({3, seq, kVocab}));
         CHECK(max_difference(dense.logits, sparse.logits) < 1e-11);
-        REQUIRE(dense.moe.size() == (config.ffn.kind == FfnKind::kMoe ? 3 : 0));
+        REQUIRE(dense.moe.size() == n_moe_layers(config));
         REQUIRE(dense.moa.size() == (config.attention.kind == AttentionKind::kMoa ? 3 : 0));
         for (size_t i = 0; i < dense.moe.size(); ++i) {
           CHECK(at::equal(dense.moe[i].selected, sparse.moe[i].selected));

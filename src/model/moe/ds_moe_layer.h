@@ -5,18 +5,12 @@
 #include <torch/nn/pimpl.h>
 
 #include "model/model_config.h"
-#include "model/model_output.h"
 #include "model/moe/expert_ffn.h"
+#include "model/moe/moe_output.h"
 #include "model/moe/router.h"
 #include "model/moe/routing_policy.h"
 
 namespace dsmoe {
-
-/// A mixture layer's result.
-struct MoeOutput {
-  at::Tensor y;           // [batch, seq, d_model]
-  RoutingRecord routing;  // of this call
-};
 
 /// arXiv:2404.05567 (DS-MoE): FFN experts mixed by a softmax over all of them. Trained with every
 /// expert active; the same weights and probabilities then run with the selected experts only.

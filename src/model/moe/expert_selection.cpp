@@ -19,43 +19,7 @@
 namespace dsmoe {
 namespace {
 
-// From zeros, never from empty: unselected entries must be false whatever the memory held.
-at::Tensor strongest(const at::Tensor& probs, int64_t k) {
-  const auto indices = std::get<1>(at::topk(probs, k, /*dim=*/1));  // [n_tokens, k]
-  return at::zeros_like(probs, probs.options().dtype(at::kBool)).scatter_(1, indices, true);
-}
-
-at::Tensor above_threshold(const at::Tensor& probs, double epsilon) {
-  return at::gt(probs * static_cast<double>(probs.size(1)), epsilon);
-}
-
-at::Tensor select(const at::Tensor& probs, const RoutingPolicy& policy) {
-  const int64_t n_experts = probs.size(1);
-  switch (policy.selection) {
-    case Selection::kAll:
-      return at::ones_like(probs, probs.options().dtype(at::kBool));
-    case Selection::kTopK:
-      return strongest(probs, policy.k);
-    case Selection::kThreshold: {
-      const auto selected = above_threshold(probs, policy.epsilon);
-      const bool capped = policy.max_experts > 0 && policy.max_experts < n_experts;
-      return capped ? at::logical_and(selected, strongest(probs, policy.max_experts)) : selected;
-    }
-    case Selection::kThresholdTopK: {
-      const auto n_tokens = static_cast<double>(std::max<int64_t>(probs.size(0), 1));
-      const auto count = above_threshold(probs, policy.epsilon).sum().item<int64_t>();
-      const auto k = static_cast<int64_t>(std::llround(static_cast<double>(count) / n_tokens));
-      return strongest(probs, std::clamp<int64_t>(k, 1, n_experts));
-    }
-  }
-  TORCH_CHECK(false, "select_experts: unknown selection");
-}
-
-}  // namespace
-
-ExpertSelection select_experts(const at::Tensor& router_probs,
-                               const RoutingPolicy& policy,
-                               bool renormalise) {
+void check_policy(const at::Tensor& router_probs, const RoutingPolicy& policy) {
   TORCH_CHECK(router_probs.dim() == 2,
               "select_experts: expected router_probs [n_tokens, n_experts], got ",
               router_probs.sizes());
@@ -66,10 +30,52 @@ ExpertSelection select_experts(const at::Tensor& router_probs,
       " is outside [1, n_experts = ",
       router_probs.size(1),
       "]");
+}
+
+// From zeros, never from empty: unselected entries must be false whatever the memory held.
+at::Tensor strongest(const at::Tensor& probs, int64_t k) {
+  const auto indices = std::get<1>(at::topk(probs, k, /*dim=*/1));  // [n_tokens, k]
+  return at::zeros_like(probs, probs.options().dtype(at::kBool)).scatter_(1, indices, true);
+}
+
+}  // namespace
+
+at::Tensor selected_experts(const at::Tensor& router_probs,
+                            const RoutingPolicy& policy,
+                            double threshold_scale) {
+  check_policy(router_probs, policy);
+  const auto probs = router_probs.detach();
+  const int64_t n_experts = probs.size(1);
+  const auto above_threshold = [&] { return at::gt(probs * threshold_scale, policy.epsilon); };
+  switch (policy.selection) {
+    case Selection::kAll:
+      return at::ones_like(probs, probs.options().dtype(at::kBool));
+    case Selection::kTopK:
+      return strongest(probs, policy.k);
+    case Selection::kThreshold: {
+      const auto selected = above_threshold();
+      const bool capped = policy.max_experts > 0 && policy.max_experts < n_experts;
+      return capped ? at::logical_and(selected, strongest(probs, policy.max_experts)) : selected;
+    }
+    case Selection::kThresholdTopK: {
+      const auto n_tokens = static_cast<double>(std::max<int64_t>(probs.size(0), 1));
+      const auto count = above_threshold().sum().item<int64_t>();
+      const auto k = static_cast<int64_t>(std::llround(static_cast<double>(count) / n_tokens));
+      return strongest(probs, std::clamp<int64_t>(k, 1, n_experts));
+    }
+  }
+  TORCH_CHECK(false, "select_experts: unknown selection");
+}
+
+ExpertSelection select_experts(const at::Tensor& router_probs,
+                               const RoutingPolicy& policy,
+                               bool renormalise) {
+  check_policy(router_probs, policy);
   if (policy.selection == Selection::kAll && !renormalise) {
     return {at::ones_like(router_probs, router_probs.options().dtype(at::kBool)), router_probs};
   }
-  const auto selected = select(router_probs.detach(), policy);
+  const auto selected =
+      selected_experts(router_probs, policy, static_cast<double>(router_probs.size(1)));
   auto weights = at::where(selected, router_probs, at::zeros_like(router_probs));
   if (renormalise) {
     // A token without an expert keeps weights of zero.

@@ -15,6 +15,13 @@ struct ExpertSelection {
   at::Tensor expert_weights;  // [n_tokens, n_experts], exactly zero where not selected
 };
 
+/// The experts that a policy selects, [n_tokens, n_experts] bool; no gradient.
+///
+/// threshold_scale  experts count where threshold_scale * router_prob > epsilon
+at::Tensor selected_experts(const at::Tensor& router_probs,
+                            const RoutingPolicy& policy,
+                            double threshold_scale);
+
 /// Applies a policy's selection; weights are the router's probabilities as they are, or divided by
 /// their sum over the selected if `renormalise`.
 ///

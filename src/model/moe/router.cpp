@@ -1,11 +1,16 @@
 #include "model/moe/router.h"
 
+#include <ATen/ops/sigmoid.h>
+
 #include "csrc_kernels/moe/router.h"
 
 namespace dsmoe {
 
-RouterImpl::RouterImpl(int64_t d_model, int64_t n_experts, const RouterConfig& config)
-    : d_model_(d_model) {
+RouterImpl::RouterImpl(int64_t d_model,
+                       int64_t n_experts,
+                       const RouterConfig& config,
+                       RouterActivation activation)
+    : d_model_(d_model), activation_(activation) {
   if (config.kind == RouterKind::kSwiglu) {
     gate_proj_ = register_module("gate_proj", Linear(d_model, config.d_hidden, false));
     up_proj_ = register_module("up_proj", Linear(d_model, config.d_hidden, false));
@@ -30,7 +35,8 @@ RouterOutput RouterImpl::forward(const at::Tensor& x) {
   }
   const auto result = route(x.flatten(0, 1), weights);
   const auto shaped = [&](const at::Tensor& y) { return y.view({x.size(0), x.size(1), -1}); };
-  return {shaped(result.logits), shaped(result.probs)};
+  const bool is_sigmoid = activation_ == RouterActivation::kSigmoid;
+  return {shaped(result.logits), shaped(is_sigmoid ? at::sigmoid(result.logits) : result.probs)};
 }
 
 }  // namespace dsmoe

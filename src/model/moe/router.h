@@ -12,24 +12,29 @@ namespace dsmoe {
 /// What a router says of each token.
 struct RouterOutput {
   at::Tensor router_logits;  // [batch, seq, n_experts], float32
-  at::Tensor router_probs;   // [batch, seq, n_experts], float32, rows sum to 1
+  at::Tensor router_probs;   // [batch, seq, n_experts], float32, under softmax rows sum to 1
 };
 
-/// Gives every expert its probability: softmax over all experts, no noise, no selection before it.
+/// Gives every expert its probability: softmax over all experts, or a sigmoid for each, no noise,
+/// no selection before it.
 ///
 /// linear: one matrix [n_experts, d_model]; swiglu: silu(x A) * (x B) of width d_hidden, then a
-/// matrix [n_experts, d_hidden]; no biases. The last matrix and the softmax run in float32, the
+/// matrix [n_experts, d_hidden]; no biases. The last matrix and the activation run in float32, the
 /// hidden layer in the type of x; float64 throughout for float64. Source: arXiv:2404.05567,
-/// section 3.1, equation 1.
+/// section 3.1, equation 1 (softmax); arXiv:2502.12455, equation 7 (sigmoid).
 class RouterImpl : public torch::nn::Module {
  public:
-  RouterImpl(int64_t d_model, int64_t n_experts, const RouterConfig& config);
+  RouterImpl(int64_t d_model,
+             int64_t n_experts,
+             const RouterConfig& config,
+             RouterActivation activation = RouterActivation::kSoftmax);
 
   /// x [batch, seq, d_model], in the compute dtype
   RouterOutput forward(const at::Tensor& x);
 
  private:
   int64_t d_model_;
+  RouterActivation activation_;
   Linear gate_proj_{nullptr};  // swiglu only, [d_hidden, d_model]
   Linear up_proj_{nullptr};    // swiglu only, [d_hidden, d_model]
   Linear out_proj_{nullptr};   // [n_experts, d_model] or [n_experts, d_hidden]

@@ -1,0 +1,69 @@
+#include "model/moe/partitioned_moe_layer.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/clamp_min.h>
+#include <ATen/ops/logical_or.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
+
+namespace dsmoe {
+namespace {
+
+// [n_tokens, n_experts] bool: `selected`, and for tokens that selected nothing what the rule says.
+at::Tensor apply_zero_rule(const at::Tensor& selected, const at::Tensor& gates, ZeroActive rule) {
+  if (rule == ZeroActive::kZero) return selected;
+  const auto none = selected.any(1, /*keepdim=*/true).logical_not();  // [n_tokens, 1]
+  if (rule == ZeroActive::kAll) return at::logical_or(selected, none);
+  return at::where(none, selected_experts(gates, RoutingPolicy::top_k(1), 1.0), selected);
+}
+
+}  // namespace
+
+PartitionedMoELayerImpl::PartitionedMoELayerImpl(int64_t d_model,
+                                                 const FfnConfig& config,
+                                                 bool bias)
+    : config_(config.partition) {
+  router = register_module(
+      "router", Router(d_model, config.n_experts, config.router, RouterActivation::kSigmoid));
+  experts = register_module(
+      "experts", ExpertFfn(d_model, config.n_experts, config.d_expert, config.activation, bias));
+}
+
+ExpertSelection PartitionedMoELayerImpl::open_gates(const at::Tensor& gates,
+                                                    const RoutingPolicy& policy) const {
+  const auto selected =
+      apply_zero_rule(selected_experts(gates, policy, 1.0), gates, config_.zero_active);
+  auto weights = at::where(selected, gates, at::zeros_like(gates));
+  // Exactly 0 for a closed gate and the gate itself for an open one; the derivative is 1 for both.
+  if (config_.straight_through) weights = (weights - gates).detach() + gates;
+  if (config_.count_scale) {
+    const auto n_open = selected.sum(1, /*keepdim=*/true).clamp_min(1).to(gates.scalar_type());
+    weights = weights * (static_cast<double>(gates.size(1)) / n_open);
+  }
+  return {selected, weights};
+}
+
+MoeOutput PartitionedMoELayerImpl::forward(const at::Tensor& x, const RoutingPolicy& policy) {
+  auto routed = router(x);  // [batch, seq, n_experts]
+  if (gates_forced_to_one) routed.router_probs = at::ones_like(routed.router_probs);
+  const auto selection = open_gates(routed.router_probs.flatten(0, 1), policy);
+  const bool needs_closed_outputs = config_.straight_through && at::GradMode::is_enabled() &&
+                                    selection.expert_weights.requires_grad();
+  TORCH_CHECK(!needs_closed_outputs || policy.execution != Execution::kSparse,
+              "PartitionedMoELayer: the straight-through estimator needs the outputs of closed "
+              "experts; train with dense execution or model.partition.ste = false");
+  const int64_t n_experts = routed.router_probs.size(2);
+  const bool sparse =
+      !needs_closed_outputs && runs_sparse(policy, n_experts, experts->parameters_per_expert());
+  const auto flat = x.flatten(0, 1);  // [n_tokens, d_model]
+  const auto y = sparse ? experts->forward_sparse(flat, make_dispatch(selection))
+                        : experts->forward_dense(flat, selection.expert_weights);
+  return {y.view(x.sizes()),
+          {routed.router_logits,
+           routed.router_probs,
+           selection.selected.view(routed.router_probs.sizes())}};
+}
+
+}  // namespace dsmoe

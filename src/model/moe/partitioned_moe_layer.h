@@ -1,0 +1,46 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include "model/model_config.h"
+#include "model/moe/expert_ffn.h"
+#include "model/moe/expert_selection.h"
+#include "model/moe/moe_output.h"
+#include "model/moe/router.h"
+#include "model/moe/routing_policy.h"
+
+namespace dsmoe {
+
+/// arXiv:2502.12455 (DSMoE): a dense FFN cut into blocks along its width, each behind a sigmoid
+/// gate of its own. A token uses the experts whose gate is above the policy's threshold; their
+/// outputs are weighted by the gates as they are and the sum by n_experts / number of open gates.
+///
+/// Trained with threshold selection and dense execution, at the cost of one dense FFN and one
+/// element-wise product; `all` is the training without threshold (equation 20), `top_k` the k
+/// strongest gates (a baseline, not part of the method).
+class PartitionedMoELayerImpl : public torch::nn::Module {
+ public:
+  PartitionedMoELayerImpl(int64_t d_model, const FfnConfig& config, bool bias);
+
+  /// x [batch, seq, d_model], in the compute dtype, as is y; gates are float32
+  /// The weights of a closed expert get exactly no gradient; its gate gets one under the
+  /// straight-through estimator (equations 10 to 16), which needs dense execution: throws
+  /// c10::Error if the policy asks for sparse execution with gradients. The number of open gates is
+  /// a constant to the gradient.
+  MoeOutput forward(const at::Tensor& x, const RoutingPolicy& policy);
+
+  Router router{nullptr};
+  ExpertFfn experts{nullptr};
+  /// Debug switch: every gate is 1, so that the layer is the dense FFN it was cut from.
+  bool gates_forced_to_one = false;
+
+ private:
+  ExpertSelection open_gates(const at::Tensor& gates, const RoutingPolicy& policy) const;
+
+  PartitionConfig config_;
+};
+TORCH_MODULE(PartitionedMoELayer);
+
+}  // namespace dsmoe
