@@ -9,6 +9,7 @@
 
 #include "csrc_kernels/loss/linear_cross_entropy.h"
 #include "model/linear.h"
+#include "model/loss/expert_sparsity.h"
 #include "model/loss/mutual_information.h"
 #include "model/loss/router_losses.h"
 
@@ -60,6 +61,13 @@ at::Tensor language_model_loss(const ModelOutput& output, const at::Tensor& targ
       output.features.flatten(0, 1), output.head.parameter, output.head.values, targets.flatten());
 }
 
+at::Tensor sparsity_loss(const Records& records, double weight, double share) {
+  const auto layer_share = share / static_cast<double>(records.size());
+  return sum_over_layers(records, weight, [&](size_t, const RoutingRecord& record) {
+    return expert_sparsity_loss(record.router_probs, record.selected) * layer_share;
+  });
+}
+
 void add_probs(std::vector<at::Tensor>& sums, const Records& records) {
   sums.resize(records.size());
   for (size_t i = 0; i < records.size(); ++i) {
@@ -70,7 +78,7 @@ void add_probs(std::vector<at::Tensor>& sums, const Records& records) {
 }  // namespace
 
 void StepRoutingSum::add(const ModelOutput& output) {
-  add_probs(moe_, output.moe);
+  if (output.moe_activation == RouterActivation::kSoftmax) add_probs(moe_, output.moe);
   add_probs(moa_, output.moa);
   n_tokens_ += n_tokens_of(output);
 }
@@ -97,8 +105,13 @@ LossTerms compute_loss(const ModelOutput& output,
   LossTerms terms;
   terms.lm = language_model_loss(output, targets);
   if (n_micro_batches > 1) terms.lm = terms.lm * share;
-  terms.moe_mi =
-      mi_loss(output.moe, config.moe_mi_weight, routing.moe_mean_probs, routing.n_tokens, share);
+  const bool is_softmax = output.moe_activation == RouterActivation::kSoftmax;
+  if (is_softmax) {
+    terms.moe_mi =
+        mi_loss(output.moe, config.moe_mi_weight, routing.moe_mean_probs, routing.n_tokens, share);
+  } else {
+    terms.sparsity = sparsity_loss(output.moe, config.sparsity_weight, share);
+  }
   terms.moa_mi =
       mi_loss(output.moa, config.moa_mi_weight, routing.moa_mean_probs, routing.n_tokens, share);
   for (const auto* records : {&output.moe, &output.moa}) {
@@ -112,7 +125,8 @@ LossTerms compute_loss(const ModelOutput& output,
     if (config.switch_weight != 0.0) {
       terms.balance = plus(terms.balance, sum_over_layers(*records, config.switch_weight, balance));
     }
-    if (config.z_weight != 0.0) {
+    const bool has_z = records == &output.moa || is_softmax;
+    if (config.z_weight != 0.0 && has_z) {
       terms.z = plus(terms.z, sum_over_layers(*records, config.z_weight, z));
     }
   }
@@ -123,6 +137,7 @@ LossTerms compute_loss(const ModelOutput& output,
   };
   add(terms.moe_mi, config.moe_mi_weight);
   add(terms.moa_mi, config.moa_mi_weight);
+  add(terms.sparsity, config.sparsity_weight);
   add(terms.balance, config.switch_weight);
   add(terms.z, config.z_weight);
   return terms;
@@ -136,6 +151,7 @@ void accumulate(LossTerms& sum, const LossTerms& terms) {
   add(sum.lm, terms.lm);
   add(sum.moe_mi, terms.moe_mi);
   add(sum.moa_mi, terms.moa_mi);
+  add(sum.sparsity, terms.sparsity);
   add(sum.balance, terms.balance);
   add(sum.z, terms.z);
 }

@@ -12,13 +12,15 @@ namespace dsmoe {
 
 /// Scalars, float32. Router terms are sums over layers, before their weights; undefined where the
 /// model has no experts of that kind. The mutual information is computed even with weight 0, then
-/// without gradient; balance and z only with a weight.
+/// without gradient, and so is sparsity; balance and z only with a weight. Mutual information
+/// and z belong to softmax routers.
 struct LossTerms {
   at::Tensor total;  // what backward starts from
   at::Tensor lm;     // mean cross entropy per token, nats
   at::Tensor moe_mi;
   at::Tensor moa_mi;
-  at::Tensor balance;  // switch loss over both kinds
+  at::Tensor sparsity;  // of sigmoid routers only, the mean over layers
+  at::Tensor balance;   // switch loss over both kinds
   at::Tensor z;
 };
 

@@ -125,6 +125,13 @@ void describe_loss(ConfigVisitor& v, LossConfig& config) {
          {.doc = "tokens of one mean distribution: a micro-batch, or the accumulated batch (exact, "
                  "at the price of a first forward pass without gradients when accumulation > 1)",
           .resume = kApplied});
+  v.real("sparsity_weight",
+         config.sparsity_weight,
+         0.0,
+         1e3,
+         {.doc = "mean open gate of partitioned FFN experts, over tokens, experts and layers; 0 is "
+                 "off",
+          .resume = kApplied});
   v.real("switch_weight",
          config.switch_weight,
          0.0,
@@ -262,12 +269,15 @@ void describe(ConfigVisitor& v, RunConfig& config) {
 
 RoutingPlan training_plan(const ModelConfig& config) {
   const auto plan = parse_routing_plan(config.training_policy);
+  const bool straight_through =
+      config.ffn.kind == FfnKind::kPartitioned && config.ffn.partition.straight_through;
   std::vector<LayerRouting> layers;
   for (size_t i = 0; i < static_cast<size_t>(config.n_layers); ++i) {
     auto& layer = layers.emplace_back(plan.layer(i));
     for (auto* policy : {&layer.moa, &layer.moe}) {
       if (policy->selection != Selection::kAll) policy->execution = Execution::kSparse;
     }
+    if (straight_through) layer.moe.execution = Execution::kDense;
   }
   return RoutingPlan(std::move(layers));
 }

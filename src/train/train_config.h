@@ -34,12 +34,13 @@ struct OptimizerConfig {
   double clip_norm = 1.0;     ///< bound of the global gradient norm; 0: off
 };
 
-/// Weights of the terms added to the language-model loss, each summed over layers; 0 switches a
-/// term off.
+/// Weights of the terms added to the language-model loss, each summed over layers but sparsity; 0
+/// switches a term off. Mutual information and z are of softmax routers, sparsity of sigmoid ones.
 struct LossConfig {
   double moe_mi_weight = 5e-4;
   double moa_mi_weight = 5e-4;
   MiScope mi_scope = MiScope::kLocal;  ///< local: one micro-batch; global: the accumulated batch
+  double sparsity_weight = 1.0;        ///< mean open gate of partitioned experts, over layers too
   double switch_weight = 0.0;
   double z_weight = 0.0;
 };
@@ -89,8 +90,9 @@ struct RunConfig {
   void validate() const;
 };
 
-/// model.training_policy for every layer. What selects some of the experts computes these only: the
-/// sparse-trained baseline costs what it would cost.
+/// model.training_policy for every layer. What selects some of the experts computes these only, as
+/// the sparse-trained baseline costs what it would cost; but a straight-through estimator needs
+/// all.
 RoutingPlan training_plan(const ModelConfig& config);
 
 /// Names every key of a run, for reading, writing, documentation and comparison.

@@ -37,6 +37,7 @@ std::string format_log_line(const StepMetrics& m, int64_t total_steps) {
   };
   add_term("moe_mi", m.moe_mi);
   add_term("moa_mi", m.moa_mi);
+  add_term("sparsity", m.sparsity);
   const double tokens_per_step = static_cast<double>(m.tokens) / static_cast<double>(m.step);
   const double left = static_cast<double>(total_steps - m.step) * tokens_per_step;
   return fmt::format(
@@ -81,6 +82,7 @@ void TrainMetrics::add(const StepMetrics& m) {
   };
   add_term("moe_mi", m.moe_mi);
   add_term("moa_mi", m.moa_mi);
+  add_term("sparsity", m.sparsity);
   add_term("balance", m.balance);
   add_term("z", m.z);
   json["learning_rate"] = m.learning_rate;

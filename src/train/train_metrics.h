@@ -18,6 +18,7 @@ struct StepMetrics {
   double loss = 0;                                   ///< total, nats
   double lm_loss = 0;                                ///< nats per token
   std::optional<double> moe_mi, moa_mi, balance, z;  ///< sums over layers; none without experts
+  std::optional<double> sparsity;                    ///< mean over layers; of sigmoid routers
   double learning_rate = 0;
   double gradient_norm = 0;  ///< before clipping
   double tokens_per_second = 0;

@@ -88,6 +88,7 @@ StepMetrics Trainer::measure(const StepResult& result, double seconds, int64_t s
   metrics.lm_loss = number(result.loss.lm);
   metrics.moe_mi = optional_number(result.loss.moe_mi);
   metrics.moa_mi = optional_number(result.loss.moa_mi);
+  metrics.sparsity = optional_number(result.loss.sparsity);
   metrics.balance = optional_number(result.loss.balance);
   metrics.z = optional_number(result.loss.z);
   metrics.learning_rate = result.learning_rate;

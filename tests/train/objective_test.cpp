@@ -8,6 +8,7 @@
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softmax.h>
 
 #include <catch2/catch.hpp>
@@ -53,6 +54,7 @@ LossConfig no_weights() {
   LossConfig config;
   config.moe_mi_weight = 0;
   config.moa_mi_weight = 0;
+  config.sparsity_weight = 0;
   return config;
 }
 
@@ -96,6 +98,34 @@ TEST_CASE("compute_loss: layers are summed and each kind has its own weight",
   config.z_weight = 0.125;
   CHECK(compute_loss(output, targets, config).total.item<double>() ==
         Approx(lm + 0.5 * moe + 0.25 * moa + 2.0 * balance + 0.125 * z));
+}
+
+TEST_CASE(
+    "compute_loss: sigmoid routers have a sparsity term, the mean over layers, and no MI or z",
+    "[train][objective]") {
+  auto output = make_output(3, 4, 6);
+  output.moe_activation = RouterActivation::kSigmoid;
+  output.moa.clear();
+  const auto targets = make_targets(3, 4);
+  double mean_gate = 0;
+  for (auto& record : output.moe) {
+    record.router_probs = at::sigmoid(record.router_logits);
+    record.selected = record.router_probs.gt(0.5);
+    mean_gate += (record.router_probs * record.selected).mean().item<double>() / 2;
+  }
+  LossConfig config = no_weights();
+  config.moe_mi_weight = 0.5;
+  config.z_weight = 0.5;
+  const double lm = compute_loss(output, targets, no_weights()).lm.item<double>();
+  CHECK(compute_loss(output, targets, config).total.item<double>() == Approx(lm).epsilon(1e-12));
+  config.sparsity_weight = 2.0;
+  const auto terms = compute_loss(output, targets, config);
+  CHECK_FALSE(terms.moe_mi.defined());
+  CHECK_FALSE(terms.z.defined());
+  CHECK(terms.sparsity.item<double>() == Approx(mean_gate).epsilon(1e-12));
+  CHECK(terms.total.item<double>() == Approx(lm + 2.0 * mean_gate).epsilon(1e-12));
+  const auto halves = compute_loss(output, targets, config, 2);
+  CHECK(halves.sparsity.item<double>() == Approx(mean_gate / 2).epsilon(1e-12));
 }
 
 // The gradient of one tensor when a batch of 4 is computed as 2 micro-batches of 2, and whole.

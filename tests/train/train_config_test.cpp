@@ -50,6 +50,19 @@ TEST_CASE("RunConfig: contradictions between keys are named", "[train][config]")
   config.model.training_policy = "top_k=33";
   CHECK_THAT(message_of(config), Catch::Contains("n_experts = 32"));
   config = valid_config();
+  config.model.ffn.kind = FfnKind::kPartitioned;
+  CHECK(message_of(config).empty());
+  config.model.ffn.partition.layers = "0-2,7";
+  CHECK(message_of(config).empty());
+  for (const auto* layers : {"0-8", "3-2", "", "1,", ",1", "1-", "x", "1 ,2", "1;2", "-1"}) {
+    INFO(layers);
+    config.model.ffn.partition.layers = layers;
+    CHECK_THAT(message_of(config), Catch::Contains("model.partition.layers"));
+  }
+  config.model.ffn.partition.layers = "all";
+  config.model.ffn.d_ffn = 2047;
+  CHECK_THAT(message_of(config), Catch::Contains("d_ffn = 2047"));
+  config = valid_config();
   config.model.rope_scaling.kind = RopeScalingKind::kLlama3;
   config.model.rope_scaling.low_freq_factor = 4.0;
   CHECK_THAT(message_of(config), Catch::Contains("low_freq_factor = 4"));
@@ -84,6 +97,17 @@ TEST_CASE("training_plan: a selection of experts is dispatched sparsely, all exp
   const auto last = training_plan(config).layer(static_cast<size_t>(config.n_layers) - 1);
   CHECK(last.moe == RoutingPolicy::top_k(2).with(Execution::kSparse));
   CHECK(last.moa == RoutingPolicy::all());
+}
+
+TEST_CASE("training_plan: a straight-through estimator computes every expert", "[train][config]") {
+  auto config = valid_config().model;
+  config.training_policy = "threshold=0.5";
+  config.ffn.kind = FfnKind::kPartitioned;
+  CHECK(training_plan(config).layer(0).moe ==
+        RoutingPolicy::threshold(0.5).with(Execution::kDense));
+  config.ffn.partition.straight_through = false;
+  CHECK(training_plan(config).layer(0).moe ==
+        RoutingPolicy::threshold(0.5).with(Execution::kSparse));
 }
 
 TEST_CASE("configs/README.md lists every key as the program knows it", "[train][config]") {
