@@ -172,7 +172,7 @@ WrittenSafetensors write_safetensors(Io& io,
                                      const std::vector<TensorBytes>& tensors) {
   struct Item {
     TensorEntry entry;
-    const void* data;
+    const TensorBytes* source;
   };
   std::vector<Item> items;
   std::set<std::string> names;
@@ -180,7 +180,7 @@ WrittenSafetensors write_safetensors(Io& io,
     if (!names.insert(tensor.name).second) {
       throw Error(fmt::format("{}: expected each tensor once, got '{}' twice", path, tensor.name));
     }
-    Item item{{tensor.name, tensor.dtype, tensor.shape, 0, 0}, tensor.data};
+    Item item{{tensor.name, tensor.dtype, tensor.shape, 0, 0}, &tensor};
     item.entry.end = size_of(item.entry, path);
     items.push_back(std::move(item));
   }
@@ -191,7 +191,7 @@ WrittenSafetensors write_safetensors(Io& io,
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   uint64_t next = 0;
-  for (auto& [entry, data] : items) {
+  for (auto& [entry, source] : items) {
     entry.begin = next;
     next = entry.end = entry.begin + entry.end;
     header[entry.name] = {
@@ -205,7 +205,8 @@ WrittenSafetensors write_safetensors(Io& io,
   const uint64_t header_bytes = text.size();
   file.write(&header_bytes, sizeof(header_bytes));
   file.write(text.data(), text.size());
-  for (const auto& [entry, data] : items) {
+  for (const auto& [entry, source] : items) {
+    const void* data = source->data == nullptr && source->load ? source->load() : source->data;
     file.write(data, entry.end - entry.begin);
     written.tensors.push_back(entry);
     written.checksums.push_back(tensor_checksum(entry, data));

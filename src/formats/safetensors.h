@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -18,12 +19,14 @@ struct TensorEntry {
   uint64_t end = 0;
 };
 
-/// A tensor to be written: contiguous bytes that outlive the call.
+/// A tensor to be written: contiguous bytes that outlive the call, or that `load` brings in when
+/// their turn comes and that stay until its next call, so that a file may exceed the memory.
 struct TensorBytes {
   std::string name;
   std::string dtype;
   std::vector<int64_t> shape;
   const void* data = nullptr;
+  std::function<const void*()> load = {};  // used where data is null
 };
 
 /// Bytes of one element. Throws Error for a dtype that is not in the list above.

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/io.h"
+#include "formats/safetensors.h"
+
+namespace dsmoe {
+
+/// The tensors of a model in files of some format, to be read one at a time.
+class TensorSource {
+ public:
+  virtual ~TensorSource() = default;
+  /// Every tensor; offsets mean something to the source only.
+  virtual const std::vector<TensorEntry>& tensors() const = 0;
+  /// Reads the bytes of one of them, entry.end - entry.begin. Throws Error.
+  virtual void read(const TensorEntry& entry, void* data) const = 0;
+};
+
+/// One or several safetensors files that together hold each tensor once.
+class SafetensorsSource final : public TensorSource {
+ public:
+  /// Throws Error naming the file for a damaged file or a tensor that another file holds too.
+  SafetensorsSource(Io& io, const std::vector<std::string>& paths);
+  const std::vector<TensorEntry>& tensors() const override { return tensors_; }
+  void read(const TensorEntry& entry, void* data) const override;
+
+ private:
+  std::vector<SafetensorsFile> files_;
+  std::vector<TensorEntry> tensors_;
+  std::vector<size_t> file_of_tensor_;
+};
+
+/// The weights of a directory in Hugging Face's layout: `model.safetensors`, or the shards that
+/// `model.safetensors.index.json` names, compared with what it says they hold. Throws Error.
+SafetensorsSource open_sharded_safetensors(Io& io, const std::string& directory);
+
+}  // namespace dsmoe

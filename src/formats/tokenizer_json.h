@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace dsmoe {
+
+/// Two neighbouring tokens that become one; the order of merges is their priority.
+struct BpeMerge {
+  int32_t left = 0;
+  int32_t right = 0;
+  int32_t merged = 0;
+};
+
+/// A token that is found in a text as it stands, before any merge.
+struct AddedToken {
+  int32_t id = 0;
+  std::string content;
+  bool special = false;  // control: decodes to nothing
+};
+
+/// A byte-level BPE tokenizer as Hugging Face's `tokenizer.json` describes it.
+struct BpeTokenizerFile {
+  std::vector<std::string> token_bytes;  // per id, what it decodes to
+  std::vector<BpeMerge> merges;
+  std::vector<AddedToken> added;
+  std::string pattern;            // regular expression of the pieces that merges stay within
+  bool add_prefix_space = false;  // a blank goes before a text that begins with none
+  bool ignore_merges = false;     // a piece that is a token stays whole
+  std::optional<int32_t> bos_id;  // what the post-processor puts first
+};
+
+/// True for a description of byte-level BPE, false for other kinds. Throws Error if it is no JSON
+/// object.
+bool is_byte_level_bpe(const std::string& text, const std::string& source_name);
+
+/// Parses a byte-level BPE tokenizer, merges as texts or as pairs. Throws Error naming source_name
+/// for anything that does not fit and for parts that are not supported: normalizers, byte fallback,
+/// added tokens that take blanks with them, other pre-tokenizers.
+BpeTokenizerFile parse_bpe_tokenizer(const std::string& text, const std::string& source_name);
+
+/// The 256 characters that stand for bytes in such a file, as UTF-8, by byte.
+const std::vector<std::string>& byte_characters();
+
+}  // namespace dsmoe
