@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "data/byte_tokenizer.h"
+#include "data/hf_bpe_tokenizer.h"
 #include "data/sentencepiece_tokenizer.h"
 #include "formats/json_limits.h"
 
@@ -15,6 +16,7 @@ namespace {
 
 constexpr const char* kDescription = "tokenizer.json";
 constexpr const char* kModel = "tokenizer.model";
+constexpr const char* kHfBpe = "hf_tokenizer.json";
 constexpr uint64_t kMaxDescriptionBytes = 1 << 20;
 constexpr uint64_t kMaxModelBytes = 256 << 20;
 
@@ -38,6 +40,13 @@ int64_t parse_vocab_size(const std::string& spec, size_t at) {
     throw Error(fmt::format("tokenizer '{}': expected a vocabulary size after the last ':'", spec));
   }
   return vocab_size;
+}
+
+// An id of our own description of a byte-level BPE tokenizer, where it has one.
+std::optional<int32_t> id_at(const nlohmann::json& record, const char* key) {
+  const auto found = record.find(key);
+  if (found == record.end() || !found->is_number_unsigned()) return std::nullopt;
+  return found->get<int32_t>();
 }
 
 std::string text_at(const nlohmann::json& record, const char* key, const std::string& path) {
@@ -65,10 +74,11 @@ std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec,
   if (spec.starts_with(kTrainUnigram)) {
     return train_tokenizer(texts, kUnigram, parse_vocab_size(spec, kTrainUnigram.size()), spec);
   }
+  if (spec.ends_with(".json")) return read_hf_tokenizer(posix_io(), spec);
   if (!spec.ends_with(".model")) {
     throw Error(
         fmt::format("tokenizer '{}': expected bytes, chars, train:bpe:N, train:unigram:N or the "
-                    "path of a .model file",
+                    "path of a .model or .json file",
                     spec));
   }
   return std::make_unique<SentencePieceTokenizer>(read_file(posix_io(), spec, kMaxModelBytes),
@@ -80,6 +90,13 @@ std::vector<TokenizerFile> tokenizer_files(const Tokenizer& tokenizer) {
   if (dynamic_cast<const ByteTokenizer*>(&tokenizer) != nullptr) {
     record["kind"] = "bytes";
     return {{kDescription, record.dump() + "\n"}};
+  }
+  if (const auto* bpe = dynamic_cast<const HfBpeTokenizer*>(&tokenizer)) {
+    record["kind"] = "hf-bpe";
+    record["fingerprint"] = tokenizer.fingerprint();
+    if (bpe->bos_id()) record["bos_id"] = *bpe->bos_id();
+    if (bpe->eos_id()) record["eos_id"] = *bpe->eos_id();
+    return {{kDescription, record.dump() + "\n"}, {kHfBpe, bpe->json()}};
   }
   const auto* sentencepiece = dynamic_cast<const SentencePieceTokenizer*>(&tokenizer);
   if (sentencepiece == nullptr) {
@@ -97,12 +114,20 @@ std::unique_ptr<Tokenizer> load_tokenizer(Io& io, const std::string& directory) 
       parse_json(read_file(io, path, kMaxDescriptionBytes), path, kMaxDescriptionBytes);
   const std::string kind = text_at(record, "kind", path);
   if (kind == "bytes") return std::make_unique<ByteTokenizer>();
-  if (kind != "sentencepiece") {
-    throw Error(fmt::format("{}: expected kind bytes or sentencepiece, got '{}'", path, kind));
+  if (kind != "sentencepiece" && kind != "hf-bpe") {
+    throw Error(
+        fmt::format("{}: expected kind bytes, sentencepiece or hf-bpe, got '{}'", path, kind));
   }
-  const std::string model_path = directory + "/" + kModel;
-  auto tokenizer = std::make_unique<SentencePieceTokenizer>(
-      read_file(io, model_path, kMaxModelBytes), model_path);
+  const bool is_bpe = kind == "hf-bpe";
+  const std::string model_path = directory + "/" + (is_bpe ? kHfBpe : kModel);
+  auto bytes = read_file(io, model_path, kMaxModelBytes);
+  std::unique_ptr<Tokenizer> tokenizer;
+  if (is_bpe) {
+    tokenizer = std::make_unique<HfBpeTokenizer>(
+        std::move(bytes), model_path, id_at(record, "bos_id"), id_at(record, "eos_id"));
+  } else {
+    tokenizer = std::make_unique<SentencePieceTokenizer>(std::move(bytes), model_path);
+  }
   const std::string fingerprint = text_at(record, "fingerprint", path);
   if (fingerprint != tokenizer->fingerprint()) {
     throw Error(fmt::format("{}: expected the fingerprint {} of tokenizer.json, got {}",

@@ -11,15 +11,16 @@
 namespace dsmoe {
 
 /// A tokenizer and the files that describe it: what a data set and a checkpoint carry.
-/// `tokenizer.json` says `{"kind": "bytes"}` or `{"kind": "sentencepiece", "fingerprint": ...}`;
-/// the latter comes with `tokenizer.model`.
+/// `tokenizer.json` says `{"kind": "bytes"}` or `{"kind": "sentencepiece", "fingerprint": ...}`,
+/// which comes with `tokenizer.model`, or kind `hf-bpe`, which comes with `hf_tokenizer.json`.
 struct TokenizerFile {
   std::string name;
   std::string bytes;
 };
 
-/// From the command line: `bytes`, or the path of a SentencePiece `.model` file, or `chars`,
-/// `train:bpe:4096`, `train:unigram:8000`, which train on `inputs`. Throws Error.
+/// From the command line: `bytes`, or the path of a SentencePiece `.model` file or of a Hugging
+/// Face `tokenizer.json` of byte-level BPE, or `chars`, `train:bpe:4096`, `train:unigram:8000`,
+/// which train on `inputs`. Throws Error.
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec,
                                           const std::vector<std::string>& inputs,
                                           const TextFormat& format = {});
@@ -29,5 +30,10 @@ std::vector<TokenizerFile> tokenizer_files(const Tokenizer& tokenizer);
 
 /// From a directory that holds tokenizer files. Throws Error.
 std::unique_ptr<Tokenizer> load_tokenizer(Io& io, const std::string& directory);
+
+/// A byte-level BPE tokenizer from Hugging Face's `tokenizer.json`. BOS is what the
+/// file puts before a text; else it, and EOS, are those of `tokenizer_config.json` beside it, else
+/// those of `config.json`. Throws Error.
+std::unique_ptr<Tokenizer> read_hf_tokenizer(Io& io, const std::string& path);
 
 }  // namespace dsmoe
