@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,8 @@ namespace dsmoe {
 struct ExportRequest {
   RoutingPlan plan{RoutingPolicy::all()};  ///< the selection that the written model will use
   at::ScalarType dtype = at::kFloat;       ///< of the written matrices
+  std::optional<int64_t> bos_id = {};      ///< of the tokenizer, for targets that say it
+  std::optional<int64_t> eos_id = {};
 };
 
 /// One foreign form of a model.
@@ -29,6 +32,8 @@ struct ExportTarget {
   Transformer (*read)(Io& io, const std::string& out);
   /// Routers and norms are written as float32 whatever the dtype of the matrices.
   bool keeps_routers_and_norms = false;
+  /// Partitioned FFNs are written as the dense ones: compared with every gate at 1.
+  bool joins_partition = false;
 };
 
 const std::vector<ExportTarget>& export_targets();

@@ -56,7 +56,10 @@ std::vector<std::string> common_obstacles(const ModelConfig& config) {
   obstacle(config.positions != PositionKind::kRotary,
            "positions learned: the target has rotary ones only");
   obstacle(config.bias, "bias: the target has no biases inside attention and experts");
-  obstacle(config.ffn.kind != FfnKind::kMoe, "ffn.kind dense: the target has FFN experts");
+  obstacle(config.ffn.kind != FfnKind::kMoe,
+           "ffn.kind dense or partitioned: the target has FFN experts behind a softmax");
+  obstacle(config.rope_scaling.kind != RopeScalingKind::kNone,
+           "rope_scaling: the target's rotary positions are not scaled");
   obstacle(config.ffn.activation != FfnActivation::kSwiglu,
            "ffn.activation gelu: the target's experts are SwiGLU ones");
   obstacle(config.ffn.kind == FfnKind::kMoe && config.ffn.router.kind != RouterKind::kLinear,

@@ -1,0 +1,100 @@
+#include "model/io/checkpoint_writer.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/isfinite.h>
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "common/config_reader.h"
+#include "common/error.h"
+
+namespace dsmoe {
+namespace {
+
+namespace fs = std::filesystem;
+
+void write_all_files(Io& io,
+                     const std::string& directory,
+                     const ModelSource& source,
+                     const ConvertedContents& contents) {
+  auto manifest = contents.manifest;
+  auto config = source.config;
+  auto files = contents.files;
+  files.emplace_back("config.json",
+                     config_to_json([&](ConfigVisitor& visitor) { describe(visitor, config); }));
+  for (const auto& [name, bytes] : files) {
+    write_file(io, directory + "/" + name, bytes);
+    manifest.files.push_back(describe_file(io, directory, name));
+    if (name == "config.json") manifest.config_hash = manifest.files.back().hash;
+  }
+  manifest.files.push_back(
+      write_source(io, directory, "model-00001-of-00001.safetensors", source.tensors, at::kFloat));
+  write_file(io, directory + "/manifest.json", manifest_to_json(manifest));
+}
+
+std::string parent_of(const std::string& directory) {
+  const auto parent = fs::path(directory).parent_path().string();
+  return parent.empty() ? "." : parent;
+}
+
+}  // namespace
+
+void check_new_directory(const std::string& directory) {
+  if (fs::exists(directory) && !(fs::is_directory(directory) && fs::is_empty(directory))) {
+    throw Error(fmt::format("{}: expected a new directory, got one that exists", directory));
+  }
+}
+
+FileRecord write_source(Io& io,
+                        const std::string& directory,
+                        const std::string& file_name,
+                        const std::vector<LazyTensor>& tensors,
+                        at::ScalarType dtype) {
+  const at::NoGradGuard no_grad;
+  at::Tensor held;  // the tensor that is being written
+  std::vector<TensorBytes> bytes;
+  for (const auto& tensor : tensors) {
+    bytes.push_back(
+        {tensor.name, dtype_name(dtype), tensor.shape, nullptr, [&held, &tensor, dtype] {
+           held = at::Tensor();  // freed before the next one comes
+           held = tensor.load().to(dtype).contiguous();
+           if (!at::isfinite(held).all().item<bool>()) {
+             throw RunError(fmt::format("'{}' holds a NaN or Inf; not written", tensor.name));
+           }
+           return held.const_data_ptr();
+         }});
+  }
+  const auto written =
+      write_safetensors(io, directory + "/" + file_name, {{"format", "pt"}}, bytes);
+  return {file_name, written.size_bytes, written.hash, written.tensors, written.checksums};
+}
+
+void write_converted(Io& io,
+                     const std::string& directory,
+                     const ModelSource& source,
+                     const ConvertedContents& contents) {
+  check_new_directory(directory);
+  const auto path = fs::path(directory).lexically_normal();
+  const auto name = path.has_filename() ? path.string() : path.parent_path().string();
+  const auto temporary = fmt::format("{}.tmp-convert", name);
+  try {
+    remove_tree(io, temporary);
+    make_directories(io, temporary);
+    write_all_files(io, temporary, source, contents);
+    fsync_directory(io, temporary);
+    if (fs::exists(name)) remove_tree(io, name);  // it is empty
+    if (io.rename(temporary, name) != 0) {
+      throw RunError(fmt::format("{}: rename failed: {}", name, strerror(errno)));
+    }
+    fsync_directory(io, parent_of(name));
+  } catch (...) {
+    remove_tree(io, temporary);
+    throw;
+  }
+  verify_checkpoint(io, name);
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "model/io/model_source.h"
+#include "model/model_config.h"
+
+namespace dsmoe {
+
+enum class PartitionMethod {
+  kContiguous,  ///< expert i owns the neurons i * d_expert .. (i + 1) * d_expert; moves no byte
+  kRandom,      ///< a seeded order of the neurons, the same for the three matrices of a layer
+};
+
+/// How the FFNs of a dense model are cut into experts.
+struct PartitionOptions {
+  int64_t n_experts = 8;
+  PartitionMethod method = PartitionMethod::kContiguous;
+  uint64_t seed = 0;           ///< of the routers, and of the random order
+  std::string layers = "all";  ///< those cut, as model.partition.layers
+};
+
+/// Reads `n_experts=8[,method=contiguous|random,seed=S,layers=0-3+7]`; a list of layers has `+`
+/// for its commas. Throws Error.
+PartitionOptions parse_partition_options(const std::string& text);
+
+/// The model with its FFNs cut into experts behind linear sigmoid routers of N(0, 0.02) (zeros
+/// would open no gate); trained, and by default run, with a threshold of 0.5.
+///
+/// Throws Error unless the FFN is dense and n_experts divides its width.
+/// Source: arXiv:2502.12455, sections 4.1 and 4.2.
+ModelSource partition_ffn(const ModelSource& dense, const PartitionOptions& options);
+
+}  // namespace dsmoe
