@@ -15,6 +15,12 @@ bool is_blank(char c) {
   return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\v' || c == '\f';
 }
 
+std::string_view strip(std::string_view text) {
+  while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);
+  while (!text.empty() && is_blank(text.back())) text.remove_suffix(1);
+  return text;
+}
+
 EvalText from_shards(const std::string& path,
                      const Tokenizer& tokenizer,
                      bool documents,
@@ -47,6 +53,7 @@ void add_document(EvalText& text,
                   const Tokenizer& tokenizer,
                   bool alone,
                   int64_t max_tokens) {
+  if (alone) document = strip(document);
   if (alone || text.sequences.empty()) text.sequences.emplace_back();
   auto& sequence = text.sequences.back();
   if (const auto bos = tokenizer.bos_id()) sequence.push_back(*bos);

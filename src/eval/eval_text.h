@@ -23,8 +23,8 @@ int64_t count_words(std::string_view text);
 /// From a text or .jsonl file, or from a directory of token shards.
 ///
 /// documents  false: one sequence, each document preceded by BOS where the tokenizer has one;
-///            true: one sequence per document, from BOS, cut to max_tokens (a cut text's bytes are
-///            those of the tokens kept)
+///            true: one sequence per document, without the blanks at its ends, from BOS, cut to
+///            max_tokens (a cut text's bytes are those of the tokens kept)
 /// Throws Error if the file is missing, empty or not UTF-8, or if shards were made by another
 /// tokenizer than `tokenizer`.
 EvalText read_eval_text(const std::string& path,

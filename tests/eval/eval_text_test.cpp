@@ -54,6 +54,9 @@ TEST_CASE("evaluation text: one sequence, or one per document cut to the context
   const auto apart = read_eval_text(path, ByteTokenizer(), true, 4);
   CHECK(apart.sequences == std::vector<Ids>{{256, 'a', 'b', ' '}, {256, 'd', 0xC3, 0xA9}});
   CHECK(apart.n_bytes == 3 + 3);
+  const auto stripped = write_text(directory, "\n ab\n<|endoftext|>\r\nc d\n\n");
+  CHECK(read_eval_text(stripped, ByteTokenizer(), true, 0).sequences ==
+        std::vector<Ids>{{256, 'a', 'b'}, {256, 'c', ' ', 'd'}});
 }
 
 TEST_CASE("evaluation text from shards is the text's own; another tokenizer's shards are refused") {
