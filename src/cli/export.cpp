@@ -4,7 +4,9 @@
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
+#include "cli/conversion.h"
 #include "common/error.h"
+#include "data/tokenizer_files.h"
 #include "model/io/export_model.h"
 
 namespace dsmoe {
@@ -48,15 +50,23 @@ int export_checkpoint(const Options& options) {
   auto& io = posix_io();
   const auto checkpoint = find_checkpoint(io, options.checkpoint);
   const auto model = load_model(io, checkpoint);
+  const auto tokenizer = load_tokenizer(io, checkpoint.directory);
   const auto& config = model->config();
   const ExportRequest request{
       .plan = parse_routing_plan(options.policy.empty() ? config.training_policy : options.policy),
-      .dtype = dtype};
+      .dtype = dtype,
+      .bos_id = tokenizer->bos_id(),
+      .eos_id = tokenizer->eos_id()};
   request.plan.validate(
       static_cast<size_t>(config.n_layers),
       config.attention.kind == AttentionKind::kMoa ? config.attention.n_experts : 0,
-      config.ffn.kind == FfnKind::kMoe ? config.ffn.n_experts : 0);
+      config.has_ffn_experts() ? config.ffn.n_experts : 0);
   const auto report = export_model(io, model, options.target, request, options.out);
+  if (options.target == "hf-llama") {
+    for (const auto& [name, bytes] : hf_tokenizer_files(*tokenizer)) {
+      write_file(io, options.out + "/" + name, bytes);
+    }
+  }
   if (!options.logits.empty()) write_logits(options.logits, report);
   if (options.json) {
     print_json({{"out", options.out},

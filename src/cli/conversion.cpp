@@ -1,0 +1,92 @@
+#include "cli/conversion.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/randint.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "common/error.h"
+#include "data/hf_bpe_tokenizer.h"
+#include "data/sentencepiece_tokenizer.h"
+#include "data/tokenizer_files.h"
+#include "formats/tokenizer_json.h"
+
+namespace dsmoe {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr uint64_t kMaxTokenizerBytes = 256 << 20;
+
+bool is_checkpoint(const std::string& path) {
+  return fs::exists(path + "/manifest.json") || fs::is_directory(path + "/checkpoints");
+}
+
+std::unique_ptr<Tokenizer> find_hf_tokenizer(Io& io, const std::string& directory) {
+  const auto model = directory + "/tokenizer.model";
+  const auto json = directory + "/tokenizer.json";
+  // A tokenizer.json that is no byte-level BPE says the same as a SentencePiece model beside it.
+  if (fs::exists(json) &&
+      (!fs::exists(model) || is_byte_level_bpe(read_file(io, json, kMaxTokenizerBytes), json))) {
+    return read_hf_tokenizer(io, json);
+  }
+  if (fs::exists(model)) return make_tokenizer(model, {});
+  throw Error(fmt::format(
+      "{}: expected tokenizer.json or tokenizer.model, got neither; name one with --tokenizer",
+      directory));
+}
+
+}  // namespace
+
+OpenedSource open_source(Io& io, const std::string& path, const std::string& tokenizer) {
+  OpenedSource source;
+  if (!tokenizer.empty()) source.tokenizer = make_tokenizer(tokenizer, {});
+  if (!fs::exists(path)) throw Error(fmt::format("{}: expected a model, got nothing", path));
+  if (!fs::is_directory(path)) {
+    source.kind = "llama2c";
+    source.model = open_llama2c(io, path);
+    if (!source.tokenizer) {
+      throw Error(
+          fmt::format("{}: a llama2.c file has no tokenizer; name one with --tokenizer", path));
+    }
+  } else if (is_checkpoint(path)) {
+    source.kind = "checkpoint";
+    const auto checkpoint = find_checkpoint(io, path);
+    source.model = open_checkpoint(io, checkpoint);
+    if (!source.tokenizer) source.tokenizer = load_tokenizer(io, checkpoint.directory);
+  } else {
+    source.kind = "hf-llama";
+    source.model = open_hf_llama(io, path);
+    if (!source.tokenizer) source.tokenizer = find_hf_tokenizer(io, path);
+  }
+  if (source.tokenizer->vocab_size() > source.model.config.vocab_size) {
+    throw Error(fmt::format("{}: the tokenizer has {} ids, the model {}",
+                            path,
+                            source.tokenizer->vocab_size(),
+                            source.model.config.vocab_size));
+  }
+  return source;
+}
+
+std::vector<std::pair<std::string, std::string>> hf_tokenizer_files(const Tokenizer& tokenizer) {
+  if (const auto* pieces = dynamic_cast<const SentencePieceTokenizer*>(&tokenizer)) {
+    return {{"tokenizer.model", pieces->model_bytes()},
+            {"tokenizer_config.json", "{\"tokenizer_class\": \"LlamaTokenizer\"}\n"}};
+  }
+  if (const auto* bpe = dynamic_cast<const HfBpeTokenizer*>(&tokenizer)) {
+    return {{"tokenizer.json", bpe->json()},
+            {"tokenizer_config.json", "{\"tokenizer_class\": \"PreTrainedTokenizerFast\"}\n"}};
+  }
+  return {};
+}
+
+at::Tensor comparison_tokens(const ModelConfig& config) {
+  const int64_t n_tokens = std::min<int64_t>(config.max_seq_len, 16);
+  return at::randint(config.vocab_size,
+                     {1, n_tokens},
+                     at::detail::createCPUGenerator(17),
+                     at::TensorOptions(at::kLong));
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/io.h"
+#include "data/tokenizer.h"
+#include "model/io/model_source.h"
+
+namespace dsmoe {
+
+/// A model that a conversion starts from, with its tokenizer.
+struct OpenedSource {
+  ModelSource model;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::string kind;  // checkpoint, hf-llama or llama2c
+};
+
+/// A checkpoint or run directory, a Hugging Face LLaMA directory, or a llama2.c file.
+/// tokenizer: as for `dsmoe tokenize`; empty: the source's own. Throws Error.
+OpenedSource open_source(Io& io, const std::string& path, const std::string& tokenizer);
+
+/// The files of a tokenizer in Hugging Face's layout; none for bytes, which that world lacks.
+std::vector<std::pair<std::string, std::string>> hf_tokenizer_files(const Tokenizer& tokenizer);
+
+/// Random ids for a comparison of logits, [1, n_tokens]; the same for the same model.
+at::Tensor comparison_tokens(const ModelConfig& config);
+
+}  // namespace dsmoe

@@ -1,0 +1,151 @@
+#include <fmt/format.h>
+#include <torch/version.h>
+
+#include <memory>
+
+#include "cli/command_support.h"
+#include "cli/commands.h"
+#include "cli/conversion.h"
+#include "common/error.h"
+#include "data/tokenizer_files.h"
+#include "eval/perplexity.h"
+#include "model/io/checkpoint_writer.h"
+#include "model/moe/ffn_partition.h"
+
+namespace dsmoe {
+namespace {
+
+struct Options {
+  std::string source;
+  std::string out;
+  std::string tokenizer;
+  std::string partition;
+  std::string text;
+  int threads = 0;
+  bool json = false;
+};
+
+constexpr const char* kUntrained =
+    "a freshly cut model must be trained on: its routers are random, so its FFNs run at about half "
+    "strength and noisily until then";
+
+ConvertedContents contents_of(const Tokenizer& tokenizer) {
+  ConvertedContents contents;
+  contents.manifest.run_id = "convert";
+  contents.manifest.tokenizer_fingerprint = tokenizer.fingerprint();
+  contents.manifest.code_version = DSMOE_VERSION;
+  contents.manifest.torch_version = TORCH_VERSION;
+  for (auto& file : tokenizer_files(tokenizer)) {
+    contents.files.emplace_back(file.name, std::move(file.bytes));
+  }
+  return contents;
+}
+
+double perplexity_of(Transformer& model, const EvalText& text, const RoutingPlan& plan) {
+  PerplexityOptions options;
+  options.plan = plan;
+  return evaluate_perplexity(model, text, options).perplexity();
+}
+
+// The dense model, the cut one as that dense model, and the cut one as it runs.
+nlohmann::ordered_json compare(const Options& options, const OpenedSource& source) {
+  auto& io = posix_io();
+  const auto text = read_eval_text(options.text, *source.tokenizer, false, 0);
+  nlohmann::ordered_json json;
+  auto original = instantiate(source.model);
+  const auto original_plan = parse_routing_plan(source.model.config.training_policy);
+  json["source_perplexity"] = perplexity_of(original, text, original_plan);
+  const auto tokens = comparison_tokens(source.model.config);
+  const at::NoGradGuard no_grad;
+  const auto expected = original->forward(tokens, original_plan).logits;
+  original = nullptr;
+  auto written = load_model(io, find_checkpoint(io, options.out));
+  const auto plan = parse_routing_plan(written->config().training_policy);
+  written->force_gates(true);
+  const auto logits = written->forward(tokens, plan).logits;
+  json["max_abs_logit_error"] = (logits - expected).abs().max().item<double>();
+  if (options.partition.empty()) return json;
+  json["forced_gates_perplexity"] = perplexity_of(written, text, plan);
+  written->force_gates(false);
+  json["perplexity"] = perplexity_of(written, text, plan);
+  return json;
+}
+
+void print_text(const Options& options, const nlohmann::ordered_json& json) {
+  fmt::print("{}: {} tensors read, {} written to {}\n",
+             options.source,
+             json["tensors_read"].get<int64_t>(),
+             json["tensors_written"].get<int64_t>(),
+             options.out);
+  if (json.contains("source_perplexity")) {
+    fmt::print("perplexity of {}: {:.4f}; largest difference of its logits here: {:.1e}\n",
+               options.source,
+               json["source_perplexity"].get<double>(),
+               json["max_abs_logit_error"].get<double>());
+  }
+  if (json.contains("perplexity")) {
+    fmt::print("cut, every gate forced to 1: {:.4f}\ncut, {}: {:.4f}\n",
+               json["forced_gates_perplexity"].get<double>(),
+               json["policy"].get<std::string>(),
+               json["perplexity"].get<double>());
+  }
+  if (json.contains("warning")) fmt::print("{}\n", json["warning"].get<std::string>());
+}
+
+int convert(const Options& options) {
+  set_threads(options.threads);
+  check_new_directory(options.out);
+  const auto source = open_source(posix_io(), options.source, options.tokenizer);
+  auto model = source.model;
+  if (!options.partition.empty()) {
+    model = partition_ffn(model, parse_partition_options(options.partition));
+  }
+  write_converted(posix_io(), options.out, model, contents_of(*source.tokenizer));
+  // Every tensor is accounted for by now: what is missing or left over has stopped the conversion.
+  nlohmann::ordered_json json = {{"source", source.kind},
+                                 {"tensors_read", source.model.tensors.size()},
+                                 {"tensors_written", model.tensors.size()},
+                                 {"unused", nlohmann::json::array()},
+                                 {"missing", nlohmann::json::array()},
+                                 {"max_abs_logit_error", nullptr},
+                                 {"policy", model.config.training_policy}};
+  if (!options.text.empty()) json.update(compare(options, source));
+  if (!options.partition.empty()) json["warning"] = kUntrained;
+  if (options.json) {
+    print_json(json);
+  } else {
+    print_text(options, json);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_convert_command(CLI::App& app, CommandRun& run) {
+  auto options = std::make_shared<Options>();
+  auto* command = app.add_subcommand(
+      "convert",
+      "Makes a checkpoint of a model in another format, or cuts its FFNs into experts.\n"
+      "Example: dsmoe convert stories260K.bin dense --tokenizer tok512.model\n"
+      "         dsmoe convert dense cut --partition n_experts=4 --text valid.txt");
+  command
+      ->add_option("source",
+                   options->source,
+                   "Hugging Face LLaMA directory, llama2.c .bin, checkpoint or run directory")
+      ->required();
+  command->add_option("out", options->out, "new checkpoint directory")->required();
+  command->add_option("--tokenizer",
+                      options->tokenizer,
+                      "bytes, a .model or a tokenizer.json file (default: the source's own)");
+  command->add_option("--partition",
+                      options->partition,
+                      "n_experts=8[,method=contiguous|random,seed=S,layers=0-3+7]: cut the FFNs "
+                      "into experts");
+  command->add_option(
+      "--text", options->text, "compare perplexities before and after on this text");
+  command->add_option("--threads", options->threads, "0: all cores")->check(CLI::Range(0, 4096));
+  command->add_flag("--json", options->json, "one JSON object on standard output");
+  command->callback([options, &run] { run = [options] { return convert(*options); }; });
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Conversion from outside: a dense model in, cut into experts, trained on, run sparsely, and out again byte for byte.
+
+Usage: convert_test.py PATH/TO/dsmoe
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+DSMOE = os.path.abspath(sys.argv.pop(1))
+
+CONFIG = """\
+run_dir: {run}
+seed: 3
+threads: 1
+model:
+  d_model: 16
+  n_layers: 2
+  max_seq_len: 16
+  training_policy: {policy}
+  attention: {{kind: dense, head_dim: 4, n_heads: 4, n_kv_heads: 2}}
+  ffn: {{kind: {kind}, activation: swiglu, d_ffn: 24}}
+  moe: {{n_experts: 4, d_expert: 6, router: {{kind: linear}}}}
+data:
+  train: {train}
+train:
+  steps: 8
+  batch_size: 2
+  compute_dtype: float32
+  init_from: "{init}"
+  log_every: 4
+  save_every: 4
+  schedule: {{peak: 1.0e-2, warmup_steps: 2}}
+"""
+
+
+def run(*arguments):
+    return subprocess.run([DSMOE, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def read_safetensors(path):
+    data = path.read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + size])
+    header.pop("__metadata__", None)
+    return {name: data[8 + size + e["data_offsets"][0] : 8 + size + e["data_offsets"][1]] for name, e in header.items()}
+
+
+class ConvertTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = pathlib.Path(tempfile.mkdtemp(prefix="dsmoe-convert-"))
+        cls.addClassCleanup(shutil.rmtree, cls.directory)
+        cls.text = cls.directory / "text.txt"
+        cls.text.write_text("".join(f"line {i * i % 97} of a small text\n" for i in range(60)))
+        cls.shards = cls.directory / "shards"
+        cls.do("tokenize", "--input", cls.text, "--tokenizer", "bytes", "--out", cls.shards)
+        cls.train("dense", kind="dense", policy="all", init="")
+
+    @classmethod
+    def do(cls, *arguments):
+        done = run(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    @classmethod
+    def train(cls, name, **values):
+        config = cls.directory / f"{name}.yaml"
+        config.write_text(CONFIG.format(run=cls.directory / name, train=cls.shards, **values))
+        return cls.do("train", config)
+
+    def test_cut_train_run_and_join_again(self):
+        dense, cut, joined = (self.directory / name for name in ("dense", "cut", "joined"))
+        result = self.do("convert", dense, cut, "--partition", "n_experts=4,seed=5", "--text", self.text)
+        self.assertIn("must be trained on", result["warning"])
+        self.assertEqual(result["tensors_written"], result["tensors_read"] + 2)
+        self.assertAlmostEqual(result["forced_gates_perplexity"], result["source_perplexity"], delta=1e-4)
+        self.assertLess(result["max_abs_logit_error"], 1e-5)
+        self.assertNotAlmostEqual(result["perplexity"], result["source_perplexity"], delta=1e-3)
+
+        self.do("export", cut, joined, "--to", "hf-llama")
+        self.do("export", dense, self.directory / "plain", "--to", "hf-llama")
+        self.assertEqual(
+            read_safetensors(joined / "model.safetensors"),
+            read_safetensors(self.directory / "plain" / "model.safetensors"),
+        )
+        back = self.directory / "back"
+        self.do("convert", joined, back, "--tokenizer", "bytes")
+        quality = self.do("eval", back, "--data", self.text)
+        self.assertAlmostEqual(quality["perplexity"], result["source_perplexity"], delta=1e-4)
+
+        self.train("trained", kind="partitioned", policy="threshold=0.5", init=cut)
+        lines = [json.loads(line) for line in (self.directory / "trained/metrics.jsonl").read_text().splitlines()]
+        self.assertTrue(all(0 < line["sparsity"] < 1 for line in lines))
+        self.assertNotIn("moe_mi", lines[0])
+        counts = []
+        for policy in ("threshold=0.3", "threshold=0.5", "threshold=0.7"):
+            sparse, dense_run = (
+                self.do("eval", self.directory / "trained", "--data", self.text, "--policy", policy, "--execution", execution)
+                for execution in ("sparse", "dense")
+            )
+            self.assertAlmostEqual(sparse["nats_total"], dense_run["nats_total"], delta=1e-2)
+            self.assertEqual(sparse["active_experts"], dense_run["active_experts"])
+            counts.append(sparse["active_parameters"])
+        self.assertEqual(counts, sorted(counts, reverse=True))
+        self.assertEqual(self.do("eval", self.directory / "trained", "--data", self.text)["policy"], "threshold=0.5")
+        made = self.do("generate", self.directory / "trained", "--prompt", "line", "--max-tokens", "8")
+        self.assertLessEqual(made["active_experts"]["moe"], 4)
+
+    def test_what_does_not_fit_is_refused_in_one_line(self):
+        dense = self.directory / "dense"
+        for arguments, expected in (
+            (("convert", dense, "x", "--partition", "n_experts=5"), "does not divide the FFN width 24"),
+            (("convert", dense, self.directory), "exists"),
+            (("convert", dense, "x", "--partition", "experts=4"), "--partition"),
+            (("convert", self.text, "x", "--tokenizer", "bytes"), "llama2.c"),
+            (("convert", self.directory / "none", "x"), "expected a model"),
+            (("export", dense, "x", "--to", "onnx"), "hf-llama"),
+            (("export", dense, "x", "--to", "hf-llama", "--dtype", "int4"), "--dtype"),
+        ):
+            done = run(*arguments)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(expected, done.stderr)
+            self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+            self.assertFalse(pathlib.Path("x").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()
