@@ -1,0 +1,219 @@
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "common/error.h"
+#include "common/io.h"
+#include "data/hf_bpe_tokenizer.h"
+#include "formats/llama2c.h"
+#include "formats/safetensors.h"
+#include "formats/sharded_index.h"
+#include "fuzz/live_bytes.h"
+#include "model/io/llama_config.h"
+#include "support/temporary_directory.h"
+
+namespace dsmoe {
+namespace {
+
+namespace fs = std::filesystem;
+using Bytes = std::string;
+using Target = std::function<void(const Bytes&)>;
+
+constexpr size_t kMaxSeedBytes = 1 << 20;
+
+std::vector<Bytes> read_seeds(const std::string& target, const std::vector<std::string>& golden) {
+  std::vector<Bytes> seeds;
+  std::vector<std::string> paths;
+  for (const auto& name : golden) paths.push_back(DSMOE_SOURCE_DIR "/tests/golden/" + name);
+  const std::string corpus = DSMOE_SOURCE_DIR "/tests/fuzz/corpus/" + target;
+  for (const auto& item : fs::directory_iterator(corpus)) paths.push_back(item.path().string());
+  std::sort(paths.begin(), paths.end());
+  for (const auto& path : paths) seeds.push_back(read_file(posix_io(), path, kMaxSeedBytes));
+  return seeds;
+}
+
+/// One change of the kinds that break parsers: bits, lengths, cuts, repeats, numbers at the limits.
+class Mutator {
+ public:
+  explicit Mutator(uint64_t seed) : random_(seed) {}
+
+  Bytes mutate(const std::vector<Bytes>& seeds) {
+    Bytes bytes = seeds[below(seeds.size())];
+    const size_t n_changes = 1 + below(4);
+    for (size_t i = 0; i < n_changes; ++i) change(bytes, seeds);
+    if (bytes.size() > kMaxSeedBytes) bytes.resize(kMaxSeedBytes);
+    return bytes;
+  }
+
+ private:
+  size_t below(size_t n) { return n == 0 ? 0 : static_cast<size_t>(random_() % n); }
+
+  void change(Bytes& bytes, const std::vector<Bytes>& seeds) {
+    const size_t at = below(bytes.size());
+    switch (below(7)) {
+      case 0:
+        if (!bytes.empty()) bytes[at] = static_cast<char>(bytes[at] ^ (1 << below(8)));
+        return;
+      case 1:
+        if (!bytes.empty()) bytes[at] = static_cast<char>(below(256));
+        return;
+      case 2:
+        bytes.resize(at);
+        return;
+      case 3:
+        bytes.insert(at, bytes.substr(below(bytes.size()), below(64)));
+        return;
+      case 4:
+        bytes.erase(at, below(32));
+        return;
+      case 5: {
+        const auto& other = seeds[below(seeds.size())];
+        bytes = bytes.substr(0, at) + other.substr(below(other.size()));
+        return;
+      }
+      default:
+        put_number(bytes, at);
+    }
+  }
+
+  // A number where one stands in text, or its 32 or 64 bits.
+  void put_number(Bytes& bytes, size_t at) {
+    static const std::vector<std::string> kTexts = {"-1",
+                                                    "0",
+                                                    "1",
+                                                    "1e308",
+                                                    "-0.5",
+                                                    "4294967296",
+                                                    "9223372036854775807",
+                                                    "18446744073709551615",
+                                                    "18446744073709551616",
+                                                    "null",
+                                                    "[]",
+                                                    "{}",
+                                                    "\"\"",
+                                                    "true"};
+    if (below(2) == 0) {
+      const auto digit = bytes.find_first_of("0123456789", at);
+      if (digit == Bytes::npos) return;
+      const auto end = bytes.find_first_not_of("0123456789.", digit);
+      bytes.replace(digit, end == Bytes::npos ? end : end - digit, kTexts[below(kTexts.size())]);
+      return;
+    }
+    static const std::vector<int64_t> kNumbers = {
+        -1, 0, 1, 127, 4096, 1 << 24, 2147483647, int64_t{1} << 40, INT64_MAX, INT64_MIN};
+    const int64_t number = kNumbers[below(kNumbers.size())];
+    const size_t size = below(2) == 0 ? 4 : 8;
+    const size_t aligned = below(3) == 0 ? 0 : at / 4 * 4;
+    if (aligned + size <= bytes.size()) std::memcpy(bytes.data() + aligned, &number, size);
+  }
+
+  std::mt19937_64 random_;
+};
+
+/// Runs the target on one input; an Error is an answer, anything else is a finding.
+void run_one(const std::string& name, const Target& target, const Bytes& bytes) {
+  const LiveBytes live;
+  std::string finding;
+  try {
+    target(bytes);
+  } catch (const Error&) {
+  } catch (const std::exception& error) {
+    finding = error.what();
+  }
+  if (live.peak() > bytes.size() + (1 << 20)) {
+    finding = "held " + std::to_string(live.peak()) + " bytes for a file of " +
+              std::to_string(bytes.size());
+  }
+  if (finding.empty()) return;
+  write_file(posix_io(), "/tmp/dsmoe-fuzz-" + name, bytes);
+  FAIL(name << ": " << finding << "; the input is /tmp/dsmoe-fuzz-" << name);
+}
+
+int64_t number_of(const char* variable, int64_t missing) {
+  const char* text = std::getenv(variable);
+  return text == nullptr ? missing : std::atoll(text);
+}
+
+void fuzz(const std::string& name, const std::vector<std::string>& golden, const Target& target) {
+  using Clock = std::chrono::steady_clock;
+  const auto seeds = read_seeds(name, golden);
+  REQUIRE_FALSE(seeds.empty());
+  for (const auto& seed : seeds) run_one(name, target, seed);
+  Mutator mutator(static_cast<uint64_t>(number_of("DSMOE_FUZZ_SEED", 0)));
+  const int64_t seconds = number_of("DSMOE_FUZZ_SECONDS", 0);
+  const auto end = Clock::now() + std::chrono::seconds(seconds);
+  int64_t n = 0;
+  for (; seconds > 0 ? Clock::now() < end : n < 3000; ++n) {
+    run_one(name, target, mutator.mutate(seeds));
+  }
+  SUCCEED(name << ": " << n << " mutations of " << seeds.size() << " files");
+}
+
+void read_tensors(const auto& file) {
+  std::vector<char> data;
+  for (const auto& entry : file.tensors()) {
+    data.resize(entry.end - entry.begin);
+    file.read(entry, data.data());
+  }
+}
+
+}  // namespace
+
+TEST_CASE("fuzz: safetensors") {
+  const TemporaryDirectory directory;
+  const auto path = directory.file("x");
+  fuzz("safetensors",
+       {"llama_llama3/model-00001-of-00003.safetensors", "llama_gqa/expected.safetensors"},
+       [&](const Bytes& bytes) {
+         write_file(posix_io(), path, bytes);
+         read_tensors(SafetensorsFile(posix_io(), path));
+       });
+}
+
+TEST_CASE("fuzz: llama2.c") {
+  const TemporaryDirectory directory;
+  const auto path = directory.file("x");
+  fuzz("llama2c", {}, [&](const Bytes& bytes) {
+    write_file(posix_io(), path, bytes);
+    read_tensors(Llama2cFile(posix_io(), path));
+  });
+}
+
+TEST_CASE("fuzz: sharded index") {
+  fuzz("sharded_index", {"llama_llama3/model.safetensors.index.json"}, [](const Bytes& bytes) {
+    for (const auto& [tensor, file] : parse_sharded_index(bytes, "index")) {
+      if (file.find('/') != std::string::npos) throw std::runtime_error("a folder: " + file);
+    }
+  });
+}
+
+TEST_CASE("fuzz: LLaMA config.json") {
+  fuzz("llama_config",
+       {"llama_llama3/config.json", "llama_gqa/config.json"},
+       [](const Bytes& bytes) { parse_llama_config(bytes, "config.json").model.validate(); });
+}
+
+TEST_CASE("fuzz: tokenizer.json") {
+  const std::string text = "I'm 12345 caf\xC3\xA9s<|begin_of_text|>\n\n  the end";
+  fuzz("tokenizer_json",
+       {"bpe_llama3/tokenizer.json", "bpe_gpt2/tokenizer.json"},
+       [&](const Bytes& bytes) {
+         const HfBpeTokenizer tokenizer(bytes, "tokenizer.json", std::nullopt, std::nullopt);
+         for (const int32_t id : tokenizer.encode(text)) {
+           if (id < 0 || id >= tokenizer.vocab_size()) throw std::runtime_error("an id outside");
+         }
+         std::vector<int32_t> all;
+         for (int64_t id = 0; id < tokenizer.vocab_size(); ++id) {
+           all.push_back(static_cast<int32_t>(id));
+         }
+         tokenizer.decode(all);
+       });
+}
+
+}  // namespace dsmoe
