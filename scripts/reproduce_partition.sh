@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Cuts a dense LLaMA into experts and trains it on, after arXiv:2502.12455: perplexity against active parameters for
+# thresholds 0.2 to 0.8, with and without the straight-through estimator, beside training without threshold and a top-3
+# baseline of the same activation as 3 of 8 experts. A run that is there already is taken up where it stands.
+# Usage: scripts/reproduce_partition.sh TEXT (documents with <|endoftext|> between them; every 10th is validation)
+set -euo pipefail
+[ $# -eq 1 ] || { sed -n '2,5p' "$0" | cut -c3-; exit 2; }
+text=$(realpath "$1")
+cd "$(dirname "$0")/.."
+runs=runs/partition
+
+mkdir -p "$runs"
+if [ ! -d "$runs/data-valid" ]; then
+  python3 - "$text" "$runs" <<'PYTHON'
+import sys
+end = "<|endoftext|>"
+documents = [d.strip() for d in open(sys.argv[1], encoding="utf-8").read().split(end)][:-1]
+for name, keep in (("train", lambda i: i % 10 != 9), ("valid", lambda i: i % 10 == 9)):
+    with open(f"{sys.argv[2]}/{name}.txt", "w", encoding="utf-8") as out:
+        out.write(end.join(d for i, d in enumerate(documents) if d and keep(i)))
+PYTHON
+  rm -rf "$runs/data-train"
+  build/dsmoe tokenize --input "$runs/train.txt" --tokenizer train:bpe:1024 --out "$runs/data-train"
+  build/dsmoe tokenize --input "$runs/valid.txt" --tokenizer "$runs/data-train/tokenizer.model" --out "$runs/data-valid"
+fi
+
+build/dsmoe train configs/partition-dense.yaml
+[ -d "$runs/cut" ] ||
+  build/dsmoe convert "$runs/dense" "$runs/cut" --partition n_experts=8 --text "$runs/valid.txt"
+build/dsmoe train configs/partition.yaml
+build/dsmoe train configs/partition.yaml --run_dir="$runs/cut-no-ste" --model.partition.ste=false
+build/dsmoe train configs/partition.yaml --run_dir="$runs/cut-no-threshold" --model.training_policy=all
+build/dsmoe train configs/partition.yaml --run_dir="$runs/cut-top3" --model.training_policy=top_k=3 \
+  --model.partition.ste=false --train.loss.sparsity_weight=0 --train.loss.switch_weight=0.01
+
+thresholds=()
+for threshold in 0.2 0.3 0.4 0.5 0.6 0.7 0.8; do thresholds+=("threshold=$threshold"); done
+scripts/policy_table.py "$runs/valid.txt" "$runs/dense" training -- "$runs/cut-trained" "${thresholds[@]}" \
+  -- "$runs/cut-no-ste" "${thresholds[@]}" -- "$runs/cut-no-threshold" "${thresholds[@]}" -- "$runs/cut-top3" training
