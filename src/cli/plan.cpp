@@ -29,15 +29,16 @@ RunConfig read_config(const Options& options) {
   read_config_file(options.config, options.overrides, [&](ConfigVisitor& visitor) {
     describe(visitor, config);
   });
-  if (config.model.vocab_size == 0 && std::filesystem::is_directory(config.data.train)) {
-    config.model.vocab_size = TokenDataset(config.data.train).tokenizer().vocab_size();
+  const std::string data = config.data.train.empty() ? "" : config.data.train.front();
+  if (config.model.vocab_size == 0 && std::filesystem::is_directory(data)) {
+    config.model.vocab_size = TokenDataset(data).tokenizer().vocab_size();
   }
   if (config.model.vocab_size == 0) {
     throw Error(fmt::format(
         "{}: model.vocab_size = 0 takes the number of ids from data.train = '{}', which is not "
         "there; pass --model.vocab_size=N",
         options.config,
-        config.data.train));
+        data));
   }
   // Neither data nor a run directory is needed to plan.
   config.model.validate();

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "common/error.h"
-#include "data/text_reader.h"
+#include "data/utf8.h"
 #include "formats/hash.h"
 
 namespace dsmoe {

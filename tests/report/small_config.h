@@ -8,7 +8,7 @@ namespace dsmoe {
 inline RunConfig small_config() {
   RunConfig config;
   config.run_dir = "run";
-  config.data.train = "shards";
+  config.data.train = {"shards"};
   auto& model = config.model;
   model.vocab_size = 100;
   model.d_model = 10;

@@ -88,7 +88,8 @@ TEST_CASE("CausalAttention: qk_norm norms all heads as one vector before they ar
   const auto x = random.normal({2, 5, kWidth}).to(at::kDouble);
   AttentionContext context;
   context.positions = at::arange(5, at::kLong).expand({2, 5});
-  context.rotary = rotary_tables(context.positions, kHeadDim, 100.0, at::kDouble);
+  context.rotary =
+      rotary_tables(context.positions, rotary_frequencies(kHeadDim, 100.0), at::kDouble);
   const auto y = attention(x, context, 0);
   for (int64_t b = 0; b < 2; ++b) {
     CHECK((y[b] - by_hand(*attention, x[b], 100.0)).abs().max().item<double>() < 1e-12);
