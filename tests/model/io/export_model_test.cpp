@@ -211,7 +211,7 @@ TEST_CASE("export: an existing path and an unknown target are refused", "[model]
                     Catch::Contains("does not exist yet"));
   CHECK(read_file(posix_io(), directory.file("out"), 10) == "mine");
   CHECK_THROWS_WITH(write(olmoe_config(true, 6), "ggml", "all", directory.file("x")),
-                    Catch::Contains("hf-jetmoe, hf-olmoe, gguf"));
+                    Catch::Contains("hf-jetmoe, hf-olmoe, hf-llama, gguf"));
 }
 
 }  // namespace dsmoe
