@@ -152,7 +152,7 @@ def main():
     parser.add_argument("--memory", action="store_true", help="peak memory too")
     parser.add_argument("--check", action="store_true", help="compare the first losses instead of speed")
     parser.add_argument("--routers", choices=["autocast", "float32"], default="autocast",
-                        help="precision of PyTorch's routers; dsmoe's are float32")
+                        help="precision of PyTorch's routers; dsmoe's logits are float32")
     parser.add_argument("--gqa", choices=["expand", "enable"], default="enable",
                         help="PyTorch's way to share key/value heads: expand them, or enable_gqa")
     parser.add_argument("--json", type=pathlib.Path, help="append every result to this file, one object a line")
