@@ -200,7 +200,7 @@ class Transformer(nn.Module):
     def __init__(self, config, options):
         super().__init__()
         model = config.model
-        self.checkpoint = config.train.checkpoint_activations
+        self.checkpoint = config.train.checkpoint_activations != "none"
         self.embedding = nn.Parameter(torch.empty(model.vocab_size, model.d_model))
         self.blocks = [Block(model, options) for _ in range(model.n_layers)]
         for i, block in enumerate(self.blocks):
