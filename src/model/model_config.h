@@ -20,7 +20,7 @@ enum class FfnActivation { kGelu, kGeluTanh, kSwiglu };
 /// What a backward pass computes again instead of the forward pass keeping it.
 enum class Recompute {
   kNone,
-  kAttention,  ///< the attention half of each block: a third of the memory, a fifth of the work
+  kAttention,  ///< the attention half of each block: little work for what it keeps
   kBlock,      ///< whole blocks: only their inputs are kept
 };
 
