@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "common/config_reader.h"
 #include "common/error.h"
+#include "train/step_memory.h"
 #include "train/train_bench.h"
 
 namespace dsmoe {
@@ -149,6 +150,7 @@ int bench_train(const Options& options) {
     return 0;
   }
   set_threads(options.threads);
+  step_memory::install();
   std::vector<int64_t> memory;
   if (!options.no_memory) {
     // First, while this process has no threads: the children are forks of it.

@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "common/stop_signal.h"
 #include "model/parameter_count.h"
+#include "train/step_memory.h"
 #include "train/trainer.h"
 
 namespace dsmoe {
@@ -75,6 +76,7 @@ int train(const Options& options) {
   if (options.dry_run) return dry_run(config);
   std::fprintf(stderr, "%s", yaml.c_str());
   install_stop_signal();
+  step_memory::install();
   Trainer trainer(posix_io(), config, options.resume);
   const auto result = trainer.run();
   if (result.stopped) log_info("stopped as asked; the same command goes on from here");

@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "train/random_state.h"
+#include "train/step_memory.h"
 
 namespace dsmoe {
 
@@ -78,6 +79,7 @@ StepResult TrainStep::run(const std::vector<Batch>& batches,
   check_finite(result, batches, step);
   optimizer_.step(learning_rate);
   optimizer_.clear_gradients();
+  step_memory::trim();
   lap(StepPart::kOptimizer);
   return result;
 }

@@ -1,0 +1,137 @@
+#include "train/step_memory.h"
+
+#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/impl/alloc_cpu.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "common/error.h"
+
+namespace dsmoe::step_memory {
+namespace {
+
+constexpr size_t kLargeBytes = size_t{1} << 20;
+constexpr size_t kHeaderBytes = 64;  // keeps the alignment of the data behind it
+
+struct Header {
+  size_t block_bytes;  // zero: the block is not from the pool
+};
+
+// Sizes that differ little share blocks. At most an eighth of a block is left over, and pages that
+// nobody touches cost nothing.
+size_t rounded_up(size_t bytes) {
+  const size_t grain = std::bit_floor(bytes) / 8;
+  return (bytes + grain - 1) / grain * grain;
+}
+
+class BlockPool {
+ public:
+  void* take(size_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    usage_.in_use += static_cast<int64_t>(bytes);
+    auto& [waiting, least_waiting] = blocks_[bytes];
+    if (waiting.empty()) return map(bytes);
+    void* block = waiting.back();
+    waiting.pop_back();
+    least_waiting = std::min(least_waiting, waiting.size());
+    usage_.waiting -= static_cast<int64_t>(bytes);
+    return block;
+  }
+
+  void give(void* block, size_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    blocks_[bytes].waiting.push_back(block);
+    usage_.in_use -= static_cast<int64_t>(bytes);
+    usage_.waiting += static_cast<int64_t>(bytes);
+  }
+
+  void trim() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (auto& [bytes, blocks] : blocks_) {
+      auto& waiting = blocks.waiting;
+      const auto unused = waiting.begin() + static_cast<std::ptrdiff_t>(blocks.least_waiting);
+      std::for_each(waiting.begin(), unused, [n = bytes](void* block) { munmap(block, n); });
+      usage_.waiting -= static_cast<int64_t>(bytes * blocks.least_waiting);
+      waiting.erase(waiting.begin(), unused);
+      blocks.least_waiting = waiting.size();
+    }
+  }
+
+  Usage usage() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return usage_;
+  }
+
+ private:
+  struct Blocks {
+    std::vector<void*> waiting;
+    size_t least_waiting = 0;  // since the last trim: so many were never needed
+  };
+
+  static void* map(size_t bytes) {
+    void* block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED) {
+      throw RunError("out of memory: no " + std::to_string(bytes >> 20) + " MiB for a tensor");
+    }
+    return block;
+  }
+
+  std::mutex mutex_;
+  std::map<size_t, Blocks> blocks_;
+  Usage usage_;
+};
+
+BlockPool& pool() {
+  static auto* pool = new BlockPool;  // outlives every tensor
+  return *pool;
+}
+
+class StepAllocator : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t n) override {
+    if (n == 0) return {nullptr, nullptr, &release, at::kCPU};
+    const size_t block_bytes = n < kLargeBytes ? 0 : rounded_up(n) + kHeaderBytes;
+    void* block = block_bytes == 0 ? c10::alloc_cpu(n + kHeaderBytes) : pool().take(block_bytes);
+    static_cast<Header*>(block)->block_bytes = block_bytes;
+    void* data = static_cast<char*>(block) + kHeaderBytes;
+    return {data, data, &release, at::kCPU};
+  }
+
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
+
+  void copy_data(void* to, const void* from, size_t count) const override {
+    default_copy_data(to, from, count);
+  }
+
+ private:
+  static void release(void* data) {
+    if (data == nullptr) return;
+    void* block = static_cast<char*>(data) - kHeaderBytes;
+    const size_t block_bytes = static_cast<Header*>(block)->block_bytes;
+    if (block_bytes == 0) {
+      c10::free_cpu(block);
+    } else {
+      pool().give(block, block_bytes);
+    }
+  }
+};
+
+}  // namespace
+
+void install() {
+  static auto* allocator = new StepAllocator;
+  c10::SetCPUAllocator(allocator, 1);
+}
+
+void trim() { pool().trim(); }
+
+Usage usage() { return pool().usage(); }
+
+}  // namespace dsmoe::step_memory

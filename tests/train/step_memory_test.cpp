@@ -1,0 +1,79 @@
+#include "train/step_memory.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+
+#include <catch2/catch.hpp>
+#include <cstdint>
+#include <thread>
+
+namespace dsmoe {
+namespace {
+
+constexpr int64_t kMebibyte = int64_t{1} << 20;
+
+at::Tensor floats(int64_t bytes) { return at::empty({bytes / 4}, at::kFloat); }
+
+// Nothing of other tests waits.
+void start_afresh() {
+  step_memory::install();
+  step_memory::trim();
+  step_memory::trim();
+}
+
+}  // namespace
+
+TEST_CASE("step_memory: a freed block serves the next tensor of its size", "[train]") {
+  start_afresh();
+  const auto before = step_memory::usage();
+  auto tensor = floats(3 * kMebibyte);
+  const void* data = tensor.data_ptr();
+  CHECK(reinterpret_cast<uintptr_t>(data) % 64 == 0);
+  const auto held = step_memory::usage().in_use - before.in_use;
+  CHECK(held >= 3 * kMebibyte);
+  CHECK(held <= 3 * kMebibyte * 9 / 8 + 64);
+  tensor.reset();
+  CHECK(step_memory::usage().in_use == before.in_use);
+  CHECK(step_memory::usage().waiting == before.waiting + held);
+  CHECK(floats(3 * kMebibyte - 4096).data_ptr() == data);  // a little smaller: the same class
+  CHECK(floats(5 * kMebibyte).data_ptr() != data);
+}
+
+TEST_CASE("step_memory: trim returns what a whole step left waiting", "[train]") {
+  start_afresh();
+  const auto before = step_memory::usage().waiting;
+  {
+    const auto a = floats(2 * kMebibyte);
+    const auto b = floats(2 * kMebibyte);
+  }
+  const auto both = step_memory::usage().waiting;
+  CHECK(both >= before + 4 * kMebibyte);
+  step_memory::trim();  // both were used since the last call
+  CHECK(step_memory::usage().waiting == both);
+  { const auto one = floats(2 * kMebibyte); }
+  step_memory::trim();
+  CHECK(step_memory::usage().waiting == before + (both - before) / 2);
+  step_memory::trim();
+  CHECK(step_memory::usage().waiting == before);
+}
+
+TEST_CASE("step_memory: small, empty and resized tensors keep their values", "[train]") {
+  start_afresh();
+  const auto before = step_memory::usage().in_use;
+  auto small = at::arange(1000, at::kFloat);
+  CHECK(step_memory::usage().in_use == before);
+  CHECK(at::empty({0}, at::kFloat).numel() == 0);
+  small.resize_({kMebibyte});
+  CHECK(at::equal(small.narrow(0, 0, 1000), at::arange(1000, at::kFloat)));
+}
+
+TEST_CASE("step_memory: a block may be freed by another thread", "[train]") {
+  start_afresh();
+  auto tensor = floats(kMebibyte);
+  const void* data = tensor.data_ptr();
+  std::thread([taken = std::move(tensor)]() mutable { taken.reset(); }).join();
+  CHECK(floats(kMebibyte).data_ptr() == data);
+}
+
+}  // namespace dsmoe
