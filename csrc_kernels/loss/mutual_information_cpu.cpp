@@ -1,8 +1,6 @@
 #include "csrc_kernels/loss/mutual_information_kernels.h"
 
-#include <cmath>
-
-#include "csrc_kernels/common/simd.h"
+#include "csrc_kernels/common/softmax_tile.h"
 
 namespace dsmoe::DSMOE_ISA {
 namespace {
@@ -10,31 +8,79 @@ namespace {
 constexpr int64_t kSerialElements = 1 << 13;  // below, waking threads costs more than the work
 
 template <typename W>
-struct RowSums {
-  W log_sum_exp;
-  W plogp;  // sum of p log p
+struct TileSums {
+  W log_sum_exp[kTileRows];
+  W plogp[kTileRows];  // sum of p log p
 };
 
-// Fills probs with the softmax of z.
+// Turns the logits of a tile into probabilities; `logits` keeps them.
 template <typename W>
-RowSums<W> softmax_row(const W* z, int64_t n, W* probs) {
-  W highest = z[0];
-#pragma omp simd reduction(max : highest)
-  for (int64_t j = 0; j < n; ++j) highest = z[j] > highest ? z[j] : highest;
-  W sum = 0;
-#pragma omp simd reduction(+ : sum)
+TileSums<W> softmax_sums(int64_t n, const W* logits, W* probs) {
+  TileSums<W> sums = {};
+  for (int64_t i = 0; i < n * kTileRows; ++i) probs[i] = logits[i];
+  softmax_tile(n, probs, sums.log_sum_exp);
   for (int64_t j = 0; j < n; ++j) {
-    probs[j] = exp_of(z[j] - highest);
-    sum += probs[j];
+#pragma omp simd
+    for (int64_t r = 0; r < kTileRows; ++r) {
+      sums.plogp[r] += probs[j * kTileRows + r] * logits[j * kTileRows + r];
+    }
   }
-  const W log_sum_exp = highest + std::log(sum);
-  W mean_logit = 0;
-#pragma omp simd reduction(+ : mean_logit)
+  for (int64_t r = 0; r < kTileRows; ++r) sums.plogp[r] -= sums.log_sum_exp[r];
+  return sums;
+}
+
+bool counts(const bool* counted, int64_t row) { return counted == nullptr || counted[row]; }
+
+// Adds the counted rows of one tile to sum [n + 1]; scratch [2, n, kTileRows].
+template <typename W>
+void add_tile(const RouterRows<W>& rows, int64_t begin, int64_t n_rows, W* scratch, double* sum) {
+  const int64_t n = rows.n_experts;
+  W* probs = scratch + n * kTileRows;
+  load_tile(rows.logits + begin * n, n_rows, n, scratch);
+  const auto sums = softmax_sums(n, scratch, probs);
+  double counted[kTileRows] = {};
+  for (int64_t r = 0; r < n_rows; ++r) counted[r] = counts(rows.counted, begin + r) ? 1 : 0;
   for (int64_t j = 0; j < n; ++j) {
-    probs[j] /= sum;
-    mean_logit += probs[j] * z[j];
+    double total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t r = 0; r < kTileRows; ++r) {
+      total += counted[r] * static_cast<double>(probs[j * kTileRows + r]);
+    }
+    sum[j] += total;
   }
-  return {log_sum_exp, mean_logit - log_sum_exp};
+  for (int64_t r = 0; r < n_rows; ++r) sum[n] += counted[r] * static_cast<double>(sums.plogp[r]);
+}
+
+// The gradient of one tile's logits; scratch [2, n, kTileRows].
+template <typename W>
+void backward_tile(const RouterRows<W>& rows,
+                   int64_t begin,
+                   int64_t n_rows,
+                   const W* log_mean,
+                   W factor,
+                   W* scratch,
+                   W* grad_logits) {
+  const int64_t n = rows.n_experts;
+  W* probs = scratch + n * kTileRows;
+  load_tile(rows.logits + begin * n, n_rows, n, scratch);
+  const auto sums = softmax_sums(n, scratch, probs);
+  W shift[kTileRows];  // log sum exp + KL(p || mean)
+  for (int64_t r = 0; r < kTileRows; ++r) shift[r] = sums.log_sum_exp[r] + sums.plogp[r];
+  for (int64_t j = 0; j < n; ++j) {
+#pragma omp simd
+    for (int64_t r = 0; r < kTileRows; ++r) shift[r] -= probs[j * kTileRows + r] * log_mean[j];
+  }
+  W weight[kTileRows] = {};
+  for (int64_t r = 0; r < n_rows; ++r) weight[r] = counts(rows.counted, begin + r) ? factor : W(0);
+  for (int64_t j = 0; j < n; ++j) {
+    W* p = probs + j * kTileRows;
+    const W* z = scratch + j * kTileRows;
+#pragma omp simd
+    for (int64_t r = 0; r < kTileRows; ++r) {
+      p[r] *= weight[r] * (log_mean[j] - z[r] + shift[r]);
+    }
+  }
+  store_tile(probs, n_rows, n, grad_logits + begin * n);
 }
 
 }  // namespace
@@ -47,14 +93,12 @@ void mutual_information_sums(const RouterRows<W>& rows, double* sums) {
   for (int64_t chunk = 0; chunk < n_chunks; ++chunk) {
     double* sum = sums + chunk * (n + 1);
     for (int64_t j = 0; j <= n; ++j) sum[j] = 0;
-    auto* probs = new W[static_cast<uint64_t>(n)];
+    auto* scratch = new W[static_cast<uint64_t>(2 * n * kTileRows)];
     const int64_t end = rows.n_rows * (chunk + 1) / n_chunks;
-    for (int64_t row = rows.n_rows * chunk / n_chunks; row < end; ++row) {
-      if (rows.counted != nullptr && !rows.counted[row]) continue;
-      sum[n] += static_cast<double>(softmax_row(rows.logits + row * n, n, probs).plogp);
-      for (int64_t j = 0; j < n; ++j) sum[j] += static_cast<double>(probs[j]);
+    for (int64_t row = rows.n_rows * chunk / n_chunks; row < end; row += kTileRows) {
+      add_tile(rows, row, min_of(kTileRows, end - row), scratch, sum);
     }
-    delete[] probs;
+    delete[] scratch;
   }
 }
 
@@ -64,23 +108,15 @@ void mutual_information_backward(const RouterRows<W>& rows,
                                  W factor,
                                  W* grad_logits) {
   const int64_t n = rows.n_experts;
-#pragma omp parallel for if (rows.n_rows * n > kSerialElements)
-  for (int64_t row = 0; row < rows.n_rows; ++row) {
-    const W* z = rows.logits + row * n;
-    W* grad = grad_logits + row * n;
-    if (rows.counted != nullptr && !rows.counted[row]) {
-      for (int64_t j = 0; j < n; ++j) grad[j] = 0;
-      continue;
+#pragma omp parallel if (rows.n_rows * n > kSerialElements)
+  {
+    auto* scratch = new W[static_cast<uint64_t>(2 * n * kTileRows)];
+#pragma omp for
+    for (int64_t row = 0; row < rows.n_rows; row += kTileRows) {
+      const int64_t n_rows = min_of(kTileRows, rows.n_rows - row);
+      backward_tile(rows, row, n_rows, log_mean, factor, scratch, grad_logits);
     }
-    const auto sums = softmax_row(z, n, grad);
-    W cross = 0;  // sum of p log mean
-#pragma omp simd reduction(+ : cross)
-    for (int64_t j = 0; j < n; ++j) cross += grad[j] * log_mean[j];
-    const W divergence = sums.plogp - cross;
-#pragma omp simd
-    for (int64_t j = 0; j < n; ++j) {
-      grad[j] *= factor * (log_mean[j] - (z[j] - sums.log_sum_exp) + divergence);
-    }
+    delete[] scratch;
   }
 }
 

@@ -2,7 +2,7 @@
 // four of them.
 #include "csrc_kernels/moe/router_kernels.h"
 
-#include "csrc_kernels/common/simd.h"
+#include "csrc_kernels/common/softmax_tile.h"
 
 namespace dsmoe::DSMOE_ISA {
 namespace {
@@ -23,8 +23,6 @@ class Buffer {
   W* data_;
 };
 
-int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-
 template <typename T, typename W>
 void fill_features(const RouterTable<T, W>& table, int64_t row, W* features) {
   const int64_t n = table.width;
@@ -41,21 +39,6 @@ void fill_features(const RouterTable<T, W>& table, int64_t row, W* features) {
     const W g = load(gate[i]);
     features[i] = g * sigmoid(g) * load(up[i]);
   }
-}
-
-template <typename W>
-void softmax(const W* logits, int64_t n, W* probs) {
-  W highest = logits[0];
-#pragma omp simd reduction(max : highest)
-  for (int64_t i = 0; i < n; ++i) highest = logits[i] > highest ? logits[i] : highest;
-  W sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) {
-    probs[i] = exp_of(logits[i] - highest);
-    sum += probs[i];
-  }
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) probs[i] /= sum;
 }
 
 // sums [kRowsAtOnce, kLanes] = features [kRowsAtOnce, K] * columns [K, stride], first kLanes of
@@ -101,10 +84,15 @@ void forward_rows(const RouterTable<T, W>& table,
       for (int64_t i = 0; i < n; ++i) logits[i] = sums[r * kLanes + i];
     }
   }
-  for (int64_t r = 0; r < n_rows; ++r) {
-    const int64_t at = (begin + r) * table.n_experts;
-    softmax(table.logits + at, table.n_experts, table.probs + at);
-  }
+}
+
+// tile [E, kTileRows]
+template <typename T, typename W>
+void softmax_rows(const RouterTable<T, W>& table, int64_t begin, int64_t n_rows, W* tile) {
+  const int64_t n = table.n_experts;
+  load_tile(table.logits + begin * n, n_rows, n, tile);
+  softmax_tile<W>(n, tile, nullptr);
+  store_tile(tile, n_rows, n, table.probs + begin * n);
 }
 
 // The gradient of the logits of one row, that of the softmax included.
@@ -202,15 +190,18 @@ void router_forward(const RouterTable<T, W>& table) {
   for (int64_t e = 0; e < table.n_experts; ++e) {
     for (int64_t k = 0; k < n; ++k) columns.data()[k * stride + e] = table.weight[e * n + k];
   }
-  const int64_t n_blocks = (table.n_rows + kRowsAtOnce - 1) / kRowsAtOnce;
 #pragma omp parallel if (table.n_rows * n > 1 << 14)
   {
     Buffer<W> features(kRowsAtOnce * n);
+    Buffer<W> tile(table.n_experts * kTileRows);
 #pragma omp for
-    for (int64_t block = 0; block < n_blocks; ++block) {
-      const int64_t begin = block * kRowsAtOnce;
-      const int64_t n_rows = min_of(kRowsAtOnce, table.n_rows - begin);
-      forward_rows(table, begin, n_rows, columns.data(), stride, features.data());
+    for (int64_t begin = 0; begin < table.n_rows; begin += kTileRows) {
+      const int64_t end = min_of(begin + kTileRows, table.n_rows);
+      for (int64_t row = begin; row < end; row += kRowsAtOnce) {
+        const int64_t n_rows = min_of(kRowsAtOnce, end - row);
+        forward_rows(table, row, n_rows, columns.data(), stride, features.data());
+      }
+      softmax_rows(table, begin, end - begin, tile.data());
     }
   }
 }

@@ -17,8 +17,9 @@
 namespace dsmoe::step_memory {
 namespace {
 
-constexpr size_t kLargeBytes = size_t{1} << 20;
+constexpr size_t kLargeBytes = size_t{1} << 16;
 constexpr size_t kHeaderBytes = 64;  // keeps the alignment of the data behind it
+constexpr size_t kPageBytes = 4096;
 
 struct Header {
   size_t block_bytes;  // zero: the block is not from the pool
@@ -57,7 +58,7 @@ class BlockPool {
     for (auto& [bytes, blocks] : blocks_) {
       auto& waiting = blocks.waiting;
       const auto unused = waiting.begin() + static_cast<std::ptrdiff_t>(blocks.least_waiting);
-      std::for_each(waiting.begin(), unused, [n = bytes](void* block) { munmap(block, n); });
+      std::for_each(waiting.begin(), unused, [n = bytes](void* block) { unmap(block, n); });
       usage_.waiting -= static_cast<int64_t>(bytes * blocks.least_waiting);
       waiting.erase(waiting.begin(), unused);
       blocks.least_waiting = waiting.size();
@@ -75,16 +76,26 @@ class BlockPool {
     size_t least_waiting = 0;  // since the last trim: so many were never needed
   };
 
-  static void* map(size_t bytes) {
-    void* block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (block == MAP_FAILED) {
+  // Blocks start at different places of a page: streams over tensors that all start at the same one
+  // would meet in the same sets of the cache.
+  void* map(size_t bytes) {
+    void* pages = mmap(
+        nullptr, bytes + kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (pages == MAP_FAILED) {
       throw RunError("out of memory: no " + std::to_string(bytes >> 20) + " MiB for a tensor");
     }
-    return block;
+    n_mapped_ += 1;
+    return static_cast<char*>(pages) + n_mapped_ * 5 * kHeaderBytes % kPageBytes;
+  }
+
+  static void unmap(void* block, size_t bytes) {
+    const size_t into_page = reinterpret_cast<uintptr_t>(block) % kPageBytes;
+    munmap(static_cast<char*>(block) - into_page, bytes + kPageBytes);
   }
 
   std::mutex mutex_;
   std::map<size_t, Blocks> blocks_;
+  size_t n_mapped_ = 0;
   Usage usage_;
 };
 

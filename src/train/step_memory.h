@@ -10,10 +10,11 @@ namespace dsmoe::step_memory {
 /// Makes it the allocator of every CPU tensor from here on; again has no effect.
 void install();
 
-/// Returns the blocks that have waited since the last call to the system. Call between steps.
+/// Returns the blocks that have waited since the last call to the system. Call between steps, every
+/// few steps: what one of them uses is kept.
 void trim();
 
-/// Bytes of blocks of a mebibyte and above.
+/// Bytes of blocks of 64 KiB and above.
 struct Usage {
   int64_t in_use = 0;
   int64_t waiting = 0;

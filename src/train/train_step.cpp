@@ -15,6 +15,12 @@
 #include "train/step_memory.h"
 
 namespace dsmoe {
+namespace {
+
+// Blocks that so many steps did not use are returned: those of a validation, not those of a step.
+constexpr int64_t kTrimSteps = 16;
+
+}  // namespace
 
 ComputeDtype resolve_compute_dtype(ComputeDtype dtype) {
   const bool fast_bfloat16 = has_fast_bfloat16();
@@ -79,7 +85,7 @@ StepResult TrainStep::run(const std::vector<Batch>& batches,
   check_finite(result, batches, step);
   optimizer_.step(learning_rate);
   optimizer_.clear_gradients();
-  step_memory::trim();
+  if (step % kTrimSteps == 0) step_memory::trim();
   lap(StepPart::kOptimizer);
   return result;
 }
