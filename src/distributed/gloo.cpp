@@ -1,0 +1,77 @@
+// Gloo and the stores over which ranks meet. Gloo's headers are Debian's; the code is in the wheel.
+#include <fmt/format.h>
+
+#include <chrono>
+#include <torch/csrc/distributed/c10d/FileStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupWrapper.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include "distributed/rank_group.h"
+
+namespace dsmoe {
+namespace {
+
+std::chrono::milliseconds milliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<int64_t>(1000 * seconds));
+}
+
+c10::intrusive_ptr<c10d::Store> open_store(const LaunchEnv& env, double timeout_seconds) {
+  const auto& meeting = env.rendezvous;
+  c10::intrusive_ptr<c10d::Store> store;
+  if (!meeting.file.empty()) {
+    store = c10::make_intrusive<c10d::FileStore>(meeting.file, static_cast<int>(env.world_size));
+  } else {
+    c10d::TCPStoreOptions options;
+    options.port = static_cast<uint16_t>(meeting.port);
+    options.isServer = env.rank == 0 && !meeting.is_hosted;
+    options.numWorkers = static_cast<size_t>(env.world_size);
+    options.waitWorkers = !meeting.is_hosted;
+    options.multiTenant = true;
+    options.timeout = milliseconds(timeout_seconds);
+    store = c10::make_intrusive<c10d::TCPStore>(meeting.address, options);
+  }
+  store->setTimeout(milliseconds(timeout_seconds));
+  return store;
+}
+
+bool is_one_host(const Rendezvous& meeting) {
+  return !meeting.file.empty() || meeting.address == "127.0.0.1" || meeting.address == "localhost";
+}
+
+}  // namespace
+
+RankGroup::MakeBackend gloo_backend(bool is_one_host) {
+  return [is_one_host](const c10::intrusive_ptr<c10d::Store>& store,
+                       int64_t rank,
+                       int64_t size,
+                       double timeout_seconds) -> c10::intrusive_ptr<c10d::Backend> {
+    auto options = c10d::ProcessGroupGloo::Options::create();
+    options->timeout = milliseconds(timeout_seconds);
+    options->devices.push_back(is_one_host
+                                   ? c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1")
+                                   : c10d::ProcessGroupGloo::createDefaultDevice());
+    return c10::make_intrusive<c10d::ProcessGroupGloo>(
+        store, static_cast<int>(rank), static_cast<int>(size), options);
+  };
+}
+
+std::unique_ptr<RankGroup> join_ranks(const LaunchEnv& env, const RankGroupConfig& config) {
+  if (env.world_size == 1) return std::make_unique<RankGroup>();
+  c10::intrusive_ptr<c10d::Store> store;
+  try {
+    store = open_store(env, config.setup_timeout_seconds);
+  } catch (const std::exception& error) {
+    const std::string text = error.what();
+    throw RankFailure(
+        fmt::format("rank {} of {}: meeting the other ranks at {} failed: {}",
+                    env.rank,
+                    env.world_size,
+                    env.rendezvous.file.empty() ? env.rendezvous.address : env.rendezvous.file,
+                    text.substr(0, text.find('\n'))));
+  }
+  return std::make_unique<RankGroup>(
+      store, env.rank, env.world_size, config, gloo_backend(is_one_host(env.rendezvous)));
+}
+
+}  // namespace dsmoe

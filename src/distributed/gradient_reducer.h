@@ -1,0 +1,46 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "distributed/rank_group.h"
+
+namespace c10d {
+class Reducer;
+}
+
+namespace dsmoe {
+
+struct GradientReducerConfig {
+  double bucket_mebibytes = 25;    ///< gradients that travel together
+  bool compress_bfloat16 = false;  ///< halve the bytes; every rank gets the same rounded sums
+};
+
+/// Averages gradients over ranks while the backward pass still runs: buckets of parameters, last
+/// layer first, are all-reduced as soon as their gradients are there. On one rank it only calls
+/// backward.
+class GradientReducer {
+ public:
+  /// Every parameter must get a gradient in each backward pass. Sends rank 0's values to all ranks,
+  /// after checking that all have the same shapes.
+  GradientReducer(RankGroup& group,
+                  const std::vector<std::pair<std::string, at::Tensor>>& parameters,
+                  const GradientReducerConfig& config);
+  ~GradientReducer();
+  GradientReducer(const GradientReducer&) = delete;
+  GradientReducer& operator=(const GradientReducer&) = delete;
+
+  /// loss.backward(). With `is_last`, the micro-batch that ends a step, gradients of this and the
+  /// micro-batches before it are averaged over ranks; else they stay local and add up.
+  void backward(const at::Tensor& loss, bool is_last);
+
+ private:
+  RankGroup& group_;
+  std::unique_ptr<c10d::Reducer> reducer_;
+};
+
+}  // namespace dsmoe

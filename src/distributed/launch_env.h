@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+
+namespace dsmoe {
+
+/// How the ranks of a job find each other.
+struct Rendezvous {
+  std::string file;        ///< a path that all ranks share; empty: over TCP
+  std::string address;     ///< of the host with rank 0
+  int port = 29500;        ///< the store listens on all interfaces, without authentication
+  bool is_hosted = false;  ///< the launcher serves the store: rank 0 connects like the others
+};
+
+/// This process's place in a job.
+struct LaunchEnv {
+  int64_t rank = 0;
+  int64_t world_size = 1;
+  int64_t local_rank = 0;  ///< among the ranks of this host
+  std::string launcher;  ///< whose variables were read: torchrun, Slurm, Open MPI, PMI; empty: none
+  Rendezvous rendezvous;
+};
+
+/// One variable of the environment.
+using Environment = std::function<std::optional<std::string>(const std::string&)>;
+
+/// Environment of this process.
+std::optional<std::string> process_environment(const std::string& name);
+
+/// Reads what a launcher left: RANK and WORLD_SIZE (torchrun, `dsmoe launch`), else Slurm's
+/// variables, else Open MPI's, else PMI's (MPICH, Intel MPI). None of them: one rank. Throws Error
+/// for half a set, a rank outside the world, or several ranks without a meeting point.
+LaunchEnv read_launch_env(const Environment& environment);
+
+}  // namespace dsmoe

@@ -1,0 +1,108 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/intrusive_ptr.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/error.h"
+#include "distributed/launch_env.h"
+
+namespace c10d {
+class Backend;
+class ProcessGroup;
+class Store;
+}  // namespace c10d
+
+namespace dsmoe {
+
+struct RankGroupConfig {
+  double setup_timeout_seconds = 30;
+  double step_timeout_seconds = 300;  ///< the longest that one rank may let the others wait
+  bool check_collectives = false;  ///< compare every collective's kind and shape over ranks first
+};
+
+/// A collective failed: a rank died, hangs, or does something else than this one. The text names
+/// rank, step, operation, time, the last finished step and, where they run on this host, the ranks
+/// that are gone. No collective may follow.
+class RankFailure : public RunError {
+ public:
+  using RunError::RunError;
+};
+
+/// The ranks of a job and what they do together. Every rank calls the same operations in the same
+/// order; a group of one does nothing in all of them.
+class RankGroup {
+ public:
+  /// Called instead of throwing RankFailure, with its text; must not return.
+  using FailureHandler = std::function<void(const std::string& text)>;
+  /// Makes the backend that carries out the collectives, from a store of its own.
+  using MakeBackend =
+      std::function<c10::intrusive_ptr<c10d::Backend>(c10::intrusive_ptr<c10d::Store> store,
+                                                      int64_t rank,
+                                                      int64_t size,
+                                                      double timeout_seconds)>;
+
+  /// One rank.
+  RankGroup();
+  /// Meets the others through `store`. Throws RankFailure if they do not come within the set-up
+  /// timeout.
+  RankGroup(c10::intrusive_ptr<c10d::Store> store,
+            int64_t rank,
+            int64_t size,
+            const RankGroupConfig& config,
+            const MakeBackend& make_backend);
+  ~RankGroup();
+  RankGroup(const RankGroup&) = delete;
+  RankGroup& operator=(const RankGroup&) = delete;
+
+  int64_t rank() const { return rank_; }
+  int64_t size() const { return size_; }
+  bool is_first() const { return rank_ == 0; }
+  bool is_alone() const { return size_ == 1; }
+
+  /// `what` names the data in the text of a failure.
+  void all_reduce_sum(at::Tensor tensor, std::string_view what);
+  void broadcast(at::Tensor tensor, std::string_view what);  ///< from rank 0
+  /// out [size() * n] from every rank's in [n], contiguous.
+  void all_gather(at::Tensor out, const at::Tensor& in, std::string_view what);
+  /// Every rank's text, by rank.
+  std::vector<std::string> all_gather(const std::string& text, std::string_view what);
+  void barrier(std::string_view what);
+
+  /// Runs `operation` and turns what it throws into this group's failure: for collectives that are
+  /// started elsewhere.
+  void run(std::string_view what, const std::function<void()>& operation);
+
+  /// What this rank is at, for the text of failures.
+  void set_step(int64_t step) { step_ = step; }
+  void set_failure_handler(FailureHandler handler) { on_failure_ = std::move(handler); }
+  double step_timeout_seconds() const { return config_.step_timeout_seconds; }
+
+  c10::intrusive_ptr<c10d::ProcessGroup> process_group() const;
+
+ private:
+  [[noreturn]] void fail(std::string_view what, double seconds, const std::string& reason);
+  std::string lost_ranks() const;
+
+  RankGroupConfig config_;
+  int64_t rank_ = 0;
+  int64_t size_ = 1;
+  int64_t step_ = 0;
+  FailureHandler on_failure_;
+  struct Members;
+  std::unique_ptr<Members> members_;
+};
+
+/// Gloo over `127.0.0.1` or over all interfaces.
+RankGroup::MakeBackend gloo_backend(bool is_one_host);
+
+/// The group of a launched process over Gloo; one rank if the environment says so.
+std::unique_ptr<RankGroup> join_ranks(const LaunchEnv& env, const RankGroupConfig& config);
+
+}  // namespace dsmoe

@@ -1,0 +1,131 @@
+#include "distributed/rank_group.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+
+#include <catch2/catch.hpp>
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <torch/csrc/distributed/c10d/HashStore.hpp>
+
+#include "support/rank_threads.h"
+
+namespace dsmoe {
+
+TEST_CASE("RankGroup: collectives over three ranks", "[distributed]") {
+  std::vector<at::Tensor> sums(3), sent(3), gathered(3);
+  std::vector<std::vector<std::string>> texts(3);
+  run_ranks(3, [&](RankGroup& group) {
+    const auto rank = static_cast<size_t>(group.rank());
+    sums[rank] = at::full({4}, static_cast<double>(group.rank() + 1), at::kDouble);
+    group.all_reduce_sum(sums[rank], "sums");
+    sent[rank] = at::full({2}, group.is_first() ? 7.0 : 0.0);
+    group.broadcast(sent[rank], "sevens");
+    gathered[rank] = at::empty({3, 2}, at::kFloat);
+    group.all_gather(gathered[rank], at::full({2}, static_cast<double>(group.rank())), "ranks");
+    texts[rank] = group.all_gather(std::string(rank, 'x') + std::to_string(rank), "texts");
+  });
+  for (size_t rank = 0; rank < 3; ++rank) {
+    CHECK(at::equal(sums[rank], at::full({4}, 6.0, at::kDouble)));
+    CHECK(at::equal(sent[rank], at::full({2}, 7.0)));
+    CHECK(at::equal(gathered[rank], at::arange(3, at::kFloat).unsqueeze(1).expand({3, 2})));
+    CHECK(texts[rank] == std::vector<std::string>{"0", "x1", "xx2"});
+  }
+}
+
+TEST_CASE("RankGroup: one rank needs no others", "[distributed]") {
+  RankGroup group;
+  auto tensor = at::full({2}, 3.0);
+  group.all_reduce_sum(tensor, "sums");
+  group.broadcast(tensor, "sums");
+  auto out = at::empty({2}, at::kFloat);
+  group.all_gather(out, tensor, "sums");
+  CHECK(at::equal(out, at::full({2}, 3.0)));
+  CHECK(group.all_gather("text", "texts") == std::vector<std::string>{"text"});
+  CHECK(group.is_alone());
+}
+
+TEST_CASE("RankGroup: a rank that stays away fails the meeting with its name", "[distributed]") {
+  auto store = c10::make_intrusive<c10d::HashStore>();
+  store->setTimeout(std::chrono::seconds(1));
+  const auto meet = [&] {
+    RankGroup group(store, 1, 2, {.setup_timeout_seconds = 1}, gloo_backend(true));
+  };
+  REQUIRE_THROWS_AS(meet(), RankFailure);
+  REQUIRE_THROWS_WITH(
+      meet(), Catch::Matches("rank 1 of 2: step 0: meeting the other ranks failed after .*"));
+}
+
+TEST_CASE("RankGroup: a rank that leaves fails the others, who say when and where",
+          "[distributed]") {
+  std::vector<std::string> failures(3);
+  const auto leave_one = [&] {
+    run_ranks(3, [&](RankGroup& group) {
+      if (group.rank() == 2) throw std::runtime_error("left");  // its sockets close
+      group.set_step(12);
+      try {
+        group.barrier("waiting for everybody");
+      } catch (const RankFailure& failure) {
+        failures[static_cast<size_t>(group.rank())] = failure.what();
+        throw;
+      }
+    });
+  };
+  REQUIRE_THROWS_AS(leave_one(), RankFailure);
+  for (size_t rank = 0; rank < 2; ++rank) {
+    CHECK_THAT(failures[rank],
+               Catch::Matches("rank [01] of 3: step 12: waiting for everybody failed after "
+                              "[0-9.]+ s, .*; the last finished step is 11"));
+  }
+}
+
+namespace {
+
+// Refuses every all-reduce.
+class BrokenBackend : public c10d::Backend {
+ public:
+  using Backend::Backend;
+  c10::intrusive_ptr<c10d::Work> allreduce(std::vector<at::Tensor>& tensors,
+                                           const c10d::AllreduceOptions& options) override {
+    (void)tensors;
+    (void)options;
+    throw std::runtime_error("cable pulled\nwith a long trace");
+  }
+  c10::intrusive_ptr<c10d::Work> _allgather_base(at::Tensor& out,
+                                                 at::Tensor& in,
+                                                 const c10d::AllgatherOptions& options) override {
+    (void)options;
+    for (int64_t i = 0; i < getSize(); ++i) out.view({getSize(), -1})[i].copy_(in);
+    return c10::make_intrusive<Done>();
+  }
+  void setTimeout(std::chrono::milliseconds timeout) override { (void)timeout; }
+
+ private:
+  struct Done : c10d::Work {
+    bool wait(std::chrono::milliseconds timeout) override {
+      (void)timeout;
+      return true;
+    }
+  };
+};
+
+}  // namespace
+
+TEST_CASE("RankGroup: a backend's error reaches the failure handler in one line", "[distributed]") {
+  auto store = c10::make_intrusive<c10d::HashStore>();
+  const auto broken = [](const auto&, int64_t rank, int64_t size, double) {
+    return c10::intrusive_ptr<c10d::Backend>(
+        c10::make_intrusive<BrokenBackend>(static_cast<int>(rank), static_cast<int>(size)));
+  };
+  RankGroup group(store, 0, 2, {}, broken);
+  std::string text;
+  group.set_failure_handler([&](const std::string& failure) { text = failure; });
+  auto tensor = at::full({1}, 1.0);
+  REQUIRE_THROWS_AS(group.all_reduce_sum(tensor, "summing the losses"), RankFailure);
+  CHECK_THAT(text, Catch::Contains("summing the losses failed") && Catch::Contains("cable pulled"));
+  CHECK(text.find('\n') == std::string::npos);
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <exception>
+#include <functional>
+#include <string>
+#include <thread>
+#include <torch/csrc/distributed/c10d/HashStore.hpp>
+#include <vector>
+
+#include "distributed/rank_group.h"
+
+namespace dsmoe {
+
+/// Runs `work` on `size` ranks, each a thread of this process with a Gloo group of its own.
+/// Rethrows the first rank's exception. Assertions belong into the caller's thread.
+inline void run_ranks(int64_t size,
+                      const std::function<void(RankGroup&)>& work,
+                      const RankGroupConfig& config = {.setup_timeout_seconds = 20,
+                                                       .step_timeout_seconds = 20}) {
+  auto store = c10::make_intrusive<c10d::HashStore>();
+  std::vector<std::exception_ptr> errors(static_cast<size_t>(size));
+  std::vector<std::thread> threads;
+  for (int64_t rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      at::init_num_threads();
+      try {
+        RankGroup group(store, rank, size, config, gloo_backend(true));
+        work(group);
+        group.barrier("leaving");
+      } catch (...) {
+        errors[static_cast<size_t>(rank)] = std::current_exception();
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  for (const auto& error : errors) {
+    if (error) std::rethrow_exception(error);
+  }
+}
+
+}  // namespace dsmoe
