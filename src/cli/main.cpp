@@ -52,6 +52,7 @@ int parse_and_run(int argc, char** argv) {
   dsmoe::add_bench_command(app, run);
   dsmoe::add_plan_command(app, run);
   dsmoe::add_export_command(app, run);
+  dsmoe::add_launch_command(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {

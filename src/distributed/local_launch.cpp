@@ -1,0 +1,228 @@
+#include "distributed/local_launch.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+
+#include "common/error.h"
+#include "common/stop_signal.h"
+
+namespace dsmoe {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kPollMilliseconds = 50;
+constexpr int kExitStopped = 75;
+
+// One end of a rank's output, passed on line by line.
+struct Stream {
+  int fd = -1;
+  FILE* to = nullptr;
+  std::string prefix;
+  std::string line;
+};
+
+struct Rank {
+  pid_t pid = -1;  // also its process group
+  std::optional<int> exit_code;
+};
+
+class MeetingPoint {
+ public:
+  explicit MeetingPoint(const std::string& scratch) : folder_(scratch + "/dsmoe-launch-XXXXXX") {
+    if (mkdtemp(folder_.data()) == nullptr) {
+      throw RunError(
+          fmt::format("launch: '{}' is no folder to write in: {}", scratch, strerror(errno)));
+    }
+  }
+  ~MeetingPoint() {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+  MeetingPoint(const MeetingPoint&) = delete;
+  MeetingPoint& operator=(const MeetingPoint&) = delete;
+  std::string file() const { return folder_ + "/ranks"; }
+
+ private:
+  std::string folder_;
+};
+
+std::vector<std::string> environment_of(const LocalLaunch& launch,
+                                        int64_t rank,
+                                        const std::string& file) {
+  return {fmt::format("RANK={}", rank),
+          fmt::format("LOCAL_RANK={}", rank),
+          fmt::format("WORLD_SIZE={}", launch.n_ranks),
+          "DSMOE_RENDEZVOUS_FILE=" + file};
+}
+
+// In the child: only calls that are safe after fork.
+[[noreturn]] void become_rank(char* const* arguments,
+                              char* const* variables,
+                              int out,
+                              int error,
+                              pid_t parent) {
+  setpgid(0, 0);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(1);
+  dup2(out, STDOUT_FILENO);
+  dup2(error, STDERR_FILENO);
+  for (; *variables != nullptr; ++variables) putenv(*variables);
+  execvp(arguments[0], arguments);
+  _exit(127);
+}
+
+class Job {
+ public:
+  Job(const LocalLaunch& launch, const std::string& meeting_file) : launch_(launch) {
+    for (int64_t rank = 0; rank < launch.n_ranks; ++rank) start(rank, meeting_file);
+  }
+  ~Job() { signal_all(SIGKILL); }
+  Job(const Job&) = delete;
+  Job& operator=(const Job&) = delete;
+
+  int run() {
+    while (n_running() > 0) {
+      pass_output_on();
+      reap();
+      if (stop_requested() && !deadline_) stop(SIGTERM);
+      if (deadline_ && Clock::now() > *deadline_) signal_all(SIGKILL);
+    }
+    while (pass_output_on()) continue;
+    return first_failure_.value_or(0);
+  }
+
+ private:
+  void start(int64_t rank, const std::string& meeting_file) {
+    auto variables = environment_of(launch_, rank, meeting_file);
+    std::vector<char*> variable_pointers;
+    for (auto& variable : variables) variable_pointers.push_back(variable.data());
+    variable_pointers.push_back(nullptr);
+    std::vector<char*> arguments;
+    for (auto& argument : launch_.command) arguments.push_back(argument.data());
+    arguments.push_back(nullptr);
+    std::array<int, 2> out = {};
+    std::array<int, 2> error = {};
+    if (pipe2(out.data(), O_CLOEXEC) != 0 || pipe2(error.data(), O_CLOEXEC) != 0) {
+      throw RunError(fmt::format("launch: cannot open a pipe: {}", strerror(errno)));
+    }
+    const pid_t parent = getpid();
+    const pid_t pid = fork();
+    if (pid < 0)
+      throw RunError(fmt::format("launch: cannot start rank {}: {}", rank, strerror(errno)));
+    if (pid == 0) become_rank(arguments.data(), variable_pointers.data(), out[1], error[1], parent);
+    setpgid(pid, pid);
+    close(out[1]);
+    close(error[1]);
+    ranks_.push_back({.pid = pid, .exit_code = {}});
+    const auto prefix = fmt::format("[{}] ", rank);
+    streams_.push_back({.fd = out[0], .to = stdout, .prefix = prefix, .line = {}});
+    streams_.push_back({.fd = error[0], .to = stderr, .prefix = prefix, .line = {}});
+  }
+
+  int64_t n_running() const {
+    int64_t n = 0;
+    for (const auto& rank : ranks_) n += rank.exit_code ? 0 : 1;
+    return n;
+  }
+
+  // Waits a moment for output; true while there may be more.
+  bool pass_output_on() {
+    std::vector<pollfd> polls;
+    for (const auto& stream : streams_)
+      polls.push_back({.fd = stream.fd, .events = POLLIN, .revents = 0});
+    if (poll(polls.data(), polls.size(), kPollMilliseconds) <= 0) return false;
+    for (size_t i = 0; i < streams_.size(); ++i) {
+      if (polls[i].revents != 0) read_some(streams_[i]);
+    }
+    return true;
+  }
+
+  static void read_some(Stream& stream) {
+    std::array<char, 4096> bytes{};
+    const ssize_t n = read(stream.fd, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) return;
+    if (n <= 0) {
+      close(stream.fd);
+      stream.fd = -1;  // poll passes it over
+      if (!stream.line.empty()) print_line(stream);
+      return;
+    }
+    for (ssize_t i = 0; i < n; ++i) {
+      const char c = bytes[static_cast<size_t>(i)];
+      if (c == '\n') {
+        print_line(stream);
+      } else {
+        stream.line += c;
+      }
+    }
+  }
+
+  static void print_line(Stream& stream) {
+    std::fprintf(stream.to, "%s%s\n", stream.prefix.c_str(), stream.line.c_str());
+    std::fflush(stream.to);
+    stream.line.clear();
+  }
+
+  void reap() {
+    for (size_t i = 0; i < ranks_.size(); ++i) {
+      auto& rank = ranks_[i];
+      int status = 0;
+      if (rank.exit_code || waitpid(rank.pid, &status, WNOHANG) != rank.pid) continue;
+      rank.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+      if (*rank.exit_code == 0 || first_failure_) continue;
+      first_failure_ = rank.exit_code;
+      // Ranks that stop as asked do so together; leave them their time.
+      if (*rank.exit_code == kExitStopped) {
+        stop(0);
+      } else {
+        std::fprintf(stderr,
+                     "dsmoe: launch: rank %zu ended with %d; stopping the others\n",
+                     i,
+                     *rank.exit_code);
+        stop(SIGTERM);
+      }
+    }
+  }
+
+  void stop(int signal_number) {
+    if (signal_number != 0) signal_all(signal_number);
+    deadline_ = Clock::now() +
+                std::chrono::milliseconds(static_cast<int64_t>(1000 * launch_.grace_seconds));
+  }
+
+  void signal_all(int signal_number) const {
+    for (const auto& rank : ranks_) {
+      if (!rank.exit_code) kill(-rank.pid, signal_number);
+    }
+  }
+
+  LocalLaunch launch_;
+  std::vector<Rank> ranks_;
+  std::vector<Stream> streams_;
+  std::optional<int> first_failure_;
+  std::optional<Clock::time_point> deadline_;
+};
+
+}  // namespace
+
+int launch_local(const LocalLaunch& launch) {
+  const MeetingPoint meeting(launch.scratch);
+  return Job(launch, meeting.file()).run();
+}
+
+}  // namespace dsmoe

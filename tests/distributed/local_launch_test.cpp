@@ -1,0 +1,81 @@
+#include "distributed/local_launch.h"
+
+#include <signal.h>
+
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <filesystem>
+#include <set>
+
+#include "support/temporary_directory.h"
+
+namespace dsmoe {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Outcome {
+  int code;
+  std::string files;  // that the ranks left, in order
+  double seconds;
+};
+
+// Ranks run a line of shell in a folder of their own.
+Outcome launch_shell(int64_t n_ranks, const std::string& line, double grace_seconds = 20) {
+  const TemporaryDirectory folder;
+  const auto start = Clock::now();
+  Outcome outcome = {};
+  outcome.code = launch_local({.n_ranks = n_ranks,
+                               .command = {"sh", "-c", "cd " + folder.file(".") + "; " + line},
+                               .scratch = folder.file("."),
+                               .grace_seconds = grace_seconds});
+  outcome.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder.file("."))) {
+    names.insert(entry.path().filename().string());
+  }
+  for (const auto& name : names) outcome.files += name + " ";
+  return outcome;
+}
+
+}  // namespace
+
+TEST_CASE("launch_local: every rank gets its place, and the meeting point goes", "[distributed]") {
+  const auto outcome = launch_shell(
+      3, "test -d $(dirname $DSMOE_RENDEZVOUS_FILE) && touch $RANK-$LOCAL_RANK-of-$WORLD_SIZE");
+  CHECK(outcome.code == 0);
+  CHECK(outcome.files == "0-0-of-3 1-1-of-3 2-2-of-3 ");
+}
+
+TEST_CASE("launch_local: one failure ends all, with its code", "[distributed]") {
+  const auto outcome =
+      launch_shell(3, "if [ $RANK = 1 ]; then exit 9; fi; sleep 60; touch late-$RANK");
+  CHECK(outcome.code == 9);
+  CHECK(outcome.files.empty());
+  CHECK(outcome.seconds < 15);
+}
+
+TEST_CASE("launch_local: ranks that will not stop are killed after the grace time",
+          "[distributed]") {
+  const auto outcome = launch_shell(2,
+                                    "if [ $RANK = 0 ]; then sleep 0.3; kill -KILL $$; fi; trap '' "
+                                    "TERM; while true; do sleep 0.1; done",
+                                    0.5);
+  CHECK(outcome.code == 128 + SIGKILL);
+  CHECK(outcome.seconds < 15);
+}
+
+TEST_CASE("launch_local: ranks that stop as asked are left their time", "[distributed]") {
+  const auto outcome =
+      launch_shell(2, "if [ $RANK = 0 ]; then exit 75; fi; sleep 0.5; touch finished; exit 75");
+  CHECK(outcome.code == 75);
+  CHECK(outcome.files == "finished ");
+}
+
+TEST_CASE("launch_local: a missing program is a failure", "[distributed]") {
+  const TemporaryDirectory folder;
+  CHECK(launch_local(
+            {.n_ranks = 2, .command = {"/no/such/program"}, .scratch = folder.file(".")}) == 127);
+}
+
+}  // namespace dsmoe
