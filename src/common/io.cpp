@@ -26,6 +26,7 @@ class PosixIo final : public Io {
   ssize_t pread(int fd, void* data, size_t size_bytes, off_t offset) override {
     return ::pread(fd, data, size_bytes, offset);
   }
+  int ftruncate(int fd, off_t size_bytes) override { return ::ftruncate(fd, size_bytes); }
   int fsync(int fd) override { return ::fsync(fd); }
   int close(int fd) override { return ::close(fd); }
   int rename(const std::string& from, const std::string& to) override {
@@ -132,8 +133,13 @@ void write_file(Io& io, const std::string& path, std::string_view bytes) {
 
 void replace_file(Io& io, const std::string& path, std::string_view bytes) {
   const std::string temporary = path + ".tmp";
-  write_file(io, temporary, bytes);
-  if (io.rename(temporary, path) != 0) fail_run(path, "rename into place");
+  try {
+    write_file(io, temporary, bytes);
+    if (io.rename(temporary, path) != 0) fail_run(path, "rename into place");
+  } catch (...) {
+    io.unlink(temporary);  // The first failure is the one to report.
+    throw;
+  }
   const auto parent = std::filesystem::path(path).parent_path();
   fsync_directory(io, parent.empty() ? "." : parent.string());
 }
@@ -151,6 +157,8 @@ void make_directories(Io& io, const std::string& path) {
     if (std::filesystem::is_directory(made)) continue;
     if (io.mkdir(made.string(), 0700) != 0 && errno != EEXIST)
       fail_run(made.string(), "make directory");
+    const auto parent = made.parent_path();
+    fsync_directory(io, parent.empty() ? "." : parent.string());
   }
 }
 

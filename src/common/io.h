@@ -18,6 +18,7 @@ class Io {
   virtual int open(const std::string& path, int flags, mode_t mode) = 0;
   virtual ssize_t write(int fd, const void* data, size_t size_bytes) = 0;
   virtual ssize_t pread(int fd, void* data, size_t size_bytes, off_t offset) = 0;
+  virtual int ftruncate(int fd, off_t size_bytes) = 0;
   virtual int fsync(int fd) = 0;
   virtual int close(int fd) = 0;
   virtual int rename(const std::string& from, const std::string& to) = 0;
@@ -49,13 +50,13 @@ void read_all(Io& io,
 void write_file(Io& io, const std::string& path, std::string_view bytes);
 
 /// As write_file, but to `path.tmp` first, then renamed and the directory fsynced: a reader sees
-/// the old content or the new, never a part. Throws RunError.
+/// the old content or the new, never a part. Throws RunError; `path.tmp` is removed then.
 void replace_file(Io& io, const std::string& path, std::string_view bytes);
 
 /// Makes the names in a directory durable. Throws RunError.
 void fsync_directory(Io& io, const std::string& path);
 
-/// Creates a directory and its parents where missing. Throws RunError.
+/// Creates a directory and its parents where missing, durably. Throws RunError.
 void make_directories(Io& io, const std::string& path);
 
 /// Removes a directory and what it holds; does nothing if it is missing. Throws RunError.

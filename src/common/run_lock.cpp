@@ -46,11 +46,10 @@ RunLock::RunLock(Io& io, const std::string& run_directory)
         "{}: in use by {}; wait for it or take another run_dir", run_directory, holder));
   }
   const auto text = describe_this_process() + "\n";
-  if (ftruncate(fd_, 0) != 0) {
-    io.close(fd_);
-    throw RunError(fmt::format("{}: cannot be written: {}", path, strerror(errno)));
-  }
   try {
+    if (io.ftruncate(fd_, 0) != 0) {
+      throw RunError(fmt::format("{}: cannot be written: {}", path, strerror(errno)));
+    }
     write_all(io, fd_, text.data(), text.size(), path);
   } catch (...) {
     io.close(fd_);

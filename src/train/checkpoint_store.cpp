@@ -1,17 +1,18 @@
 #include "train/checkpoint_store.h"
 
-#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/isfinite.h>
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <filesystem>
 
 #include "common/error.h"
 #include "common/log.h"
+#include "formats/hash.h"
 #include "model/io/checkpoint_reader.h"
+#include "train/finite.h"
 
 namespace dsmoe {
 namespace {
@@ -20,8 +21,9 @@ namespace fs = std::filesystem;
 
 void check_finite(const NamedTensors& tensors) {
   for (const auto& [name, tensor] : tensors) {
-    if (!at::isfinite(tensor).all().item<bool>()) {
-      throw RunError(fmt::format("checkpoint: '{}' holds a NaN or Inf; not saved", name));
+    if (const auto index = first_non_finite(tensor)) {
+      throw RunError(
+          fmt::format("checkpoint: '{}' holds a NaN or Inf at {}; not saved", name, *index));
     }
   }
 }
@@ -50,13 +52,22 @@ FileRecord write_tensors(Io& io,
 
 std::string step_name(int64_t step) { return fmt::format("step-{:08}", step); }
 
+// -1 for a name that is none of ours.
+int64_t step_of(const std::string& directory) {
+  const auto name = fs::path(directory).filename().string();
+  int64_t step = -1;
+  const char* end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(name.data() + std::strlen("step-"), end, step);
+  return error == std::errc{} && stop == end ? step : -1;
+}
+
 }  // namespace
 
-CheckpointStore::CheckpointStore(Io& io, std::string run_directory, int64_t keep)
+CheckpointStore::CheckpointStore(Io& io, std::string run_directory, const Retention& retention)
     : io_(io),
       run_directory_(std::move(run_directory)),
       checkpoints_(run_directory_ + "/checkpoints"),
-      keep_(keep) {}
+      retention_(retention) {}
 
 void CheckpointStore::clean() {
   if (!fs::exists(checkpoints_)) return;
@@ -70,17 +81,42 @@ void CheckpointStore::clean() {
   for (const auto& path : left) remove_tree(io_, path);
 }
 
+void CheckpointStore::set_aside_after(int64_t step) {
+  for (const auto& directory : list_checkpoints(run_directory_)) {
+    if (step_of(directory) > step) {
+      set_aside(directory, fmt::format("the run goes on from step {}", step));
+    }
+  }
+}
+
+void CheckpointStore::set_aside(const std::string& directory, const std::string& reason) {
+  const auto aside = checkpoints_ + "/.damaged-" + fs::path(directory).filename().string();
+  log_warning(fmt::format("{} is set aside as {}: {}", directory, aside, reason));
+  remove_tree(io_, aside);
+  if (io_.rename(directory, aside) != 0) {
+    throw RunError(fmt::format("{}: rename failed: {}", directory, strerror(errno)));
+  }
+  fsync_directory(io_, checkpoints_);
+}
+
 std::string CheckpointStore::save(const CheckpointContents& contents) {
+  const auto directory = write(contents);
+  const auto name = fs::path(directory).filename().string();
+  point_to("latest", name);
+  if (contents.best_step > 0) point_to("best", step_name(contents.best_step));
+  remove_old(contents);
+  return directory;
+}
+
+// Ends with a verified directory.
+std::string CheckpointStore::write(const CheckpointContents& contents) {
   const at::NoGradGuard no_grad;
   const auto name = step_name(contents.manifest.step);
   const auto directory = checkpoints_ + "/" + name;
   const auto temporary = checkpoints_ + "/.tmp-" + name;
-  if (fs::exists(directory)) {
-    verify_checkpoint(io_, directory);
-    return directory;
-  }
   check_finite(contents.model);
   check_finite(contents.optimizer);
+  if (is_there(directory)) return directory;
   try {
     make_directories(io_, checkpoints_);
     remove_tree(io_, temporary);
@@ -99,10 +135,28 @@ std::string CheckpointStore::save(const CheckpointContents& contents) {
     }
     throw;
   }
-  verify_checkpoint(io_, directory);
-  replace_file(io_, run_directory_ + "/latest", name + "\n");
-  remove_old();
+  verify_written(directory);
   return directory;
+}
+
+bool CheckpointStore::is_there(const std::string& directory) {
+  if (!fs::exists(directory)) return false;
+  try {
+    verify_checkpoint(io_, directory);
+    return true;
+  } catch (const Error& error) {
+    set_aside(directory, error.what());
+    return false;
+  }
+}
+
+void CheckpointStore::verify_written(const std::string& directory) {
+  try {
+    verify_checkpoint(io_, directory);
+  } catch (const Error& error) {
+    set_aside(directory, "it does not read back as it was written");
+    throw RunError(fmt::format("checkpoint: written, but {}", error.what()));
+  }
 }
 
 void CheckpointStore::write_files(const CheckpointContents& contents,
@@ -111,7 +165,7 @@ void CheckpointStore::write_files(const CheckpointContents& contents,
   manifest.files.clear();
   for (const auto& [name, bytes] : contents.files) {
     write_file(io_, directory + "/" + name, bytes);
-    manifest.files.push_back(describe_file(io_, directory, name));
+    manifest.files.push_back({name, bytes.size(), hash128(bytes), {}, {}});
     if (name == "config.json") manifest.config_hash = manifest.files.back().hash;
   }
   manifest.files.push_back(
@@ -121,12 +175,26 @@ void CheckpointStore::write_files(const CheckpointContents& contents,
   write_file(io_, directory + "/manifest.json", manifest_to_json(manifest));
 }
 
-void CheckpointStore::remove_old() {
-  const auto directories = list_checkpoints(run_directory_);
-  for (size_t i = static_cast<size_t>(keep_); i < directories.size(); ++i) {
-    const auto trash = checkpoints_ + "/.trash-" + fs::path(directories[i]).filename().string();
-    if (io_.rename(directories[i], trash) != 0) {
-      throw RunError(fmt::format("{}: rename failed: {}", directories[i], strerror(errno)));
+void CheckpointStore::point_to(const std::string& hint, const std::string& name) {
+  replace_file(io_, run_directory_ + "/" + hint, name + "\n");
+}
+
+bool CheckpointStore::is_kept(int64_t step, const CheckpointContents& newest) const {
+  if (step < 0 || step >= newest.manifest.step) return true;
+  if (retention_.keep_every > 0 && step % retention_.keep_every == 0) return true;
+  return retention_.keep_best && step == newest.best_step;
+}
+
+void CheckpointStore::remove_old(const CheckpointContents& newest) {
+  int64_t n_older = 0;
+  for (const auto& directory : list_checkpoints(run_directory_)) {
+    const int64_t step = step_of(directory);
+    if (step < newest.manifest.step) ++n_older;
+    if (n_older < retention_.keep_last || is_kept(step, newest)) continue;
+    // Renamed first: what is half removed never bears a checkpoint's name.
+    const auto trash = checkpoints_ + "/.trash-" + fs::path(directory).filename().string();
+    if (io_.rename(directory, trash) != 0) {
+      throw RunError(fmt::format("{}: rename failed: {}", directory, strerror(errno)));
     }
     fsync_directory(io_, checkpoints_);
     remove_tree(io_, trash);

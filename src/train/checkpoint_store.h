@@ -18,33 +18,51 @@ struct CheckpointContents {
   NamedTensors optimizer;
   /// Name and bytes of further files: config.json, the tokenizer's, the training state.
   std::vector<std::pair<std::string, std::string>> files;
+  int64_t best_step = 0;  ///< the saved step of the lowest validation loss so far; 0: none yet
+};
+
+/// Which checkpoints survive a save, besides the one just saved.
+struct Retention {
+  int64_t keep_last = 2;   ///< newest ones, the one just saved among them; at least 1
+  int64_t keep_every = 0;  ///< steps divisible by it stay for ever; 0: none
+  bool keep_best = false;  ///< the one of the lowest validation loss stays while it is the best
 };
 
 /// Writes and retains the checkpoints of one run: `RUN/checkpoints/step-00000120/`, complete or not
 /// there, whenever the process or the machine stops.
 class CheckpointStore {
  public:
-  /// keep: number of newest checkpoints that survive a save.
-  CheckpointStore(Io& io, std::string run_directory, int64_t keep);
+  CheckpointStore(Io& io, std::string run_directory, const Retention& retention);
 
   /// Removes what an interrupted save or removal left. Call under the run's lock.
   void clean();
 
+  /// Renames checkpoints past `step` to `.damaged-step-*`, with a warning: the run goes on from
+  /// `step` and saves these steps again. Throws RunError.
+  void set_aside_after(int64_t step);
+
   /// Saves as the manifest's step: a temporary directory, every file fsynced, the manifest last,
-  /// renamed, read back and verified; then the hint `latest`, then older ones are removed. A step
-  /// that is there and valid is left alone. Throws RunError if a tensor is not finite or a write
-  /// failed; the temporary directory is gone then and older checkpoints are untouched. Returns the
-  /// directory.
+  /// renamed, read back and verified; then the hints `latest` and `best`, then older ones are
+  /// removed. A step that is there and valid is left alone. Throws RunError if a tensor is not
+  /// finite, a write failed or the written bytes do not read back; the temporary directory is gone
+  /// then and older checkpoints are untouched. Returns the directory.
+  /// Uses no thread but the caller's.
   std::string save(const CheckpointContents& contents);
 
  private:
+  std::string write(const CheckpointContents& contents);
   void write_files(const CheckpointContents& contents, const std::string& directory);
-  void remove_old();
+  bool is_there(const std::string& directory);
+  void verify_written(const std::string& directory);
+  void set_aside(const std::string& directory, const std::string& reason);
+  void point_to(const std::string& hint, const std::string& name);
+  bool is_kept(int64_t step, const CheckpointContents& newest) const;
+  void remove_old(const CheckpointContents& newest);
 
   Io& io_;
   std::string run_directory_;
   std::string checkpoints_;
-  int64_t keep_;
+  Retention retention_;
 };
 
 }  // namespace dsmoe

@@ -205,6 +205,16 @@ void describe_train(ConfigVisitor& v, TrainConfig& config) {
             1,
             kMany,
             {.doc = "newest ones kept", .resume = kFree});
+  v.integer("keep_every",
+            config.keep_every,
+            0,
+            kMany,
+            {.doc = "checkpoints of steps divisible by it stay for ever; 0: none",
+             .unit = "steps",
+             .resume = kFree});
+  v.boolean("keep_best",
+            config.keep_best,
+            {.doc = "the checkpoint of the lowest validation loss stays too", .resume = kFree});
   describe_schedule(v, config.schedule);
   describe_optimizer(v, config.optimizer);
   describe_loss(v, config.loss);

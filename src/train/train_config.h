@@ -69,6 +69,8 @@ struct TrainConfig {
   int64_t validate_every = 250;  ///< steps, and at the end; 0: never
   int64_t save_every = 500;      ///< steps, and at the end; 0: at the end only
   int64_t keep_checkpoints = 2;  ///< newest ones kept
+  int64_t keep_every = 0;        ///< checkpoints of its multiples stay for ever; 0: none
+  bool keep_best = true;         ///< keep the one of the lowest validation loss
   ScheduleConfig schedule;
   OptimizerConfig optimizer;
   LossConfig loss;

@@ -37,11 +37,22 @@ std::string from_hex(const std::string& hex, const std::string& source_name) {
 
 }  // namespace
 
+void note_best(TrainState& state) {
+  if (state.step == 0 || state.validated_step != state.step) return;
+  if (state.best_step > 0 && state.validation_loss >= state.best_loss) return;
+  state.best_step = state.step;
+  state.best_loss = state.validation_loss;
+}
+
 std::string state_to_json(const TrainState& state) {
   const nlohmann::ordered_json json = {{"run_id", state.run_id},
                                        {"step", state.step},
                                        {"position", state.position},
                                        {"tokens", state.tokens},
+                                       {"validated_step", state.validated_step},
+                                       {"validation_loss", state.validation_loss},
+                                       {"best_step", state.best_step},
+                                       {"best_loss", state.best_loss},
                                        {"random_state", to_hex(state.random_state)}};
   return json.dump(2) + "\n";
 }
@@ -54,6 +65,10 @@ TrainState parse_state(const std::string& text, const std::string& source_name) 
     json.at("step").get_to(state.step);
     json.at("position").get_to(state.position);
     json.at("tokens").get_to(state.tokens);
+    json.at("validated_step").get_to(state.validated_step);
+    json.at("validation_loss").get_to(state.validation_loss);
+    json.at("best_step").get_to(state.best_step);
+    json.at("best_loss").get_to(state.best_loss);
     state.random_state = from_hex(json.at("random_state").get<std::string>(), source_name);
     return state;
   } catch (const nlohmann::json::exception& error) {

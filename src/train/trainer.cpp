@@ -33,6 +33,8 @@ bool is_due(int64_t step, int64_t every, int64_t last) {
 
 TrainResult Trainer::run() {
   TrainResult result;
+  // A validation that a stop cut short is made up for.
+  if (is_validation_due()) validate(result);
   auto interval_start = Clock::now();
   int64_t interval_first = state_.step;
   double other_seconds = 0;  // validation and saving inside the interval
@@ -47,11 +49,7 @@ TrainResult Trainer::run() {
       other_seconds = 0;
     }
     const auto pause = Clock::now();
-    if (config_.train.validate_every > 0 && !validation_.sequences.empty() &&
-        is_due(state_.step, config_.train.validate_every, config_.train.steps)) {
-      result.validation_loss = validate();
-      metrics_->add_validation(state_.step, *result.validation_loss);
-    }
+    if (is_validation_due()) validate(result);
     if (is_due(state_.step, config_.train.save_every, config_.train.steps)) save();
     other_seconds += seconds_since(pause);
   }
@@ -99,13 +97,25 @@ StepMetrics Trainer::measure(const StepResult& result, double seconds, int64_t s
   return metrics;
 }
 
-double Trainer::validate() {
+bool Trainer::is_validation_due() const {
+  return config_.train.validate_every > 0 && !validation_.sequences.empty() && state_.step > 0 &&
+         state_.validated_step != state_.step &&
+         is_due(state_.step, config_.train.validate_every, config_.train.steps);
+}
+
+void Trainer::validate(TrainResult& result) {
   PerplexityOptions options;
   options.window = config_.seq_len();
   options.batch = config_.train.batch_size;
   options.plan = settings_.plan;
   options.compute_dtype = settings_.forward.compute_dtype;
-  return evaluate_perplexity(model_, validation_, options).nats_per_token();
+  options.stop = stop_requested;
+  const auto measured = evaluate_perplexity(model_, validation_, options);
+  if (!measured.complete) return;
+  state_.validated_step = state_.step;
+  state_.validation_loss = measured.nats_per_token();
+  result.validation_loss = state_.validation_loss;
+  metrics_->add_validation(state_.step, state_.validation_loss);
 }
 
 }  // namespace dsmoe

@@ -50,9 +50,11 @@ class Trainer {
   StepResult train_step();
   std::vector<Batch> next_batches();
   StepMetrics measure(const StepResult& result, double seconds, int64_t steps) const;
-  double validate();
+  bool is_validation_due() const;
+  void validate(TrainResult& result);
   void save();
   void start(const std::string& resume);
+  void refuse_later_steps(const VerifiedCheckpoint& checkpoint, const std::string& resume);
   void restore(const VerifiedCheckpoint& checkpoint);
 
   Io& io_;
@@ -69,6 +71,7 @@ class Trainer {
   TrainState state_;
   std::unique_ptr<TrainMetrics> metrics_;
   std::string newest_checkpoint_;
+  int64_t saved_step_ = -1;  // that of newest_checkpoint_
   double flops_per_token_ = 0;
   double peak_flops_ = 0;
 };

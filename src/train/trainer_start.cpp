@@ -22,6 +22,8 @@
 namespace dsmoe {
 namespace {
 
+namespace fs = std::filesystem;
+
 constexpr const char* kStateFile = "state-rank-00000.json";
 constexpr const char* kConfigFile = "config.json";     // of a checkpoint
 constexpr const char* kRunConfigFile = "config.yaml";  // of the run, for people
@@ -110,7 +112,11 @@ Trainer::Trainer(Io& io, const RunConfig& config, const std::string& resume)
       settings_(step_settings(config)),
       optimizer_(named_parameters(*model_), config.train.optimizer),
       step_(model_, optimizer_, settings_),
-      store_(io, config.run_dir, config.train.keep_checkpoints) {
+      store_(io,
+             config.run_dir,
+             {.keep_last = config.train.keep_checkpoints,
+              .keep_every = config.train.keep_every,
+              .keep_best = config.train.keep_best}) {
   at::set_num_threads(static_cast<int>(config.threads));
   flops_per_token_ = train_flops_per_token(config.model, config.seq_len());
   use_fast_float32_products(settings_.fast_float32);
@@ -134,7 +140,9 @@ void Trainer::start(const std::string& resume) {
         config_.run_dir));
   }
   if (checkpoint) {
+    refuse_later_steps(*checkpoint, resume);
     restore(*checkpoint);
+    store_.set_aside_after(state_.step);
     return;
   }
   const auto seed = static_cast<uint64_t>(config_.seed);
@@ -147,6 +155,19 @@ void Trainer::start(const std::string& resume) {
   auto generator = at::detail::getDefaultCPUGenerator();
   const std::lock_guard<std::mutex> lock(generator.mutex());
   generator.set_current_seed(derive_seed(seed, "dropout"));
+}
+
+// What is past a checkpoint that was asked for by name belongs to another course of the run.
+void Trainer::refuse_later_steps(const VerifiedCheckpoint& checkpoint, const std::string& resume) {
+  const auto directories = list_checkpoints(config_.run_dir);
+  if (resume == "auto" || directories.empty()) return;
+  const auto last = fs::path(directories.front()).filename().string();
+  if (last <= fs::path(checkpoint.directory).filename().string()) return;
+  throw Error(fmt::format(
+      "--resume {}: run_dir '{}' has {}, which is later; remove it or take another run_dir",
+      resume,
+      config_.run_dir,
+      last));
 }
 
 void Trainer::restore(const VerifiedCheckpoint& checkpoint) {
@@ -165,12 +186,15 @@ void Trainer::restore(const VerifiedCheckpoint& checkpoint) {
   state_ = parse_state(read_file(io_, path, kMaxStateBytes), path);
   loader_.seek(state_.position);
   newest_checkpoint_ = directory;
+  saved_step_ = state_.step;
   log_info(fmt::format("resumed from {} at step {}", directory, state_.step));
   // Last: whatever ran before may have drawn numbers.
   restore_random_state(state_.random_state);
 }
 
 void Trainer::save() {
+  if (saved_step_ == state_.step) return;
+  note_best(state_);
   state_.random_state = capture_random_state();
   CheckpointContents contents;
   contents.manifest.run_id = state_.run_id;
@@ -186,7 +210,9 @@ void Trainer::save() {
   for (auto& file : tokenizer_files(dataset_->tokenizer())) {
     contents.files.emplace_back(file.name, std::move(file.bytes));
   }
+  contents.best_step = state_.best_step;
   newest_checkpoint_ = store_.save(contents);
+  saved_step_ = state_.step;
   log_info(
       fmt::format("step {}/{} | saved {}", state_.step, config_.train.steps, newest_checkpoint_));
 }

@@ -23,6 +23,9 @@ class FailingIo final : public Io {
   ssize_t pread(int fd, void* data, size_t size_bytes, off_t offset) override {
     return posix_io().pread(fd, data, size_bytes, offset);
   }
+  int ftruncate(int fd, off_t size_bytes) override {
+    return fails() ? -1 : posix_io().ftruncate(fd, size_bytes);
+  }
   int fsync(int fd) override { return fails() ? -1 : posix_io().fsync(fd); }
   int close(int fd) override { return posix_io().close(fd); }
   int rename(const std::string& from, const std::string& to) override {
