@@ -9,4 +9,10 @@ void install_stop_signal();
 /// True once a stop was asked for.
 bool stop_requested();
 
+/// From now on SIGUSR1 asks for a profiler trace.
+void install_trace_signal();
+
+/// True once per request.
+bool take_trace_request();
+
 }  // namespace dsmoe

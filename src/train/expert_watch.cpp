@@ -1,0 +1,131 @@
+#include "train/expert_watch.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/log_softmax.h>
+#include <fmt/format.h>
+
+#include <cmath>
+#include <numeric>
+
+namespace dsmoe {
+namespace {
+
+double entropy_of(const std::vector<double>& sums, double total) {
+  double entropy = 0;
+  for (const double sum : sums) {
+    const double p = sum / total;
+    if (p != 0) entropy -= p * std::log(p);  // a NaN stays one
+  }
+  return entropy;
+}
+
+}  // namespace
+
+ExpertWatch::ExpertWatch(const GuardConfig& config, RoutingPlan plan)
+    : config_(config), plan_(std::move(plan)) {}
+
+void ExpertWatch::add(const ModelOutput& output, bool measures) {
+  const at::NoGradGuard no_grad;
+  const auto add_kind = [&](std::vector<Layer>& layers,
+                            const std::vector<RoutingRecord>& records,
+                            const char* kind,
+                            RoutingPolicy LayerRouting::*policy) {
+    layers.resize(records.size());
+    for (size_t i = 0; i < records.size(); ++i) {
+      if (layers[i].name.empty()) layers[i].name = fmt::format("layer {} {}", i, kind);
+      const bool selects_all = (plan_.layer(i).*policy).selection == Selection::kAll;
+      add_record(layers[i], records[i], selects_all, measures);
+    }
+  };
+  add_kind(moe_, output.moe, "moe", &LayerRouting::moe);
+  add_kind(moa_, output.moa, "moa", &LayerRouting::moa);
+}
+
+void ExpertWatch::add_record(Layer& layer,
+                             const RoutingRecord& record,
+                             bool selects_all,
+                             bool measures) {
+  const auto probs = record.router_probs.flatten(0, 1);  // [n_tokens, n_experts]
+  const int64_t n_tokens = probs.size(0);
+  const auto n_experts = static_cast<size_t>(probs.size(1));
+  const auto served =
+      selects_all ? probs.ge(1.0 / static_cast<double>(n_experts)) : record.selected.flatten(0, 1);
+  const auto counts = served.sum(0).contiguous();  // [n_experts] int64
+  layer.step_load.resize(n_experts);
+  layer.load.resize(n_experts);
+  layer.idle_steps.resize(n_experts);
+  for (size_t e = 0; e < n_experts; ++e) {
+    const int64_t count = counts.const_data_ptr<int64_t>()[e];
+    layer.step_load[e] += count;
+    layer.load[e] += count;
+    layer.n_selected += selects_all ? n_tokens : count;
+  }
+  layer.n_tokens += n_tokens;
+  if (!measures) return;
+  const auto log_probs = at::log_softmax(record.router_logits.flatten(0, 1), -1);
+  layer.sum_entropy -= (probs * log_probs).sum().item<double>();
+  const auto sums = probs.sum(0, false, at::kDouble).contiguous();  // [n_experts]
+  layer.sum_probs.resize(n_experts);
+  for (size_t e = 0; e < n_experts; ++e) {
+    layer.sum_probs[e] += sums.const_data_ptr<double>()[e];
+  }
+  layer.n_measured += n_tokens;
+}
+
+std::vector<std::string> ExpertWatch::end_step() {
+  std::vector<std::string> alarms;
+  for (auto* layers : {&moe_, &moa_}) {
+    for (auto& layer : *layers) check(layer, alarms);
+  }
+  return alarms;
+}
+
+void ExpertWatch::check(Layer& layer, std::vector<std::string>& alarms) {
+  for (size_t e = 0; e < layer.step_load.size(); ++e) {
+    layer.idle_steps[e] = layer.step_load[e] > 0 ? 0 : layer.idle_steps[e] + 1;
+    layer.step_load[e] = 0;
+    if (config_.dead_expert_steps > 0 && layer.idle_steps[e] == config_.dead_expert_steps) {
+      alarms.push_back(fmt::format(
+          "{}: expert {} had no load for {} steps", layer.name, e, layer.idle_steps[e]));
+    }
+  }
+  if (layer.n_measured == 0 || layer.sum_probs.size() < 2 || config_.collapse_entropy <= 0) return;
+  const double share = entropy_of(layer.sum_probs, static_cast<double>(layer.n_measured)) /
+                       std::log(static_cast<double>(layer.sum_probs.size()));
+  // A NaN counts as collapsed.
+  const bool was_collapsed =
+      std::exchange(layer.is_collapsed, !(share >= config_.collapse_entropy));
+  if (layer.is_collapsed && !was_collapsed) {
+    alarms.push_back(
+        fmt::format("{}: the router has collapsed: entropy of its mean is {:.3f} of log(n_experts)",
+                    layer.name,
+                    share));
+  }
+}
+
+LayerRoutingStats ExpertWatch::take(Layer& layer) {
+  LayerRoutingStats stats;
+  const auto n_tokens = static_cast<double>(std::max<int64_t>(layer.n_tokens, 1));
+  for (auto& count : layer.load) {
+    stats.load.push_back(static_cast<double>(std::exchange(count, 0)) / n_tokens);
+  }
+  stats.active_experts = static_cast<double>(std::exchange(layer.n_selected, 0)) / n_tokens;
+  layer.n_tokens = 0;
+  if (layer.n_measured > 0) {
+    const auto n_measured = static_cast<double>(std::exchange(layer.n_measured, 0));
+    stats.token_entropy = std::exchange(layer.sum_entropy, 0.0) / n_measured;
+    stats.mean_entropy = entropy_of(layer.sum_probs, n_measured);
+    layer.sum_probs.assign(layer.sum_probs.size(), 0.0);
+  }
+  return stats;
+}
+
+RoutingStats ExpertWatch::take_stats() {
+  RoutingStats stats;
+  for (auto& layer : moe_) stats.moe.push_back(take(layer));
+  for (auto& layer : moa_) stats.moa.push_back(take(layer));
+  return stats;
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/model_output.h"
+#include "model/moe/routing_plan.h"
+#include "train/spike_guard.h"
+
+namespace dsmoe {
+
+/// What the router of one layer did in the steps since the last report.
+struct LayerRoutingStats {
+  std::vector<double> load;   ///< share of the tokens that each expert served, see ExpertWatch
+  double active_experts = 0;  ///< mean number of experts selected per token
+  double token_entropy = 0;   ///< mean over tokens of the entropy of p_t, nats
+  double mean_entropy = 0;    ///< entropy of the mean of p_t, nats
+  double mutual_information() const { return mean_entropy - token_entropy; }  ///< nats, >= 0
+};
+
+/// One entry per layer; empty for a kind that the model lacks. The entropies are those of the
+/// last step.
+struct RoutingStats {
+  std::vector<LayerRoutingStats> moe;
+  std::vector<LayerRoutingStats> moa;
+};
+
+/// Watches how routers use their experts while a model trains.
+///
+/// An expert serves a token that selects it; where all experts are selected, one that gives it at
+/// least the uniform share 1 / n_experts of its probability.
+class ExpertWatch {
+ public:
+  ExpertWatch(const GuardConfig& config, RoutingPlan plan);
+
+  /// Adds one micro-batch. `measures`: entropies too, which cost more than counts.
+  void add(const ModelOutput& output, bool measures);
+
+  /// Ends a step. Returns one text per alarm that begins with it: an expert without load for
+  /// dead_expert_steps, a router whose mean distribution has collapsed. An alarm is raised again
+  /// only after it was over.
+  std::vector<std::string> end_step();
+
+  /// What was added since the last call.
+  RoutingStats take_stats();
+
+ private:
+  struct Layer {
+    std::string name;                 // `layer 2 moe`
+    std::vector<int64_t> step_load;   // tokens of this step, per expert
+    std::vector<int64_t> load;        // tokens since the last report
+    std::vector<int64_t> idle_steps;  // without load, up to now
+    int64_t n_selected = 0;           // pairs of token and expert
+    int64_t n_tokens = 0;             // since the last report
+    std::vector<double> sum_probs;    // of the measured step
+    double sum_entropy = 0;
+    int64_t n_measured = 0;
+    bool is_collapsed = false;
+  };
+  void add_record(Layer& layer, const RoutingRecord& record, bool selects_all, bool measures);
+  void check(Layer& layer, std::vector<std::string>& alarms);
+  static LayerRoutingStats take(Layer& layer);
+
+  GuardConfig config_;
+  RoutingPlan plan_;
+  std::vector<Layer> moe_, moa_;
+};
+
+}  // namespace dsmoe

@@ -1,0 +1,101 @@
+#include "train/checkpoint_saver.h"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cerrno>
+#include <chrono>
+#include <thread>
+
+#include "common/error.h"
+#include "fault/fault_io.h"
+#include "model/io/checkpoint_reader.h"
+#include "support/temporary_directory.h"
+#include "train/tiny_checkpoint.h"
+
+namespace dsmoe {
+namespace {
+
+// Every hash of a checkpoint's manifest, and all else it says.
+std::string manifest_of(const std::string& run, int64_t step) {
+  const auto name = "/checkpoints/step-0000000" + std::to_string(step);
+  return manifest_to_json(read_manifest(posix_io(), run + name));
+}
+
+// The number of a save's first write.
+int64_t first_write() {
+  const TemporaryDirectory directory;
+  FaultIo io({});
+  CheckpointStore(io, directory.file("run"), {}).save(tiny_checkpoint(1));
+  const auto operations = io.operations();
+  const auto found = std::find(operations.begin(), operations.end(), Operation::kWrite);
+  return found - operations.begin() + 1;
+}
+
+// Waits until the save in flight has ended and check() says how.
+void wait_and_check(CheckpointSaver& saver, const FaultIo& io) {
+  for (int i = 0; i < 500 && !io.has_struck(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  for (int i = 0; i < 100; ++i) {
+    saver.check();
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+}
+
+TEST_CASE("CheckpointSaver: what is saved are the values at the call, whatever happens after it",
+          "[train][checkpoint]") {
+  const TemporaryDirectory directory;
+  CheckpointStore in_place(posix_io(), directory.file("in_place"), {.keep_last = 9});
+  CheckpointStore store(posix_io(), directory.file("run"), {.keep_last = 9});
+  CheckpointSaver saver(store, OnSaveFailure::kStop);
+  auto contents = tiny_checkpoint(1);
+  for (const int64_t step : {1, 2, 3}) {
+    contents.manifest.step = step;
+    in_place.save(contents);
+    saver.start(contents);
+    for (auto* tensors : {&contents.model, &contents.optimizer}) {
+      for (auto& [name, tensor] : *tensors) tensor.add_(1.0);
+    }
+    contents.files.front().second += " ";
+  }
+  saver.finish();
+  CHECK(saver.newest() == directory.file("run") + "/checkpoints/step-00000003");
+  for (const int64_t step : {1, 2, 3}) {
+    CHECK(manifest_of(directory.file("run"), step) ==
+          manifest_of(directory.file("in_place"), step));
+  }
+}
+
+TEST_CASE("CheckpointSaver: a failed save stops the run at the next check", "[train][checkpoint]") {
+  const TemporaryDirectory directory;
+  FaultIo io({.kind = Fault::Kind::kFailOnce, .at = first_write(), .error = ENOSPC});
+  CheckpointStore store(io, directory.file("run"), {.keep_last = 2});
+  CheckpointSaver saver(store, OnSaveFailure::kStop);
+  saver.start(tiny_checkpoint(1));
+  CHECK_THROWS_WITH(wait_and_check(saver, io), Catch::Contains("No space left on device"));
+  CHECK(saver.newest().empty());
+  CHECK_NOTHROW(saver.finish());  // it is told once
+}
+
+TEST_CASE(
+    "CheckpointSaver: where the run goes on, the next save tries again, the last must succeed",
+    "[train][checkpoint]") {
+  const TemporaryDirectory directory;
+  FaultIo io({.kind = Fault::Kind::kFailOnce, .at = first_write(), .error = ENOSPC});
+  CheckpointStore store(io, directory.file("run"), {.keep_last = 2});
+  CheckpointSaver saver(store, OnSaveFailure::kContinue);
+  saver.start(tiny_checkpoint(1));
+  CHECK_NOTHROW(wait_and_check(saver, io));
+  CHECK(saver.n_failed() == 1);
+  saver.start(tiny_checkpoint(2));
+  saver.finish();
+  CHECK(find_checkpoint(posix_io(), directory.file("run")).manifest.step == 2);
+  FaultIo full({.kind = Fault::Kind::kFailFromNowOn, .at = 1, .error = ENOSPC});
+  CheckpointStore last(full, directory.file("run"), {.keep_last = 2});
+  CheckpointSaver last_saver(last, OnSaveFailure::kContinue);
+  last_saver.start(tiny_checkpoint(3));
+  CHECK_THROWS_AS(last_saver.finish(), RunError);
+}
+
+}  // namespace
+}  // namespace dsmoe

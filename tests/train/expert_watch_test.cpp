@@ -1,0 +1,111 @@
+#include "train/expert_watch.h"
+
+#include <ATen/ops/log.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <catch2/catch.hpp>
+#include <cmath>
+
+#include "model/loss/mutual_information.h"
+
+namespace dsmoe {
+namespace {
+
+// One layer of three FFN experts over the tokens given by their probabilities.
+ModelOutput output_of(const std::vector<std::vector<double>>& probs,
+                      const std::vector<std::vector<double>>& selected = {}) {
+  std::vector<double> flat, flags;
+  for (const auto& row : probs) flat.insert(flat.end(), row.begin(), row.end());
+  for (const auto& row : selected) flags.insert(flags.end(), row.begin(), row.end());
+  const auto n_tokens = static_cast<int64_t>(probs.size());
+  RoutingRecord record;
+  record.router_probs = at::tensor(flat, at::kFloat).view({1, n_tokens, 3});
+  record.router_logits = record.router_probs.log();
+  record.selected = selected.empty()
+                        ? at::ones_like(record.router_probs, at::kBool)
+                        : at::tensor(flags, at::kFloat).view({1, n_tokens, 3}).to(at::kBool);
+  ModelOutput output;
+  output.logits = at::zeros({1, n_tokens, 2});
+  output.moe = {record};
+  return output;
+}
+
+GuardConfig alarms_after(int64_t steps) {
+  GuardConfig config;
+  config.dead_expert_steps = steps;
+  config.collapse_entropy = 0.2;
+  return config;
+}
+
+TEST_CASE("ExpertWatch: load, entropies and mutual information of a worked example",
+          "[train][guard]") {
+  ExpertWatch watch({}, RoutingPolicy::all());
+  const auto output = output_of({{0.5, 0.25, 0.25}, {0.25, 0.5, 0.25}});
+  watch.add(output, true);
+  watch.end_step();
+  const auto stats = watch.take_stats();
+  REQUIRE(stats.moe.size() == 1);
+  CHECK(stats.moa.empty());
+  const auto& layer = stats.moe[0];
+  CHECK(layer.load == std::vector<double>{0.5, 0.5, 0.0});
+  CHECK(layer.active_experts == 3.0);
+  const double per_token = 0.5 * std::log(2.0) + 0.5 * std::log(4.0);
+  const double of_mean = 2 * 0.375 * -std::log(0.375) + 0.25 * std::log(4.0);
+  CHECK(layer.token_entropy == Approx(per_token).epsilon(1e-6));
+  CHECK(layer.mean_entropy == Approx(of_mean).epsilon(1e-6));
+  // The loss of the paper is minus this number.
+  const double loss = mutual_information_loss(output.moe[0].router_logits).item<double>();
+  CHECK(layer.mutual_information() == Approx(-loss).epsilon(1e-5));
+  CHECK(watch.take_stats().moe[0].load == std::vector<double>{0, 0, 0});
+}
+
+TEST_CASE("ExpertWatch: where some experts are selected, load counts the selected",
+          "[train][guard]") {
+  ExpertWatch watch({}, RoutingPolicy::top_k(1));
+  watch.add(output_of({{0.5, 0.25, 0.25}, {0.25, 0.5, 0.25}}, {{1, 0, 0}, {1, 0, 0}}), false);
+  watch.end_step();
+  const auto stats = watch.take_stats();
+  CHECK(stats.moe[0].load == std::vector<double>{1, 0, 0});
+  CHECK(stats.moe[0].active_experts == 1.0);
+}
+
+TEST_CASE("ExpertWatch: an expert without load raises one alarm until it has load again",
+          "[train][guard]") {
+  ExpertWatch watch(alarms_after(3), RoutingPolicy::all());
+  const auto without_third = output_of({{0.5, 0.4, 0.1}, {0.4, 0.5, 0.1}});
+  const auto with_third = output_of({{0.2, 0.4, 0.4}, {0.4, 0.2, 0.4}});
+  std::vector<size_t> n_alarms;
+  const auto step = [&](const ModelOutput& output) {
+    watch.add(output, false);
+    const auto alarms = watch.end_step();
+    for (const auto& alarm : alarms)
+      CHECK(alarm == "layer 0 moe: expert 2 had no load for 3 steps");
+    n_alarms.push_back(alarms.size());
+  };
+  for (int i = 0; i < 5; ++i) step(without_third);
+  step(with_third);
+  for (int i = 0; i < 3; ++i) step(without_third);
+  CHECK(n_alarms == std::vector<size_t>{0, 0, 1, 0, 0, 0, 0, 0, 1});
+}
+
+TEST_CASE("ExpertWatch: a router that sends every token to one expert raises an alarm, a NaN too",
+          "[train][guard]") {
+  ExpertWatch watch(alarms_after(0), RoutingPolicy::all());
+  const auto alarms_of = [&](const ModelOutput& output) {
+    watch.add(output, true);
+    const auto alarms = watch.end_step();
+    watch.take_stats();
+    return alarms.size();
+  };
+  // Concentrated per token but spread over experts: not collapsed.
+  CHECK(alarms_of(output_of({{0.98, 0.01, 0.01}, {0.01, 0.98, 0.01}})) == 0);
+  CHECK(alarms_of(output_of({{0.98, 0.01, 0.01}, {0.98, 0.01, 0.01}})) == 1);
+  CHECK(alarms_of(output_of({{0.98, 0.01, 0.01}, {0.98, 0.01, 0.01}})) == 0);
+  CHECK(alarms_of(output_of({{0.4, 0.3, 0.3}, {0.4, 0.3, 0.3}})) == 0);
+  CHECK(alarms_of(output_of({{std::nan(""), 0.3, 0.3}, {0.4, 0.3, 0.3}})) == 1);
+}
+
+}  // namespace
+}  // namespace dsmoe
