@@ -66,6 +66,10 @@ int train(const Options& options) {
   }
   if (options.config.empty()) throw Error("train: expected a config file, got none; see --help");
   read_config_file(options.config, take_overrides("train", options.overrides), describe_config);
+  if (!options.print_config && !options.dry_run) {
+    install_stop_signal();
+    install_trace_signal();
+  }
   set_threads(static_cast<int>(config.threads));
   config = resolve_run_config(config);
   const auto yaml = config_to_yaml(describe_config);
@@ -75,7 +79,6 @@ int train(const Options& options) {
   }
   if (options.dry_run) return dry_run(config);
   std::fprintf(stderr, "%s", yaml.c_str());
-  install_stop_signal();
   step_memory::install();
   Trainer trainer(posix_io(), config, options.resume);
   const auto result = trainer.run();

@@ -5,10 +5,9 @@
 #include <string>
 
 #include "train/checkpoint_store.h"
+#include "train/train_config.h"
 
 namespace dsmoe {
-
-enum class OnSaveFailure { kStop, kContinue };
 
 /// Saves on a thread of its own, from a copy: training waits for the copy only. One save at a time.
 class CheckpointSaver {

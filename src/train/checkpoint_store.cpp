@@ -101,11 +101,14 @@ void CheckpointStore::set_aside(const std::string& directory, const std::string&
 
 std::string CheckpointStore::save(const CheckpointContents& contents) {
   const auto directory = write(contents);
-  const auto name = fs::path(directory).filename().string();
-  point_to("latest", name);
-  if (contents.best_step > 0) point_to("best", step_name(contents.best_step));
-  remove_old(contents);
+  publish(contents.manifest.step, contents.best_step);
   return directory;
+}
+
+void CheckpointStore::publish(int64_t step, int64_t best_step) {
+  point_to("latest", step_name(step));
+  if (best_step > 0) point_to("best", step_name(best_step));
+  remove_old(step, best_step);
 }
 
 // Ends with a verified directory.
@@ -179,18 +182,18 @@ void CheckpointStore::point_to(const std::string& hint, const std::string& name)
   replace_file(io_, run_directory_ + "/" + hint, name + "\n");
 }
 
-bool CheckpointStore::is_kept(int64_t step, const CheckpointContents& newest) const {
-  if (step < 0 || step >= newest.manifest.step) return true;
+bool CheckpointStore::is_kept(int64_t step, int64_t newest_step, int64_t best_step) const {
+  if (step < 0 || step >= newest_step) return true;
   if (retention_.keep_every > 0 && step % retention_.keep_every == 0) return true;
-  return retention_.keep_best && step == newest.best_step;
+  return retention_.keep_best && step == best_step;
 }
 
-void CheckpointStore::remove_old(const CheckpointContents& newest) {
+void CheckpointStore::remove_old(int64_t newest_step, int64_t best_step) {
   int64_t n_older = 0;
   for (const auto& directory : list_checkpoints(run_directory_)) {
     const int64_t step = step_of(directory);
-    if (step < newest.manifest.step) ++n_older;
-    if (n_older < retention_.keep_last || is_kept(step, newest)) continue;
+    if (step < newest_step) ++n_older;
+    if (n_older < retention_.keep_last || is_kept(step, newest_step, best_step)) continue;
     // Renamed first: what is half removed never bears a checkpoint's name.
     const auto trash = checkpoints_ + "/.trash-" + fs::path(directory).filename().string();
     if (io_.rename(directory, trash) != 0) {

@@ -49,6 +49,11 @@ class CheckpointStore {
   /// Uses no thread but the caller's.
   std::string save(const CheckpointContents& contents);
 
+  /// What a save ends with, for a checkpoint that is verified: writes the hints `latest` and, from
+  /// step 1 on, `best`, and removes what need not be kept beside it. A run calls it for the
+  /// checkpoint it resumes from, as the process before may have died in between. Throws RunError.
+  void publish(int64_t step, int64_t best_step);
+
  private:
   std::string write(const CheckpointContents& contents);
   void write_files(const CheckpointContents& contents, const std::string& directory);
@@ -56,8 +61,8 @@ class CheckpointStore {
   void verify_written(const std::string& directory);
   void set_aside(const std::string& directory, const std::string& reason);
   void point_to(const std::string& hint, const std::string& name);
-  bool is_kept(int64_t step, const CheckpointContents& newest) const;
-  void remove_old(const CheckpointContents& newest);
+  bool is_kept(int64_t step, int64_t newest_step, int64_t best_step) const;
+  void remove_old(int64_t newest_step, int64_t best_step);
 
   Io& io_;
   std::string run_directory_;

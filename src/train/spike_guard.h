@@ -5,21 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "train/train_config.h"
+
 namespace dsmoe {
-
-enum class OnNonFinite { kStop, kSkip };
-enum class OnSpike { kReport, kSkip };
-
-/// What protects weights from a bad step and a run from going on unnoticed.
-struct GuardConfig {
-  OnNonFinite on_non_finite = OnNonFinite::kStop;
-  OnSpike on_spike = OnSpike::kSkip;
-  double spike_z = 6.0;             ///< standard deviations above the window's mean; 0: off
-  int64_t spike_window = 128;       ///< finite steps; no step is a spike before it is full
-  int64_t max_skips = 10;           ///< skipped steps in a row that stop the run
-  int64_t dead_expert_steps = 500;  ///< steps without load that raise an alarm; 0: off
-  double collapse_entropy = 0.05;   ///< alarm below this share of log(n_experts); 0: off
-};
 
 /// What the guard remembers between steps; part of the training state.
 struct SpikeHistory {

@@ -145,6 +145,59 @@ void describe_loss(ConfigVisitor& v, LossConfig& config) {
   v.end_section();
 }
 
+void describe_guard(ConfigVisitor& v, GuardConfig& config) {
+  v.begin_section("guard", "what a bad step may do, and alarms");
+  choice(
+      v,
+      "on_non_finite",
+      config.on_non_finite,
+      {{"stop", OnNonFinite::kStop}, {"skip", OnNonFinite::kSkip}},
+      {.doc = "a NaN or Inf in loss or gradient: stop before the weights are touched, or drop the "
+              "step's update",
+       .resume = kApplied});
+  choice(v,
+         "on_spike",
+         config.on_spike,
+         {{"report", OnSpike::kReport}, {"skip", OnSpike::kSkip}},
+         {.doc = "a spike of loss or gradient norm: say so, or drop the step's update too",
+          .resume = kApplied});
+  v.real("spike_z",
+         config.spike_z,
+         0.0,
+         1e6,
+         {.doc = "standard deviations above the mean of the window that make a spike; 0 is off",
+          .resume = kApplied});
+  v.integer(
+      "spike_window",
+      config.spike_window,
+      2,
+      1 << 16,
+      {.doc = "finite steps that a step is compared with; none is a spike before there are so many",
+       .unit = "steps",
+       .resume = kApplied});
+  v.integer(
+      "max_skips",
+      config.max_skips,
+      1,
+      kMany,
+      {.doc = "dropped updates in a row that stop the run", .unit = "steps", .resume = kApplied});
+  v.integer("dead_expert_steps",
+            config.dead_expert_steps,
+            0,
+            kMany,
+            {.doc = "alarm for an expert without load for so long; 0 is off",
+             .unit = "steps",
+             .resume = kFree});
+  v.real("collapse_entropy",
+         config.collapse_entropy,
+         0.0,
+         1.0,
+         {.doc = "alarm for a router the entropy of whose mean is below this share of "
+                 "log(n_experts); 0 is off",
+          .resume = kFree});
+  v.end_section();
+}
+
 void describe_train(ConfigVisitor& v, TrainConfig& config) {
   v.begin_section("train", "training");
   v.integer("steps",
@@ -215,9 +268,26 @@ void describe_train(ConfigVisitor& v, TrainConfig& config) {
   v.boolean("keep_best",
             config.keep_best,
             {.doc = "the checkpoint of the lowest validation loss stays too", .resume = kFree});
+  choice(
+      v,
+      "on_save_failure",
+      config.on_save_failure,
+      {{"stop", OnSaveFailure::kStop}, {"continue", OnSaveFailure::kContinue}},
+      {.doc = "when a checkpoint cannot be written: stop the run, or say so and try again when the "
+              "next one is due; the last one must succeed",
+       .resume = kFree});
+  v.integer("trace_steps",
+            config.trace_steps,
+            0,
+            1000,
+            {.doc = "steps of each start, after the first two, whose operators are written to "
+                    "run_dir as a Chrome trace; 0: none, unless SIGUSR1 asks for one step",
+             .unit = "steps",
+             .resume = kFree});
   describe_schedule(v, config.schedule);
   describe_optimizer(v, config.optimizer);
   describe_loss(v, config.loss);
+  describe_guard(v, config.guard);
   v.end_section();
 }
 

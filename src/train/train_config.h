@@ -13,6 +13,9 @@ enum class ScheduleKind { kCosine, kWsd, kConstant };
 enum class DecayShape { kLinear, kOneMinusSqrt };
 enum class MiScope { kLocal, kGlobal };
 enum class ComputeDtype { kAuto, kFloat32, kBfloat16 };
+enum class OnNonFinite { kStop, kSkip };
+enum class OnSpike { kReport, kSkip };
+enum class OnSaveFailure { kStop, kContinue };
 
 /// The learning rate over the run; steps count optimizer steps.
 struct ScheduleConfig {
@@ -45,6 +48,17 @@ struct LossConfig {
   double z_weight = 0.0;
 };
 
+/// What protects weights from a bad step and a run from going on unnoticed.
+struct GuardConfig {
+  OnNonFinite on_non_finite = OnNonFinite::kStop;
+  OnSpike on_spike = OnSpike::kSkip;
+  double spike_z = 6.0;             ///< standard deviations above the window's mean; 0: off
+  int64_t spike_window = 128;       ///< finite steps; no step is a spike before it is full
+  int64_t max_skips = 10;           ///< skipped steps in a row that stop the run
+  int64_t dead_expert_steps = 500;  ///< steps without load that raise an alarm; 0: off
+  double collapse_entropy = 0.05;   ///< alarm below this share of log(n_experts); 0: off
+};
+
 /// Where the text comes from; see open_training_data.
 struct DataConfig {
   std::vector<std::string> train;  ///< directories of token shards, Megatron pairs
@@ -71,9 +85,12 @@ struct TrainConfig {
   int64_t keep_checkpoints = 2;  ///< newest ones kept
   int64_t keep_every = 0;        ///< checkpoints of its multiples stay for ever; 0: none
   bool keep_best = true;         ///< keep the one of the lowest validation loss
+  OnSaveFailure on_save_failure = OnSaveFailure::kStop;
+  int64_t trace_steps = 0;  ///< profiled after the first two of a process; 0: none
   ScheduleConfig schedule;
   OptimizerConfig optimizer;
   LossConfig loss;
+  GuardConfig guard;
 
   ScheduleConfig schedule_of_run() const;
 };

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "common/log.h"
@@ -22,6 +24,35 @@ std::string format_duration(double seconds) {
   if (whole >= 36000) return fmt::format("{}h", whole / 3600);
   if (whole >= 600) return fmt::format("{}m", whole / 60);
   return whole >= 60 ? fmt::format("{}m{:02}s", whole / 60, whole % 60) : fmt::format("{}s", whole);
+}
+
+using Scalars = std::vector<std::pair<std::string, double>>;
+
+double rounded(double value) { return std::round(value * 1e6) / 1e6; }
+
+// Per layer, in metrics.jsonl as lists, in TensorBoard as one curve per layer.
+void add_routing(const std::string& kind,
+                 const std::vector<LayerRoutingStats>& layers,
+                 nlohmann::ordered_json& json,
+                 Scalars& scalars) {
+  if (layers.empty()) return;
+  nlohmann::ordered_json lists = nlohmann::ordered_json::object();
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const auto& layer = layers[i];
+    const auto add = [&](const char* name, double value) {
+      lists[name].push_back(rounded(value));
+      scalars.emplace_back(fmt::format("{}_{}/layer_{}", kind, name, i), value);
+    };
+    add("mutual_information", layer.mutual_information());
+    add("token_entropy", layer.token_entropy);
+    add("mean_entropy", layer.mean_entropy);
+    add("active_experts", layer.active_experts);
+    add("max_load", *std::max_element(layer.load.begin(), layer.load.end()));
+    add("min_load", *std::min_element(layer.load.begin(), layer.load.end()));
+    auto& loads = lists["load"].emplace_back(nlohmann::ordered_json::array());
+    for (const double load : layer.load) loads.push_back(rounded(load));
+  }
+  json[kind + "_routing"] = std::move(lists);
 }
 
 std::string lines_path(const std::string& run_directory) {
@@ -69,12 +100,11 @@ void TrainMetrics::add(const StepMetrics& m) {
   log_info(format_log_line(m, total_steps_));
   nlohmann::ordered_json json = {
       {"step", m.step}, {"tokens", m.tokens}, {"loss", m.loss}, {"lm_loss", m.lm_loss}};
-  std::vector<std::pair<std::string, double>> scalars = {
-      {"loss/total", m.loss},
-      {"loss/lm", m.lm_loss},
-      {"learning_rate", m.learning_rate},
-      {"gradient_norm", m.gradient_norm},
-      {"tokens_per_second", m.tokens_per_second}};
+  Scalars scalars = {{"loss/total", m.loss},
+                     {"loss/lm", m.lm_loss},
+                     {"learning_rate", m.learning_rate},
+                     {"gradient_norm", m.gradient_norm},
+                     {"tokens_per_second", m.tokens_per_second}};
   const auto add_term = [&](const char* name, const std::optional<double>& value) {
     if (!value) return;
     json[name] = *value;
@@ -90,6 +120,9 @@ void TrainMetrics::add(const StepMetrics& m) {
   json["tokens_per_second"] = m.tokens_per_second;
   json["mfu"] = m.mfu;
   json["peak_memory_bytes"] = m.peak_memory_bytes;
+  json["skipped_steps"] = m.skipped_steps;
+  add_routing("moe", m.routing.moe, json, scalars);
+  add_routing("moa", m.routing.moa, json, scalars);
   lines_->add(json);
   tensorboard_.add(m.step, scalars);
 }
@@ -98,6 +131,11 @@ void TrainMetrics::add_validation(int64_t step, double validation_loss) {
   log_info(fmt::format("step {}/{} | validation loss {:.4f}", step, total_steps_, validation_loss));
   lines_->add({{"step", step}, {"validation_loss", validation_loss}});
   tensorboard_.add(step, {{"loss/validation", validation_loss}});
+}
+
+void TrainMetrics::add_event(int64_t step, const std::string& event, const std::string& text) {
+  log_warning(fmt::format("step {}/{} | {}: {}", step, total_steps_, event, text));
+  lines_->add({{"step", step}, {"event", event}, {"text", text}});
 }
 
 }  // namespace dsmoe

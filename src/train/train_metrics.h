@@ -7,6 +7,7 @@
 
 #include "common/io.h"
 #include "common/json_lines.h"
+#include "train/expert_watch.h"
 #include "train/tensorboard.h"
 
 namespace dsmoe {
@@ -24,6 +25,8 @@ struct StepMetrics {
   double tokens_per_second = 0;
   double mfu = 0;  ///< share of the matrix speed measured at the start
   int64_t peak_memory_bytes = 0;
+  int64_t skipped_steps = 0;  ///< updates dropped since the start of the run
+  RoutingStats routing;       ///< of the interval
 };
 
 /// `step 1200/5000 | tokens 9.8M | loss 3.412 (lm 3.405 moe_mi -0.61 moa_mi -0.22) | lr ...`
@@ -37,6 +40,8 @@ class TrainMetrics {
 
   void add(const StepMetrics& metrics);
   void add_validation(int64_t step, double validation_loss);
+  /// A warning in the log and a line `{"step": ..., "event": ..., "text": ...}`.
+  void add_event(int64_t step, const std::string& event, const std::string& text);
 
  private:
   int64_t total_steps_;

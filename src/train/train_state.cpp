@@ -53,6 +53,10 @@ std::string state_to_json(const TrainState& state) {
                                        {"validation_loss", state.validation_loss},
                                        {"best_step", state.best_step},
                                        {"best_loss", state.best_loss},
+                                       {"skipped_steps", state.guard.skipped_steps},
+                                       {"skipped_in_a_row", state.guard.skipped_in_a_row},
+                                       {"guard_losses", state.guard.losses},
+                                       {"guard_gradient_norms", state.guard.gradient_norms},
                                        {"random_state", to_hex(state.random_state)}};
   return json.dump(2) + "\n";
 }
@@ -69,6 +73,10 @@ TrainState parse_state(const std::string& text, const std::string& source_name) 
     json.at("validation_loss").get_to(state.validation_loss);
     json.at("best_step").get_to(state.best_step);
     json.at("best_loss").get_to(state.best_loss);
+    json.at("skipped_steps").get_to(state.guard.skipped_steps);
+    json.at("skipped_in_a_row").get_to(state.guard.skipped_in_a_row);
+    json.at("guard_losses").get_to(state.guard.losses);
+    json.at("guard_gradient_norms").get_to(state.guard.gradient_norms);
     state.random_state = from_hex(json.at("random_state").get<std::string>(), source_name);
     return state;
   } catch (const nlohmann::json::exception& error) {

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <string>
 
+#include "train/spike_guard.h"
+
 namespace dsmoe {
 
 /// What a run must remember besides tensors: one file of the checkpoint, `state-rank-00000.json`.
@@ -17,6 +19,7 @@ struct TrainState {
   double validation_loss = 0;  ///< of that step
   int64_t best_step = 0;       ///< the saved step of the lowest validation loss; 0: none yet
   double best_loss = 0;        ///< of that step
+  SpikeHistory guard;
 };
 
 /// To be called before the state is saved: if its step was validated and is better than the best

@@ -74,16 +74,19 @@ StepResult TrainStep::run(const std::vector<Batch>& batches,
   for (const auto& batch : batches) {
     const auto output = model_->forward(batch.tokens, settings_.plan, options_for(batch));
     lap(StepPart::kForward);
-    const auto terms = compute_loss(output, batch.targets, settings_.loss, n_batches, routing);
+    if (hooks_.on_output) hooks_.on_output(output);
+    auto terms = compute_loss(output, batch.targets, settings_.loss, n_batches, routing);
+    if (hooks_.on_loss) hooks_.on_loss(terms.total);
     lap(StepPart::kLoss);
     terms.total.backward();
     lap(StepPart::kBackward);
     accumulate(result.loss, terms);
   }
+  if (hooks_.on_gradients) hooks_.on_gradients();
   lap(StepPart::kOther);
   result.gradient_norm = optimizer_.clip_gradients(settings_.clip_norm);
-  check_finite(result, batches, step);
-  optimizer_.step(learning_rate);
+  if (!hooks_.accepts) check_finite(result, batches, step);
+  if (!hooks_.accepts || hooks_.accepts(result, batches)) optimizer_.step(learning_rate);
   optimizer_.clear_gradients();
   if (step % kTrimSteps == 0) step_memory::trim();
   lap(StepPart::kOptimizer);

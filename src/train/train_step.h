@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <utility>
 #include <vector>
 
 #include "data/batch.h"
@@ -39,6 +41,15 @@ struct StepResult {
   double learning_rate = 0;
 };
 
+/// What looks into a step, or changes it; each may be empty.
+struct StepHooks {
+  std::function<void(const ModelOutput& output)> on_output;  ///< of each micro-batch
+  std::function<void(at::Tensor& loss)> on_loss;             ///< of each, before backward
+  std::function<void()> on_gradients;                        ///< before they are measured
+  /// False: the update is dropped. Empty: a non-finite loss or gradient throws.
+  std::function<bool(const StepResult& result, const std::vector<Batch>& batches)> accepts;
+};
+
 /// The arithmetic of one optimizer step: what training runs and what `bench --train` measures.
 class TrainStep {
  public:
@@ -50,11 +61,14 @@ class TrainStep {
   /// batches  `accumulation` x [batch, seq]
   /// step     its number, counted from 1, for messages
   /// timer    receives the time of every part; may be null
-  /// Throws RunError for a non-finite loss or gradient, before the weights are touched.
+  /// Throws RunError for a non-finite loss or gradient, before the weights are touched, unless
+  /// `accepts` decides otherwise.
   StepResult run(const std::vector<Batch>& batches,
                  int64_t step,
                  double learning_rate,
                  StepTimer* timer = nullptr);
+
+  void set_hooks(StepHooks hooks) { hooks_ = std::move(hooks); }
 
  private:
   ForwardOptions options_for(const Batch& batch) const;
@@ -64,6 +78,7 @@ class TrainStep {
   Transformer model_;
   Optimizer& optimizer_;
   StepSettings settings_;
+  StepHooks hooks_;
 };
 
 }  // namespace dsmoe

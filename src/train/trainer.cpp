@@ -39,7 +39,11 @@ TrainResult Trainer::run() {
   int64_t interval_first = state_.step;
   double other_seconds = 0;  // validation and saving inside the interval
   while (state_.step < config_.train.steps && !stop_requested()) {
+    saver_.check();  // a save that failed meanwhile stops the run here
+    trace_.begin_step();
     const auto step = train_step();
+    trace_.end_step(state_.step);
+    for (const auto& alarm : watch_.end_step()) metrics_->add_event(state_.step, "alarm", alarm);
     if (is_due(state_.step, config_.train.log_every, config_.train.steps) || stop_requested()) {
       result.last = measure(
           step, seconds_since(interval_start) - other_seconds, state_.step - interval_first);
@@ -52,14 +56,17 @@ TrainResult Trainer::run() {
     if (is_validation_due()) validate(result);
     if (is_due(state_.step, config_.train.save_every, config_.train.steps)) save();
     other_seconds += seconds_since(pause);
+    if (hooks_.on_step_end) hooks_.on_step_end(state_.step - 1, named_parameters(*model_));
   }
   result.stopped = state_.step < config_.train.steps;
   if (result.stopped) save();
-  result.checkpoint = newest_checkpoint_;
+  saver_.finish();
+  result.checkpoint = saver_.newest().empty() ? resumed_from_ : saver_.newest();
   return result;
 }
 
-// One optimizer step over `accumulation` micro-batches; TrainStep::run has its arithmetic.
+// One optimizer step over `accumulation` micro-batches; TrainStep::run has its arithmetic. A step
+// whose update is dropped counts as one: data and schedule move on, weights and moments do not.
 StepResult Trainer::train_step() {
   const auto batches = next_batches();  // accumulation x [batch, seq]
   const double rate = learning_rate(config_.train.schedule_of_run(), state_.step);
@@ -76,7 +83,7 @@ std::vector<Batch> Trainer::next_batches() {
   return batches;
 }
 
-StepMetrics Trainer::measure(const StepResult& result, double seconds, int64_t steps) const {
+StepMetrics Trainer::measure(const StepResult& result, double seconds, int64_t steps) {
   const double tokens = static_cast<double>(steps * config_.train.accumulation *
                                             config_.train.batch_size * config_.seq_len());
   StepMetrics metrics;
@@ -94,6 +101,8 @@ StepMetrics Trainer::measure(const StepResult& result, double seconds, int64_t s
   metrics.tokens_per_second = tokens / std::max(seconds, 1e-9);
   metrics.mfu = metrics.tokens_per_second * flops_per_token_ / peak_flops_;
   metrics.peak_memory_bytes = peak_memory_bytes();
+  metrics.skipped_steps = guard_.history().skipped_steps;
+  metrics.routing = watch_.take_stats();
   return metrics;
 }
 

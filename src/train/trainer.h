@@ -13,9 +13,14 @@
 #include "eval/eval_text.h"
 #include "model/io/checkpoint_reader.h"
 #include "model/transformer.h"
+#include "train/checkpoint_saver.h"
 #include "train/checkpoint_store.h"
+#include "train/expert_watch.h"
 #include "train/optimizer.h"
+#include "train/spike_guard.h"
+#include "train/step_trace.h"
 #include "train/train_config.h"
+#include "train/train_hooks.h"
 #include "train/train_metrics.h"
 #include "train/train_state.h"
 #include "train/train_step.h"
@@ -40,16 +45,22 @@ class Trainer {
   ///         start, refused where run_dir has checkpoints; a path: that checkpoint and no other
   /// Throws Error for anything that does not fit: data, tokenizer, a config key that a resume must
   /// not change, another process in run_dir.
-  Trainer(Io& io, const RunConfig& config, const std::string& resume);
+  Trainer(Io& io, const RunConfig& config, const std::string& resume, TrainHooks hooks = {});
 
   /// Trains to train.steps, or until a stop signal. Throws RunError for a non-finite loss or
-  /// gradient, before the weights are touched.
+  /// gradient, before the weights are touched, and for a checkpoint that could not be saved, at the
+  /// step after it failed; train.guard and train.on_save_failure say otherwise.
   TrainResult run();
 
  private:
   StepResult train_step();
   std::vector<Batch> next_batches();
-  StepMetrics measure(const StepResult& result, double seconds, int64_t steps) const;
+  StepHooks step_hooks();
+  bool passes_guards(const StepResult& result, const std::vector<Batch>& batches);
+  void report_bad_step(const StepResult& result,
+                       const std::vector<Batch>& batches,
+                       const std::string& reason);
+  StepMetrics measure(const StepResult& result, double seconds, int64_t steps);
   bool is_validation_due() const;
   void validate(TrainResult& result);
   void save();
@@ -68,10 +79,15 @@ class Trainer {
   Optimizer optimizer_;
   TrainStep step_;
   CheckpointStore store_;
+  CheckpointSaver saver_;
+  SpikeGuard guard_;
+  ExpertWatch watch_;
+  StepTrace trace_;
+  TrainHooks hooks_;
   TrainState state_;
   std::unique_ptr<TrainMetrics> metrics_;
-  std::string newest_checkpoint_;
-  int64_t saved_step_ = -1;  // that of newest_checkpoint_
+  std::string resumed_from_;
+  int64_t saved_step_ = -1;  // last one that was saved or whose save has begun
   double flops_per_token_ = 0;
   double peak_flops_ = 0;
 };

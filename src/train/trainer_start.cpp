@@ -17,6 +17,7 @@
 #include "model/flops.h"
 #include "train/flops.h"
 #include "train/random_state.h"
+#include "train/resume_check.h"
 #include "train/trainer.h"
 
 namespace dsmoe {
@@ -59,25 +60,6 @@ std::string make_run_id(uint64_t seed) {
   return fmt::format("{:016x}", derive_seed(seed, "run", static_cast<uint64_t>(now)));
 }
 
-// Refuses what must not change, reports what does.
-void check_config_change(const RunConfig& saved, const RunConfig& now) {
-  RunConfig before = saved;
-  RunConfig after = now;
-  for (const auto& change : compare_configs(describer(before), describer(after))) {
-    if (change.rule == ResumeRule::kFixed) {
-      throw Error(fmt::format(
-          "{}: expected {} as in the checkpoint, got {}; start another run_dir to change it",
-          change.key,
-          change.old_value,
-          change.new_value));
-    }
-    if (change.rule == ResumeRule::kApplied) {
-      log_warning(fmt::format(
-          "resume: {} was {}, is now {}", change.key, change.old_value, change.new_value));
-    }
-  }
-}
-
 }  // namespace
 
 RunConfig resolve_run_config(RunConfig config) {
@@ -96,7 +78,7 @@ RunConfig resolve_run_config(RunConfig config) {
   return config;
 }
 
-Trainer::Trainer(Io& io, const RunConfig& config, const std::string& resume)
+Trainer::Trainer(Io& io, const RunConfig& config, const std::string& resume, TrainHooks hooks)
     : io_(io),
       config_(config),
       dataset_(std::make_shared<TrainingData>(open_data(config))),
@@ -116,11 +98,17 @@ Trainer::Trainer(Io& io, const RunConfig& config, const std::string& resume)
              config.run_dir,
              {.keep_last = config.train.keep_checkpoints,
               .keep_every = config.train.keep_every,
-              .keep_best = config.train.keep_best}) {
+              .keep_best = config.train.keep_best}),
+      saver_(store_, config.train.on_save_failure),
+      guard_(config.train.guard),
+      watch_(config.train.guard, settings_.plan),
+      trace_(config.run_dir, config.train.trace_steps),
+      hooks_(std::move(hooks)) {
   at::set_num_threads(static_cast<int>(config.threads));
   flops_per_token_ = train_flops_per_token(config.model, config.seq_len());
   use_fast_float32_products(settings_.fast_float32);
   peak_flops_ = measure_matrix_speed(settings_.forward.compute_dtype);
+  step_.set_hooks(step_hooks());
   model_->train();
   start(resume);
   replace_file(io, config.run_dir + "/" + kRunConfigFile, config_to_yaml(describer(config_)));
@@ -143,6 +131,10 @@ void Trainer::start(const std::string& resume) {
     refuse_later_steps(*checkpoint, resume);
     restore(*checkpoint);
     store_.set_aside_after(state_.step);
+    const auto own = list_checkpoints(config_.run_dir);
+    if (!own.empty() && own.front() == checkpoint->directory) {
+      store_.publish(state_.step, state_.best_step);
+    }
     return;
   }
   const auto seed = static_cast<uint64_t>(config_.seed);
@@ -175,17 +167,14 @@ void Trainer::restore(const VerifiedCheckpoint& checkpoint) {
   RunConfig saved;
   read_config_file(directory + "/" + kConfigFile, {}, describer(saved));
   check_config_change(saved, config_);
-  if (checkpoint.manifest.dataset_hash != dataset_->hash()) {
-    throw Error(fmt::format("data.train: [{}] holds other tokens than {} was trained on",
-                            fmt::join(config_.data.train, ", "),
-                            directory));
-  }
+  check_origin(checkpoint.manifest, dataset_->hash(), DSMOE_VERSION, TORCH_VERSION);
   load_tensors(io_, checkpoint, "model-", named_tensors(*model_));
   load_tensors(io_, checkpoint, "optimizer-", optimizer_.named_state());
   const auto path = directory + "/" + kStateFile;
   state_ = parse_state(read_file(io_, path, kMaxStateBytes), path);
   loader_.seek(state_.position);
-  newest_checkpoint_ = directory;
+  guard_.restore(state_.guard);
+  resumed_from_ = directory;
   saved_step_ = state_.step;
   log_info(fmt::format("resumed from {} at step {}", directory, state_.step));
   // Last: whatever ran before may have drawn numbers.
@@ -195,6 +184,7 @@ void Trainer::restore(const VerifiedCheckpoint& checkpoint) {
 void Trainer::save() {
   if (saved_step_ == state_.step) return;
   note_best(state_);
+  state_.guard = guard_.history();
   state_.random_state = capture_random_state();
   CheckpointContents contents;
   contents.manifest.run_id = state_.run_id;
@@ -211,10 +201,8 @@ void Trainer::save() {
     contents.files.emplace_back(file.name, std::move(file.bytes));
   }
   contents.best_step = state_.best_step;
-  newest_checkpoint_ = store_.save(contents);
+  saver_.start(contents);
   saved_step_ = state_.step;
-  log_info(
-      fmt::format("step {}/{} | saved {}", state_.step, config_.train.steps, newest_checkpoint_));
 }
 
 }  // namespace dsmoe

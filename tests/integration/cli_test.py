@@ -207,6 +207,55 @@ class CliTest(unittest.TestCase):
         again = run("train", self.run_directory / "config.yaml", "--print-config")
         self.assertEqual(again.stdout, (self.run_directory / "config.yaml").read_text())
 
+    def test_metrics_say_how_each_layer_routes(self):
+        lines = [json.loads(line) for line in (self.run_directory / "metrics.jsonl").read_text().splitlines()]
+        routing = [line["moe_routing"] for line in lines if "moe_routing" in line][-1]
+        self.assertEqual(len(routing["load"]), 2)  # layers
+        self.assertEqual([len(load) for load in routing["load"]], [4, 4])  # experts
+        for layer in range(2):
+            self.assertAlmostEqual(routing["mutual_information"][layer],
+                                   routing["mean_entropy"][layer] - routing["token_entropy"][layer], delta=2e-6)
+            self.assertLessEqual(routing["mean_entropy"][layer], math.log(4) + 1e-6)
+            self.assertEqual(routing["active_experts"][layer], 4)
+            self.assertEqual(routing["max_load"][layer], max(routing["load"][layer]))
+
+    def test_traces_are_written_when_asked_for(self):
+        directory = self.directory / "traced"
+        config = self.write_config("traced.yaml", directory)
+        self.assertEqual(run("train", config, "--train.trace_steps=2").returncode, 0)
+        trace = json.loads((directory / "trace-step-00000004.json").read_text())
+        names = {event.get("name", "") for event in trace["traceEvents"]}
+        self.assertTrue(any(name.startswith("aten::") for name in names), sorted(names)[:20])
+        self.assertEqual(len(list(directory.glob("trace-*.json"))), 1)
+        process = subprocess.Popen([DSMOE, "train", str(config), "--train.steps=100000", "--train.log_every=1"],
+                                   stderr=subprocess.PIPE, text=True)
+        traced = False
+        for line in process.stderr:
+            if "(lm " in line and not traced:
+                process.send_signal(signal.SIGUSR1)
+            if "trace in" in line:
+                traced = True
+                process.send_signal(signal.SIGTERM)
+        process.stderr.close()
+        self.assertEqual(process.wait(timeout=60), 75)
+        self.assertTrue(traced)
+
+    def test_a_second_signal_leaves_at_once(self):
+        directory = self.directory / "hurry"
+        config = self.write_config("hurry.yaml", directory)
+        process = subprocess.Popen([DSMOE, "train", str(config), "--train.steps=100000", "--train.log_every=1"],
+                                   stderr=subprocess.PIPE, text=True)
+        for line in process.stderr:
+            if "(lm " in line:
+                break
+        for _ in range(2000):
+            if process.poll() is not None:
+                break
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.0002)
+        process.stderr.close()
+        self.assertEqual(process.wait(timeout=10), 128 + signal.SIGTERM)
+
     def test_policies_agree_where_they_must(self):
         def perplexity(policy, execution="auto"):
             done = run("eval", self.run_directory, "--data", self.text, "--policy", policy, "--execution", execution,

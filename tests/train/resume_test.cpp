@@ -98,7 +98,7 @@ void clear_optimizer(const std::string& directory, const std::string& suffix) {
 // The first run of 40 steps, made once.
 struct Golden {
   TemporaryDirectory directory;
-  std::string shards = make_tiny_shards(directory);
+  std::string shards = make_tiny_shards(directory, 700);  // 43 sequences: step 20 is in epoch 2
   std::string run = directory.file("golden");
   Outcome outcome;
   Golden() {
@@ -147,7 +147,7 @@ TEST_CASE("Trainer: the run of the resume test is in its second epoch and uses d
   const auto state = parse_state(golden().outcome.state, "state");
   CHECK(state.position == 160);
   const TokenDataset dataset(golden().shards);
-  CHECK(SequencePacker(dataset.n_tokens(), 16, 0).n_sequences() < 160);
+  CHECK(SequencePacker(dataset.n_tokens(), 16, 0).n_sequences() < 80);  // at step 20
   CHECK(tiny_run("", "").model.dropout > 0);
 }
 
@@ -166,6 +166,22 @@ TEST_CASE("Trainer: a resume that loses a part of the state is seen", "[train][r
       change_state(checkpoint, [](TrainState& state) { state.position += 2; });
     });
     CHECK(other.losses != expected.losses);
+  }
+  SECTION("epoch") {
+    const auto other = resume_after([](const std::string& checkpoint) {
+      change_state(checkpoint, [](TrainState& state) {
+        const TokenDataset dataset(golden().shards);
+        state.position %= SequencePacker(dataset.n_tokens(), 16, 0).n_sequences();
+      });
+    });
+    CHECK(other.losses != expected.losses);
+  }
+  SECTION("spike guard's history") {
+    const auto other = resume_after([](const std::string& checkpoint) {
+      change_state(checkpoint, [](TrainState& state) { state.guard = {}; });
+    });
+    CHECK(other.losses == expected.losses);
+    CHECK(other.state != expected.state);
   }
   SECTION("optimizer step") {
     const auto other =
@@ -199,6 +215,21 @@ TEST_CASE("Trainer: a key that fixes the run is refused on resume", "[train][res
                     Catch::Contains("model.d_model"));
 }
 
+TEST_CASE("Trainer: each applied key of the optimizer takes effect on resume", "[train][resume]") {
+  const std::function<void(RunConfig&)> changes[] = {
+      [](RunConfig& config) { config.train.optimizer.beta1 = 0.5; },
+      [](RunConfig& config) { config.train.optimizer.beta2 = 0.9; },
+      [](RunConfig& config) { config.train.optimizer.eps = 1e-3; },
+      [](RunConfig& config) { config.train.optimizer.weight_decay = 1.0; },
+      [](RunConfig& config) { config.train.optimizer.clip_norm = 0.1; },
+      [](RunConfig& config) { config.train.schedule.peak = 2e-2; },
+      [](RunConfig& config) { config.train.loss.moe_mi_weight = 0.1; }};
+  for (const auto& change : changes) {
+    const auto other = resume_after(nothing, change);
+    CHECK(other.losses != golden().outcome.losses);
+  }
+}
+
 TEST_CASE("Trainer: other training tokens are refused on resume", "[train][resume]") {
   const TemporaryDirectory directory;
   const auto shards = make_tiny_shards(directory, 1600);
@@ -224,6 +255,15 @@ TEST_CASE("Trainer: a damaged newest checkpoint falls back to the one before", "
   }
   SECTION("a path never falls back") {
     CHECK_THROWS_WITH(Trainer(posix_io(), config, checkpoint_of(run, 40)), Catch::Contains(kModel));
+  }
+  SECTION("what is past the one gone on from is set aside and saved again") {
+    Trainer(posix_io(), config, "auto").run();
+    CHECK(fs::exists(run + "/checkpoints/.damaged-step-00000040"));
+    CHECK(outcome_of(run) == golden().outcome);
+  }
+  SECTION("a path to an earlier step is refused while a later one is there") {
+    CHECK_THROWS_WITH(Trainer(posix_io(), config, checkpoint_of(run, 20)),
+                      Catch::Contains("step-00000040, which is later"));
   }
   SECTION("none refuses a directory that holds a run") {
     CHECK_THROWS_WITH(Trainer(posix_io(), config, "none"), Catch::Contains("--resume auto"));

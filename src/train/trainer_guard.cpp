@@ -1,0 +1,95 @@
+// What keeps a bad step away from the weights; trainer.cpp holds the loop and the step.
+#include <fmt/format.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "common/error.h"
+#include "train/non_finite.h"
+#include "train/trainer.h"
+
+namespace dsmoe {
+
+// Expert use is measured on steps that are logged; the rest of the hooks are those of tests.
+StepHooks Trainer::step_hooks() {
+  StepHooks hooks;
+  hooks.on_output = [this](const ModelOutput& output) {
+    const int64_t step = state_.step + 1;
+    watch_.add(output, step % config_.train.log_every == 0 || step == config_.train.steps);
+  };
+  if (hooks_.on_loss)
+    hooks.on_loss = [this](at::Tensor& loss) { hooks_.on_loss(state_.step, loss); };
+  if (hooks_.on_gradients) {
+    hooks.on_gradients = [this] { hooks_.on_gradients(state_.step, named_parameters(*model_)); };
+  }
+  hooks.accepts = [this](const StepResult& result, const std::vector<Batch>& batches) {
+    return passes_guards(result, batches);
+  };
+  return hooks;
+}
+
+// False: the update of this step is dropped. Throws where the config says to stop.
+bool Trainer::passes_guards(const StepResult& result, const std::vector<Batch>& batches) {
+  const auto loss = result.loss.total.item<double>();
+  const double norm = result.gradient_norm;
+  const bool is_finite = std::isfinite(loss) && std::isfinite(norm);
+  const auto spike = guard_.judge(loss, norm);
+  if (!spike) {
+    guard_.accept(loss, norm);
+    return true;
+  }
+  std::string reason = *spike;
+  if (!is_finite) {
+    std::optional<NonFiniteOrigin> origin;
+    for (const auto& batch : batches) {
+      if (!origin) origin = locate_non_finite(model_, batch, settings_.plan, settings_.forward);
+    }
+    reason = fmt::format(
+        "expected a finite loss and gradient, got loss {} (lm {}) and gradient norm {}, {}",
+        loss,
+        result.loss.lm.item<double>(),
+        norm,
+        origin ? origin->to_string() : "weights, activations and gradients themselves are finite");
+  }
+  report_bad_step(result, batches, reason);
+  const bool is_skipped = is_finite ? config_.train.guard.on_spike == OnSpike::kSkip
+                                    : config_.train.guard.on_non_finite == OnNonFinite::kSkip;
+  if (is_skipped) {
+    metrics_->add_event(state_.step + 1, "skipped", reason);
+    guard_.skip(loss, norm);
+    return false;
+  }
+  if (is_finite) {
+    metrics_->add_event(state_.step + 1, "spike", reason);
+    guard_.accept(loss, norm);
+    return true;
+  }
+  throw RunError(
+      fmt::format("step {}: {}; training sequences {} to {}; the weights are those of step {}",
+                  state_.step + 1,
+                  reason,
+                  batches.front().positions.front(),
+                  batches.back().positions.back(),
+                  state_.step));
+}
+
+// Keeps what names the step's data: with the seed, positions are enough to make its batch again.
+void Trainer::report_bad_step(const StepResult& result,
+                              const std::vector<Batch>& batches,
+                              const std::string& reason) {
+  nlohmann::ordered_json report = {{"step", state_.step + 1},
+                                   {"reason", reason},
+                                   {"loss", result.loss.total.item<double>()},
+                                   {"gradient_norm", result.gradient_norm},
+                                   {"dataset_hash", dataset_->hash()},
+                                   {"positions", nlohmann::json::array()}};
+  for (const auto& batch : batches) {
+    for (const int64_t position : batch.positions) report["positions"].push_back(position);
+  }
+  const auto directory = config_.run_dir + "/bad_steps";
+  make_directories(io_, directory);
+  replace_file(
+      io_, fmt::format("{}/step-{:08}.json", directory, state_.step + 1), report.dump(1) + "\n");
+}
+
+}  // namespace dsmoe
