@@ -214,6 +214,8 @@ class Trials:
                 counts.append((len(os.listdir(f"/proc/{process.pid}/fd")), len(os.listdir(f"/proc/{process.pid}/task"))))
             except (OSError, IndexError, ValueError):
                 continue
+            if pages == 0:  # it has just ended
+                continue
             samples.append((step, pages * os.sysconf("SC_PAGE_SIZE") / 1024))
         if process.returncode != 0:
             fail("memory: the run failed")
