@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
 #include <sstream>
@@ -266,6 +267,15 @@ class TreeReader final : public ConfigVisitor {
   std::vector<Section> sections_;
 };
 
+// The YAML parser passes on any bytes; the JSON writer refuses what is not UTF-8.
+void check_utf8(const std::string& text, const std::string& source_name) {
+  try {
+    nlohmann::json(text).dump();
+  } catch (const nlohmann::json::exception&) {
+    throw Error(fmt::format("{}: expected UTF-8 text, got other bytes", source_name));
+  }
+}
+
 std::string apply_override(const YAML::Node& root, const std::string& text) {
   const size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0) {
@@ -300,6 +310,8 @@ void read_config_text(const std::string& text,
     throw Error(
         fmt::format("{}: expected at most {} bytes, got {}", source_name, kMaxBytes, text.size()));
   }
+  check_utf8(text, source_name);
+  for (const auto& override_text : overrides) check_utf8(override_text, "override");
   try {
     std::istringstream stream(text);
     YAML::Parser parser(stream);

@@ -18,7 +18,7 @@ using Describe = std::function<void(ConfigVisitor&)>;
 /// overrides    `section.key=value`, applied after the text
 /// Throws Error, one line with source, line, key and what was expected: unknown key (with the
 /// nearest valid one), duplicate key, wrong type, value out of range, empty text, second document,
-/// anchors, depth above 32, more than 1 MB.
+/// anchors, depth above 32, more than 1 MB, not UTF-8.
 void read_config_text(const std::string& text,
                       const std::string& source_name,
                       const std::vector<std::string>& overrides,

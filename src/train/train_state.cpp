@@ -69,14 +69,15 @@ TrainState parse_state(const std::string& text, const std::string& source_name) 
     json.at("step").get_to(state.step);
     json.at("position").get_to(state.position);
     json.at("tokens").get_to(state.tokens);
-    json.at("validated_step").get_to(state.validated_step);
-    json.at("validation_loss").get_to(state.validation_loss);
-    json.at("best_step").get_to(state.best_step);
-    json.at("best_loss").get_to(state.best_loss);
-    json.at("skipped_steps").get_to(state.guard.skipped_steps);
-    json.at("skipped_in_a_row").get_to(state.guard.skipped_in_a_row);
-    json.at("guard_losses").get_to(state.guard.losses);
-    json.at("guard_gradient_norms").get_to(state.guard.gradient_norms);
+    // Checkpoints before the guards lack these.
+    state.validated_step = json.value("validated_step", state.validated_step);
+    state.validation_loss = json.value("validation_loss", state.validation_loss);
+    state.best_step = json.value("best_step", state.best_step);
+    state.best_loss = json.value("best_loss", state.best_loss);
+    state.guard.skipped_steps = json.value("skipped_steps", state.guard.skipped_steps);
+    state.guard.skipped_in_a_row = json.value("skipped_in_a_row", state.guard.skipped_in_a_row);
+    state.guard.losses = json.value("guard_losses", state.guard.losses);
+    state.guard.gradient_norms = json.value("guard_gradient_norms", state.guard.gradient_norms);
     state.random_state = from_hex(json.at("random_state").get<std::string>(), source_name);
     return state;
   } catch (const nlohmann::json::exception& error) {

@@ -144,6 +144,35 @@ TEST_CASE("config: text that is not one plain document is refused", "[common][co
   CHECK_THAT(error_of(std::string((1 << 20) + 1, ' ')), Contains("at most"));
 }
 
+TEST_CASE("config: what a YAML library lets through or chokes on is refused in one line",
+          "[common][config]") {
+  using Catch::Contains;
+  const auto is_one_line = [](const std::string& text) {
+    return text != "no error" && text.find('\n') == std::string::npos;
+  };
+  CHECK_THAT(error_of("train:\n\tsteps: 1"), Contains("t.yaml:2"));
+  CHECK_THAT(error_of("train: {name: \"\xff\xfe\"}"), Contains("t.yaml: expected UTF-8"));
+  CHECK_THAT(error_of("train: {}", {"train.name=\xff"}), Contains("override: expected UTF-8"));
+  CHECK_THAT(error_of("train: {<<: {steps: 1}}"), Contains("train.<<: unknown key"));
+  CHECK_THAT(error_of("train: {? [a] : 1}"), Contains("unknown key"));
+  for (const int depth : {33, 999, 10'000}) {
+    const auto n = static_cast<size_t>(depth);
+    CHECK(is_one_line(error_of(std::string(n, '[') + std::string(n, ']'))));
+    CHECK(is_one_line(error_of(std::string(n, '['))));
+    std::string nested;
+    for (size_t i = 0; i < n; ++i) nested += "{a: ";
+    CHECK(is_one_line(error_of(nested + "1" + std::string(n, '}'))));
+  }
+  CHECK_THAT(error_of("train: {name: '" + std::string(10 << 20, 'x') + "'}"), Contains("at most"));
+  // Nine lists of nine aliases each: 442 bytes that stand for millions of nodes.
+  std::string bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n";
+  for (int i = 1; i < 9; ++i) {
+    bomb += "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [";
+    for (int j = 0; j < 9; ++j) bomb += "*a" + std::to_string(i - 1) + (j < 8 ? ", " : "]\n");
+  }
+  CHECK_THAT(error_of(bomb), Contains("got an anchor"));
+}
+
 TEST_CASE("config: octal-looking integers are decimal", "[common][config]") {
   Settings s;
   read_config_text("train: {steps: 010}", "t.yaml", {}, describe_settings(s));

@@ -88,6 +88,13 @@ TEST_CASE("perplexity equals a float64 count, target by target") {
         CHECK(result.tokens_scored == expected.tokens);
         CHECK(result.nats_total == Approx(expected.nats).epsilon(2e-6));
         CHECK(result.usage.n_tokens() == expected.tokens);
+        for (const auto execution : {Execution::kDense, Execution::kSparse}) {
+          const auto other = evaluate_perplexity(
+              model,
+              text,
+              {.window = window, .stride = stride, .batch = batch, .plan = plan.with(execution)});
+          CHECK(other.nats_total == Approx(expected.nats).epsilon(2e-6));
+        }
       }
     }
   }
