@@ -11,6 +11,7 @@
 #include <filesystem>
 
 #include "common/error.h"
+#include "common/log.h"
 
 namespace dsmoe {
 namespace {
@@ -135,13 +136,37 @@ void replace_file(Io& io, const std::string& path, std::string_view bytes) {
   const std::string temporary = path + ".tmp";
   try {
     write_file(io, temporary, bytes);
-    if (io.rename(temporary, path) != 0) fail_run(path, "rename into place");
+    rename_durably(io, temporary, path);
   } catch (...) {
     io.unlink(temporary);  // The first failure is the one to report.
     throw;
   }
-  const auto parent = std::filesystem::path(path).parent_path();
+}
+
+void rename_durably(Io& io, const std::string& from, const std::string& to) {
+  if (io.rename(from, to) != 0) fail_run(to, "rename into place");
+  const auto parent = std::filesystem::path(to).parent_path();
   fsync_directory(io, parent.empty() ? "." : parent.string());
+}
+
+void write_directory(Io& io,
+                     const std::string& temporary,
+                     const std::string& path,
+                     const std::function<void()>& fill) {
+  try {
+    remove_tree(io, temporary);
+    make_directories(io, temporary);
+    fill();
+    fsync_directory(io, temporary);
+    rename_durably(io, temporary, path);
+  } catch (...) {
+    try {
+      remove_tree(io, temporary);
+    } catch (const RunError& error) {
+      log_warning(fmt::format("a half written directory is left: {}", error.what()));
+    }
+    throw;
+  }
 }
 
 void fsync_directory(Io& io, const std::string& path) {

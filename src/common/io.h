@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -52,6 +53,17 @@ void write_file(Io& io, const std::string& path, std::string_view bytes);
 /// As write_file, but to `path.tmp` first, then renamed and the directory fsynced: a reader sees
 /// the old content or the new, never a part. Throws RunError; `path.tmp` is removed then.
 void replace_file(Io& io, const std::string& path, std::string_view bytes);
+
+/// Renames within a directory or across two, and makes the new name durable. Throws RunError.
+void rename_durably(Io& io, const std::string& from, const std::string& to);
+
+/// A directory that is complete or not there: `fill` writes its files, fsynced, at `temporary`,
+/// which is then fsynced, renamed to `path` and its name made durable. What is left at `temporary`
+/// from before, or after a failure, is removed. Throws RunError and what `fill` throws.
+void write_directory(Io& io,
+                     const std::string& temporary,
+                     const std::string& path,
+                     const std::function<void()>& fill);
 
 /// Makes the names in a directory durable. Throws RunError.
 void fsync_directory(Io& io, const std::string& path);

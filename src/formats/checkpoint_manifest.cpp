@@ -162,6 +162,21 @@ void check_tensors(Io& io,
 
 }  // namespace
 
+void write_listed_files(Io& io,
+                        const std::string& directory,
+                        const std::vector<std::pair<std::string, std::string>>& files,
+                        CheckpointManifest& manifest) {
+  for (const auto& [name, bytes] : files) {
+    write_file(io, directory + "/" + name, bytes);
+    manifest.files.push_back({name, bytes.size(), hash128(bytes), {}, {}});
+    if (name == "config.json") manifest.config_hash = manifest.files.back().hash;
+  }
+}
+
+void write_manifest(Io& io, const std::string& directory, const CheckpointManifest& manifest) {
+  write_file(io, directory + "/" + kManifest, manifest_to_json(manifest));
+}
+
 FileRecord describe_file(Io& io, const std::string& directory, const std::string& name) {
   return hash_file(io, directory + "/" + name, name);
 }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/io.h"
@@ -32,6 +33,16 @@ struct CheckpointManifest {
   std::string torch_version;
   std::vector<FileRecord> files;
 };
+
+/// Writes files, given by name and bytes, and lists them; `config_hash` becomes that of
+/// config.json. Throws RunError.
+void write_listed_files(Io& io,
+                        const std::string& directory,
+                        const std::vector<std::pair<std::string, std::string>>& files,
+                        CheckpointManifest& manifest);
+
+/// Writes the manifest, the last file of a checkpoint. Throws RunError.
+void write_manifest(Io& io, const std::string& directory, const CheckpointManifest& manifest);
 
 /// Hashes a file that is already written. Throws Error.
 FileRecord describe_file(Io& io, const std::string& directory, const std::string& name);

@@ -3,14 +3,12 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
-#include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <filesystem>
 
 #include "common/error.h"
 #include "common/log.h"
-#include "formats/hash.h"
 #include "model/io/checkpoint_reader.h"
 #include "train/finite.h"
 
@@ -93,10 +91,7 @@ void CheckpointStore::set_aside(const std::string& directory, const std::string&
   const auto aside = checkpoints_ + "/.damaged-" + fs::path(directory).filename().string();
   log_warning(fmt::format("{} is set aside as {}: {}", directory, aside, reason));
   remove_tree(io_, aside);
-  if (io_.rename(directory, aside) != 0) {
-    throw RunError(fmt::format("{}: rename failed: {}", directory, strerror(errno)));
-  }
-  fsync_directory(io_, checkpoints_);
+  rename_durably(io_, directory, aside);
 }
 
 std::string CheckpointStore::save(const CheckpointContents& contents) {
@@ -120,24 +115,7 @@ std::string CheckpointStore::write(const CheckpointContents& contents) {
   check_finite(contents.model);
   check_finite(contents.optimizer);
   if (is_there(directory)) return directory;
-  try {
-    make_directories(io_, checkpoints_);
-    remove_tree(io_, temporary);
-    make_directories(io_, temporary);
-    write_files(contents, temporary);
-    fsync_directory(io_, temporary);
-    if (io_.rename(temporary, directory) != 0) {
-      throw RunError(fmt::format("{}: rename failed: {}", directory, strerror(errno)));
-    }
-    fsync_directory(io_, checkpoints_);
-  } catch (...) {
-    try {
-      remove_tree(io_, temporary);
-    } catch (const RunError& error) {
-      log_warning(fmt::format("a broken checkpoint could not be removed: {}", error.what()));
-    }
-    throw;
-  }
+  write_directory(io_, temporary, directory, [&] { write_files(contents, temporary); });
   verify_written(directory);
   return directory;
 }
@@ -166,16 +144,12 @@ void CheckpointStore::write_files(const CheckpointContents& contents,
                                   const std::string& directory) {
   auto manifest = contents.manifest;
   manifest.files.clear();
-  for (const auto& [name, bytes] : contents.files) {
-    write_file(io_, directory + "/" + name, bytes);
-    manifest.files.push_back({name, bytes.size(), hash128(bytes), {}, {}});
-    if (name == "config.json") manifest.config_hash = manifest.files.back().hash;
-  }
+  write_listed_files(io_, directory, contents.files, manifest);
   manifest.files.push_back(
       write_tensors(io_, directory, "model-00001-of-00001.safetensors", manifest, contents.model));
   manifest.files.push_back(write_tensors(
       io_, directory, "optimizer-rank-00000.safetensors", manifest, contents.optimizer));
-  write_file(io_, directory + "/manifest.json", manifest_to_json(manifest));
+  write_manifest(io_, directory, manifest);
 }
 
 void CheckpointStore::point_to(const std::string& hint, const std::string& name) {
@@ -196,10 +170,7 @@ void CheckpointStore::remove_old(int64_t newest_step, int64_t best_step) {
     if (n_older < retention_.keep_last || is_kept(step, newest_step, best_step)) continue;
     // Renamed first: what is half removed never bears a checkpoint's name.
     const auto trash = checkpoints_ + "/.trash-" + fs::path(directory).filename().string();
-    if (io_.rename(directory, trash) != 0) {
-      throw RunError(fmt::format("{}: rename failed: {}", directory, strerror(errno)));
-    }
-    fsync_directory(io_, checkpoints_);
+    rename_durably(io_, directory, trash);
     remove_tree(io_, trash);
   }
 }

@@ -52,6 +52,46 @@ TEST_CASE("io: replace_file leaves the old or the new content whichever call fai
   }
 }
 
+TEST_CASE("io: write_directory leaves all files or no directory, whichever call fails",
+          "[common][io]") {
+  const TemporaryDirectory directory;
+  const std::string path = directory.file("made");
+  const std::string temporary = directory.file("tmp");
+  make_directories(posix_io(), temporary);
+  write_file(posix_io(), temporary + "/left", "by an attempt that died");
+  bool succeeded = false;
+  for (int n = 1; !succeeded; ++n) {
+    REQUIRE(n < 50);
+    FailingIo io(n);
+    try {
+      write_directory(io, temporary, path, [&] {
+        write_file(io, temporary + "/a", "1");
+        write_file(io, temporary + "/b", "2");
+      });
+      succeeded = true;
+    } catch (const RunError&) {
+      REQUIRE(io.has_failed());
+    }
+    CAPTURE(n);
+    if (!std::filesystem::exists(path)) continue;
+    CHECK(read_file(posix_io(), path + "/a", 9) + read_file(posix_io(), path + "/b", 9) == "12");
+    CHECK_FALSE(std::filesystem::exists(path + "/left"));
+    remove_tree(posix_io(), path);
+  }
+}
+
+TEST_CASE("io: write_directory passes on what its filling throws and leaves nothing",
+          "[common][io]") {
+  const TemporaryDirectory directory;
+  const std::string temporary = directory.file("tmp");
+  const auto fill = [&] {
+    write_file(posix_io(), temporary + "/a", "1");
+    throw Error("no");
+  };
+  CHECK_THROWS_WITH(write_directory(posix_io(), temporary, directory.file("made"), fill), "no");
+  CHECK(std::filesystem::is_empty(directory.file("")));
+}
+
 TEST_CASE("io: make_directories makes parents, remove_tree removes them", "[common][io]") {
   const TemporaryDirectory directory;
   const std::string deep = directory.file("a/b/c");

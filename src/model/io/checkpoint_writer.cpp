@@ -4,8 +4,6 @@
 #include <ATen/ops/isfinite.h>
 #include <fmt/format.h>
 
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 
 #include "common/config_reader.h"
@@ -25,19 +23,10 @@ void write_all_files(Io& io,
   auto files = contents.files;
   files.emplace_back("config.json",
                      config_to_json([&](ConfigVisitor& visitor) { describe(visitor, config); }));
-  for (const auto& [name, bytes] : files) {
-    write_file(io, directory + "/" + name, bytes);
-    manifest.files.push_back(describe_file(io, directory, name));
-    if (name == "config.json") manifest.config_hash = manifest.files.back().hash;
-  }
+  write_listed_files(io, directory, files, manifest);
   manifest.files.push_back(
       write_source(io, directory, "model-00001-of-00001.safetensors", source.tensors, at::kFloat));
-  write_file(io, directory + "/manifest.json", manifest_to_json(manifest));
-}
-
-std::string parent_of(const std::string& directory) {
-  const auto parent = fs::path(directory).parent_path().string();
-  return parent.empty() ? "." : parent;
+  write_manifest(io, directory, manifest);
 }
 
 }  // namespace
@@ -80,20 +69,7 @@ void write_converted(Io& io,
   const auto path = fs::path(directory).lexically_normal();
   const auto name = path.has_filename() ? path.string() : path.parent_path().string();
   const auto temporary = fmt::format("{}.tmp-convert", name);
-  try {
-    remove_tree(io, temporary);
-    make_directories(io, temporary);
-    write_all_files(io, temporary, source, contents);
-    fsync_directory(io, temporary);
-    if (fs::exists(name)) remove_tree(io, name);  // it is empty
-    if (io.rename(temporary, name) != 0) {
-      throw RunError(fmt::format("{}: rename failed: {}", name, strerror(errno)));
-    }
-    fsync_directory(io, parent_of(name));
-  } catch (...) {
-    remove_tree(io, temporary);
-    throw;
-  }
+  write_directory(io, temporary, name, [&] { write_all_files(io, temporary, source, contents); });
   verify_checkpoint(io, name);
 }
 
