@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -69,7 +70,33 @@ void fill_document_positions(const std::vector<int64_t>& starts,
   }
 }
 
-using Made = std::variant<Batch, std::exception_ptr>;
+// A batch before it is tensors. Its memory is used again: small tensors that one thread makes and
+// another frees leave pieces of the first one's heap that are not joined for tens of megabytes.
+struct Rows {
+  std::vector<int64_t> tokens, targets, document_positions;  // [batch, seq]
+  std::vector<int64_t> positions;                            // [batch]
+};
+
+using Made = std::variant<Rows, std::exception_ptr>;
+
+at::Tensor to_tensor(const std::vector<int64_t>& values, int64_t n_rows) {
+  const auto n_values = static_cast<int64_t>(values.size());
+  auto tensor = at::empty({n_rows, n_values / n_rows}, at::kLong);
+  std::copy(values.begin(), values.end(), tensor.data_ptr<int64_t>());
+  return tensor;
+}
+
+Batch to_batch(const Rows& rows) {
+  const auto n_rows = static_cast<int64_t>(rows.positions.size());
+  Batch batch;
+  batch.tokens = to_tensor(rows.tokens, n_rows);    // [batch, seq]
+  batch.targets = to_tensor(rows.targets, n_rows);  // [batch, seq]
+  if (!rows.document_positions.empty()) {
+    batch.document_positions = to_tensor(rows.document_positions, n_rows);  // [batch, seq]
+  }
+  batch.positions = rows.positions;
+  return batch;
+}
 
 }  // namespace
 
@@ -95,9 +122,10 @@ struct DataLoader::State {
 
   TrainingSample sample(int64_t at) const;
   int64_t step() const { return config.batch_size * config.n_ranks; }
-  Batch make(int64_t first) const;
+  void make(int64_t first, Rows& rows) const;
   void read_ahead();
   Batch take();
+  Batch make_now();
 
   DataLoaderConfig config;
   CorpusMix mix;
@@ -106,6 +134,7 @@ struct DataLoader::State {
   std::mutex mutex;  // guards what follows
   std::condition_variable changed;
   std::deque<Made> queue;     // of the batches from `position` on; an exception is the last
+  std::vector<Rows> spare;    // whose memory is free
   int64_t position = 0;       // of the next batch handed out
   int64_t next_position = 0;  // of the next batch made ahead
   int64_t generation = 0;     // counts seeks: a batch made before one is dropped
@@ -120,31 +149,28 @@ TrainingSample DataLoader::State::sample(int64_t at) const {
   return {place.corpus, epoch, index, corpus.packer.begin(epoch, index)};
 }
 
-Batch DataLoader::State::make(int64_t first) const {
-  const int64_t n_rows = config.batch_size;
-  const int64_t seq = config.seq_len;
-  Batch batch;
-  batch.tokens = at::empty({n_rows, seq}, at::kLong);   // [batch, seq]
-  batch.targets = at::empty({n_rows, seq}, at::kLong);  // [batch, seq]
-  if (config.document_mask) batch.document_positions = at::empty({n_rows, seq}, at::kLong);
-  auto* token = batch.tokens.data_ptr<int64_t>();
-  auto* target = batch.targets.data_ptr<int64_t>();
-  std::vector<int32_t> window(static_cast<size_t>(seq) + 1);
-  for (int64_t row = 0; row < n_rows; ++row) {
-    batch.positions.push_back(first + config.rank * n_rows + row);
-    const auto place = sample(batch.positions.back());
+void DataLoader::State::make(int64_t first, Rows& rows) const {
+  const auto n_rows = static_cast<size_t>(config.batch_size);
+  const auto seq = static_cast<size_t>(config.seq_len);
+  rows.tokens.resize(n_rows * seq);
+  rows.targets.resize(n_rows * seq);
+  rows.document_positions.resize(config.document_mask ? n_rows * seq : 0);
+  rows.positions.resize(n_rows);
+  std::vector<int32_t> window(seq + 1);
+  for (size_t row = 0; row < n_rows; ++row) {
+    rows.positions[row] = first + config.rank * config.batch_size + static_cast<int64_t>(row);
+    const auto place = sample(rows.positions[row]);
     const TokenSource& source = *corpora[place.corpus].source;
     source.copy(place.begin, window);
-    token = std::copy(window.begin(), window.end() - 1, token);
-    target = std::copy(window.begin() + 1, window.end(), target);
+    const auto offset = static_cast<int64_t>(row * seq);
+    std::copy(window.begin(), window.end() - 1, rows.tokens.begin() + offset);
+    std::copy(window.begin() + 1, window.end(), rows.targets.begin() + offset);
     if (config.document_mask) {
-      fill_document_positions(
-          source.document_starts(place.begin, place.begin + seq),
-          place.begin,
-          {batch.document_positions.data_ptr<int64_t>() + row * seq, static_cast<size_t>(seq)});
+      fill_document_positions(source.document_starts(place.begin, place.begin + config.seq_len),
+                              place.begin,
+                              std::span(rows.document_positions).subspan(row * seq, seq));
     }
   }
-  return batch;
 }
 
 void DataLoader::State::read_ahead() {
@@ -158,10 +184,16 @@ void DataLoader::State::read_ahead() {
     if (stopping) return;
     const int64_t first = next_position;
     const int64_t made_in = generation;
+    Rows rows;
+    if (!spare.empty()) {
+      rows = std::move(spare.back());
+      spare.pop_back();
+    }
     lock.unlock();
     Made made;
     try {
-      made = make(first);
+      make(first, rows);
+      made = std::move(rows);
     } catch (...) {
       made = std::current_exception();
     }
@@ -180,11 +212,22 @@ Batch DataLoader::State::take() {
   if (const auto* error = std::get_if<std::exception_ptr>(&queue.front())) {
     std::rethrow_exception(*error);
   }
-  Batch batch = std::get<Batch>(std::move(queue.front()));
+  Rows rows = std::get<Rows>(std::move(queue.front()));
   queue.pop_front();
   position += step();
   changed.notify_all();
+  lock.unlock();
+  Batch batch = to_batch(rows);
+  lock.lock();
+  spare.push_back(std::move(rows));
   return batch;
+}
+
+Batch DataLoader::State::make_now() {
+  Rows rows;
+  make(position, rows);
+  position += step();
+  return to_batch(rows);
 }
 
 DataLoader::DataLoader(std::vector<WeightedSource> sources, const DataLoaderConfig& config)
@@ -196,10 +239,7 @@ DataLoader::DataLoader(std::shared_ptr<const TokenSource> source, const DataLoad
 DataLoader::~DataLoader() = default;
 
 Batch DataLoader::next() {
-  if (state_->config.prefetch > 0) return state_->take();
-  Batch batch = state_->make(state_->position);
-  state_->position += state_->step();
-  return batch;
+  return state_->config.prefetch > 0 ? state_->take() : state_->make_now();
 }
 
 int64_t DataLoader::position() const {
