@@ -103,6 +103,11 @@ std::vector<int64_t> MegatronSource::document_starts(int64_t begin, int64_t end)
   return {first, std::lower_bound(first, starts.end(), end)};
 }
 
+int64_t MegatronSource::documents_before(int64_t position) const {
+  const auto& starts = index_.document_starts;
+  return std::lower_bound(starts.begin(), starts.end(), position) - starts.begin();
+}
+
 bool MegatronSource::exists(const std::string& prefix) {
   std::error_code ignored;
   return std::filesystem::is_regular_file(prefix + ".idx", ignored) &&

@@ -30,6 +30,7 @@ class MegatronSource final : public TokenSource {
   const std::string& hash() const override { return hash_; }
   void copy(int64_t begin, std::span<int32_t> out) const override;
   std::vector<int64_t> document_starts(int64_t begin, int64_t end) const override;
+  int64_t documents_before(int64_t position) const override;
 
   /// True if both files are there.
   static bool exists(const std::string& prefix);

@@ -91,6 +91,16 @@ std::vector<int64_t> TokenDataset::document_starts(int64_t begin, int64_t end) c
   return starts;
 }
 
+int64_t TokenDataset::documents_before(int64_t position) const {
+  int64_t count = 0;
+  for (size_t i = 0; i < shards_.size() && shard_begin_[i] < position; ++i) {
+    const int64_t inside = position - shard_begin_[i];
+    count +=
+        inside < shards_[i].size() ? shards_[i].documents_before(inside) : shards_[i].n_documents();
+  }
+  return count;
+}
+
 void TokenDataset::verify() const {
   for (const TokenShard& shard : shards_) shard.verify();
 }

@@ -33,6 +33,7 @@ class TokenDataset final : public TokenSource {
 
   void copy(int64_t begin, std::span<int32_t> out) const override;
   std::vector<int64_t> document_starts(int64_t begin, int64_t end) const override;
+  int64_t documents_before(int64_t position) const override;
   void verify() const;
 
  private:

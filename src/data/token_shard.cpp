@@ -127,23 +127,28 @@ int64_t TokenShard::document_start(int64_t index) const {
   return decode_start(bytes.data());
 }
 
-void TokenShard::append_document_starts(int64_t begin,
-                                        int64_t end,
-                                        int64_t shift,
-                                        std::vector<int64_t>& out) const {
+int64_t TokenShard::documents_before(int64_t position) const {
   int64_t low = 0;
   int64_t high = n_documents();
   while (low < high) {
     const int64_t middle = low + (high - low) / 2;
-    if (document_start(middle) < begin) {
+    if (document_start(middle) < position) {
       low = middle + 1;
     } else {
       high = middle;
     }
   }
-  for (int64_t previous = begin - 1; low < n_documents(); ++low) {
-    const int64_t start = document_start(low);
-    if (start <= previous) fail(path_, fmt::format("document {} does not rise", low));
+  return low;
+}
+
+void TokenShard::append_document_starts(int64_t begin,
+                                        int64_t end,
+                                        int64_t shift,
+                                        std::vector<int64_t>& out) const {
+  int64_t previous = begin - 1;
+  for (int64_t i = documents_before(begin); i < n_documents(); ++i) {
+    const int64_t start = document_start(i);
+    if (start <= previous) fail(path_, fmt::format("document {} does not rise", i));
     if (start >= end) return;
     out.push_back(start + shift);
     previous = start;

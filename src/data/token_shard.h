@@ -40,6 +40,9 @@ class TokenShard {
                               int64_t shift,
                               std::vector<int64_t>& out) const;
 
+  /// Documents of the shard that start before a position in it.
+  int64_t documents_before(int64_t position) const;
+
   /// Hashes the payload, checks every id and that document starts rise. Throws Error.
   void verify() const;
 

@@ -22,6 +22,8 @@ class TokenSource {
   virtual void copy(int64_t begin, std::span<int32_t> out) const = 0;
   /// Positions in [begin, end) where a document starts, in order. Throws Error as copy does.
   virtual std::vector<int64_t> document_starts(int64_t begin, int64_t end) const = 0;
+  /// How many documents start before a position: what holds it is the last of them.
+  virtual int64_t documents_before(int64_t position) const = 0;
 };
 
 /// One corpus of a mixture.

@@ -1,6 +1,7 @@
 // What keeps a bad step away from the weights; trainer.cpp holds the loop and the step.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -9,6 +10,20 @@
 #include "train/trainer.h"
 
 namespace dsmoe {
+namespace {
+
+// Where a training sequence stands in its corpus, and the documents it touches, counted from 0.
+nlohmann::ordered_json describe_sequence(const TrainingSample& sample,
+                                         const TokenSource& source,
+                                         int64_t seq_len) {
+  const int64_t first = source.documents_before(sample.begin + 1) - 1;
+  const int64_t last = source.documents_before(sample.begin + seq_len) - 1;
+  return {{"epoch", sample.epoch},
+          {"first_token", sample.begin},
+          {"documents", {std::max<int64_t>(first, 0), std::max<int64_t>(last, 0)}}};
+}
+
+}  // namespace
 
 // Expert use is measured on steps that are logged; the rest of the hooks are those of tests.
 StepHooks Trainer::step_hooks() {
@@ -17,8 +32,9 @@ StepHooks Trainer::step_hooks() {
     const int64_t step = state_.step + 1;
     watch_.add(output, step % config_.train.log_every == 0 || step == config_.train.steps);
   };
-  if (hooks_.on_loss)
+  if (hooks_.on_loss) {
     hooks.on_loss = [this](at::Tensor& loss) { hooks_.on_loss(state_.step, loss); };
+  }
   if (hooks_.on_gradients) {
     hooks.on_gradients = [this] { hooks_.on_gradients(state_.step, named_parameters(*model_)); };
   }
@@ -73,7 +89,7 @@ bool Trainer::passes_guards(const StepResult& result, const std::vector<Batch>& 
                   state_.step));
 }
 
-// Keeps what names the step's data: with the seed, positions are enough to make its batch again.
+// Keeps what names the step's data.
 void Trainer::report_bad_step(const StepResult& result,
                               const std::vector<Batch>& batches,
                               const std::string& reason) {
@@ -82,9 +98,16 @@ void Trainer::report_bad_step(const StepResult& result,
                                    {"loss", result.loss.total.item<double>()},
                                    {"gradient_norm", result.gradient_norm},
                                    {"dataset_hash", dataset_->hash()},
-                                   {"positions", nlohmann::json::array()}};
+                                   {"sequences", nlohmann::json::array()}};
   for (const auto& batch : batches) {
-    for (const int64_t position : batch.positions) report["positions"].push_back(position);
+    for (const int64_t position : batch.positions) {
+      const auto sample = loader_.sample(position);
+      auto sequence =
+          describe_sequence(sample, *dataset_->sources()[sample.corpus].source, config_.seq_len());
+      sequence["position"] = position;
+      sequence["corpus"] = config_.data.train[sample.corpus];
+      report["sequences"].push_back(std::move(sequence));
+    }
   }
   const auto directory = config_.run_dir + "/bad_steps";
   make_directories(io_, directory);

@@ -91,6 +91,10 @@ TEST_CASE("token shards: the document starts of any range, and the tokenizer's n
   CHECK(starts_in(shard, 4, 10) == Starts{104});
   CHECK(starts_in(shard, 5, 10).empty());
   CHECK(starts_in(shard, 11, 500) == Starts{149});
+  CHECK(shard.documents_before(3) == 0);
+  CHECK(shard.documents_before(4) == 1);
+  CHECK(shard.documents_before(10) == 2);
+  CHECK(shard.documents_before(50) == 4);
 }
 
 TEST_CASE("token shards: another version, and ids beyond the vocabulary when they are read") {

@@ -106,6 +106,10 @@ TEST_CASE("tokenize: documents keep their starts over shards and within them") {
   CHECK(expected == std::vector<int64_t>{0, 3, 10, 13});
   CHECK(dataset.document_starts(1, 10) == std::vector<int64_t>{3});
   CHECK(dataset.document_starts(4, 13) == std::vector<int64_t>{10});
+  for (int64_t position = 0; position <= dataset.n_tokens(); ++position) {
+    const auto before = dataset.document_starts(0, position).size();
+    CHECK(dataset.documents_before(position) == static_cast<int64_t>(before));
+  }
 }
 
 TEST_CASE("tokenize: a document above the window is encoded in parts as if it were whole") {

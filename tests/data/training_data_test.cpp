@@ -51,6 +51,8 @@ TEST_CASE("Megatron source: the stream is the sequences one after another, in bo
     CHECK(source.document_starts(1, 6) == Starts{3});
     CHECK(source.document_starts(3, 4) == Starts{3});
     CHECK(source.document_starts(4, 6).empty());
+    CHECK(source.documents_before(3) == 1);
+    CHECK(source.documents_before(4) == 2);
     Ids part(2);
     CHECK_THROWS_WITH(source.copy(6, part), Contains("2 tokens from 6"));
     CHECK_THROWS_AS(source.copy(-1, part), Error);

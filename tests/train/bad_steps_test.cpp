@@ -111,9 +111,13 @@ TEST_CASE("Trainer: a non-finite loss or gradient stops the run with the weights
   if (where.find("moe") != std::string::npos)
     CHECK_THAT(message, Catch::Contains("layer 1, moe expert 0"));
   const auto report = read_report(config.run_dir, at_step + 1);
-  std::vector<int64_t> positions(4);
-  for (size_t i = 0; i < 4; ++i) positions[i] = at_step * 4 + static_cast<int64_t>(i);
-  CHECK(report["positions"].get<std::vector<int64_t>>() == positions);
+  REQUIRE(report["sequences"].size() == 4);
+  for (size_t i = 0; i < 4; ++i) {
+    const auto& sequence = report["sequences"][i];
+    CHECK(sequence["position"] == at_step * 4 + static_cast<int64_t>(i));
+    CHECK(sequence["corpus"] == config.data.train[0]);
+    CHECK(sequence["documents"] == nlohmann::json({0, 0}));
+  }
   const auto saved = find_newest_checkpoint(posix_io(), config.run_dir);
   REQUIRE(saved.has_value() == (at_step > 3));
   // The process without the fault goes on from the last whole step, and comes to the same end.
