@@ -30,16 +30,18 @@ void ExpertWatch::add(const ModelOutput& output, bool measures) {
   const auto add_kind = [&](std::vector<Layer>& layers,
                             const std::vector<RoutingRecord>& records,
                             const char* kind,
-                            RoutingPolicy LayerRouting::*policy) {
+                            RoutingPolicy LayerRouting::*policy,
+                            bool measures_kind) {
     layers.resize(records.size());
     for (size_t i = 0; i < records.size(); ++i) {
       if (layers[i].name.empty()) layers[i].name = fmt::format("layer {} {}", i, kind);
       const bool selects_all = (plan_.layer(i).*policy).selection == Selection::kAll;
-      add_record(layers[i], records[i], selects_all, measures);
+      add_record(layers[i], records[i], selects_all, measures_kind);
     }
   };
-  add_kind(moe_, output.moe, "moe", &LayerRouting::moe);
-  add_kind(moa_, output.moa, "moa", &LayerRouting::moa);
+  const bool is_softmax = output.moe_activation == RouterActivation::kSoftmax;
+  add_kind(moe_, output.moe, "moe", &LayerRouting::moe, measures && is_softmax);
+  add_kind(moa_, output.moa, "moa", &LayerRouting::moa, measures);
 }
 
 void ExpertWatch::add_record(Layer& layer,
@@ -114,8 +116,8 @@ LayerRoutingStats ExpertWatch::take(Layer& layer) {
   layer.n_tokens = 0;
   if (layer.n_measured > 0) {
     const auto n_measured = static_cast<double>(std::exchange(layer.n_measured, 0));
-    stats.token_entropy = std::exchange(layer.sum_entropy, 0.0) / n_measured;
-    stats.mean_entropy = entropy_of(layer.sum_probs, n_measured);
+    stats.entropies = {.token = std::exchange(layer.sum_entropy, 0.0) / n_measured,
+                       .mean = entropy_of(layer.sum_probs, n_measured)};
     layer.sum_probs.assign(layer.sum_probs.size(), 0.0);
   }
   return stats;

@@ -3,22 +3,28 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "model/model_output.h"
 #include "model/moe/routing_plan.h"
-#include "train/spike_guard.h"
+#include "train/train_config.h"
 
 namespace dsmoe {
+
+/// Of the distributions p_t that a softmax router gives, in nats.
+struct RouterEntropies {
+  double token = 0;  ///< mean over tokens of the entropy of p_t
+  double mean = 0;   ///< entropy of the mean of p_t
+  double mutual_information() const { return mean - token; }  ///< >= 0
+};
 
 /// What the router of one layer did in the steps since the last report.
 struct LayerRoutingStats {
   std::vector<double> load;   ///< share of the tokens that each expert served, see ExpertWatch
   double active_experts = 0;  ///< mean number of experts selected per token
-  double token_entropy = 0;   ///< mean over tokens of the entropy of p_t, nats
-  double mean_entropy = 0;    ///< entropy of the mean of p_t, nats
-  double mutual_information() const { return mean_entropy - token_entropy; }  ///< nats, >= 0
+  std::optional<RouterEntropies> entropies;  ///< of a softmax router
 };
 
 /// One entry per layer; empty for a kind that the model lacks. The entropies are those of the
@@ -36,7 +42,8 @@ class ExpertWatch {
  public:
   ExpertWatch(const GuardConfig& config, RoutingPlan plan);
 
-  /// Adds one micro-batch. `measures`: entropies too, which cost more than counts.
+  /// Adds one micro-batch. `measures`: entropies too, which cost more than counts; sigmoid routers
+  /// have none.
   void add(const ModelOutput& output, bool measures);
 
   /// Ends a step. Returns one text per alarm that begins with it: an expert without load for

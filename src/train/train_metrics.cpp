@@ -43,9 +43,11 @@ void add_routing(const std::string& kind,
       lists[name].push_back(rounded(value));
       scalars.emplace_back(fmt::format("{}_{}/layer_{}", kind, name, i), value);
     };
-    add("mutual_information", layer.mutual_information());
-    add("token_entropy", layer.token_entropy);
-    add("mean_entropy", layer.mean_entropy);
+    if (layer.entropies) {
+      add("mutual_information", layer.entropies->mutual_information());
+      add("token_entropy", layer.entropies->token);
+      add("mean_entropy", layer.entropies->mean);
+    }
     add("active_experts", layer.active_experts);
     add("max_load", *std::max_element(layer.load.begin(), layer.load.end()));
     add("min_load", *std::min_element(layer.load.begin(), layer.load.end()));
@@ -104,7 +106,8 @@ void TrainMetrics::add(const StepMetrics& m) {
                      {"loss/lm", m.lm_loss},
                      {"learning_rate", m.learning_rate},
                      {"gradient_norm", m.gradient_norm},
-                     {"tokens_per_second", m.tokens_per_second}};
+                     {"tokens_per_second", m.tokens_per_second},
+                     {"skipped_steps", static_cast<double>(m.skipped_steps)}};
   const auto add_term = [&](const char* name, const std::optional<double>& value) {
     if (!value) return;
     json[name] = *value;

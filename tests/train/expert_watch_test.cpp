@@ -53,12 +53,26 @@ TEST_CASE("ExpertWatch: load, entropies and mutual information of a worked examp
   CHECK(layer.active_experts == 3.0);
   const double per_token = 0.5 * std::log(2.0) + 0.5 * std::log(4.0);
   const double of_mean = 2 * 0.375 * -std::log(0.375) + 0.25 * std::log(4.0);
-  CHECK(layer.token_entropy == Approx(per_token).epsilon(1e-6));
-  CHECK(layer.mean_entropy == Approx(of_mean).epsilon(1e-6));
+  REQUIRE(layer.entropies);
+  CHECK(layer.entropies->token == Approx(per_token).epsilon(1e-6));
+  CHECK(layer.entropies->mean == Approx(of_mean).epsilon(1e-6));
   // The loss of the paper is minus this number.
   const double loss = mutual_information_loss(output.moe[0].router_logits).item<double>();
-  CHECK(layer.mutual_information() == Approx(-loss).epsilon(1e-5));
+  CHECK(layer.entropies->mutual_information() == Approx(-loss).epsilon(1e-5));
   CHECK(watch.take_stats().moe[0].load == std::vector<double>{0, 0, 0});
+}
+
+TEST_CASE("ExpertWatch: gates of a sigmoid router are no distribution and have no entropies",
+          "[train][guard]") {
+  ExpertWatch watch(alarms_after(1), RoutingPolicy::threshold(0.5));
+  // As a distribution this mean would have collapsed.
+  auto output = output_of({{1, 1, 1}, {1, 1, 1}}, {{1, 1, 1}, {1, 1, 1}});
+  output.moe_activation = RouterActivation::kSigmoid;
+  watch.add(output, true);
+  CHECK(watch.end_step().empty());
+  const auto stats = watch.take_stats();
+  CHECK_FALSE(stats.moe[0].entropies);
+  CHECK(stats.moe[0].active_experts == 3.0);
 }
 
 TEST_CASE("ExpertWatch: where some experts are selected, load counts the selected",
