@@ -71,14 +71,13 @@ NonFiniteOrigin describe(const char* stage,
 
 bool is_finite(const at::Tensor& values) { return at::isfinite(values).all().item<bool>(); }
 
-// Halves of layers whose output the routers judge, in the order of the forward pass; the last entry
-// stands for the logits.
+// The attention or the FFN of a layer, which has a router of its own.
 struct Half {
   int64_t layer;
   const char* kind;
 };
 
-// Evaluates one pass: the halves that lie between the last finite router and the first that is not.
+// The halves between the last router that saw finite values and the first that did not.
 std::vector<Half> suspects(const ModelOutput& output) {
   std::vector<Half> between;
   const size_t n_layers = std::max(output.moe.size(), output.moa.size());
@@ -178,6 +177,7 @@ std::optional<NonFiniteOrigin> locate_non_finite(Transformer& model,
   model->eval();
   auto with_logits = options;
   with_logits.logits = true;
+  with_logits.document_positions = batch.document_positions;
   auto origin = search_forward(
       model, parameters, [&] { return model->forward(batch.tokens, plan, with_logits); });
   model->train(was_training);
