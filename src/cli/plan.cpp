@@ -80,6 +80,7 @@ nlohmann::ordered_json to_json(const CostPlan& plan, const PlanRequest& request)
             {"loss", memory.loss},
             {"workspace", memory.workspace},
             {"communication_buckets", memory.communication},
+            {"snapshot", memory.snapshot},
             {"peak", memory.peak},
             {"kv_cache", plan.kv_cache_bytes}}},
           {"gpu", request.gpu.name},
@@ -143,6 +144,7 @@ void print_memory(const CostPlan& plan, const RunConfig& config) {
   line("work of one block's backward pass", memory.workspace);
   line("communication buckets", memory.communication);
   line("peak, as configured", memory.peak);
+  line("copy that checkpoints are saved from (host)", memory.snapshot);
   line("key/value cache, one full context, bfloat16", plan.kv_cache_bytes);
 }
 

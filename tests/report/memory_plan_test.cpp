@@ -15,6 +15,7 @@ TEST_CASE("training_memory: float32 weights, gradients and two moments", "[repor
   CHECK(memory.weights == 4 * total);
   CHECK(memory.gradients == 4 * total);
   CHECK(memory.optimizer == 8 * total);
+  CHECK(memory.snapshot == 12 * total);
   CHECK(memory.communication == 0);
   CHECK(training_memory(config, 2).communication == 4 * total);
 }
