@@ -65,6 +65,10 @@ TensorboardWriter::TensorboardWriter(Io& io, const std::string& directory, int64
   fd_ = io_.open(path_, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   if (fd_ < 0) throw RunError(fmt::format("{}: cannot be written: {}", path_, strerror(errno)));
   write_event(key(1, 1) + little_endian(wall_time()) + bytes_field(3, "brain.Event:2"));
+  // The start of a session: TensorBoard drops what earlier files hold from its step on.
+  write_event(key(1, 1) + little_endian(wall_time()) + key(2, 0) +
+              varint(static_cast<uint64_t>(first_step + 1)) +
+              bytes_field(7, key(1, 0) + varint(1)));
 }
 
 TensorboardWriter::~TensorboardWriter() {

@@ -12,7 +12,8 @@ namespace dsmoe {
 /// Appends scalars to an events file that TensorBoard reads.
 class TensorboardWriter {
  public:
-  /// A new file in the directory at every start; TensorBoard joins them. Throws RunError.
+  /// A new file in the directory at every start; TensorBoard joins them, and of the steps past
+  /// first_step shows only those of the newest file. Throws RunError.
   TensorboardWriter(Io& io, const std::string& directory, int64_t first_step);
   ~TensorboardWriter();
   TensorboardWriter(const TensorboardWriter&) = delete;

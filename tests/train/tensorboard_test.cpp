@@ -62,12 +62,14 @@ TEST_CASE("TensorboardWriter: records are framed and encoded as TensorBoard read
   REQUIRE(files.size() == 1);
   CHECK(files[0].find("tfevents") != std::string::npos);
   const auto records = read_records(read_file(posix_io(), files[0], 1 << 20));
-  REQUIRE(records.size() == 2);
+  REQUIRE(records.size() == 3);
   CHECK(bytes_after_time(records[0]) ==
         std::vector<int>{
             0x1a, 0x0d, 'b', 'r', 'a', 'i', 'n', '.', 'E', 'v', 'e', 'n', 't', ':', '2'});
+  // Step 8; session_log {status START}, as TensorBoard's own classes write it.
+  CHECK(bytes_after_time(records[1]) == std::vector<int>{0x10, 0x08, 0x3a, 0x02, 0x08, 0x01});
   // Step 300 as varint; summary {value {tag "loss", simple_value 1.5}}.
-  CHECK(bytes_after_time(records[1]) == std::vector<int>{0x10,
+  CHECK(bytes_after_time(records[2]) == std::vector<int>{0x10,
                                                          0xac,
                                                          0x02,
                                                          0x2a,
