@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Trials of whole `dsmoe train` processes against a golden run: kill -9, SIGTERM, memory over many steps, cost of saving.
+"""Trials of whole `dsmoe train` processes against a golden run: kill -9, SIGTERM, memory over many steps.
 
-Usage: run_trials.py PATH/TO/dsmoe [--kills N] [--aimed N] [--terms N] [--memory-steps N] [--cost-steps N] [--seed N]
+Usage: run_trials.py PATH/TO/dsmoe [--kills N] [--aimed N] [--terms N] [--memory-steps N] [--seed N]
 Every trial compares all losses and the final weights, moments and state with the golden run, digit for digit.
 Exits with 1 at the first difference.
 """
@@ -200,11 +200,12 @@ class Trials:
 
     # --- memory ----------------------------------------------------------------------------------
 
-    def memory(self, steps):
-        process = self.start("memory", "--train.save_every=500", "--train.log_every=100", "--train.validate_every=1000",
-                             "--train.schedule.kind=constant", steps=steps)
+    def memory(self, steps, policy):
+        name = f"memory-{policy}"
+        process = self.start(name, "--train.save_every=500", "--train.log_every=100", "--train.validate_every=1000",
+                             "--train.schedule.kind=constant", f"--model.training_policy={policy}", steps=steps)
         samples, counts = [], []
-        metrics = self.root / "memory" / "metrics.jsonl"
+        metrics = self.root / name / "metrics.jsonl"
         while process.poll() is None:
             time.sleep(0.2)
             try:
@@ -218,13 +219,13 @@ class Trials:
                 continue
             samples.append((step, pages * os.sysconf("SC_PAGE_SIZE") / 1024))
         if process.returncode != 0:
-            fail("memory: the run failed")
+            fail("memory: the run failed:\n" + (self.root / f"{name}.log").read_text()[-800:])
         warm = [(step, kib) for step, kib in samples if step >= steps // 5]
         slope = statistics.linear_regression([s for s, _ in warm], [k for _, k in warm]).slope
         quarter = max(1, len(counts) // 4)
         fds, tasks = [statistics.median(c[i] for c in counts[:quarter]) for i in (0, 1)]
         fds_end, tasks_end = [statistics.median(c[i] for c in counts[-quarter:]) for i in (0, 1)]
-        print(f"memory: {steps} steps, {len(warm)} samples after warm-up, {slope * 1024:.1f} bytes per step, "
+        print(f"memory, {policy}: {steps} steps, {len(warm)} samples after warm-up, {slope * 1024:.1f} bytes per step, "
               f"{warm[0][1] / 1024:.1f} to {warm[-1][1] / 1024:.1f} MiB; descriptors {fds:.0f} to {fds_end:.0f}, "
               f"threads {tasks:.0f} to {tasks_end:.0f}", flush=True)
         if slope > 1 or (fds, tasks) != (fds_end, tasks_end):
@@ -246,7 +247,8 @@ def main():
         if options.terms:
             trials.terms(options.terms)
         if options.memory_steps:
-            trials.memory(options.memory_steps)
+            trials.memory(options.memory_steps, "all")
+            trials.memory(options.memory_steps, "top_k=1")  # another number of tokens per expert at every step
 
 
 if __name__ == "__main__":
