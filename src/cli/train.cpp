@@ -1,7 +1,11 @@
 #include <fmt/format.h>
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <thread>
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
@@ -9,6 +13,7 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/stop_signal.h"
+#include "distributed/rank_group.h"
 #include "model/parameter_count.h"
 #include "train/step_memory.h"
 #include "train/trainer.h"
@@ -57,6 +62,27 @@ int dry_run(const RunConfig& config) {
   return 0;
 }
 
+// After a failed collective nothing may wait for the other ranks, no destructor either.
+[[noreturn]] void leave(const std::string& text) {
+  std::fprintf(stderr, "dsmoe: %s\n", text.c_str());
+  std::fflush(nullptr);
+  _exit(1);
+}
+
+std::shared_ptr<RankGroup> join(const LaunchEnv& env, const DistributedConfig& config) {
+  std::shared_ptr<RankGroup> ranks = join_ranks(env,
+                                                {.setup_timeout_seconds = config.setup_timeout,
+                                                 .step_timeout_seconds = config.step_timeout,
+                                                 .on_failure = leave});
+  return ranks;
+}
+
+// The ranks of one host share its cores.
+int64_t threads_of_rank(const RunConfig& config, const LaunchEnv& env) {
+  if (config.threads > 0 || env.local_size == 1) return config.threads;
+  return std::max<int64_t>(std::thread::hardware_concurrency() / env.local_size, 1);
+}
+
 int train(const Options& options) {
   RunConfig config;
   const auto describe_config = [&](ConfigVisitor& visitor) { describe(visitor, config); };
@@ -70,6 +96,8 @@ int train(const Options& options) {
     install_stop_signal();
     install_trace_signal();
   }
+  const auto env = read_launch_env(process_environment);
+  config.threads = threads_of_rank(config, env);
   set_threads(static_cast<int>(config.threads));
   config = resolve_run_config(config);
   const auto yaml = config_to_yaml(describe_config);
@@ -78,12 +106,15 @@ int train(const Options& options) {
     return 0;
   }
   if (options.dry_run) return dry_run(config);
-  std::fprintf(stderr, "%s", yaml.c_str());
+  if (env.rank == 0) std::fprintf(stderr, "%s", yaml.c_str());
   step_memory::install();
-  Trainer trainer(posix_io(), config, options.resume);
+  const auto ranks = join(env, config.distributed);
+  Trainer trainer(posix_io(), config, options.resume, {}, ranks);
   const auto result = trainer.run();
-  if (result.stopped) log_info("stopped as asked; the same command goes on from here");
-  if (options.json) print_result(result);
+  ranks->barrier("leaving together");
+  if (result.stopped && ranks->is_first())
+    log_info("stopped as asked; the same command goes on from here");
+  if (options.json && ranks->is_first()) print_result(result);
   return result.stopped ? kExitStopped : 0;
 }
 

@@ -63,12 +63,14 @@ std::unique_ptr<RankGroup> join_ranks(const LaunchEnv& env, const RankGroupConfi
     store = open_store(env, config.setup_timeout_seconds);
   } catch (const std::exception& error) {
     const std::string text = error.what();
-    throw RankFailure(
+    const auto failure =
         fmt::format("rank {} of {}: meeting the other ranks at {} failed: {}",
                     env.rank,
                     env.world_size,
                     env.rendezvous.file.empty() ? env.rendezvous.address : env.rendezvous.file,
-                    text.substr(0, text.find('\n'))));
+                    text.substr(0, text.find('\n')));
+    if (config.on_failure) config.on_failure(failure);
+    throw RankFailure(failure);
   }
   return std::make_unique<RankGroup>(
       store, env.rank, env.world_size, config, gloo_backend(is_one_host(env.rendezvous)));

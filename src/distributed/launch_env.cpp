@@ -18,17 +18,19 @@ struct Launcher {
   const char* rank;
   const char* world_size;
   const char* local_rank;
+  const char* local_size;
 };
 
 // In order of precedence.
 constexpr std::array kLaunchers = {
-    Launcher{"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK"},
-    Launcher{"Slurm", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"},
+    Launcher{"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"},
+    Launcher{"Slurm", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"},
     Launcher{"Open MPI",
              "OMPI_COMM_WORLD_RANK",
              "OMPI_COMM_WORLD_SIZE",
-             "OMPI_COMM_WORLD_LOCAL_RANK"},
-    Launcher{"PMI", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"},
+             "OMPI_COMM_WORLD_LOCAL_RANK",
+             "OMPI_COMM_WORLD_LOCAL_SIZE"},
+    Launcher{"PMI", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"},
 };
 
 int64_t number(const std::string& name, const std::string& text, int64_t lowest, int64_t highest) {
@@ -106,9 +108,12 @@ LaunchEnv read_launch_env(const Environment& environment) {
     env.launcher = launcher.name;
     env.world_size = number(launcher.world_size, needed(launcher.world_size), 1, kMaxWorldSize);
     env.rank = number(launcher.rank, needed(launcher.rank), 0, env.world_size - 1);
-    const auto local_rank = environment(launcher.local_rank);
-    env.local_rank =
-        local_rank ? number(launcher.local_rank, *local_rank, 0, env.world_size - 1) : env.rank;
+    if (const auto local_rank = environment(launcher.local_rank)) {
+      env.local_rank = number(launcher.local_rank, *local_rank, 0, env.world_size - 1);
+    }
+    if (const auto local_size = environment(launcher.local_size)) {
+      env.local_size = number(launcher.local_size, *local_size, 1, env.world_size);
+    }
     if (env.world_size > 1) env.rendezvous = find_rendezvous(environment, env);
     break;
   }

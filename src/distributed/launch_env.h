@@ -20,6 +20,7 @@ struct LaunchEnv {
   int64_t rank = 0;
   int64_t world_size = 1;
   int64_t local_rank = 0;  ///< among the ranks of this host
+  int64_t local_size = 1;  ///< ranks of this host, where the launcher says so
   std::string launcher;  ///< whose variables were read: torchrun, Slurm, Open MPI, PMI; empty: none
   Rendezvous rendezvous;
 };

@@ -66,6 +66,7 @@ std::vector<std::string> environment_of(const LocalLaunch& launch,
                                         const std::string& file) {
   return {fmt::format("RANK={}", rank),
           fmt::format("LOCAL_RANK={}", rank),
+          fmt::format("LOCAL_WORLD_SIZE={}", launch.n_ranks),
           fmt::format("WORLD_SIZE={}", launch.n_ranks),
           "DSMOE_RENDEZVOUS_FILE=" + file};
 }

@@ -161,7 +161,7 @@ void RankGroup::fail(std::string_view what, double seconds, const std::string& r
       lost_ranks(),
       reason,
       std::max<int64_t>(step_ - 1, 0));
-  if (on_failure_) on_failure_(text);
+  if (config_.on_failure) config_.on_failure(text);
   throw RankFailure(text);
 }
 

@@ -24,7 +24,8 @@ namespace dsmoe {
 struct RankGroupConfig {
   double setup_timeout_seconds = 30;
   double step_timeout_seconds = 300;  ///< the longest that one rank may let the others wait
-  bool check_collectives = false;  ///< compare every collective's kind and shape over ranks first
+  /// Called instead of throwing RankFailure, with its text; must not return. May be empty.
+  std::function<void(const std::string& text)> on_failure = {};
 };
 
 /// A collective failed: a rank died, hangs, or does something else than this one. The text names
@@ -39,8 +40,6 @@ class RankFailure : public RunError {
 /// order; a group of one does nothing in all of them.
 class RankGroup {
  public:
-  /// Called instead of throwing RankFailure, with its text; must not return.
-  using FailureHandler = std::function<void(const std::string& text)>;
   /// Makes the backend that carries out the collectives, from a store of its own.
   using MakeBackend =
       std::function<c10::intrusive_ptr<c10d::Backend>(c10::intrusive_ptr<c10d::Store> store,
@@ -81,8 +80,6 @@ class RankGroup {
 
   /// What this rank is at, for the text of failures.
   void set_step(int64_t step) { step_ = step; }
-  void set_failure_handler(FailureHandler handler) { on_failure_ = std::move(handler); }
-  double step_timeout_seconds() const { return config_.step_timeout_seconds; }
 
   c10::intrusive_ptr<c10d::ProcessGroup> process_group() const;
 
@@ -94,7 +91,6 @@ class RankGroup {
   int64_t rank_ = 0;
   int64_t size_ = 1;
   int64_t step_ = 0;
-  FailureHandler on_failure_;
   struct Members;
   std::unique_ptr<Members> members_;
 };

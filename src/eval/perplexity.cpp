@@ -45,6 +45,15 @@ std::vector<Window> cut_windows(const EvalText& text, int64_t window, int64_t st
   return windows;
 }
 
+std::vector<Window> take_part(std::vector<Window> windows, int64_t part, int64_t n_parts) {
+  if (n_parts == 1) return windows;
+  std::vector<Window> taken;
+  for (auto i = static_cast<size_t>(part); i < windows.size(); i += static_cast<size_t>(n_parts)) {
+    taken.push_back(windows[i]);
+  }
+  return taken;
+}
+
 // Adds the windows [first, last), all of one length.
 void score(TransformerImpl& model,
            const EvalText& text,
@@ -130,7 +139,7 @@ PerplexityResult evaluate_perplexity(Transformer& model,
   check(text, window, stride, config);
   const EvaluationMode mode(*model);
   const auto start = std::chrono::steady_clock::now();
-  const auto windows = cut_windows(text, window, stride);
+  const auto windows = take_part(cut_windows(text, window, stride), options.part, options.n_parts);
   PerplexityResult result;
   result.n_bytes = text.n_bytes;
   for (size_t first = 0; first < windows.size();) {
@@ -147,7 +156,7 @@ PerplexityResult evaluate_perplexity(Transformer& model,
     first = last;
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (result.tokens_scored == 0 && result.complete) {
+  if (result.tokens_scored == 0 && result.complete && options.n_parts == 1) {
     throw Error("evaluation text: expected at least one token after the first, got none");
   }
   return result;

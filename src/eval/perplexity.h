@@ -17,6 +17,8 @@ struct PerplexityOptions {
   int64_t batch = 8;   ///< windows per forward pass
   RoutingPlan plan = RoutingPolicy::all();
   at::ScalarType compute_dtype = at::kFloat;
+  int64_t part = 0;     ///< windows that are scored here: every n_parts-th from this one on
+  int64_t n_parts = 1;  ///< whose sums add to those of the whole
   std::function<bool()> stop = {};  ///< asked before each batch; true ends the count early
 };
 

@@ -83,10 +83,17 @@ void StepRoutingSum::add(const ModelOutput& output) {
   n_tokens_ += n_tokens_of(output);
 }
 
-StepRouting StepRoutingSum::mean() const {
-  StepRouting routing{.moe_mean_probs = moe_, .moa_mean_probs = moa_, .n_tokens = n_tokens_};
+std::vector<at::Tensor> StepRoutingSum::tensors() const {
+  std::vector<at::Tensor> sums = moe_;
+  sums.insert(sums.end(), moa_.begin(), moa_.end());
+  return sums;
+}
+
+StepRouting StepRoutingSum::mean(int64_t n_shares) const {
+  StepRouting routing{
+      .moe_mean_probs = moe_, .moa_mean_probs = moa_, .n_tokens = n_tokens_ * n_shares};
   for (auto* sums : {&routing.moe_mean_probs, &routing.moa_mean_probs}) {
-    for (auto& sum : *sums) sum = sum / static_cast<double>(n_tokens_);
+    for (auto& sum : *sums) sum = sum / static_cast<double>(routing.n_tokens);
   }
   return routing;
 }

@@ -36,7 +36,10 @@ struct StepRouting {
 class StepRoutingSum {
  public:
   void add(const ModelOutput& output);
-  StepRouting mean() const;
+  /// The sums, for adding those of other ranks in place.
+  std::vector<at::Tensor> tensors() const;
+  /// n_shares: ranks whose sums were added, of as many tokens each.
+  StepRouting mean(int64_t n_shares = 1) const;
 
  private:
   std::vector<at::Tensor> moe_;  // per layer [n_experts]

@@ -84,7 +84,7 @@ TrainBench::TrainBench(const RunConfig& config)
       model_(make_model(config)),
       settings_(step_settings(config)),
       optimizer_(named_parameters(*model_), config.train.optimizer),
-      step_(model_, optimizer_, settings_) {}
+      step_(model_, optimizer_, settings_, ranks_) {}
 
 int64_t TrainBench::tokens_per_step() const {
   return config_.train.accumulation * config_.train.batch_size * config_.seq_len();

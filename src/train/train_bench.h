@@ -46,6 +46,7 @@ class TrainBench {
   Transformer model_;
   StepSettings settings_;
   Optimizer optimizer_;
+  RankGroup ranks_;  // one
   TrainStep step_;
   int64_t steps_ = 0;
   double last_loss_ = 0;

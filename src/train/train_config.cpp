@@ -198,6 +198,33 @@ void describe_guard(ConfigVisitor& v, GuardConfig& config) {
   v.end_section();
 }
 
+void describe_distributed(ConfigVisitor& v, DistributedConfig& config) {
+  v.begin_section("distributed", "ranks of one job; without effect on one rank");
+  v.real("setup_timeout",
+         config.setup_timeout,
+         1,
+         86400,
+         {.doc = "for the ranks to meet", .unit = "seconds", .resume = kFree});
+  v.real("step_timeout",
+         config.step_timeout,
+         1,
+         86400,
+         {.doc = "that one rank may let the others wait, while it saves for example",
+          .unit = "seconds",
+          .resume = kFree});
+  v.integer("bucket_mebibytes",
+            config.bucket_mebibytes,
+            1,
+            1 << 16,
+            {.doc = "gradients that travel together, while the backward pass goes on",
+             .unit = "MiB",
+             .resume = kFree});
+  v.boolean("compress_gradients",
+            config.compress_gradients,
+            {.doc = "gradients travel in bfloat16", .resume = kApplied});
+  v.end_section();
+}
+
 void describe_train(ConfigVisitor& v, TrainConfig& config) {
   v.begin_section("train", "training");
   v.integer("steps",
@@ -207,8 +234,11 @@ void describe_train(ConfigVisitor& v, TrainConfig& config) {
             {.doc = "optimizer steps of the whole run", .unit = "steps", .resume = kApplied});
   v.integer(
       "batch_size", config.batch_size, 1, 1 << 20, {.doc = "per micro-batch", .unit = "sequences"});
-  v.integer(
-      "accumulation", config.accumulation, 1, 1 << 20, {.doc = "micro-batches per optimizer step"});
+  v.integer("accumulation",
+            config.accumulation,
+            1,
+            1 << 20,
+            {.doc = "micro-batches per optimizer step, which the ranks of a job share evenly"});
   choice(
       v,
       "compute_dtype",
@@ -345,6 +375,7 @@ void describe(ConfigVisitor& v, RunConfig& config) {
   describe(v, config.model);
   describe_data(v, config.data);
   describe_train(v, config.train);
+  describe_distributed(v, config.distributed);
 }
 
 RoutingPlan training_plan(const ModelConfig& config) {

@@ -70,10 +70,18 @@ struct DataConfig {
   int64_t prefetch = 4;            ///< micro-batches made ahead; 0: none
 };
 
+/// Ranks of one job; without effect on one rank.
+struct DistributedConfig {
+  double setup_timeout = 30;        ///< seconds to meet
+  double step_timeout = 300;        ///< seconds that one rank may let the others wait
+  int64_t bucket_mebibytes = 25;    ///< gradients that travel together
+  bool compress_gradients = false;  ///< travel in bfloat16
+};
+
 struct TrainConfig {
   int64_t steps = 1000;      ///< optimizer steps of the whole run
   int64_t batch_size = 16;   ///< sequences per micro-batch
-  int64_t accumulation = 1;  ///< micro-batches per optimizer step
+  int64_t accumulation = 1;  ///< micro-batches per optimizer step, which the ranks share
   ComputeDtype compute_dtype =
       ComputeDtype::kAuto;   ///< of matrix products; master weights are float32
   bool fast_float32 = true;  ///< float32 products by oneDNN; see use_fast_float32_products
@@ -103,6 +111,7 @@ struct RunConfig {
   ModelConfig model;
   DataConfig data;
   TrainConfig train;
+  DistributedConfig distributed;
 
   int64_t seq_len() const;
   /// Throws Error naming the keys that contradict each other.

@@ -1,9 +1,12 @@
 #include "train/train_step.h"
 
 #include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
+#include <array>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -11,6 +14,7 @@
 #include "common/cpu_features.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "common/stop_signal.h"
 #include "train/random_state.h"
 #include "train/step_memory.h"
 
@@ -56,8 +60,19 @@ StepSettings step_settings(const RunConfig& config) {
   return settings;
 }
 
-TrainStep::TrainStep(Transformer model, Optimizer& optimizer, StepSettings settings)
-    : model_(std::move(model)), optimizer_(optimizer), settings_(std::move(settings)) {}
+TrainStep::TrainStep(Transformer model,
+                     Optimizer& optimizer,
+                     StepSettings settings,
+                     RankGroup& ranks)
+    : model_(std::move(model)),
+      optimizer_(optimizer),
+      settings_(std::move(settings)),
+      ranks_(ranks) {}
+
+void TrainStep::join_ranks(const GradientReducerConfig& config) {
+  if (ranks_.is_alone()) return;
+  reducer_ = std::make_unique<GradientReducer>(ranks_, named_parameters(*model_), config);
+}
 
 StepResult TrainStep::run(const std::vector<Batch>& batches,
                           int64_t step,
@@ -67,7 +82,7 @@ StepResult TrainStep::run(const std::vector<Batch>& batches,
     if (timer != nullptr) timer->lap(part);
   };
   use_fast_float32_products(settings_.fast_float32);
-  const auto n_batches = static_cast<int64_t>(batches.size());
+  const auto n_batches = static_cast<int64_t>(batches.size()) * ranks_.size();
   const auto routing = measure_routing(batches);  // empty unless mi_scope is global
   lap(StepPart::kOther);
   StepResult result{.loss = {}, .gradient_norm = 0, .learning_rate = learning_rate};
@@ -78,10 +93,11 @@ StepResult TrainStep::run(const std::vector<Batch>& batches,
     auto terms = compute_loss(output, batch.targets, settings_.loss, n_batches, routing);
     if (hooks_.on_loss) hooks_.on_loss(terms.total);
     lap(StepPart::kLoss);
-    terms.total.backward();
+    backward(terms.total, &batch == &batches.back());
     lap(StepPart::kBackward);
     accumulate(result.loss, terms);
   }
+  add_over_ranks(result);
   if (hooks_.on_gradients) hooks_.on_gradients();
   lap(StepPart::kOther);
   result.gradient_norm = optimizer_.clip_gradients(settings_.clip_norm);
@@ -99,9 +115,36 @@ ForwardOptions TrainStep::options_for(const Batch& batch) const {
   return options;
 }
 
+// The reducer takes the mean over ranks where the loss's terms are shares of a sum.
+void TrainStep::backward(const at::Tensor& loss, bool is_last) {
+  if (reducer_ == nullptr) return loss.backward();
+  reducer_->backward(loss * static_cast<double>(ranks_.size()), is_last);
+}
+
+// Loss terms, and whether to stop: one small all-reduce.
+void TrainStep::add_over_ranks(StepResult& result) {
+  result.stop = stop_requested();
+  if (ranks_.is_alone()) return;
+  auto& loss = result.loss;
+  const std::array terms = {
+      &loss.total, &loss.lm, &loss.moe_mi, &loss.moa_mi, &loss.sparsity, &loss.balance, &loss.z};
+  std::vector<double> numbers;
+  for (const auto* term : terms) {
+    numbers.push_back(term->defined() ? term->item<double>() : 0.0);
+  }
+  numbers.push_back(result.stop ? 1.0 : 0.0);
+  const auto sums = at::tensor(numbers, at::kDouble);
+  ranks_.all_reduce_sum(sums, "adding the losses");
+  for (size_t i = 0; i < terms.size(); ++i) {
+    if (terms[i]->defined()) *terms[i] = sums[static_cast<int64_t>(i)].to(terms[i]->scalar_type());
+  }
+  result.stop = sums[static_cast<int64_t>(terms.size())].item<double>() > 0;
+}
+
 StepRouting TrainStep::measure_routing(const std::vector<Batch>& batches) {
   // One micro-batch is the whole batch: its own mean is the global one.
-  if (settings_.loss.mi_scope != MiScope::kGlobal || batches.size() < 2) return {};
+  const int64_t n_batches = static_cast<int64_t>(batches.size()) * ranks_.size();
+  if (settings_.loss.mi_scope != MiScope::kGlobal || n_batches < 2) return {};
   const at::NoGradGuard no_grad;
   const auto before = capture_random_state();
   StepRoutingSum sum;
@@ -110,7 +153,10 @@ StepRouting TrainStep::measure_routing(const std::vector<Batch>& batches) {
   }
   // The second pass draws the same dropout masks.
   restore_random_state(before);
-  return sum.mean();
+  for (const auto& tensor : sum.tensors()) {
+    ranks_.all_reduce_sum(tensor, "adding the routers' probabilities");
+  }
+  return sum.mean(ranks_.size());
 }
 
 void TrainStep::check_finite(const StepResult& result,

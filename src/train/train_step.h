@@ -2,10 +2,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "data/batch.h"
+#include "distributed/gradient_reducer.h"
+#include "distributed/rank_group.h"
 #include "model/moe/routing_plan.h"
 #include "model/transformer.h"
 #include "train/objective.h"
@@ -39,6 +42,7 @@ struct StepResult {
   LossTerms loss;
   double gradient_norm = 0;  ///< before clipping
   double learning_rate = 0;
+  bool stop = false;  ///< some rank was asked to stop during this step
 };
 
 /// What looks into a step, or changes it; each may be empty.
@@ -53,12 +57,16 @@ struct StepHooks {
 /// The arithmetic of one optimizer step: what training runs and what `bench --train` measures.
 class TrainStep {
  public:
-  /// model and optimizer over the same parameters; the optimizer outlives this.
-  TrainStep(Transformer model, Optimizer& optimizer, StepSettings settings);
+  /// model and optimizer over the same parameters; the optimizer and the ranks outlive this.
+  TrainStep(Transformer model, Optimizer& optimizer, StepSettings settings, RankGroup& ranks);
 
-  /// One update from the gradients of all micro-batches.
+  /// Takes rank 0's weights and averages gradients from now on; nothing on one rank.
+  void join_ranks(const GradientReducerConfig& config);
+
+  /// One update from the gradients of all micro-batches of all ranks. The result is that of all
+  /// ranks, on each of them.
   ///
-  /// batches  `accumulation` x [batch, seq]
+  /// batches  this rank's share of `accumulation` x [batch, seq]
   /// step     its number, counted from 1, for messages
   /// timer    receives the time of every part; may be null
   /// Throws RunError for a non-finite loss or gradient, before the weights are touched, unless
@@ -73,11 +81,15 @@ class TrainStep {
  private:
   ForwardOptions options_for(const Batch& batch) const;
   StepRouting measure_routing(const std::vector<Batch>& batches);
+  void backward(const at::Tensor& loss, bool is_last);
+  void add_over_ranks(StepResult& result);
   void check_finite(const StepResult& result, const std::vector<Batch>& batches, int64_t step);
 
   Transformer model_;
   Optimizer& optimizer_;
   StepSettings settings_;
+  RankGroup& ranks_;
+  std::unique_ptr<GradientReducer> reducer_;  // after the model, whose parameters it watches
   StepHooks hooks_;
 };
 

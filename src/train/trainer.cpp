@@ -1,5 +1,8 @@
 #include "train/trainer.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/tensor.h>
+
 #include <fmt/format.h>
 
 #include <chrono>
@@ -38,16 +41,16 @@ TrainResult Trainer::run() {
   auto interval_start = Clock::now();
   int64_t interval_first = state_.step;
   double other_seconds = 0;  // validation and saving inside the interval
-  while (state_.step < config_.train.steps && !stop_requested()) {
+  while (state_.step < config_.train.steps && !is_stopping()) {
     saver_.check();  // a save that failed meanwhile stops the run here
     trace_.begin_step();
     const auto step = train_step();
     trace_.end_step(state_.step);
-    for (const auto& alarm : watch_.end_step()) metrics_->add_event(state_.step, "alarm", alarm);
-    if (is_due(state_.step, config_.train.log_every, config_.train.steps) || stop_requested()) {
+    for (const auto& alarm : watch_.end_step()) note(state_.step, "alarm", alarm);
+    if (is_due(state_.step, config_.train.log_every, config_.train.steps) || is_stopping()) {
       result.last = measure(
           step, seconds_since(interval_start) - other_seconds, state_.step - interval_first);
-      metrics_->add(result.last);
+      if (metrics_) metrics_->add(result.last);
       interval_start = Clock::now();
       interval_first = state_.step;
       other_seconds = 0;
@@ -65,12 +68,17 @@ TrainResult Trainer::run() {
   return result;
 }
 
+bool Trainer::is_stopping() const { return ranks_->is_alone() ? stop_requested() : is_stopping_; }
+
 // One optimizer step over `accumulation` micro-batches; TrainStep::run has its arithmetic. A step
 // whose update is dropped counts as one: data and schedule move on, weights and moments do not.
 StepResult Trainer::train_step() {
-  const auto batches = next_batches();  // accumulation x [batch, seq]
+  ranks_->set_step(state_.step + 1);
+  if (!ranks_->is_alone()) seed_dropout();
+  const auto batches = next_batches();  // this rank's share of accumulation x [batch, seq]
   const double rate = learning_rate(config_.train.schedule_of_run(), state_.step);
   const auto result = step_.run(batches, state_.step + 1, rate);
+  is_stopping_ = result.stop;
   state_.step += 1;
   state_.position = loader_.position();
   state_.tokens += config_.train.accumulation * config_.train.batch_size * config_.seq_len();
@@ -79,7 +87,7 @@ StepResult Trainer::train_step() {
 
 std::vector<Batch> Trainer::next_batches() {
   std::vector<Batch> batches;
-  for (int64_t i = 0; i < config_.train.accumulation; ++i) batches.push_back(loader_.next());
+  for (int64_t i = 0; i < n_micro_batches(); ++i) batches.push_back(loader_.next());
   return batches;
 }
 
@@ -99,7 +107,8 @@ StepMetrics Trainer::measure(const StepResult& result, double seconds, int64_t s
   metrics.learning_rate = result.learning_rate;
   metrics.gradient_norm = result.gradient_norm;
   metrics.tokens_per_second = tokens / std::max(seconds, 1e-9);
-  metrics.mfu = metrics.tokens_per_second * flops_per_token_ / peak_flops_;
+  metrics.mfu = metrics.tokens_per_second * flops_per_token_ /
+                (peak_flops_ * static_cast<double>(ranks_->size()));
   metrics.peak_memory_bytes = peak_memory_bytes();
   metrics.skipped_steps = guard_.history().skipped_steps;
   metrics.routing = watch_.take_stats();
@@ -119,12 +128,19 @@ void Trainer::validate(TrainResult& result) {
   options.plan = settings_.plan;
   options.compute_dtype = settings_.forward.compute_dtype;
   options.stop = stop_requested;
+  options.part = ranks_->rank();
+  options.n_parts = ranks_->size();
   const auto measured = evaluate_perplexity(model_, validation_, options);
-  if (!measured.complete) return;
+  const auto sums = at::tensor({measured.nats_total,
+                                static_cast<double>(measured.tokens_scored),
+                                measured.complete ? 0.0 : 1.0},
+                               at::kDouble);
+  ranks_->all_reduce_sum(sums, "adding the validation losses");
+  if (sums[2].item<double>() > 0) return;  // a rank was asked to stop
   state_.validated_step = state_.step;
-  state_.validation_loss = measured.nats_per_token();
+  state_.validation_loss = (sums[0] / sums[1]).item<double>();
   result.validation_loss = state_.validation_loss;
-  metrics_->add_validation(state_.step, state_.validation_loss);
+  if (metrics_) metrics_->add_validation(state_.step, state_.validation_loss);
 }
 
 }  // namespace dsmoe

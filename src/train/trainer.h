@@ -35,7 +35,8 @@ struct TrainResult {
   std::string checkpoint;  ///< newest one; empty if none was written or found
 };
 
-/// Trains one model in one process.
+/// Trains one model in one process, or as one of several ranks: these share every step's
+/// micro-batches, rank 0 alone reads and writes the run directory.
 class Trainer {
  public:
   /// Opens data, model and optimizer of a resolved config (see resolve_run_config) and takes up the
@@ -45,7 +46,11 @@ class Trainer {
   ///         start, refused where run_dir has checkpoints; a path: that checkpoint and no other
   /// Throws Error for anything that does not fit: data, tokenizer, a config key that a resume must
   /// not change, another process in run_dir.
-  Trainer(Io& io, const RunConfig& config, const std::string& resume, TrainHooks hooks = {});
+  Trainer(Io& io,
+          const RunConfig& config,
+          const std::string& resume,
+          TrainHooks hooks = {},
+          std::shared_ptr<RankGroup> ranks = std::make_shared<RankGroup>());
 
   /// Trains to train.steps, or until a stop signal. Throws RunError for a non-finite loss or
   /// gradient, before the weights are touched, and for a checkpoint that could not be saved, at the
@@ -62,18 +67,26 @@ class Trainer {
                        const std::string& reason);
   StepMetrics measure(const StepResult& result, double seconds, int64_t steps);
   bool is_validation_due() const;
+  bool is_stopping() const;
+  void note(int64_t step, const std::string& event, const std::string& text);
   void validate(TrainResult& result);
   void save();
   void start(const std::string& resume);
+  int64_t n_micro_batches() const;
+  void check_ranks();
+  void share_state();
+  void seed_dropout();
   void refuse_later_steps(const VerifiedCheckpoint& checkpoint, const std::string& resume);
   void restore(const VerifiedCheckpoint& checkpoint);
 
   Io& io_;
+  std::shared_ptr<RankGroup> ranks_;
   RunConfig config_;
   std::shared_ptr<const TrainingData> dataset_;
   EvalText validation_;
   DataLoader loader_;
-  RunLock lock_;  // after the data: what does not fit leaves no run directory behind
+  std::optional<RunLock> lock_;  // of rank 0; after the data: what does not fit leaves no run
+                                 // directory behind
   Transformer model_;
   StepSettings settings_;
   Optimizer optimizer_;
@@ -85,8 +98,9 @@ class Trainer {
   StepTrace trace_;
   TrainHooks hooks_;
   TrainState state_;
-  std::unique_ptr<TrainMetrics> metrics_;
+  std::unique_ptr<TrainMetrics> metrics_;  // of rank 0
   std::string resumed_from_;
+  bool is_stopping_ = false;
   int64_t saved_step_ = -1;  // last one that was saved or whose save has begun
   double flops_per_token_ = 0;
   double peak_flops_ = 0;

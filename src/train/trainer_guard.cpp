@@ -71,12 +71,12 @@ bool Trainer::passes_guards(const StepResult& result, const std::vector<Batch>& 
   const bool is_skipped = is_finite ? config_.train.guard.on_spike == OnSpike::kSkip
                                     : config_.train.guard.on_non_finite == OnNonFinite::kSkip;
   if (is_skipped) {
-    metrics_->add_event(state_.step + 1, "skipped", reason);
+    note(state_.step + 1, "skipped", reason);
     guard_.skip(loss, norm);
     return false;
   }
   if (is_finite) {
-    metrics_->add_event(state_.step + 1, "spike", reason);
+    note(state_.step + 1, "spike", reason);
     guard_.accept(loss, norm);
     return true;
   }
@@ -111,8 +111,11 @@ void Trainer::report_bad_step(const StepResult& result,
   }
   const auto directory = config_.run_dir + "/bad_steps";
   make_directories(io_, directory);
-  replace_file(
-      io_, fmt::format("{}/step-{:08}.json", directory, state_.step + 1), report.dump(1) + "\n");
+  // Each rank names its own sequences.
+  const auto rank = ranks_->is_first() ? "" : fmt::format("-rank-{:05}", ranks_->rank());
+  replace_file(io_,
+               fmt::format("{}/step-{:08}{}.json", directory, state_.step + 1, rank),
+               report.dump(1) + "\n");
 }
 
 }  // namespace dsmoe

@@ -34,11 +34,6 @@ Describe describer(RunConfig& config) {
   return [&config](ConfigVisitor& visitor) { describe(visitor, config); };
 }
 
-RunLock lock_run(Io& io, const std::string& run_dir) {
-  make_directories(io, run_dir);
-  return RunLock(io, run_dir);
-}
-
 Transformer make_model(const RunConfig& config) {
   Transformer model(config.model);
   init_weights(model, derive_seed(static_cast<uint64_t>(config.seed), "weights"));
@@ -78,8 +73,13 @@ RunConfig resolve_run_config(RunConfig config) {
   return config;
 }
 
-Trainer::Trainer(Io& io, const RunConfig& config, const std::string& resume, TrainHooks hooks)
+Trainer::Trainer(Io& io,
+                 const RunConfig& config,
+                 const std::string& resume,
+                 TrainHooks hooks,
+                 std::shared_ptr<RankGroup> ranks)
     : io_(io),
+      ranks_(std::move(ranks)),
       config_(config),
       dataset_(std::make_shared<TrainingData>(open_data(config))),
       validation_(read_validation(config, *dataset_)),
@@ -88,12 +88,13 @@ Trainer::Trainer(Io& io, const RunConfig& config, const std::string& resume, Tra
                .batch_size = config.train.batch_size,
                .seed = derive_seed(static_cast<uint64_t>(config.seed), "data"),
                .prefetch = config.data.prefetch,
-               .document_mask = config.data.document_mask}),
-      lock_(lock_run(io, config.run_dir)),
+               .document_mask = config.data.document_mask,
+               .rank = ranks_->rank(),
+               .n_ranks = ranks_->size()}),
       model_(make_model(config)),
       settings_(step_settings(config)),
       optimizer_(named_parameters(*model_), config.train.optimizer),
-      step_(model_, optimizer_, settings_),
+      step_(model_, optimizer_, settings_, *ranks_),
       store_(io,
              config.run_dir,
              {.keep_last = config.train.keep_checkpoints,
@@ -102,17 +103,23 @@ Trainer::Trainer(Io& io, const RunConfig& config, const std::string& resume, Tra
       saver_(store_, config.train.on_save_failure),
       guard_(config.train.guard),
       watch_(config.train.guard, settings_.plan),
-      trace_(config.run_dir, config.train.trace_steps),
+      trace_(config.run_dir, ranks_->is_first() ? config.train.trace_steps : 0),
       hooks_(std::move(hooks)) {
+  check_ranks();
   at::set_num_threads(static_cast<int>(config.threads));
   flops_per_token_ = train_flops_per_token(config.model, config.seq_len());
   use_fast_float32_products(settings_.fast_float32);
   peak_flops_ = measure_matrix_speed(settings_.forward.compute_dtype);
   step_.set_hooks(step_hooks());
   model_->train();
-  start(resume);
-  replace_file(io, config.run_dir + "/" + kRunConfigFile, config_to_yaml(describer(config_)));
-  metrics_ = std::make_unique<TrainMetrics>(io, config.run_dir, state_.step, config.train.steps);
+  if (ranks_->is_first()) {
+    make_directories(io, config.run_dir);
+    lock_.emplace(io, config.run_dir);
+    start(resume);
+    replace_file(io, config.run_dir + "/" + kRunConfigFile, config_to_yaml(describer(config_)));
+    metrics_ = std::make_unique<TrainMetrics>(io, config.run_dir, state_.step, config.train.steps);
+  }
+  share_state();
 }
 
 void Trainer::start(const std::string& resume) {
@@ -182,7 +189,7 @@ void Trainer::restore(const VerifiedCheckpoint& checkpoint) {
 }
 
 void Trainer::save() {
-  if (saved_step_ == state_.step) return;
+  if (saved_step_ == state_.step || !ranks_->is_first()) return;
   note_best(state_);
   state_.guard = guard_.history();
   state_.random_state = capture_random_state();

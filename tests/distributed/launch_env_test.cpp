@@ -30,12 +30,14 @@ TEST_CASE("read_launch_env: torchrun, with and without the agent's store", "[dis
   Variables variables = {{"RANK", "5"},
                          {"WORLD_SIZE", "8"},
                          {"LOCAL_RANK", "1"},
+                         {"LOCAL_WORLD_SIZE", "4"},
                          {"MASTER_ADDR", "node0"},
                          {"MASTER_PORT", "1234"}};
   auto env = read(variables);
   CHECK(env.rank == 5);
   CHECK(env.world_size == 8);
   CHECK(env.local_rank == 1);
+  CHECK(env.local_size == 4);
   CHECK(env.rendezvous.address == "node0");
   CHECK(env.rendezvous.port == 1234);
   CHECK_FALSE(env.rendezvous.is_hosted);

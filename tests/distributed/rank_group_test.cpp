@@ -119,9 +119,9 @@ TEST_CASE("RankGroup: a backend's error reaches the failure handler in one line"
     return c10::intrusive_ptr<c10d::Backend>(
         c10::make_intrusive<BrokenBackend>(static_cast<int>(rank), static_cast<int>(size)));
   };
-  RankGroup group(store, 0, 2, {}, broken);
   std::string text;
-  group.set_failure_handler([&](const std::string& failure) { text = failure; });
+  RankGroup group(
+      store, 0, 2, {.on_failure = [&](const std::string& failure) { text = failure; }}, broken);
   auto tensor = at::full({1}, 1.0);
   REQUIRE_THROWS_AS(group.all_reduce_sum(tensor, "summing the losses"), RankFailure);
   CHECK_THAT(text, Catch::Contains("summing the losses failed") && Catch::Contains("cable pulled"));

@@ -87,7 +87,8 @@ TEST_CASE("TrainBench: takes the step that training takes", "[train][bench]") {
                      .seed = derive_seed(static_cast<uint64_t>(config.seed), "data"),
                      .prefetch = 0});
   Optimizer optimizer(named_parameters(*bench.model()), config.train.optimizer);
-  TrainStep step(bench.model(), optimizer, step_settings(config));
+  RankGroup one_rank;
+  TrainStep step(bench.model(), optimizer, step_settings(config), one_rank);
   const std::vector<Batch> batches{loader.next(), loader.next()};
   const auto result = step.run(batches, 1, config.train.schedule.peak);
   CHECK(result.loss.total.item<double>() == trained.last.loss);

@@ -1,0 +1,64 @@
+// What the ranks of one run agree on and share; trainer.cpp holds the loop and the step.
+#include <ATen/CPUGeneratorImpl.h>
+#include <fmt/format.h>
+#include <torch/version.h>
+
+#include <mutex>
+
+#include "common/config_reader.h"
+#include "common/error.h"
+#include "common/random_seed.h"
+#include "distributed/agreement.h"
+#include "train/trainer.h"
+
+namespace dsmoe {
+
+int64_t Trainer::n_micro_batches() const { return config_.train.accumulation / ranks_->size(); }
+
+// Before the first collective of training: different programs or data would hang in one later.
+void Trainer::check_ranks() {
+  if (config_.train.accumulation % ranks_->size() != 0) {
+    throw Error(
+        fmt::format("train.accumulation: expected a multiple of the {} ranks, which share its "
+                    "micro-batches, got {}",
+                    ranks_->size(),
+                    config_.train.accumulation));
+  }
+  check_agreement(*ranks_,
+                  {{"program", fmt::format("dsmoe {} torch {}", DSMOE_VERSION, TORCH_VERSION)},
+                   {"config", config_to_yaml([this](ConfigVisitor& v) { describe(v, config_); })},
+                   {"training data", dataset_->hash()},
+                   {"tokenizer", dataset_->tokenizer().fingerprint()}});
+}
+
+// Rank 0 started or resumed; the others take what it has.
+void Trainer::share_state() {
+  if (ranks_->is_alone()) return;
+  const auto state = ranks_->all_gather(ranks_->is_first() ? state_to_json(state_) : "",
+                                        "sending the training state");
+  if (!ranks_->is_first()) {
+    state_ = parse_state(state.front(), "training state of rank 0");
+    loader_.seek(state_.position);
+    guard_.restore(state_.guard);
+  }
+  step_.join_ranks({.bucket_mebibytes = static_cast<double>(config_.distributed.bucket_mebibytes),
+                    .compress_bfloat16 = config_.distributed.compress_gradients});
+  if (state_.step == 0) return;
+  for (const auto& [name, tensor] : optimizer_.named_state()) {
+    ranks_->broadcast(tensor, "sending " + name);
+  }
+}
+
+// A function of the step, so that ranks draw apart and a resume needs no state of theirs.
+void Trainer::seed_dropout() {
+  const auto index = static_cast<uint64_t>(state_.step * ranks_->size() + ranks_->rank());
+  auto generator = at::detail::getDefaultCPUGenerator();
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  generator.set_current_seed(derive_seed(static_cast<uint64_t>(config_.seed), "dropout", index));
+}
+
+void Trainer::note(int64_t step, const std::string& event, const std::string& text) {
+  if (metrics_) metrics_->add_event(step, event, text);
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,175 @@
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "common/error.h"
+#include "support/rank_threads.h"
+#include "train/tiny_run.h"
+#include "train/trainer.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr int64_t kSteps = 50;
+
+struct Outcome {
+  std::vector<double> losses;  // total, of every step
+  std::vector<double> norms;
+  std::vector<double> validation_losses;
+  NamedTensors weights;  // of rank 0, in the end
+};
+
+struct Setting {
+  int64_t accumulation = 4;
+  MiScope mi_scope = MiScope::kGlobal;
+};
+
+RunConfig run_config(const std::string& run, const std::string& shards, const Setting& setting) {
+  auto config = tiny_run(run, shards);
+  config.train.steps = kSteps;
+  config.train.accumulation = setting.accumulation;
+  config.train.log_every = 1;
+  config.train.save_every = 25;
+  config.train.loss.mi_scope = setting.mi_scope;
+  config.train.schedule.kind = ScheduleKind::kConstant;
+  config.model.dropout = 0.0;  // ranks draw other masks
+  config.data.prefetch = 0;
+  config.data.validation = shards;
+  config.train.validate_every = 25;
+  config.threads = 1;
+  return config;
+}
+
+Outcome read_outcome(const std::string& run, NamedTensors weights) {
+  Outcome outcome;
+  outcome.weights = std::move(weights);
+  std::istringstream lines(read_file(posix_io(), run + "/metrics.jsonl", 1 << 20));
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line);
+    if (json.contains("validation_loss"))
+      outcome.validation_losses.push_back(json["validation_loss"]);
+    if (!json.contains("gradient_norm")) continue;
+    outcome.losses.push_back(json["loss"]);
+    outcome.norms.push_back(json["gradient_norm"]);
+  }
+  return outcome;
+}
+
+// Trains in `run` to config.train.steps; the weights of every rank at the end.
+std::vector<NamedTensors> train_on(int64_t size, const RunConfig& config) {
+  std::vector<NamedTensors> weights(static_cast<size_t>(size));
+  const auto work = [&](const std::shared_ptr<RankGroup>& ranks) {
+    auto& mine = weights[static_cast<size_t>(ranks->rank())];
+    TrainHooks hooks;
+    hooks.on_step_end = [&](int64_t step, const NamedTensors& parameters) {
+      if (step + 1 < config.train.steps) return;
+      for (const auto& [name, parameter] : parameters) {
+        mine.emplace_back(name, parameter.detach().clone());
+      }
+    };
+    Trainer(posix_io(), config, "auto", hooks, ranks).run();
+  };
+  if (size == 1) {
+    work(std::make_shared<RankGroup>());
+  } else {
+    run_ranks(size, [&](RankGroup& group) {
+      work(std::shared_ptr<RankGroup>(&group, [](RankGroup*) {}));
+    });
+  }
+  return weights;
+}
+
+const std::string& shards() {
+  static const TemporaryDirectory directory;
+  static const std::string made = make_tiny_shards(directory, 700);
+  return made;
+}
+
+Outcome train(int64_t size, const Setting& setting) {
+  const TemporaryDirectory directory;
+  const auto run = directory.file("run");
+  auto config = run_config(run, shards(), setting);
+  const auto weights = train_on(size, config);
+  for (const auto& of_rank : weights) {
+    for (size_t i = 0; i < of_rank.size(); ++i) {
+      CAPTURE(size, of_rank[i].first);
+      CHECK(at::equal(of_rank[i].second, weights[0][i].second));
+    }
+  }
+  return read_outcome(run, weights[0]);
+}
+
+void check_close(const Outcome& outcome, const Outcome& expected) {
+  REQUIRE(outcome.losses.size() == expected.losses.size());
+  for (size_t i = 0; i < expected.losses.size(); ++i) {
+    CAPTURE(i);
+    CHECK(outcome.losses[i] == Approx(expected.losses[i]).epsilon(1e-4));
+    CHECK(outcome.norms[i] == Approx(expected.norms[i]).epsilon(1e-2));
+  }
+  REQUIRE(outcome.validation_losses.size() == expected.validation_losses.size());
+  for (size_t i = 0; i < expected.validation_losses.size(); ++i) {
+    CHECK(outcome.validation_losses[i] == Approx(expected.validation_losses[i]).epsilon(1e-4));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("Trainer: ranks that share a global batch train as one rank does", "[train]") {
+  const auto scope = GENERATE(MiScope::kGlobal, MiScope::kLocal);
+  const auto alone = train(1, {.mi_scope = scope});
+  REQUIRE(alone.losses.size() == kSteps);
+  CHECK(alone.losses.back() < alone.losses.front());
+  for (const int64_t size : {2, 4}) {
+    CAPTURE(size);
+    check_close(train(size, {.mi_scope = scope}), alone);
+  }
+}
+
+TEST_CASE("Trainer: two runs of two ranks are the same bits", "[train]") {
+  const auto first = train(2, {});
+  const auto second = train(2, {});
+  CHECK(first.losses == second.losses);
+  CHECK(first.norms == second.norms);
+}
+
+TEST_CASE("Trainer: a checkpoint goes on with any number of ranks", "[train]") {
+  const auto alone = train(1, {.accumulation = 12});
+  const TemporaryDirectory directory;
+  const auto run = directory.file("run");
+  auto config = run_config(run, shards(), {.accumulation = 12});
+  for (const auto& [size, steps] : {std::pair{4, 12}, {2, 25}, {3, 37}, {1, 50}}) {
+    config.train.steps = steps;
+    train_on(size, config);
+  }
+  const auto outcome = read_outcome(run, {});
+  REQUIRE(outcome.losses.size() == alone.losses.size());
+  for (size_t i = 0; i < alone.losses.size(); ++i) {
+    CAPTURE(i);
+    CHECK(outcome.losses[i] == Approx(alone.losses[i]).epsilon(1e-4));
+  }
+}
+
+TEST_CASE("Trainer: ranks that cannot share the micro-batches are refused", "[train]") {
+  const TemporaryDirectory directory;
+  const auto config = run_config(directory.file("run"), shards(), {.accumulation = 3});
+  REQUIRE_THROWS_WITH(train_on(2, config),
+                      Catch::Contains("train.accumulation: expected a multiple of the 2 ranks"));
+}
+
+TEST_CASE("Trainer: ranks with other configs are told which key", "[train]") {
+  const TemporaryDirectory directory;
+  const auto config = run_config(directory.file("run"), shards(), {});
+  const auto disagree = [&] {
+    run_ranks(2, [&](RankGroup& group) {
+      auto mine = config;
+      if (!group.is_first()) mine.train.batch_size = 1;
+      Trainer(posix_io(), mine, "auto", {}, std::shared_ptr<RankGroup>(&group, [](RankGroup*) {}));
+    });
+  };
+  REQUIRE_THROWS_WITH(disagree(), Catch::Contains("batch_size: 1' on rank 1"));
+}
+
+}  // namespace dsmoe
