@@ -136,7 +136,10 @@ void Trainer::validate(TrainResult& result) {
                                 measured.complete ? 0.0 : 1.0},
                                at::kDouble);
   ranks_->all_reduce_sum(sums, "adding the validation losses");
-  if (sums[2].item<double>() > 0) return;  // a rank was asked to stop
+  if (sums[2].item<double>() > 0) {
+    is_stopping_ = true;  // a rank was asked to; the next start makes up for this validation
+    return;
+  }
   state_.validated_step = state_.step;
   state_.validation_loss = (sums[0] / sums[1]).item<double>();
   result.validation_loss = state_.validation_loss;
