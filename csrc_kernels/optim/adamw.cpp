@@ -25,19 +25,16 @@ void check(const AdamwSlot& slot) {
   }
 }
 
-// Options null: only the gradients will be read.
 std::vector<AdamwPiece> pieces_of(const std::vector<AdamwSlot>& slots,
-                                  const AdamwOptions* options) {
+                                  const AdamwOptions& options) {
   std::vector<AdamwPiece> pieces;
   for (const auto& slot : slots) {
     check(slot);
     AdamwPiece piece{};
-    if (options != nullptr) {
-      const auto t = static_cast<double>(slot.step);
-      piece.kept = static_cast<float>(1.0 - options->lr * slot.weight_decay);
-      piece.step_size = static_cast<float>(options->lr / (1.0 - std::pow(options->beta1, t)));
-      piece.root_scale = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(options->beta2, t)));
-    }
+    const auto t = static_cast<double>(slot.step);
+    piece.kept = static_cast<float>(1.0 - options.lr * slot.weight_decay);
+    piece.step_size = static_cast<float>(options.lr / (1.0 - std::pow(options.beta1, t)));
+    piece.root_scale = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(options.beta2, t)));
     for (int64_t begin = 0; begin < slot.parameter.numel(); begin += kPieceSize) {
       piece.n = std::min(kPieceSize, slot.parameter.numel() - begin);
       piece.parameter = pointer<float>(slot.parameter) + begin;
@@ -50,10 +47,24 @@ std::vector<AdamwPiece> pieces_of(const std::vector<AdamwSlot>& slots,
   return pieces;
 }
 
+std::vector<GradientPiece> pieces_of(const std::vector<at::Tensor>& gradients) {
+  std::vector<GradientPiece> pieces;
+  for (const auto& gradient : gradients) {
+    TORCH_CHECK(gradient.scalar_type() == at::kFloat && gradient.is_contiguous(),
+                "gradient_norm: expected float32, contiguous, got ",
+                gradient.scalar_type());
+    for (int64_t begin = 0; begin < gradient.numel(); begin += kPieceSize) {
+      pieces.push_back({.n = std::min(kPieceSize, gradient.numel() - begin),
+                        .gradient = pointer<const float>(gradient) + begin});
+    }
+  }
+  return pieces;
+}
+
 }  // namespace
 
-double gradient_norm(const std::vector<AdamwSlot>& slots) {
-  const auto pieces = pieces_of(slots, nullptr);
+double gradient_norm(const std::vector<at::Tensor>& gradients) {
+  const auto pieces = pieces_of(gradients);
   std::vector<double> sums(pieces.size());
   DSMOE_CALL_FOR_ISA(
       squared_gradients, pieces.data(), static_cast<int64_t>(pieces.size()), sums.data());
@@ -61,7 +72,7 @@ double gradient_norm(const std::vector<AdamwSlot>& slots) {
 }
 
 void adamw_step(const std::vector<AdamwSlot>& slots, const AdamwOptions& options) {
-  const auto pieces = pieces_of(slots, &options);
+  const auto pieces = pieces_of(slots, options);
   const AdamwRates rates{.beta1 = static_cast<float>(options.beta1),
                          .beta2 = static_cast<float>(options.beta2),
                          .eps = static_cast<float>(options.eps),

@@ -25,9 +25,9 @@ struct AdamwOptions {
   double gradient_scale = 1.0;  ///< multiplies every gradient first
 };
 
-/// Global 2-norm of the gradients, summed in float64 in an order that does not depend on the number
-/// of threads. NaN or Inf where a gradient is.
-double gradient_norm(const std::vector<AdamwSlot>& slots);
+/// Global 2-norm of gradients, float32 and contiguous, summed in float64 in an order that does not
+/// depend on the number of threads. NaN or Inf where a gradient is.
+double gradient_norm(const std::vector<at::Tensor>& gradients);
 
 /// Updates parameters and moments in place, in one parallel pass over all of them; gradients are
 /// only read. Source: arXiv:1711.05101, algorithm 2, with lr as the schedule.

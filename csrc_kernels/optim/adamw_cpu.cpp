@@ -2,7 +2,7 @@
 
 namespace dsmoe::DSMOE_ISA {
 
-void squared_gradients(const AdamwPiece* pieces, int64_t n_pieces, double* sums) {
+void squared_gradients(const GradientPiece* pieces, int64_t n_pieces, double* sums) {
 #pragma omp parallel for if (n_pieces > 4)
   for (int64_t i = 0; i < n_pieces; ++i) {
     const float* gradient = pieces[i].gradient;

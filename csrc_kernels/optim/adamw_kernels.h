@@ -18,6 +18,11 @@ struct AdamwPiece {
   float root_scale;  ///< 1 / sqrt(1 - beta2^t)
 };
 
+struct GradientPiece {
+  int64_t n;
+  const float* gradient;
+};
+
 struct AdamwRates {
   float beta1;
   float beta2;
@@ -27,7 +32,7 @@ struct AdamwRates {
 
 DSMOE_DECLARE_FOR_ISAS(
     /// Sum of squares of each piece's gradient, float64.
-    void squared_gradients(const AdamwPiece* pieces, int64_t n_pieces, double* sums);
+    void squared_gradients(const GradientPiece* pieces, int64_t n_pieces, double* sums);
     void adamw(const AdamwPiece* pieces, int64_t n_pieces, const AdamwRates& rates);)
 
 }  // namespace dsmoe

@@ -11,7 +11,8 @@
 
 namespace dsmoe {
 
-Optimizer::Optimizer(NamedTensors parameters, const OptimizerConfig& config) : config_(config) {
+Optimizer::Optimizer(NamedTensors parameters, const OptimizerConfig& config, OptimizerShard shard)
+    : config_(config), shard_(shard) {
   std::set<std::string> names;
   int64_t n_elements = 0;
   for (const auto& [name, parameter] : parameters) {
@@ -23,44 +24,55 @@ Optimizer::Optimizer(NamedTensors parameters, const OptimizerConfig& config) : c
                 name,
                 "' in float32, got ",
                 parameter.scalar_type());
+    slots_.push_back(
+        {name, parameter, at::zeros({}, at::kFloat), parameter.dim() >= 2, n_elements});
     n_elements += parameter.numel();
   }
-  moments_ = at::zeros({2, n_elements}, at::kFloat);
-  int64_t begin = 0;
-  for (const auto& [name, parameter] : parameters) {
-    const auto moment = [&, shape = parameter.sizes(), n = parameter.numel()](int64_t which) {
-      return moments_.select(0, which).narrow(0, begin, n).view(shape);
-    };
-    slots_.push_back(
-        {name, parameter, moment(0), moment(1), at::zeros({}, at::kFloat), parameter.dim() >= 2});
-    begin += parameter.numel();
-  }
+  moments_ = at::zeros({2, (n_elements + shard.count - 1) / shard.count}, at::kFloat);
 }
 
-std::vector<AdamwSlot> Optimizer::slots_with_gradient() const {
-  std::vector<AdamwSlot> slots;
-  for (const auto& slot : slots_) {
-    const auto& gradient = slot.parameter.grad();
-    if (!gradient.defined()) continue;
-    slots.push_back({.parameter = slot.parameter,
-                     .gradient = gradient.contiguous(),
-                     .exp_avg = slot.exp_avg,
-                     .exp_avg_sq = slot.exp_avg_sq,
-                     .step = slot.step.item<int64_t>() + 1,
-                     .weight_decay = slot.decays ? config_.weight_decay : 0.0});
-  }
-  return slots;
+at::Tensor Optimizer::moment_of(const Slot& slot, int64_t which) const {
+  return moments_.select(0, which)
+      .narrow(0, slot.begin, slot.parameter.numel())
+      .view(slot.parameter.sizes());
+}
+
+// The shard's elements of a parameter; of no elements where it has none.
+AdamwSlot Optimizer::own_part(const Slot& slot) const {
+  const int64_t first = std::max(slot.begin, shard_begin());
+  const int64_t last =
+      std::min(slot.begin + slot.parameter.numel(), shard_begin() + moments_.size(1));
+  const int64_t n = std::max<int64_t>(last - first, 0);
+  const int64_t offset = n > 0 ? first - slot.begin : 0;
+  const int64_t in_shard = n > 0 ? first - shard_begin() : 0;
+  const auto part = [&](const at::Tensor& whole) { return whole.view(-1).narrow(0, offset, n); };
+  return {.parameter = part(slot.parameter.detach()),
+          .gradient = part(slot.parameter.grad().contiguous()),
+          .exp_avg = moments_.select(0, 0).narrow(0, in_shard, n),
+          .exp_avg_sq = moments_.select(0, 1).narrow(0, in_shard, n),
+          .step = slot.step.item<int64_t>() + 1,
+          .weight_decay = slot.decays ? config_.weight_decay : 0.0};
 }
 
 double Optimizer::clip_gradients(double max_norm) {
-  const double norm = gradient_norm(slots_with_gradient());
+  std::vector<at::Tensor> gradients;
+  for (const auto& slot : slots_) {
+    const auto& gradient = slot.parameter.grad();
+    if (gradient.defined()) gradients.push_back(gradient.contiguous());
+  }
+  const double norm = gradient_norm(gradients);
   gradient_scale_ = max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
   return norm;
 }
 
 void Optimizer::step(double lr) {
   const at::NoGradGuard no_grad;
-  adamw_step(slots_with_gradient(),
+  std::vector<AdamwSlot> slots;
+  for (const auto& slot : slots_) {
+    if (!slot.parameter.grad().defined()) continue;
+    if (auto part = own_part(slot); part.parameter.numel() > 0) slots.push_back(std::move(part));
+  }
+  adamw_step(slots,
              {.lr = lr,
               .beta1 = config_.beta1,
               .beta2 = config_.beta2,
@@ -77,13 +89,37 @@ void Optimizer::clear_gradients() {
 }
 
 NamedTensors Optimizer::named_state() const {
+  TORCH_CHECK(!is_sharded(), "Optimizer: a shard has no whole state");
   NamedTensors state;
   for (const auto& slot : slots_) {
-    state.emplace_back(slot.name + ".exp_avg", slot.exp_avg);
-    state.emplace_back(slot.name + ".exp_avg_sq", slot.exp_avg_sq);
+    state.emplace_back(slot.name + ".exp_avg", moment_of(slot, 0));
+    state.emplace_back(slot.name + ".exp_avg_sq", moment_of(slot, 1));
     state.emplace_back(slot.name + ".step", slot.step);
   }
   return state;
+}
+
+NamedTensors Optimizer::empty_state() const {
+  NamedTensors state;
+  for (const auto& slot : slots_) {
+    for (const auto* kind : {".exp_avg", ".exp_avg_sq"}) {
+      state.emplace_back(slot.name + kind, at::zeros(slot.parameter.sizes(), at::kFloat));
+    }
+    state.emplace_back(slot.name + ".step", at::zeros({}, at::kFloat));
+  }
+  return state;
+}
+
+NamedTensors Optimizer::parameters() const {
+  NamedTensors parameters;
+  for (const auto& slot : slots_) parameters.emplace_back(slot.name, slot.parameter);
+  return parameters;
+}
+
+NamedTensors Optimizer::steps() const {
+  NamedTensors steps;
+  for (const auto& slot : slots_) steps.emplace_back(slot.name, slot.step);
+  return steps;
 }
 
 std::optional<std::string> Optimizer::first_non_finite_gradient() const {

@@ -12,15 +12,22 @@
 
 namespace dsmoe {
 
+/// One of `count` equal runs of all parameters' elements, in order; the last may be shorter.
+struct OptimizerShard {
+  int64_t index = 0;
+  int64_t count = 1;
+};
+
 /// AdamW over named parameters, in place, in one parallel pass; clipping costs no pass of its own.
 ///
 /// Matrices decay; biases and 1-D parameters (norm weights) do not. A parameter without a gradient
 /// is left alone, its moments and step count too. Parameters, gradients and state are float32, on
-/// the CPU.
+/// the CPU. A shard keeps the moments of its elements and updates these only; what the others
+/// update is up to share_parameters.
 class Optimizer {
  public:
   /// Throws Error if a name appears twice, c10::Error if a parameter is not float32.
-  Optimizer(NamedTensors parameters, const OptimizerConfig& config);
+  Optimizer(NamedTensors parameters, const OptimizerConfig& config, OptimizerShard shard = {});
 
   /// Measures the global 2-norm of all gradients and makes the next step scale them so that it is
   /// at most max_norm; 0 only measures. Returns the norm before scaling; the gradients stay as
@@ -31,8 +38,17 @@ class Optimizer {
   void clear_gradients();
 
   /// The state tensors themselves, to be saved and to be filled, as `NAME.exp_avg`,
-  /// `NAME.exp_avg_sq`, `NAME.step`.
+  /// `NAME.exp_avg_sq`, `NAME.step`. Not of a shard; see gather_state.
   NamedTensors named_state() const;
+
+  /// Zeros of the names and shapes of the whole state.
+  NamedTensors empty_state() const;
+
+  bool is_sharded() const { return shard_.count > 1; }
+  NamedTensors parameters() const;
+  NamedTensors steps() const;                      ///< updates so far by parameter, scalars
+  at::Tensor moments() const { return moments_; }  ///< [2, elements of the shard]
+  int64_t shard_begin() const { return moments_.size(1) * shard_.index; }
 
   /// Name of the first parameter whose gradient holds a NaN or Inf, if there is one.
   std::optional<std::string> first_non_finite_gradient() const;
@@ -41,16 +57,17 @@ class Optimizer {
   struct Slot {
     std::string name;
     at::Tensor parameter;
-    at::Tensor exp_avg;     // shape of the parameter, a view of moments_
-    at::Tensor exp_avg_sq;  // shape of the parameter, a view of moments_
-    at::Tensor step;        // scalar, float32
+    at::Tensor step;  // scalar, float32
     bool decays;
+    int64_t begin;  // of its elements among those of all parameters
   };
-  std::vector<AdamwSlot> slots_with_gradient() const;
+  at::Tensor moment_of(const Slot& slot, int64_t which) const;
+  AdamwSlot own_part(const Slot& slot) const;
 
   OptimizerConfig config_;
+  OptimizerShard shard_;
   std::vector<Slot> slots_;
-  at::Tensor moments_;  // [2, elements of all parameters]
+  at::Tensor moments_;  // [2, elements of the shard]
   double gradient_scale_ = 1.0;
 };
 

@@ -200,6 +200,11 @@ void describe_guard(ConfigVisitor& v, GuardConfig& config) {
 
 void describe_distributed(ConfigVisitor& v, DistributedConfig& config) {
   v.begin_section("distributed", "ranks of one job; without effect on one rank");
+  v.boolean("shard_optimizer",
+            config.shard_optimizer,
+            {.doc = "each rank keeps and applies its share of the moments (ZeRO-1); gradients and "
+                    "weights are whole on every rank",
+             .resume = kFree});
   v.real("setup_timeout",
          config.setup_timeout,
          1,

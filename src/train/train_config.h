@@ -72,6 +72,7 @@ struct DataConfig {
 
 /// Ranks of one job; without effect on one rank.
 struct DistributedConfig {
+  bool shard_optimizer = false;     ///< each rank keeps and applies its share of the moments
   double setup_timeout = 30;        ///< seconds to meet
   double step_timeout = 300;        ///< seconds that one rank may let the others wait
   int64_t bucket_mebibytes = 25;    ///< gradients that travel together

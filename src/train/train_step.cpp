@@ -16,6 +16,7 @@
 #include "common/log.h"
 #include "common/stop_signal.h"
 #include "train/random_state.h"
+#include "train/sharded_optimizer.h"
 #include "train/step_memory.h"
 
 namespace dsmoe {
@@ -102,7 +103,7 @@ StepResult TrainStep::run(const std::vector<Batch>& batches,
   lap(StepPart::kOther);
   result.gradient_norm = optimizer_.clip_gradients(settings_.clip_norm);
   if (!hooks_.accepts) check_finite(result, batches, step);
-  if (!hooks_.accepts || hooks_.accepts(result, batches)) optimizer_.step(learning_rate);
+  if (!hooks_.accepts || hooks_.accepts(result, batches)) update(learning_rate);
   optimizer_.clear_gradients();
   if (step % kTrimSteps == 0) step_memory::trim();
   lap(StepPart::kOptimizer);
@@ -113,6 +114,11 @@ ForwardOptions TrainStep::options_for(const Batch& batch) const {
   ForwardOptions options = settings_.forward;
   options.document_positions = batch.document_positions;
   return options;
+}
+
+void TrainStep::update(double learning_rate) {
+  optimizer_.step(learning_rate);
+  share_parameters(optimizer_, ranks_);
 }
 
 // The reducer takes the mean over ranks where the loss's terms are shares of a sum.

@@ -82,6 +82,7 @@ class TrainStep {
   ForwardOptions options_for(const Batch& batch) const;
   StepRouting measure_routing(const std::vector<Batch>& batches);
   void backward(const at::Tensor& loss, bool is_last);
+  void update(double learning_rate);
   void add_over_ranks(StepResult& result);
   void check_finite(const StepResult& result, const std::vector<Batch>& batches, int64_t step);
 

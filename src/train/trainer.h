@@ -100,6 +100,7 @@ class Trainer {
   TrainState state_;
   std::unique_ptr<TrainMetrics> metrics_;  // of rank 0
   std::string resumed_from_;
+  NamedTensors restored_optimizer_;  // of rank 0, until it is shared
   bool is_stopping_ = false;
   int64_t saved_step_ = -1;  // last one that was saved or whose save has begun
   double flops_per_token_ = 0;

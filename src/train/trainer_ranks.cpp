@@ -9,6 +9,7 @@
 #include "common/error.h"
 #include "common/random_seed.h"
 #include "distributed/agreement.h"
+#include "train/sharded_optimizer.h"
 #include "train/trainer.h"
 
 namespace dsmoe {
@@ -43,10 +44,9 @@ void Trainer::share_state() {
   }
   step_.join_ranks({.bucket_mebibytes = static_cast<double>(config_.distributed.bucket_mebibytes),
                     .compress_bfloat16 = config_.distributed.compress_gradients});
-  if (state_.step == 0) return;
-  for (const auto& [name, tensor] : optimizer_.named_state()) {
-    ranks_->broadcast(tensor, "sending " + name);
-  }
+  saved_step_ = state_.step == 0 ? -1 : state_.step;
+  if (state_.step > 0) scatter_state(optimizer_, *ranks_, restored_optimizer_);
+  restored_optimizer_.clear();
 }
 
 // A function of the step, so that ranks draw apart and a resume needs no state of theirs.

@@ -18,6 +18,7 @@
 #include "train/flops.h"
 #include "train/random_state.h"
 #include "train/resume_check.h"
+#include "train/sharded_optimizer.h"
 #include "train/trainer.h"
 
 namespace dsmoe {
@@ -48,6 +49,12 @@ TrainingData open_data(const RunConfig& config) {
 EvalText read_validation(const RunConfig& config, const TrainingData& dataset) {
   if (config.data.validation.empty()) return {};
   return read_eval_text(config.data.validation, dataset.tokenizer(), config.data.document_mask, 0);
+}
+
+// Where the optimizer is not sharded every rank has the whole of it.
+OptimizerShard shard_of(const RunConfig& config, const RankGroup& ranks) {
+  if (!config.distributed.shard_optimizer) return {};
+  return {.index = ranks.rank(), .count = ranks.size()};
 }
 
 std::string make_run_id(uint64_t seed) {
@@ -93,7 +100,7 @@ Trainer::Trainer(Io& io,
                .n_ranks = ranks_->size()}),
       model_(make_model(config)),
       settings_(step_settings(config)),
-      optimizer_(named_parameters(*model_), config.train.optimizer),
+      optimizer_(named_parameters(*model_), config.train.optimizer, shard_of(config, *ranks_)),
       step_(model_, optimizer_, settings_, *ranks_),
       store_(io,
              config.run_dir,
@@ -176,7 +183,9 @@ void Trainer::restore(const VerifiedCheckpoint& checkpoint) {
   check_config_change(saved, config_);
   check_origin(checkpoint.manifest, dataset_->hash(), DSMOE_VERSION, TORCH_VERSION);
   load_tensors(io_, checkpoint, "model-", named_tensors(*model_));
-  load_tensors(io_, checkpoint, "optimizer-", optimizer_.named_state());
+  restored_optimizer_ =
+      optimizer_.is_sharded() ? optimizer_.empty_state() : optimizer_.named_state();
+  load_tensors(io_, checkpoint, "optimizer-", restored_optimizer_);
   const auto path = directory + "/" + kStateFile;
   state_ = parse_state(read_file(io_, path, kMaxStateBytes), path);
   loader_.seek(state_.position);
@@ -189,7 +198,10 @@ void Trainer::restore(const VerifiedCheckpoint& checkpoint) {
 }
 
 void Trainer::save() {
-  if (saved_step_ == state_.step || !ranks_->is_first()) return;
+  if (saved_step_ == state_.step) return;
+  auto optimizer_state = gather_state(optimizer_, *ranks_);
+  saved_step_ = state_.step;
+  if (!ranks_->is_first()) return;
   note_best(state_);
   state_.guard = guard_.history();
   state_.random_state = capture_random_state();
@@ -201,7 +213,7 @@ void Trainer::save() {
   contents.manifest.code_version = DSMOE_VERSION;
   contents.manifest.torch_version = TORCH_VERSION;
   contents.model = named_tensors(*model_);
-  contents.optimizer = optimizer_.named_state();
+  contents.optimizer = std::move(optimizer_state);
   contents.files.emplace_back(kConfigFile, config_to_json(describer(config_)));
   contents.files.emplace_back(kStateFile, state_to_json(state_));
   for (auto& file : tokenizer_files(dataset_->tokenizer())) {
@@ -209,7 +221,6 @@ void Trainer::save() {
   }
   contents.best_step = state_.best_step;
   saver_.start(contents);
-  saved_step_ = state_.step;
 }
 
 }  // namespace dsmoe

@@ -90,7 +90,7 @@ class RankTrials(run_trials.Trials):
             self.wait_for_end(name, ranks, STOP_BOUND, what)
             return None
         logs = [(self.root / f"{name}-rank-{rank}.log") for rank in range(self.n_ranks)]
-        has_begun = "step" in logs[0].read_text()
+        has_begun = " info step " in logs[0].read_text()
         others = [rank for i, rank in enumerate(ranks) if i != victim]
         if kind == "kill":
             ranks[victim].kill()

@@ -161,4 +161,35 @@ TEST_CASE("Optimizer: a name given twice is refused", "[train][optimizer]") {
 }
 
 }  // namespace
+
+TEST_CASE("Optimizer: shards update what they own, as the whole would", "[train][optimizer]") {
+  const auto run = [](OptimizerShard shard) {
+    const NamedTensors parameters = {{"a", parameter({5, 7}, 1)}, {"b", parameter({9}, 2)}};
+    Optimizer optimizer(parameters, {}, shard);
+    for (uint64_t step = 0; step < 3; ++step) {
+      for (const auto& [name, tensor] : parameters) {
+        tensor.mutable_grad() =
+            at::randn(tensor.sizes(), at::detail::createCPUGenerator(10 + step));
+      }
+      optimizer.clip_gradients(1.0);
+      const auto version = parameters[0].second._version();
+      optimizer.step(1e-2);
+      CHECK(parameters[0].second._version() > version);  // copies of it follow
+    }
+    return std::pair(optimizer.moments().clone(), parameters);
+  };
+  // 44 elements: 22 each, the first shard's all in `a`.
+  const auto [moments, whole] = run({});
+  const auto [first_moments, first] = run({.index = 0, .count = 2});
+  CHECK(at::equal(first_moments, moments.narrow(1, 0, 22)));
+  const auto flat = [](const at::Tensor& t) { return t.detach().view(-1); };
+  CHECK(at::equal(flat(first[0].second).narrow(0, 0, 22), flat(whole[0].second).narrow(0, 0, 22)));
+  CHECK(at::equal(flat(first[0].second).narrow(0, 22, 13),
+                  flat(parameter({5, 7}, 1)).narrow(0, 22, 13)));
+  CHECK(at::equal(first[1].second, parameter({9}, 2)));
+  const auto [second_moments, second] = run({.index = 1, .count = 2});
+  CHECK(at::equal(second_moments, moments.narrow(1, 22, 22)));
+  CHECK(at::equal(second[1].second, whole[1].second));
+}
+
 }  // namespace dsmoe

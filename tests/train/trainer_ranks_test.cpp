@@ -25,6 +25,7 @@ struct Outcome {
 struct Setting {
   int64_t accumulation = 4;
   MiScope mi_scope = MiScope::kGlobal;
+  bool shard_optimizer = false;
 };
 
 RunConfig run_config(const std::string& run, const std::string& shards, const Setting& setting) {
@@ -39,6 +40,7 @@ RunConfig run_config(const std::string& run, const std::string& shards, const Se
   config.data.prefetch = 0;
   config.data.validation = shards;
   config.train.validate_every = 25;
+  config.distributed.shard_optimizer = setting.shard_optimizer;
   config.threads = 1;
   return config;
 }
@@ -135,11 +137,23 @@ TEST_CASE("Trainer: two runs of two ranks are the same bits", "[train]") {
   CHECK(first.norms == second.norms);
 }
 
+TEST_CASE("Trainer: a sharded optimizer gives the bits of the whole one", "[train]") {
+  const int64_t size = GENERATE(2, 4);
+  const auto whole = train(size, {});
+  const auto sharded = train(size, {.shard_optimizer = true});
+  CHECK(sharded.losses == whole.losses);
+  CHECK(sharded.norms == whole.norms);
+  for (size_t i = 0; i < whole.weights.size(); ++i) {
+    CHECK(at::equal(sharded.weights[i].second, whole.weights[i].second));
+  }
+}
+
 TEST_CASE("Trainer: a checkpoint goes on with any number of ranks", "[train]") {
+  const bool shard_optimizer = GENERATE(false, true);
   const auto alone = train(1, {.accumulation = 12});
   const TemporaryDirectory directory;
   const auto run = directory.file("run");
-  auto config = run_config(run, shards(), {.accumulation = 12});
+  auto config = run_config(run, shards(), {.accumulation = 12, .shard_optimizer = shard_optimizer});
   for (const auto& [size, steps] : {std::pair{4, 12}, {2, 25}, {3, 37}, {1, 50}}) {
     config.train.steps = steps;
     train_on(size, config);

@@ -1,0 +1,153 @@
+#include "train/sharded_optimizer.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <functional>
+
+namespace dsmoe {
+namespace {
+
+constexpr int64_t kWindow = 1 << 20;  // elements of each rank that travel together
+
+// Elements [begin, begin + n) of a run of parameters, part by part.
+struct Part {
+  at::Tensor elements;  // flat view of one parameter
+  int64_t offset;       // in the n
+};
+
+std::vector<Part> parts_of(const NamedTensors& tensors, int64_t begin, int64_t n) {
+  std::vector<Part> parts;
+  int64_t start = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const int64_t first = std::max(begin, start);
+    const int64_t last = std::min(begin + n, start + tensor.numel());
+    if (first < last) {
+      parts.push_back(
+          {tensor.detach().view(-1).narrow(0, first - start, last - first), first - begin});
+    }
+    start += tensor.numel();
+  }
+  return parts;
+}
+
+// For every window of the shards: `read` fills this rank's elements, `write` gets every rank's.
+using Read = std::function<void(int64_t begin, const at::Tensor& elements)>;
+using Write = std::function<void(int64_t rank, int64_t begin, const at::Tensor& elements)>;
+
+void exchange(int64_t shard_size,
+              RankGroup& ranks,
+              const char* what,
+              const Read& read,
+              const Write& write) {
+  for (int64_t done = 0; done < shard_size; done += kWindow) {
+    const int64_t n = std::min(kWindow, shard_size - done);
+    const auto mine = at::zeros({n}, at::kFloat);
+    read(ranks.rank() * shard_size + done, mine);
+    const auto all = at::empty({ranks.size(), n}, at::kFloat);
+    ranks.all_gather(all, mine, what);
+    for (int64_t rank = 0; rank < ranks.size(); ++rank) {
+      write(rank, rank * shard_size + done, all[rank]);
+    }
+  }
+}
+
+void read_elements(const NamedTensors& tensors, int64_t begin, const at::Tensor& elements) {
+  for (const auto& part : parts_of(tensors, begin, elements.numel())) {
+    elements.narrow(0, part.offset, part.elements.numel()).copy_(part.elements);
+  }
+}
+
+void write_elements(const NamedTensors& tensors, int64_t begin, const at::Tensor& elements) {
+  for (auto& part : parts_of(tensors, begin, elements.numel())) {
+    part.elements.copy_(elements.narrow(0, part.offset, part.elements.numel()));
+  }
+}
+
+// Whole moments of one kind as tensors of the parameters' shapes, on rank 0.
+NamedTensors gather_moments(const Optimizer& optimizer, RankGroup& ranks, int64_t which) {
+  NamedTensors whole;
+  if (ranks.is_first()) {
+    for (const auto& [name, parameter] : optimizer.parameters()) {
+      whole.emplace_back(name, at::zeros(parameter.sizes(), at::kFloat));
+    }
+  }
+  const auto moments = optimizer.moments().select(0, which);
+  const int64_t shard_size = moments.numel();
+  exchange(
+      shard_size,
+      ranks,
+      "gathering the moments",
+      [&](int64_t begin, const at::Tensor& elements) {
+        elements.copy_(moments.narrow(0, begin - ranks.rank() * shard_size, elements.numel()));
+      },
+      [&](int64_t, int64_t begin, const at::Tensor& elements) {
+        write_elements(whole, begin, elements);
+      });
+  return whole;
+}
+
+}  // namespace
+
+void share_parameters(Optimizer& optimizer, RankGroup& ranks) {
+  if (!optimizer.is_sharded()) return;
+  const at::NoGradGuard no_grad;
+  const auto parameters = optimizer.parameters();
+  exchange(
+      optimizer.moments().size(1),
+      ranks,
+      "sharing the updated parameters",
+      [&](int64_t begin, const at::Tensor& elements) {
+        read_elements(parameters, begin, elements);
+      },
+      [&](int64_t rank, int64_t begin, const at::Tensor& elements) {
+        if (rank != ranks.rank()) write_elements(parameters, begin, elements);
+      });
+}
+
+NamedTensors gather_state(const Optimizer& optimizer, RankGroup& ranks) {
+  if (!optimizer.is_sharded()) return ranks.is_first() ? optimizer.named_state() : NamedTensors{};
+  const auto exp_avg = gather_moments(optimizer, ranks, 0);
+  const auto exp_avg_sq = gather_moments(optimizer, ranks, 1);
+  NamedTensors whole;
+  const auto steps = optimizer.steps();
+  for (size_t i = 0; i < exp_avg.size(); ++i) {
+    const auto& [name, step] = steps[i];
+    whole.emplace_back(name + ".exp_avg", exp_avg[i].second);
+    whole.emplace_back(name + ".exp_avg_sq", exp_avg_sq[i].second);
+    whole.emplace_back(name + ".step", step);
+  }
+  return whole;
+}
+
+void scatter_state(Optimizer& optimizer, RankGroup& ranks, const NamedTensors& whole) {
+  const at::NoGradGuard no_grad;
+  const auto parameters = optimizer.parameters();
+  const auto steps = optimizer.steps();
+  const auto moments = optimizer.moments();  // [2, shard_size]
+  const int64_t mine = optimizer.shard_begin();
+  int64_t start = 0;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const auto& [name, parameter] = parameters[i];
+    for (int64_t which = 0; which < 2; ++which) {
+      const auto values = ranks.is_first()
+                              ? whole.at(3 * i + static_cast<size_t>(which)).second.clone()
+                              : at::empty(parameter.sizes(), at::kFloat);
+      ranks.broadcast(values, "sending the moments of " + name);
+      const int64_t first = std::max(start, mine);
+      const int64_t last = std::min(start + parameter.numel(), mine + moments.size(1));
+      if (first >= last) continue;
+      moments.select(0, which)
+          .narrow(0, first - mine, last - first)
+          .copy_(values.view(-1).narrow(0, first - start, last - first));
+    }
+    auto step = steps[i].second;
+    if (ranks.is_first()) step.copy_(whole.at(3 * i + 2).second);
+    ranks.broadcast(step, "sending the steps of " + name);
+    start += parameter.numel();
+  }
+}
+
+}  // namespace dsmoe
