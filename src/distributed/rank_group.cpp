@@ -14,10 +14,14 @@
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
+#include "distributed/watchdog.h"
+
 namespace dsmoe {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr double kHangGraceSeconds = 5;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -53,6 +57,7 @@ struct RankGroup::Members {
   c10::intrusive_ptr<c10d::Store> store;
   c10::intrusive_ptr<c10d::ProcessGroup> group;
   std::vector<Process> processes;  // by rank
+  std::unique_ptr<Watchdog> watchdog;
 };
 
 RankGroup::RankGroup() = default;
@@ -66,6 +71,15 @@ RankGroup::RankGroup(c10::intrusive_ptr<c10d::Store> store,
   if (size == 1) return;
   members_ = std::make_unique<Members>();
   members_->store = store;
+  if (config.on_failure) {
+    // Set-up may take its timeout twice: once for the store, once for the connections.
+    const double limit =
+        std::max(2 * config.setup_timeout_seconds, config.step_timeout_seconds) + kHangGraceSeconds;
+    members_->watchdog =
+        std::make_unique<Watchdog>(limit, [this](const std::string& what, double seconds) {
+          config_.on_failure(failure_text(what, seconds, "it does not return"));
+        });
+  }
   run("meeting the other ranks", [&] {
     auto backend = make_backend(c10::make_intrusive<c10d::PrefixStore>("ranks", store),
                                 rank,
@@ -138,9 +152,12 @@ void RankGroup::barrier(std::string_view what) { all_reduce_sum(at::zeros({1}, a
 
 void RankGroup::run(std::string_view what, const std::function<void()>& operation) {
   const auto start = Clock::now();
+  auto* watchdog = members_ ? members_->watchdog.get() : nullptr;
+  if (watchdog != nullptr) watchdog->begin(std::string(what));
   std::string reason;
   try {
     operation();
+    if (watchdog != nullptr) watchdog->end();
     return;
   } catch (const c10::Error& error) {
     reason = error.what_without_backtrace();
@@ -151,18 +168,25 @@ void RankGroup::run(std::string_view what, const std::function<void()>& operatio
 }
 
 void RankGroup::fail(std::string_view what, double seconds, const std::string& reason) {
-  const auto text = fmt::format(
+  const auto text = failure_text(what, seconds, reason);
+  if (config_.on_failure) config_.on_failure(text);
+  throw RankFailure(text);
+}
+
+std::string RankGroup::failure_text(std::string_view what,
+                                    double seconds,
+                                    const std::string& reason) const {
+  const int64_t step = step_;
+  return fmt::format(
       "rank {} of {}: step {}: {} failed after {:.1f} s, {}: {}; the last finished step is {}",
       rank_,
       size_,
-      step_,
+      step,
       what,
       seconds,
       lost_ranks(),
       reason,
-      std::max<int64_t>(step_ - 1, 0));
-  if (config_.on_failure) config_.on_failure(text);
-  throw RankFailure(text);
+      std::max<int64_t>(step - 1, 0));
 }
 
 std::string RankGroup::lost_ranks() const {

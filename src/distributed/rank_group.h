@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/intrusive_ptr.h>
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -85,12 +86,13 @@ class RankGroup {
 
  private:
   [[noreturn]] void fail(std::string_view what, double seconds, const std::string& reason);
+  std::string failure_text(std::string_view what, double seconds, const std::string& reason) const;
   std::string lost_ranks() const;
 
   RankGroupConfig config_;
   int64_t rank_ = 0;
   int64_t size_ = 1;
-  int64_t step_ = 0;
+  std::atomic<int64_t> step_ = 0;  // the watchdog reads it too
   struct Members;
   std::unique_ptr<Members> members_;
 };

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <string>
@@ -19,6 +20,8 @@ inline void run_ranks(int64_t size,
                       const std::function<void(RankGroup&)>& work,
                       const RankGroupConfig& config = {.setup_timeout_seconds = 20,
                                                        .step_timeout_seconds = 20}) {
+  // torch's flight recorder is one for all groups of a process, and not safe from several threads.
+  setenv("TORCH_FR_BUFFER_SIZE", "0", 1);
   auto store = c10::make_intrusive<c10d::HashStore>();
   std::vector<std::exception_ptr> errors(static_cast<size_t>(size));
   std::vector<std::thread> threads;
