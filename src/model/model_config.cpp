@@ -90,6 +90,13 @@ void describe_partition(ConfigVisitor& v, PartitionConfig& partition) {
   v.text("layers",
          partition.layers,
          {.doc = "those cut into experts: all, or a list as 0-3,7; the others stay dense"});
+  choice(
+      v,
+      "gates",
+      partition.gates,
+      {{"sigmoid", PartitionGates::kSigmoid}, {"softmax", PartitionGates::kSoftmax}},
+      {.doc = "sigmoid: each expert for itself; softmax: over the selected experts, as LLaMA-MoE "
+              "(arXiv:2406.16554), a baseline"});
   v.boolean("ste",
             partition.straight_through,
             {.doc = "straight-through estimator: closed gates receive the gradient of open ones"});
@@ -170,6 +177,11 @@ void check_partition(const ModelConfig& config) {
   if (ffn.router.renormalise) {
     throw Error("model.moe.router.renormalise: gates of partitioned experts are not renormalised");
   }
+  if (ffn.partition.gates == PartitionGates::kSoftmax && ffn.partition.straight_through) {
+    throw Error(
+        "model.partition.gates = softmax has no straight-through estimator; set "
+        "model.partition.ste = false");
+  }
   if (ffn.partition.layers == "all") return;
   for (const auto& [first, last] : parse_layers(ffn.partition.layers)) {
     if (first > last || last >= config.n_layers) {
@@ -227,6 +239,11 @@ bool ModelConfig::has_ffn_experts(int64_t layer) const {
     if (first <= layer && layer <= last) return true;
   }
   return false;
+}
+
+RouterActivation FfnConfig::router_activation() const {
+  const bool sigmoid = kind == FfnKind::kPartitioned && partition.gates == PartitionGates::kSigmoid;
+  return sigmoid ? RouterActivation::kSigmoid : RouterActivation::kSoftmax;
 }
 
 void ModelConfig::validate() const {

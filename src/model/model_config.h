@@ -14,6 +14,7 @@ enum class PositionKind { kRotary, kLearned };
 enum class RopeScalingKind { kNone, kLlama3 };
 enum class AttentionKind { kDense, kMoa };
 enum class FfnKind { kDense, kMoe, kPartitioned };
+enum class PartitionGates { kSigmoid, kSoftmax };
 enum class ZeroActive { kZero, kArgmax, kAll };
 enum class FfnActivation { kGelu, kGeluTanh, kSwiglu };
 
@@ -57,9 +58,10 @@ struct AttentionConfig {
 
 /// How the gates of partitioned experts act; arXiv:2502.12455, section 4.
 struct PartitionConfig {
-  std::string layers = "all";    ///< those cut into experts, as `0-3,7`; the others stay dense
-  bool straight_through = true;  ///< closed gates receive the gradient of open ones
-  bool count_scale = true;       ///< the output times n_experts / open gates
+  std::string layers = "all";  ///< those cut into experts, as `0-3,7`; the others stay dense
+  PartitionGates gates = PartitionGates::kSigmoid;  ///< softmax: over the selected (LLaMA-MoE)
+  bool straight_through = true;                ///< closed gates receive the gradient of open ones
+  bool count_scale = true;                     ///< the output times n_experts / open gates
   ZeroActive zero_active = ZeroActive::kZero;  ///< experts of a token that opens no gate
 };
 
@@ -73,6 +75,9 @@ struct FfnConfig {
   int64_t d_expert = 64;      ///< moe and partitioned
   RouterConfig router;        ///< moe and partitioned
   PartitionConfig partition;  ///< partitioned
+
+  /// What turns the router's logits into router_probs.
+  RouterActivation router_activation() const;
 };
 
 /// Everything that fixes the shape and the arithmetic of a model; stored in each checkpoint.

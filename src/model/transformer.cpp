@@ -117,7 +117,7 @@ ModelOutput TransformerImpl::forward(const at::Tensor& tokens,
   if (embedding_.scalar_type() == at::kDouble) settings.compute_dtype = at::kDouble;
   auto stream = embed(tokens, options.document_positions, context);
   ModelOutput output;
-  if (config_.ffn.kind == FfnKind::kPartitioned) output.moe_activation = RouterActivation::kSigmoid;
+  output.moe_activation = config_.ffn.router_activation();
   for (size_t i = 0; i < blocks_.size(); ++i) {
     auto result = run_block(i, stream, context, plan.layer(i), settings);
     stream = std::move(result.stream);

@@ -26,7 +26,7 @@ PartitionedMoELayerImpl::PartitionedMoELayerImpl(int64_t d_model,
                                                  bool bias)
     : config_(config.partition) {
   router = register_module(
-      "router", Router(d_model, config.n_experts, config.router, RouterActivation::kSigmoid));
+      "router", Router(d_model, config.n_experts, config.router, config.router_activation()));
   experts = register_module(
       "experts", ExpertFfn(d_model, config.n_experts, config.d_expert, config.activation, bias));
 }
@@ -38,17 +38,28 @@ ExpertSelection PartitionedMoELayerImpl::open_gates(const at::Tensor& gates,
   auto weights = at::where(selected, gates, at::zeros_like(gates));
   // Exactly 0 for a closed gate and the gate itself for an open one; the derivative is 1 for both.
   if (config_.straight_through) weights = (weights - gates).detach() + gates;
-  if (config_.count_scale) {
-    const auto n_open = selected.sum(1, /*keepdim=*/true).clamp_min(1).to(gates.scalar_type());
-    weights = weights * (static_cast<double>(gates.size(1)) / n_open);
-  }
   return {selected, weights};
 }
 
+ExpertSelection PartitionedMoELayerImpl::weigh(const at::Tensor& gates,
+                                               const RoutingPolicy& policy) const {
+  if (gates_forced_to_one) {
+    return {at::ones_like(gates, gates.options().dtype(at::kBool)), at::ones_like(gates)};
+  }
+  auto selection = config_.gates == PartitionGates::kSigmoid
+                       ? open_gates(gates, policy)
+                       : select_experts(gates, policy, /*renormalise=*/true);
+  if (config_.count_scale) {
+    const auto n_open = selection.selected.sum(1, /*keepdim=*/true).clamp_min(1);
+    selection.expert_weights = selection.expert_weights * (static_cast<double>(gates.size(1)) /
+                                                           n_open.to(gates.scalar_type()));
+  }
+  return selection;
+}
+
 MoeOutput PartitionedMoELayerImpl::forward(const at::Tensor& x, const RoutingPolicy& policy) {
-  auto routed = router(x);  // [batch, seq, n_experts]
-  if (gates_forced_to_one) routed.router_probs = at::ones_like(routed.router_probs);
-  const auto selection = open_gates(routed.router_probs.flatten(0, 1), policy);
+  const auto routed = router(x);  // [batch, seq, n_experts]
+  const auto selection = weigh(routed.router_probs.flatten(0, 1), policy);
   const bool needs_closed_outputs = config_.straight_through && at::GradMode::is_enabled() &&
                                     selection.expert_weights.requires_grad();
   TORCH_CHECK(!needs_closed_outputs || policy.execution != Execution::kSparse,

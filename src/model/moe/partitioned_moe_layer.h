@@ -18,8 +18,11 @@ namespace dsmoe {
 /// outputs are weighted by the gates as they are and the sum by n_experts / number of open gates.
 ///
 /// Trained with threshold selection and dense execution, at the cost of one dense FFN and one
-/// element-wise product; `all` is the training without threshold (equation 20), `top_k` the k
-/// strongest gates (a baseline, not part of the method).
+/// element-wise product; `all` is the training without threshold (equation 20).
+///
+/// With softmax gates and top_k it is the layer of LLaMA-MoE (arXiv:2406.16554, the paper's
+/// baseline): softmax over the k strongest logits, times n_experts / k; without the gate noise that
+/// LLaMA-MoE adds in training.
 class PartitionedMoELayerImpl : public torch::nn::Module {
  public:
   PartitionedMoELayerImpl(int64_t d_model, const FfnConfig& config, bool bias);
@@ -37,6 +40,8 @@ class PartitionedMoELayerImpl : public torch::nn::Module {
   bool gates_forced_to_one = false;
 
  private:
+  // gates [n_tokens, n_experts]
+  ExpertSelection weigh(const at::Tensor& gates, const RoutingPolicy& policy) const;
   ExpertSelection open_gates(const at::Tensor& gates, const RoutingPolicy& policy) const;
 
   PartitionConfig config_;

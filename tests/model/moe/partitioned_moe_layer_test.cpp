@@ -6,6 +6,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/isfinite.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/tensor.h>
@@ -13,6 +14,7 @@
 #include <c10/util/Exception.h>
 
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <vector>
 
 #include "model/loss/expert_sparsity.h"
@@ -110,7 +112,7 @@ TEST_CASE("PartitionedMoELayer: gates forced to 1 give the dense FFN it was cut 
   const auto expected = dense(x.flatten(0, 1)).view(x.sizes());
   CHECK(max_difference(layer(x, kDense).y, expected) > 0.1);
   layer->gates_forced_to_one = true;
-  for (const auto& policy : {kDense, kSparse, RoutingPolicy::all()}) {
+  for (const auto& policy : {kDense, kSparse, RoutingPolicy::all(), RoutingPolicy::top_k(1)}) {
     CHECK(max_difference(layer(x, policy).y, expected) < 1e-12);
   }
 }
@@ -170,6 +172,27 @@ TEST_CASE("PartitionedMoELayer: a cap keeps the strongest gates and scales by th
   weights[0][2] = gates[4][2] * 2.0;
   CHECK(max_difference(y.narrow(0, 4, 1), expert_loop(layer, x[0].narrow(0, 4, 1), weights)) <
         1e-12);
+}
+
+TEST_CASE("PartitionedMoELayer: LLaMA-MoE's gates are a softmax over the k strongest, times n / k",
+          "[model][moe]") {
+  auto config = ffn_config();
+  config.partition.gates = PartitionGates::kSoftmax;
+  config.partition.straight_through = false;
+  auto layer = readable_layer(config, 33);
+  const auto x = chosen_tokens(34);
+  // Token 4 has logits 0.9, 0.2, 1.3, 0.6: experts 2 and 0 share exp(1.3) : exp(0.9).
+  const auto weights = at::zeros({1, kExperts}, at::kDouble);
+  weights[0][0] = 2.0 * std::exp(0.9) / (std::exp(0.9) + std::exp(1.3));
+  weights[0][2] = 2.0 * std::exp(1.3) / (std::exp(0.9) + std::exp(1.3));
+  const auto token = x[0].narrow(0, 4, 1);
+  for (const auto execution : {Execution::kDense, Execution::kSparse}) {
+    const at::NoGradGuard no_grad;
+    const auto output = layer(x, RoutingPolicy::top_k(2).with(execution));
+    CHECK(max_difference(output.y[0].narrow(0, 4, 1), expert_loop(layer, token, weights)) < 1e-12);
+    CHECK(max_difference(output.routing.router_probs.sum(-1), at::ones({1, 8}, at::kDouble)) <
+          1e-12);
+  }
 }
 
 TEST_CASE("PartitionedMoELayer: without count scale the gated sum stays as it is", "[model][moe]") {
