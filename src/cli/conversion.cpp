@@ -46,9 +46,12 @@ OpenedSource open_source(Io& io, const std::string& path, const std::string& tok
   if (!fs::is_directory(path)) {
     source.kind = "llama2c";
     source.model = open_llama2c(io, path);
+    const auto beside = (fs::path(path).parent_path() / "tokenizer.bin").string();
+    if (!source.tokenizer && fs::exists(beside)) source.tokenizer = make_tokenizer(beside, {});
     if (!source.tokenizer) {
-      throw Error(
-          fmt::format("{}: a llama2.c file has no tokenizer; name one with --tokenizer", path));
+      throw Error(fmt::format(
+          "{}: expected tokenizer.bin beside it, got none; name a tokenizer with --tokenizer",
+          path));
     }
   } else if (is_checkpoint(path)) {
     source.kind = "checkpoint";

@@ -126,7 +126,7 @@ void add_convert_command(CLI::App& app, CommandRun& run) {
   auto* command = app.add_subcommand(
       "convert",
       "Makes a checkpoint of a model in another format, or cuts its FFNs into experts.\n"
-      "Example: dsmoe convert stories260K.bin dense --tokenizer tok512.model\n"
+      "Example: dsmoe convert stories260K.bin dense --tokenizer tok512.bin\n"
       "         dsmoe convert dense cut --partition n_experts=4 --text valid.txt");
   command
       ->add_option("source",
@@ -134,9 +134,10 @@ void add_convert_command(CLI::App& app, CommandRun& run) {
                    "Hugging Face LLaMA directory, llama2.c .bin, checkpoint or run directory")
       ->required();
   command->add_option("out", options->out, "new checkpoint directory")->required();
-  command->add_option("--tokenizer",
-                      options->tokenizer,
-                      "bytes, a .model or a tokenizer.json file (default: the source's own)");
+  command->add_option(
+      "--tokenizer",
+      options->tokenizer,
+      "bytes, a .model, tokenizer.json or llama2.c .bin file (default: the source's own)");
   command->add_option("--partition",
                       options->partition,
                       "n_experts=8[,method=contiguous|random,seed=S,layers=0-3+7]: cut the FFNs "

@@ -13,8 +13,8 @@ namespace {
 
 constexpr size_t kMaxPieceBytes = 4096;
 constexpr uint32_t kTrieBlock = 256;
-constexpr std::string_view kBlankMark = "\xE2\x96\x81";    // U+2581, a blank inside a piece
-constexpr uint64_t kUnknown = 2, kControl = 3, kByte = 6;  // types of pieces that match no text
+constexpr std::string_view kBlankMark = "\xE2\x96\x81";  // U+2581, a blank inside a piece
+constexpr uint64_t kBpe = 2;                             // a model_type
 
 [[noreturn]] void fail(const std::string& source_name, const std::string& what) {
   throw Error(fmt::format("{}: expected a SentencePiece model: {}", source_name, what));
@@ -116,14 +116,14 @@ void read_piece(std::string_view message,
   }
   if (piece.size() > kMaxPieceBytes) fail(source_name, "a piece is too long");
   if (piece.size() > 1 && piece.find('\n') != piece.npos) traits.has_piece_over_lines = true;
-  const bool matches_text = type != kUnknown && type != kControl && type != kByte;
+  const bool matches_text = type != SentencePiece::kUnknown && type != SentencePiece::kControl &&
+                            type != SentencePiece::kByte;
   if (matches_text && has_blank_after_text(piece)) traits.has_piece_over_words = true;
 }
 
 void read_trainer(std::string_view message,
                   const std::string& source_name,
                   SentencePieceModelTraits& traits) {
-  constexpr uint64_t kBpe = 2;
   WireReader reader(message, source_name);
   for (WireField field; reader.next(field);) {
     if (field.number == 3) traits.is_bpe = field.value == kBpe;
@@ -156,6 +156,57 @@ void refuse_denormalizer(std::string_view message, const std::string& source_nam
   }
 }
 
+SentencePiece piece_from(std::string_view message) {
+  SentencePiece piece;
+  static const std::string kNoName;
+  WireReader reader(message, kNoName);
+  for (WireField field; reader.next(field);) {
+    if (field.number == 1) piece.text = field.bytes;
+    if (field.number == 2 && field.bytes.size() == sizeof(piece.score)) {
+      std::memcpy(&piece.score, field.bytes.data(), sizeof(piece.score));
+    }
+    if (field.number == 3) piece.type = static_cast<uint32_t>(field.value);
+  }
+  return piece;
+}
+
+// Writes the fields of a message.
+class WireWriter {
+ public:
+  void number(uint32_t field, uint64_t value) {
+    varint(uint64_t{field} << 3);
+    varint(value);
+  }
+  void real(uint32_t field, float value) {
+    varint((uint64_t{field} << 3) | 5);
+    bytes_.append(reinterpret_cast<const char*>(&value), sizeof(value));
+  }
+  void text(uint32_t field, std::string_view value) {
+    varint((uint64_t{field} << 3) | 2);
+    varint(value.size());
+    bytes_.append(value);
+  }
+  const std::string& bytes() const { return bytes_; }
+
+ private:
+  void varint(uint64_t value) {
+    for (; value >= 0x80; value >>= 7) bytes_.push_back(static_cast<char>(value | 0x80));
+    bytes_.push_back(static_cast<char>(value));
+  }
+  std::string bytes_;
+};
+
+// A token of llama2.c as SentencePiece has it.
+SentencePiece piece_of(const Llama2cToken& token, size_t id) {
+  if (id == 0) return {"<unk>", token.score, SentencePiece::kUnknown};
+  if (id == 1) return {"<s>", token.score, SentencePiece::kControl};
+  if (id == 2) return {"</s>", token.score, SentencePiece::kControl};
+  if (id < 3 + 256) return {token.text, token.score, SentencePiece::kByte};
+  std::string text;
+  for (const char c : token.text) c == ' ' ? text.append(kBlankMark) : text.append(1, c);
+  return {text, token.score, SentencePiece::kNormal};
+}
+
 }  // namespace
 
 SentencePieceModelTraits inspect_sentencepiece_model(std::string_view model_bytes,
@@ -170,6 +221,40 @@ SentencePieceModelTraits inspect_sentencepiece_model(std::string_view model_byte
     if (field.number == 5) refuse_denormalizer(field.bytes, source_name);
   }
   return traits;
+}
+
+std::vector<SentencePiece> read_sentencepiece_pieces(std::string_view model_bytes) {
+  std::vector<SentencePiece> pieces;
+  static const std::string kNoName;
+  WireReader reader(model_bytes, kNoName);
+  for (WireField field; reader.next(field);) {
+    if (field.number == 1) pieces.push_back(piece_from(field.bytes));
+  }
+  return pieces;
+}
+
+std::string sentencepiece_model_from(const std::vector<Llama2cToken>& tokens) {
+  WireWriter model;
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    const auto piece = piece_of(tokens[id], id);
+    WireWriter message;
+    message.text(1, piece.text);
+    message.real(2, piece.score);
+    message.number(3, piece.type);
+    model.text(1, message.bytes());
+  }
+  WireWriter trainer;
+  trainer.number(3, kBpe);
+  trainer.number(4, tokens.size());
+  trainer.number(35, 1);  // byte_fallback
+  model.text(2, trainer.bytes());
+  WireWriter normalizer;
+  normalizer.text(1, "identity");
+  normalizer.number(3, 1);  // add_dummy_prefix
+  normalizer.number(4, 0);  // remove_extra_whitespaces
+  normalizer.number(5, 1);  // escape_whitespaces
+  model.text(3, normalizer.bytes());
+  return model.bytes();
 }
 
 }  // namespace dsmoe

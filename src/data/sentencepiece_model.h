@@ -1,7 +1,11 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "formats/llama2c_tokenizer.h"
 
 namespace dsmoe {
 
@@ -23,5 +27,20 @@ struct SentencePieceModelTraits {
 /// character map that points outside itself. Throws Error naming source_name.
 SentencePieceModelTraits inspect_sentencepiece_model(std::string_view model_bytes,
                                                      const std::string& source_name);
+
+/// One piece of a model; blanks are U+2581 in its text.
+struct SentencePiece {
+  enum Type : uint32_t { kNormal = 1, kUnknown, kControl, kUserDefined, kUnused, kByte };
+  std::string text;
+  float score = 0;
+  uint32_t type = kNormal;
+};
+
+/// The pieces of a model that inspect_sentencepiece_model has accepted, by id.
+std::vector<SentencePiece> read_sentencepiece_pieces(std::string_view model_bytes);
+
+/// The bytes of a `.model` file that encodes as llama2.c does with these tokens: BPE with byte
+/// fallback, a blank before every text, blanks kept as they are.
+std::string sentencepiece_model_from(const std::vector<Llama2cToken>& tokens);
 
 }  // namespace dsmoe

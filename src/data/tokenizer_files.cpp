@@ -8,8 +8,10 @@
 #include "common/error.h"
 #include "data/byte_tokenizer.h"
 #include "data/hf_bpe_tokenizer.h"
+#include "data/sentencepiece_model.h"
 #include "data/sentencepiece_tokenizer.h"
 #include "formats/json_limits.h"
+#include "formats/llama2c_tokenizer.h"
 
 namespace dsmoe {
 namespace {
@@ -75,10 +77,14 @@ std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec,
     return train_tokenizer(texts, kUnigram, parse_vocab_size(spec, kTrainUnigram.size()), spec);
   }
   if (spec.ends_with(".json")) return read_hf_tokenizer(posix_io(), spec);
+  if (spec.ends_with(".bin")) {
+    const auto tokens = parse_llama2c_tokenizer(read_file(posix_io(), spec, kMaxModelBytes), spec);
+    return std::make_unique<SentencePieceTokenizer>(sentencepiece_model_from(tokens), spec);
+  }
   if (!spec.ends_with(".model")) {
     throw Error(
         fmt::format("tokenizer '{}': expected bytes, chars, train:bpe:N, train:unigram:N or the "
-                    "path of a .model or .json file",
+                    "path of a .model, .json or llama2.c .bin file",
                     spec));
   }
   return std::make_unique<SentencePieceTokenizer>(read_file(posix_io(), spec, kMaxModelBytes),

@@ -18,9 +18,9 @@ struct TokenizerFile {
   std::string bytes;
 };
 
-/// From the command line: `bytes`, or the path of a SentencePiece `.model` file or of a Hugging
-/// Face `tokenizer.json` of byte-level BPE, or `chars`, `train:bpe:4096`, `train:unigram:8000`,
-/// which train on `inputs`. Throws Error.
+/// From the command line: `bytes`, or the path of a SentencePiece `.model` file, of a Hugging Face
+/// `tokenizer.json` of byte-level BPE or of a llama2.c `tokenizer.bin`, or `chars`,
+/// `train:bpe:4096`, `train:unigram:8000`, which train on `inputs`. Throws Error.
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec,
                                           const std::vector<std::string>& inputs,
                                           const TextFormat& format = {});

@@ -3,11 +3,16 @@
 #include <sentencepiece_processor.h>
 
 #include <catch2/catch.hpp>
+#include <cstddef>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
+#include "data/sentencepiece_model.h"
 #include "data/tokenizer_files.h"
+#include "formats/llama2c_tokenizer.h"
+#include "support/shared_data.h"
 #include "support/temporary_directory.h"
 
 namespace dsmoe {
@@ -192,6 +197,77 @@ TEST_CASE("published models give the ids that SentencePiece's own module gives")
     }
   }
   CHECK(n_cases >= 55);
+}
+
+namespace {
+
+// llama2.c's encoder, from its description: characters or their bytes, then the best pair first.
+std::vector<int32_t> encode_as_llama2c(const std::vector<Llama2cToken>& tokens,
+                                       const std::string& text) {
+  std::map<std::string, int32_t> id_of;
+  for (size_t i = 0; i < tokens.size(); ++i) id_of.emplace(tokens[i].text, static_cast<int>(i));
+  std::vector<int32_t> ids;
+  const std::string whole = text.empty() ? "" : " " + text;
+  for (size_t begin = 0, end = 0; begin < whole.size(); begin = end) {
+    for (end = begin + 1; end < whole.size() && (whole[end] & 0xC0) == 0x80;) ++end;
+    const auto found = id_of.find(whole.substr(begin, end - begin));
+    if (found != id_of.end()) {
+      ids.push_back(found->second);
+    } else {
+      for (size_t i = begin; i < end; ++i) ids.push_back(3 + static_cast<uint8_t>(whole[i]));
+    }
+  }
+  for (;;) {
+    size_t best = ids.size();
+    int32_t merged = 0;
+    for (size_t i = 0; i + 1 < ids.size(); ++i) {
+      const auto found = id_of.find(tokens[ids[i]].text + tokens[ids[i + 1]].text);
+      if (found == id_of.end()) continue;
+      if (best < ids.size() && tokens[found->second].score <= tokens[merged].score) continue;
+      best = i;
+      merged = found->second;
+    }
+    if (best == ids.size()) return ids;
+    ids[best] = merged;
+    ids.erase(ids.begin() + static_cast<std::ptrdiff_t>(best) + 1);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a llama2.c tokenizer becomes a SentencePiece model with the ids of llama2.c") {
+  const auto path = shared_data("models/stories260K/tok512.bin");
+  const auto cases_path = shared_data("tokenizers/expected_encodings.json");
+  if (path.empty() || cases_path.empty()) return;
+  const auto tokens = parse_llama2c_tokenizer(read_file(posix_io(), path, 1 << 20), path);
+  const auto tokenizer = make_tokenizer(path, {});
+  CHECK(tokenizer->bos_id() == 1);
+  CHECK(tokenizer->eos_id() == 2);
+  CHECK(tokenizer->vocab_size() == 512);
+
+  const auto model = shared_data("models/stories260K/tok512.model");
+  const auto published = read_sentencepiece_pieces(read_file(posix_io(), model, 1 << 20));
+  const auto made = read_sentencepiece_pieces(
+      dynamic_cast<const SentencePieceTokenizer&>(*tokenizer).model_bytes());
+  REQUIRE(made.size() == published.size());
+  for (size_t i = 0; i < made.size(); ++i) {
+    CHECK(made[i].text == published[i].text);
+    CHECK(made[i].type == published[i].type);
+    CHECK(made[i].score == published[i].score);
+  }
+
+  const auto json = nlohmann::json::parse(read_file(posix_io(), cases_path, 1 << 26));
+  int same_as_the_model = 0;
+  for (const auto& item : json["models"]["tok512"]["cases"]) {
+    const auto text = item["text"].get<std::string>();
+    INFO(text);
+    const auto expected = encode_as_llama2c(tokens, text);
+    same_as_the_model += expected == item["ids"].get<std::vector<int32_t>>();
+    if (text.find("\xE2\x96\x81") != std::string::npos) continue;  // a blank to SentencePiece
+    CHECK(tokenizer->encode(text) == expected);
+  }
+  // The published model strips blanks: the texts that hold none to strip.
+  CHECK(same_as_the_model == 45);
 }
 
 }  // namespace dsmoe
