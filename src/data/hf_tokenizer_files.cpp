@@ -13,13 +13,13 @@ namespace dsmoe {
 namespace {
 
 constexpr uint64_t kMaxTokenizerBytes = 256 << 20;
-constexpr uint64_t kMaxConfigBytes = 64 << 20;
 
 // A sibling of `path`; null if it is not there.
 nlohmann::json read_sibling(Io& io, const std::string& path, const char* name) {
   const auto sibling = (std::filesystem::path(path).parent_path() / name).string();
   if (!std::filesystem::exists(sibling)) return nullptr;
-  auto json = parse_json(read_file(io, sibling, kMaxConfigBytes), sibling, kMaxConfigBytes);
+  const JsonLimits limits;
+  auto json = parse_json(read_file(io, sibling, limits.max_size_bytes), sibling, limits);
   if (!json.is_object()) throw Error(fmt::format("{}: expected a JSON object", sibling));
   return json;
 }

@@ -2,45 +2,188 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <limits>
 #include <set>
-#include <vector>
+#include <string_view>
 
 #include "common/error.h"
 
 namespace dsmoe {
 namespace {
 
-constexpr int kMaxDepth = 64;
+using Json = nlohmann::json;
+constexpr size_t kMaxDepth = 64;
+// In memory, with the allocator's overhead; arrays as at the moment of their growth.
+constexpr size_t kElementBytes = 3 * sizeof(Json);
+constexpr size_t kMemberBytes = 104;
+constexpr size_t kContainerBytes = 64;
+constexpr size_t kTextBytes = 48;
+
+// What a text of this length has outside its object.
+size_t heap_bytes(size_t length) { return length < sizeof(std::string) / 2 ? 0 : length + 32; }
+
+// The longest text or number, which the parser holds whole.
+size_t longest_token(std::string_view text) {
+  constexpr std::string_view kSigns = "{}[],: \t\r\n";
+  size_t longest = 0;
+  for (size_t begin = 0; begin < text.size();) {
+    size_t end = begin + 1;
+    if (text[begin] == '"') {
+      while (end < text.size() && text[end] != '"') end += text[end] == '\\' ? 2 : 1;
+      end = std::min(end + 1, text.size());
+    } else if (kSigns.find(text[begin]) == kSigns.npos) {
+      end = std::min(text.find_first_of("{}[],: \t\r\n\"", begin), text.size());
+    }
+    longest = std::max(longest, end - begin);
+    begin = end;
+  }
+  return longest;
+}
+
+// Walks a text without building anything: syntax, depth, size of the tree, form of the tables.
+class Inspector final : public nlohmann::json_sax<Json> {
+ public:
+  Inspector(const std::string& source_name, const JsonLimits& limits)
+      : source_name_(source_name), limits_(limits) {}
+
+  bool null() override { return item(Kind::kOther); }
+  bool boolean(bool) override { return item(Kind::kOther); }
+  bool number_integer(number_integer_t) override { return item(Kind::kNumber); }
+  bool number_unsigned(number_unsigned_t) override { return item(Kind::kCount); }
+  bool number_float(number_float_t, const string_t&) override { return item(Kind::kNumber); }
+  bool string(string_t& text) override {
+    if (!in_table()) add(kTextBytes + heap_bytes(text.size()));
+    return item(Kind::kText);
+  }
+  bool binary(binary_t&) override { return false; }
+  bool start_object(size_t) override { return open(/*is_array=*/false); }
+  bool key(string_t& name) override {
+    if (in_table()) return true;  // what is twice there has an id too many or too few
+    add(kMemberBytes + heap_bytes(name.size()));
+    auto& level = levels_.back();
+    level.key = name;
+    if (level.keys.insert(name).second) return true;
+    throw Error(fmt::format("{}: JSON key '{}' appears twice", source_name_, name));
+  }
+  bool end_object() override { return close(); }
+  bool start_array(size_t) override { return open(/*is_array=*/true); }
+  bool end_array() override {
+    if (in_pair() && levels_.back().n_items != 2) fail_table();
+    return close();
+  }
+  bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& error) override {
+    throw Error(fmt::format("{}: not JSON: {}", source_name_, error.what()));
+  }
+
+ private:
+  enum class Kind { kText, kCount, kNumber, kOther };
+  struct Level {
+    bool is_array = false;
+    size_t n_items = 0;
+    std::string key;  // of the member that is being read
+    std::set<std::string> keys;
+  };
+
+  bool in_table() const { return table_depth_ != 0; }
+  bool in_pair() const { return in_table() && levels_.size() == table_depth_ + 1; }
+  bool table_is_array() const { return levels_[table_depth_ - 1].is_array; }
+  [[noreturn]] void fail_table() const {
+    throw Error(fmt::format("{}: '{}': expected {}",
+                            source_name_,
+                            table_name_,
+                            table_is_array() ? "texts or pairs" : "whole numbers"));
+  }
+
+  void add(size_t bytes) {
+    bytes_ += bytes;
+    if (bytes_ <= limits_.max_tree_bytes) return;
+    throw Error(fmt::format(
+        "{}: JSON would take more than {} bytes of memory", source_name_, limits_.max_tree_bytes));
+  }
+  bool item(Kind kind) {
+    const bool fits = !in_table()        ? true
+                      : in_pair()        ? kind != Kind::kOther
+                      : table_is_array() ? kind == Kind::kText
+                                         : kind == Kind::kCount;
+    if (!fits) fail_table();
+    if (levels_.empty()) return true;
+    ++levels_.back().n_items;
+    if (!in_table() && levels_.back().is_array) add(kElementBytes);
+    return true;
+  }
+  bool open(bool is_array) {
+    if (in_table()) {
+      if (!is_array || !table_is_array() || in_pair()) fail_table();
+      ++levels_.back().n_items;
+    } else {
+      item(Kind::kOther);
+      add(kContainerBytes);
+      if (is_table()) {
+        table_depth_ = levels_.size() + 1;
+        table_name_ = levels_.back().key;
+      }
+    }
+    levels_.push_back({.is_array = is_array, .n_items = 0, .key = {}, .keys = {}});
+    if (levels_.size() > kMaxDepth) {
+      throw Error(fmt::format("{}: JSON is deeper than {} levels", source_name_, kMaxDepth));
+    }
+    return true;
+  }
+  bool close() {
+    levels_.pop_back();
+    if (levels_.size() < table_depth_) table_depth_ = 0;
+    return true;
+  }
+  bool is_table() const {
+    if (limits_.tables.empty() || levels_.empty()) return false;
+    std::string path;
+    for (const auto& level : levels_) path += (path.empty() ? "" : ".") + level.key;
+    return std::find(limits_.tables.begin(), limits_.tables.end(), path) != limits_.tables.end();
+  }
+
+  const std::string& source_name_;
+  const JsonLimits& limits_;
+  std::vector<Level> levels_;
+  size_t table_depth_ = 0;  // levels at the top of the table that is being read; 0: none is
+  std::string table_name_;
+  size_t bytes_ = 0;
+};
 
 }  // namespace
 
 nlohmann::json parse_json(const std::string& text,
                           const std::string& source_name,
-                          size_t max_size_bytes) {
-  if (text.size() > max_size_bytes) {
-    throw Error(fmt::format(
-        "{}: expected at most {} bytes of JSON, got {}", source_name, max_size_bytes, text.size()));
+                          const JsonLimits& limits) {
+  if (text.size() > limits.max_size_bytes) {
+    throw Error(fmt::format("{}: expected at most {} bytes of JSON, got {}",
+                            source_name,
+                            limits.max_size_bytes,
+                            text.size()));
   }
-  using Json = nlohmann::json;
-  std::vector<std::set<std::string>> keys;  // of the objects that are open
-  const auto check = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > kMaxDepth) {
-      throw Error(fmt::format("{}: JSON is deeper than {} levels", source_name, kMaxDepth));
-    }
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key &&
-        !keys.back().insert(parsed.get<std::string>()).second) {
-      throw Error(
-          fmt::format("{}: JSON key '{}' appears twice", source_name, parsed.get<std::string>()));
-    }
-    return true;
-  };
+  if (longest_token(text) > limits.max_token_bytes) {
+    throw Error(fmt::format(
+        "{}: a JSON text or number of more than {} bytes", source_name, limits.max_token_bytes));
+  }
   try {
-    return Json::parse(text, check);
+    Inspector inspector(source_name, limits);
+    Json::sax_parse(text, &inspector);
+    return Json::parse(text);
   } catch (const Json::exception& error) {
     throw Error(fmt::format("{}: not JSON: {}", source_name, error.what()));
   }
+}
+
+nlohmann::json parse_json(const std::string& text,
+                          const std::string& source_name,
+                          size_t max_size_bytes) {
+  constexpr size_t kNone = std::numeric_limits<size_t>::max();
+  return parse_json(text,
+                    source_name,
+                    {.max_size_bytes = max_size_bytes,
+                     .max_tree_bytes = kNone,
+                     .max_token_bytes = kNone,
+                     .tables = {}});
 }
 
 }  // namespace dsmoe

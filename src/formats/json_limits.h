@@ -2,12 +2,30 @@
 
 #include <nlohmann/json.hpp>
 
+#include <cstddef>
 #include <string>
+#include <vector>
 
 namespace dsmoe {
 
+/// What JSON of unknown origin may cost.
+struct JsonLimits {
+  size_t max_size_bytes = 1 << 20;
+  size_t max_tree_bytes = 900'000;   ///< of the values in memory, by an estimate from above
+  size_t max_token_bytes = 1 << 19;  ///< of one text or number
+  /// Tables that do not count, as `model.vocab`: an object of whole numbers, or a list of texts or
+  /// of pairs of texts and numbers. Twenty times their text is what they may take.
+  std::vector<std::string> tables = {};
+};
+
 /// Parses JSON of unknown origin. Throws Error naming the source: not JSON, not UTF-8, deeper than
-/// 64 levels, a key twice in one object, more than max_size_bytes.
+/// 64 levels, a key twice in one object (a table keeps the last), above a limit. All is checked
+/// before anything is built, so that what is refused holds no more than the limits.
+nlohmann::json parse_json(const std::string& text,
+                          const std::string& source_name,
+                          const JsonLimits& limits);
+
+/// The same without a limit but the size, for what this program or its user wrote.
 nlohmann::json parse_json(const std::string& text,
                           const std::string& source_name,
                           size_t max_size_bytes);

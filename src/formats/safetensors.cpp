@@ -22,6 +22,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the format is little-endian");
 
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
+constexpr uint64_t kMinTreeBytes = 700'000;  // about 750 tensors
 constexpr uint64_t kAlignment = 64;
 constexpr std::array<std::pair<const char*, int64_t>, 10> kDtypes{{{"F64", 8},
                                                                    {"F32", 4},
@@ -244,7 +245,12 @@ void SafetensorsFile::read_header() {
   }
   std::string text(header_bytes, '\0');
   read_all(*io_, fd_, text.data(), header_bytes, sizeof(header_bytes), path_);
-  const auto json = parse_json(text, path_, kMaxHeaderBytes);
+  // A header must not cost more than the tensors that it lists.
+  const uint64_t data_bytes = size - sizeof(header_bytes) - header_bytes;
+  const auto json = parse_json(
+      text,
+      path_,
+      {.max_size_bytes = kMaxHeaderBytes, .max_tree_bytes = kMinTreeBytes + data_bytes / 2});
   if (text.empty() || text.front() != '{' || !json.is_object()) {
     throw Error(fmt::format("{}: expected a JSON object as header", path_));
   }

@@ -8,7 +8,8 @@
 namespace dsmoe {
 namespace {
 
-constexpr size_t kMaxIndexBytes = 100'000'000;
+// About 2,300 tensors.
+const JsonLimits kIndexLimits{.max_size_bytes = 1 << 20};
 
 bool is_plain_name(const std::string& name) {
   return name.ends_with(".safetensors") && name.front() != '.' &&
@@ -20,7 +21,7 @@ bool is_plain_name(const std::string& name) {
 
 std::map<std::string, std::string> parse_sharded_index(const std::string& text,
                                                        const std::string& source_name) {
-  const auto json = parse_json(text, source_name, kMaxIndexBytes);
+  const auto json = parse_json(text, source_name, kIndexLimits);
   const auto weights = json.is_object() ? json.find("weight_map") : json.end();
   if (!json.is_object() || weights == json.end() || !weights->is_object() || weights->empty()) {
     throw Error(fmt::format("{}: expected an object 'weight_map' with tensors", source_name));

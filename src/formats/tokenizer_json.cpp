@@ -11,7 +11,9 @@ namespace dsmoe {
 namespace {
 
 using Json = nlohmann::json;
-constexpr size_t kMaxTokenizerBytes = 256 << 20;
+const JsonLimits kTokenizerLimits{.max_size_bytes = 256 << 20,
+                                  .max_token_bytes = 1 << 20,
+                                  .tables = {"model.vocab", "model.merges"}};
 constexpr size_t kMaxPatternBytes = 4096;
 // GPT-2's, which files name by `use_regex` only.
 constexpr const char* kGpt2Pattern =
@@ -267,7 +269,7 @@ const std::vector<std::string>& byte_characters() {
 }
 
 bool is_byte_level_bpe(const std::string& text, const std::string& source_name) {
-  const auto json = parse_json(text, source_name, kMaxTokenizerBytes);
+  const auto json = parse_json(text, source_name, kTokenizerLimits);
   if (!json.is_object()) throw Error(fmt::format("{}: expected a JSON object", source_name));
   const auto model = json.find("model");
   if (model == json.end() || !model->is_object()) return false;
@@ -276,7 +278,7 @@ bool is_byte_level_bpe(const std::string& text, const std::string& source_name) 
 }
 
 BpeTokenizerFile parse_bpe_tokenizer(const std::string& text, const std::string& source_name) {
-  const auto json = parse_json(text, source_name, kMaxTokenizerBytes);
+  const auto json = parse_json(text, source_name, kTokenizerLimits);
   if (!json.is_object()) throw Error(fmt::format("{}: expected a JSON object", source_name));
   return Parser(json, source_name).parse();
 }

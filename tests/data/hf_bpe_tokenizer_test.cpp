@@ -121,7 +121,7 @@ TEST_CASE("parse_bpe_tokenizer: what is not supported or does not fit is named")
   CHECK_THAT(changed("/model/merges/0", {"a", "b", "c"}), Contains("pairs"));
   CHECK_THAT(changed("/model/vocab/a", 1 << 20), Contains("once each"));
   CHECK_THAT(changed("/model/vocab/a", good["model"]["vocab"]["b"]), Contains("once each"));
-  CHECK_THAT(changed("/model/vocab/a", -1), Contains("token id"));
+  CHECK_THAT(changed("/model/vocab/a", -1), Contains("whole numbers"));
   CHECK_THAT(changed("/added_tokens/0/lstrip", true), Contains("lstrip"));
   CHECK_THAT(changed("/added_tokens/0/content", ""), Contains("content"));
   CHECK_THAT(changed("/pre_tokenizer", {{"type", "Whitespace"}}), Contains("pre_tokenizer"));

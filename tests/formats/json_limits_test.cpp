@@ -26,4 +26,32 @@ TEST_CASE("JSON of unknown origin: what is read and what is refused") {
   CHECK_THROWS_AS(parse_json("", "f", 5), Error);
 }
 
+TEST_CASE("JSON of unknown origin: what would be large in memory is refused before it is built") {
+  const JsonLimits limits{.max_tree_bytes = 1000, .max_token_bytes = 50, .tables = {"a.t"}};
+  const auto refuses = [&](const std::string& text, const std::string& why) {
+    CHECK_THROWS_WITH(parse_json(text, "f", limits), Contains(why));
+  };
+  CHECK(
+      parse_json(R"({"a": {"t": {"x": 1, "y": 2}, "u": [null, 0.5]}})", "f", limits)["a"].size() ==
+      2);
+  std::string empties = "[[]";
+  for (int i = 0; i < 20; ++i) empties += ",[]";
+  refuses(empties + "]", "f: JSON would take more than 1000 bytes");
+  refuses("[\"" + std::string(60, 'x') + "\"]", "of more than 50 bytes");
+  refuses("[" + std::string(60, '1') + "]", "of more than 50 bytes");
+  // The rows of a table do not count, and can be nothing else.
+  std::string rows = "[[\"a\", \"b\"]";
+  for (int i = 0; i < 100; ++i) rows += ", \"a b\", [\"c\", 1.5]";
+  CHECK(parse_json("{\"a\": {\"t\": " + rows + "]}}", "f", limits)["a"]["t"].size() == 201);
+  refuses("{\"t\": " + rows + "]}", "f: JSON would take");
+  refuses(R"({"a": {"t": {"x": 1.5}}})", "f: 't': expected whole numbers");
+  refuses(R"({"a": {"t": {"x": []}}})", "f: 't': expected whole numbers");
+  refuses(R"({"a": {"t": [1]}})", "f: 't': expected texts or pairs");
+  refuses(R"({"a": {"t": [["x"]]}})", "f: 't': expected texts or pairs");
+  refuses(R"({"a": {"t": [["x", ["y"]]]}})", "f: 't': expected texts or pairs");
+  refuses(R"({"a": {"t": [{}]}})", "f: 't': expected texts or pairs");
+  // Behind a table all counts again.
+  refuses("{\"a\": {\"t\": {}, \"u\": " + rows + "]}}", "f: JSON would take");
+}
+
 }  // namespace dsmoe

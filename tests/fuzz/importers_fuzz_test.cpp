@@ -11,9 +11,12 @@
 #include "common/error.h"
 #include "common/io.h"
 #include "data/hf_bpe_tokenizer.h"
+#include "data/sentencepiece_model.h"
 #include "formats/llama2c.h"
+#include "formats/llama2c_tokenizer.h"
 #include "formats/safetensors.h"
 #include "formats/sharded_index.h"
+#include "formats/tokenizer_json.h"
 #include "fuzz/live_bytes.h"
 #include "model/io/llama_config.h"
 #include "support/temporary_directory.h"
@@ -163,7 +166,72 @@ void read_tensors(const auto& file) {
   }
 }
 
+/// Refused, holding no more than the file's size and 1 MB at any time.
+void check_refused(const std::string& what, const Bytes& bytes, const Target& parse) {
+  INFO(what << " of " << bytes.size() << " bytes");
+  const LiveBytes live;
+  CHECK_THROWS_AS(parse(bytes), Error);
+  CHECK(live.peak() <= bytes.size() + (1 << 20));
+}
+
+Bytes repeated(const Bytes& begin, const std::function<Bytes(int)>& part, const Bytes& end) {
+  constexpr size_t kLarge = 4 << 20;
+  Bytes bytes = begin;
+  for (int i = 0; bytes.size() < kLarge; ++i) bytes += part(i);
+  return bytes + end;
+}
+
+/// Megabytes of JSON that are small as text and large in memory, or break off late.
+std::vector<std::pair<std::string, Bytes>> hostile_json() {
+  const auto same = [](const Bytes& part) { return [part](int) { return part; }; };
+  const auto numbered = [](const Bytes& before, const Bytes& after) {
+    return [=](int i) { return before + std::to_string(i) + after; };
+  };
+  return {{"empty lists", repeated("[[]", same(",[]"), "]")},
+          {"empty objects", repeated("{\"a\":[{}", same(",{}"), "]}")},
+          {"numbers", repeated("[0", same(",1"), "]")},
+          {"members", repeated("{\"a\":0", numbered(",\"", "\":0"), "}")},
+          {"a text", repeated("{\"a\":\"", same("xxxxxxxx"), "\"}")},
+          {"a number", repeated("[", same("11111111"), "]")},
+          {"a text without end", repeated("{\"a\":\"", same("xxxxxxxx"), "")},
+          {"depth", repeated("", same("["), "")},
+          {"a model that breaks off",
+           repeated("{\"model\":{\"vocab\":{\"a\":0", numbered(",\"", "\":0"), "")},
+          {"a vocabulary of lists",
+           repeated("{\"model\":{\"vocab\":{\"a\":0", numbered(",\"", "\":0"), ",\"b\":[]}}}")},
+          {"merges of lists",
+           repeated("{\"model\":{\"merges\":[\"a b\"", same(",[\"a\",\"b\"]"), ",[[]]]}}")},
+          {"tensors without data",
+           repeated("{\"__metadata__\":{}",
+                    numbered(",\"", "\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}"),
+                    "}")},
+          {"an index",
+           repeated("{\"weight_map\":{\"a\":\"b.safetensors\"",
+                    numbered(",\"", "\":\"b.safetensors\""),
+                    "}}")}};
+}
+
 }  // namespace
+
+TEST_CASE("importers: megabytes of hostile JSON are refused in the memory of their text") {
+  const TemporaryDirectory directory;
+  const auto path = directory.file("x");
+  for (const auto& [what, json] : hostile_json()) {
+    check_refused(what + " as config.json", json, [](const Bytes& bytes) {
+      parse_llama_config(bytes, "config.json");
+    });
+    check_refused(
+        what + " as index", json, [](const Bytes& bytes) { parse_sharded_index(bytes, "index"); });
+    check_refused(what + " as tokenizer.json", json, [](const Bytes& bytes) {
+      parse_bpe_tokenizer(bytes, "tokenizer.json");
+    });
+    const uint64_t header_bytes = json.size();
+    Bytes file(reinterpret_cast<const char*>(&header_bytes), sizeof header_bytes);
+    write_file(posix_io(), path, file + json);
+    check_refused(
+        what + " as safetensors", json, [&](const Bytes&) { SafetensorsFile(posix_io(), path); });
+  }
+}
 
 TEST_CASE("fuzz: safetensors") {
   const TemporaryDirectory directory;
@@ -182,6 +250,12 @@ TEST_CASE("fuzz: llama2.c") {
   fuzz("llama2c", {}, [&](const Bytes& bytes) {
     write_file(posix_io(), path, bytes);
     read_tensors(Llama2cFile(posix_io(), path));
+  });
+}
+
+TEST_CASE("fuzz: llama2.c tokenizer") {
+  fuzz("llama2c_tokenizer", {}, [](const Bytes& bytes) {
+    sentencepiece_model_from(parse_llama2c_tokenizer(bytes, "tokenizer.bin"));
   });
 }
 

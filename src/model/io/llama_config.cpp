@@ -12,7 +12,6 @@ namespace dsmoe {
 namespace {
 
 using Json = nlohmann::json;
-constexpr size_t kMaxConfigBytes = 1 << 20;
 constexpr int64_t kMaxSize = int64_t{1} << 24;
 
 // One JSON object; a key that is missing or null counts as not given.
@@ -182,7 +181,7 @@ void add_block(std::vector<LlamaTensor>& tensors, const ModelConfig& config, int
 }  // namespace
 
 LlamaConfig parse_llama_config(const std::string& text, const std::string& source_name) {
-  const auto json = parse_json(text, source_name, kMaxConfigBytes);
+  const auto json = parse_json(text, source_name, JsonLimits{});
   const Section config(json, source_name);
   check_architecture(config);
   LlamaConfig result;
