@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/conversion.h"
 #include "common/error.h"
+#include "data/gguf_tokenizer.h"
 #include "data/tokenizer_files.h"
 #include "model/io/export_model.h"
 
@@ -44,6 +45,18 @@ void write_logits(const std::string& path, const ExportReport& report) {
   replace_file(posix_io(), path, json.dump() + "\n");
 }
 
+// True if the written model has the tokenizer.
+bool write_tokenizer(const Options& options,
+                     const Tokenizer& tokenizer,
+                     const ExportRequest& request) {
+  if (options.target == "gguf") return !request.gguf_tokenizer.empty();
+  const auto files = hf_tokenizer_files(tokenizer);
+  for (const auto& [name, bytes] : files) {
+    write_file(posix_io(), options.out + "/" + name, bytes);
+  }
+  return !files.empty();
+}
+
 int export_checkpoint(const Options& options) {
   set_threads(options.threads);
   const auto dtype = parse_dtype(options.dtype);
@@ -56,23 +69,21 @@ int export_checkpoint(const Options& options) {
       .plan = parse_routing_plan(options.policy.empty() ? config.training_policy : options.policy),
       .dtype = dtype,
       .bos_id = tokenizer->bos_id(),
-      .eos_id = tokenizer->eos_id()};
+      .eos_id = tokenizer->eos_id(),
+      .gguf_tokenizer = gguf_tokenizer(*tokenizer, config.vocab_size)};
   request.plan.validate(
       static_cast<size_t>(config.n_layers),
       config.attention.kind == AttentionKind::kMoa ? config.attention.n_experts : 0,
       config.has_ffn_experts() ? config.ffn.n_experts : 0);
   const auto report = export_model(io, model, options.target, request, options.out);
-  if (options.target == "hf-llama") {
-    for (const auto& [name, bytes] : hf_tokenizer_files(*tokenizer)) {
-      write_file(io, options.out + "/" + name, bytes);
-    }
-  }
+  const bool carries_tokenizer = write_tokenizer(options, *tokenizer, request);
   if (!options.logits.empty()) write_logits(options.logits, report);
   if (options.json) {
     print_json({{"out", options.out},
                 {"target", options.target},
                 {"policy", request.plan.to_string()},
                 {"dtype", options.dtype},
+                {"tokenizer", carries_tokenizer},
                 {"tensors_read", report.tensors_read},
                 {"tensors_written", report.tensors_written},
                 {"unused", nlohmann::ordered_json::array()},
@@ -95,6 +106,9 @@ int export_checkpoint(const Options& options) {
       report.max_abs_logit,
       report.max_abs_logit_error,
       dtype == at::kFloat ? "" : " with weights of that type");
+  if (!carries_tokenizer) {
+    fmt::print("without the tokenizer, which {} cannot express\n", options.target);
+  }
   return 0;
 }
 

@@ -34,6 +34,7 @@ class HfBpeTokenizer final : public Tokenizer {
   std::string fingerprint() const override { return fingerprint_; }
 
   const std::string& json() const { return json_; }
+  const BpeTokenizerFile& file() const { return file_; }
 
  private:
   struct Pattern;

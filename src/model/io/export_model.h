@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/io.h"
+#include "formats/gguf.h"
 #include "model/moe/routing_plan.h"
 #include "model/transformer.h"
 
@@ -16,6 +17,7 @@ struct ExportRequest {
   at::ScalarType dtype = at::kFloat;       ///< of the written matrices
   std::optional<int64_t> bos_id = {};      ///< of the tokenizer, for targets that say it
   std::optional<int64_t> eos_id = {};
+  GgufMetadata gguf_tokenizer = {};  ///< `tokenizer.ggml.*`; empty: the file says that it has none
 };
 
 /// One foreign form of a model.

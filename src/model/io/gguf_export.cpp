@@ -90,16 +90,18 @@ std::vector<TensorLink> links_of(const Transformer& model) {
   return links;
 }
 
-GgufMetadata metadata_of(const ModelConfig& config, int64_t top_k, at::ScalarType dtype) {
+GgufMetadata metadata_of(const ModelConfig& config, int64_t top_k, const ExportRequest& request) {
   const std::string architecture = architecture_of(config);
   const auto count = [](int64_t value) { return static_cast<uint32_t>(value); };
   const auto& attention = config.attention;
   GgufMetadata metadata{{"general.architecture", architecture},
                         {"general.file_type",
-                         count(dtype == at::kFloat  ? 0
-                               : dtype == at::kHalf ? 1
-                                                    : 32)},
-                        {"tokenizer.ggml.model", std::string("no_vocab")}};
+                         count(request.dtype == at::kFloat  ? 0
+                               : request.dtype == at::kHalf ? 1
+                                                            : 32)}};
+  const GgufMetadata no_vocabulary{{"tokenizer.ggml.model", std::string("no_vocab")}};
+  const auto& tokenizer = request.gguf_tokenizer.empty() ? no_vocabulary : request.gguf_tokenizer;
+  metadata.insert(metadata.end(), tokenizer.begin(), tokenizer.end());
   const auto add = [&](const char* key, GgufValue value) {
     metadata.emplace_back(architecture + "." + key, std::move(value));
   };
@@ -226,7 +228,7 @@ int64_t write_gguf(Io& io,
                        gguf_type(link.stays_float32 ? at::kFloat : request.dtype),
                        link.parts[0].sizes().vec()});
   }
-  GgufWriter writer(io, out, metadata_of(model->config(), selection->moe, request.dtype), tensors);
+  GgufWriter writer(io, out, metadata_of(model->config(), selection->moe, request), tensors);
   for (const auto& link : links) writer.add(gather(link, request.dtype).const_data_ptr());
   writer.finish();
   return static_cast<int64_t>(links.size());
