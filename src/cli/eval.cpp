@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "common/error.h"
 #include "common/stop_signal.h"
+#include "eval/expert_use.h"
 #include "eval/perplexity.h"
 #include "model/parameter_count.h"
 
@@ -65,6 +66,7 @@ nlohmann::ordered_json to_json(const Options& options,
       {"execution", options.model.execution},
       {"dtype", options.model.dtype},
       {"active_experts", active_experts_json(active)},
+      {"expert_use", expert_use_to_json(result.usage)},
       {"active_parameters", active_parameters(loaded.model->config(), active)},
       {"non_embedding_parameters", count.non_embedding()},
       {"total_parameters", count.total()},
@@ -104,6 +106,13 @@ void print_text(const nlohmann::ordered_json& json) {
              total,
              100.0 * active / total,
              json["tokens_per_second"].get<double>());
+  for (const auto& [kind, layers] : json["expert_use"].items()) {
+    std::vector<std::string> counts;
+    for (const auto& layer : layers) {
+      counts.push_back(fmt::format("{:.2f}", layer["active"].get<double>()));
+    }
+    fmt::print("{} by layer: {}\n", kind, fmt::join(counts, " "));
+  }
 }
 
 int eval(const Options& options) {

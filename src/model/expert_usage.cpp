@@ -7,39 +7,64 @@
 namespace dsmoe {
 namespace {
 
-using Counts = std::vector<std::vector<int64_t>>;
-
-void add_counts(Counts& counts,
-                const std::vector<RoutingRecord>& records,
-                const at::Tensor& token_mask) {
-  counts.resize(records.size());
-  for (size_t layer = 0; layer < records.size(); ++layer) {
-    auto selected = records[layer].selected.flatten(0, 1);  // [n_tokens, n_experts]
-    if (token_mask.defined()) selected = selected.logical_and(token_mask.flatten().unsqueeze(1));
-    const auto sums = selected.sum(0).contiguous();  // [n_experts] int64
-    auto& total = counts[layer];
-    total.resize(static_cast<size_t>(sums.numel()), 0);
-    for (size_t i = 0; i < total.size(); ++i) total[i] += sums.const_data_ptr<int64_t>()[i];
+// Plain loops: one token at a time, as in decoding, tensor operations cost more than the count.
+void add_layer(LayerUsage& layer, const RoutingRecord& record, const at::Tensor& token_mask) {
+  const auto selected = record.selected.flatten(0, 1).contiguous();  // [n_tokens, n_experts]
+  const auto probs = record.router_probs.defined()
+                         ? record.router_probs.to(at::kDouble).contiguous()
+                         : at::Tensor();
+  const auto* is_selected = selected.const_data_ptr<bool>();
+  const auto* prob = probs.defined() ? probs.const_data_ptr<double>() : nullptr;
+  const auto* counts = token_mask.defined() ? token_mask.const_data_ptr<bool>() : nullptr;
+  const int64_t n_experts = selected.size(1);
+  layer.tokens_per_expert.resize(static_cast<size_t>(n_experts), 0);
+  for (int64_t token = 0; token < selected.size(0); ++token) {
+    if (counts != nullptr && !counts[token]) continue;
+    bool any = false;
+    for (int64_t i = 0; i < n_experts; ++i) {
+      if (!is_selected[token * n_experts + i]) continue;
+      any = true;
+      ++layer.tokens_per_expert[static_cast<size_t>(i)];
+      if (prob != nullptr) layer.selected_probs += prob[token * n_experts + i];
+    }
+    if (!any) ++layer.tokens_without_expert;
   }
 }
 
-std::vector<double> mean_counts(const Counts& counts, int64_t n_tokens) {
+void add_layers(std::vector<LayerUsage>& layers,
+                const std::vector<RoutingRecord>& records,
+                const at::Tensor& token_mask) {
+  layers.resize(records.size());
+  for (size_t i = 0; i < records.size(); ++i) add_layer(layers[i], records[i], token_mask);
+}
+
+std::vector<double> mean_counts(const std::vector<LayerUsage>& layers, int64_t n_tokens) {
   std::vector<double> means;
-  for (const auto& layer : counts) {
-    const auto total = std::accumulate(layer.begin(), layer.end(), int64_t{0});
-    means.push_back(n_tokens > 0 ? static_cast<double>(total) / static_cast<double>(n_tokens)
-                                 : 0.0);
+  for (const auto& layer : layers) {
+    means.push_back(n_tokens > 0
+                        ? static_cast<double>(layer.n_selected()) / static_cast<double>(n_tokens)
+                        : 0.0);
   }
   return means;
 }
 
 }  // namespace
 
+int64_t LayerUsage::n_selected() const {
+  return std::accumulate(tokens_per_expert.begin(), tokens_per_expert.end(), int64_t{0});
+}
+
+double LayerUsage::mean_selected_prob() const {
+  const auto n = n_selected();
+  return n > 0 ? selected_probs / static_cast<double>(n) : 0.0;
+}
+
 void ExpertUsage::add(const ModelOutput& output, const at::Tensor& token_mask) {
   n_tokens_ += token_mask.defined() ? token_mask.sum().item<int64_t>()
                                     : output.logits.size(0) * output.logits.size(1);
-  add_counts(moe_, output.moe, token_mask);
-  add_counts(moa_, output.moa, token_mask);
+  const auto mask = token_mask.defined() ? token_mask.contiguous() : token_mask;
+  add_layers(moe_, output.moe, mask);
+  add_layers(moa_, output.moa, mask);
 }
 
 ActiveExperts ExpertUsage::active_experts() const {

@@ -8,6 +8,17 @@
 
 namespace dsmoe {
 
+/// How the tokens used one layer's experts.
+struct LayerUsage {
+  std::vector<int64_t> tokens_per_expert;  // [n_experts]
+  int64_t tokens_without_expert = 0;
+  double selected_probs = 0;  // sum of router_probs over what was selected
+
+  int64_t n_selected() const;
+  /// Mean router_prob of the selected; 0 if there is none.
+  double mean_selected_prob() const;
+};
+
 /// Sums of expert use over forward passes; sums of two add.
 class ExpertUsage {
  public:
@@ -16,14 +27,14 @@ class ExpertUsage {
 
   int64_t n_tokens() const { return n_tokens_; }
   ActiveExperts active_experts() const;
-  /// Tokens that used each expert, [layer][expert].
-  const std::vector<std::vector<int64_t>>& moe_tokens_per_expert() const { return moe_; }
-  const std::vector<std::vector<int64_t>>& moa_tokens_per_expert() const { return moa_; }
+  /// By layer; empty for a kind that the model lacks.
+  const std::vector<LayerUsage>& moe() const { return moe_; }
+  const std::vector<LayerUsage>& moa() const { return moa_; }
 
  private:
   int64_t n_tokens_ = 0;
-  std::vector<std::vector<int64_t>> moe_;
-  std::vector<std::vector<int64_t>> moa_;
+  std::vector<LayerUsage> moe_;
+  std::vector<LayerUsage> moa_;
 };
 
 /// Mean over layers; 0 for an empty list.

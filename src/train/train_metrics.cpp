@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/log.h"
+#include "eval/expert_use.h"
 
 namespace dsmoe {
 namespace {
@@ -130,10 +131,33 @@ void TrainMetrics::add(const StepMetrics& m) {
   tensorboard_.add(m.step, scalars);
 }
 
-void TrainMetrics::add_validation(int64_t step, double validation_loss) {
-  log_info(fmt::format("step {}/{} | validation loss {:.4f}", step, total_steps_, validation_loss));
-  lines_->add({{"step", step}, {"validation_loss", validation_loss}});
-  tensorboard_.add(step, {{"loss/validation", validation_loss}});
+void TrainMetrics::add_validation(int64_t step, const PerplexityResult& result) {
+  const double loss = result.nats_per_token();
+  std::string line = fmt::format("step {}/{} | validation loss {:.4f}", step, total_steps_, loss);
+  nlohmann::ordered_json json = {{"step", step}, {"validation_loss", loss}};
+  std::vector<std::pair<std::string, double>> scalars = {{"loss/validation", loss}};
+  if (const auto use = summarise_ffn_experts(result.usage)) {
+    line += fmt::format(
+        " | experts {:.2f} (layers {:.2f} to {:.2f}), none {:.2f} %, mean weight {:.2f}",
+        use->active,
+        use->least,
+        use->most,
+        100.0 * use->without,
+        use->mean_weight);
+    json["experts"] = expert_use_to_json(result.usage);
+    scalars.insert(scalars.end(),
+                   {{"experts/active", use->active},
+                    {"experts/least_layer", use->least},
+                    {"experts/most_layer", use->most},
+                    {"experts/without", use->without},
+                    {"experts/mean_weight", use->mean_weight}});
+    if (use->least == 0.0) {
+      log_warning("a layer uses none of its experts for any token of the validation text");
+    }
+  }
+  log_info(line);
+  lines_->add(json);
+  tensorboard_.add(step, scalars);
 }
 
 void TrainMetrics::add_event(int64_t step, const std::string& event, const std::string& text) {

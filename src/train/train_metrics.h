@@ -7,6 +7,7 @@
 
 #include "common/io.h"
 #include "common/json_lines.h"
+#include "eval/perplexity.h"
 #include "train/expert_watch.h"
 #include "train/tensorboard.h"
 
@@ -39,7 +40,9 @@ class TrainMetrics {
   TrainMetrics(Io& io, const std::string& run_directory, int64_t first_step, int64_t total_steps);
 
   void add(const StepMetrics& metrics);
-  void add_validation(int64_t step, double validation_loss);
+  /// With the use of the FFN experts where there are some, and a warning for a layer that uses
+  /// none.
+  void add_validation(int64_t step, const PerplexityResult& result);
   /// A warning in the log and a line `{"step": ..., "event": ..., "text": ...}`.
   void add_event(int64_t step, const std::string& event, const std::string& text);
 

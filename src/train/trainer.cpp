@@ -130,7 +130,7 @@ void Trainer::validate(TrainResult& result) {
   options.stop = stop_requested;
   options.part = ranks_->rank();
   options.n_parts = ranks_->size();
-  const auto measured = evaluate_perplexity(model_, validation_, options);
+  auto measured = evaluate_perplexity(model_, validation_, options);
   const auto sums = at::tensor({measured.nats_total,
                                 static_cast<double>(measured.tokens_scored),
                                 measured.complete ? 0.0 : 1.0},
@@ -141,9 +141,11 @@ void Trainer::validate(TrainResult& result) {
     return;
   }
   state_.validated_step = state_.step;
-  state_.validation_loss = (sums[0] / sums[1]).item<double>();
+  measured.nats_total = sums[0].item<double>();
+  measured.tokens_scored = sums[1].item<int64_t>();  // the use of experts stays that of this rank
+  state_.validation_loss = measured.nats_per_token();
   result.validation_loss = state_.validation_loss;
-  if (metrics_) metrics_->add_validation(state_.step, state_.validation_loss);
+  if (metrics_) metrics_->add_validation(state_.step, measured);
 }
 
 }  // namespace dsmoe

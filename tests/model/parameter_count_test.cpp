@@ -179,17 +179,25 @@ TEST_CASE("ExpertUsage: counts the selected experts of the tokens that count",
         .to(at::kBool)
         .view({1, 3, 2});
   };
-  output.moe = {{{}, {}, selected({1, 0, 1, 1, 0, 1})}, {{}, {}, selected({1, 0, 1, 0, 0, 0})}};
+  const auto probs = at::tensor(std::vector<double>{0.9, 0.1, 0.6, 0.7, 0.2, 0.8}).view({1, 3, 2});
+  output.moe = {{{}, probs, selected({1, 0, 1, 1, 0, 1})}, {{}, {}, selected({1, 0, 1, 0, 0, 0})}};
   ExpertUsage usage;
   usage.add(output);
   CHECK(usage.n_tokens() == 3);
-  CHECK(usage.moe_tokens_per_expert() == std::vector<std::vector<int64_t>>{{2, 2}, {2, 0}});
+  CHECK(usage.moe()[0].tokens_per_expert == std::vector<int64_t>{2, 2});
+  CHECK(usage.moe()[1].tokens_per_expert == std::vector<int64_t>{2, 0});
+  CHECK(usage.moe()[0].tokens_without_expert == 0);
+  CHECK(usage.moe()[1].tokens_without_expert == 1);
+  CHECK(usage.moe()[0].mean_selected_prob() == Approx((0.9 + 0.6 + 0.7 + 0.8) / 4));
+  CHECK(usage.moe()[1].mean_selected_prob() == 0.0);
   CHECK(usage.active_experts().moe == std::vector<double>{4. / 3, 2. / 3});
   CHECK(usage.active_experts().moa.empty());
 
   usage.add(output, at::tensor(std::vector<int64_t>{0, 1, 0}).to(at::kBool).view({1, 3}));
   CHECK(usage.n_tokens() == 4);
-  CHECK(usage.moe_tokens_per_expert() == std::vector<std::vector<int64_t>>{{3, 3}, {3, 0}});
+  CHECK(usage.moe()[0].tokens_per_expert == std::vector<int64_t>{3, 3});
+  CHECK(usage.moe()[1].tokens_without_expert == 1);
+  CHECK(usage.moe()[0].selected_probs == Approx(0.9 + 0.6 + 0.7 + 0.8 + 0.6 + 0.7));
   CHECK(mean_over_layers({1, 2, 6}) == 3.0);
   CHECK(mean_over_layers({}) == 0.0);
 }
