@@ -38,7 +38,11 @@ PolicyCost policy_cost(const ModelConfig& config, const RoutingPlan& plan) {
 }
 
 double training_flops(const ModelConfig& config, int64_t seq_len) {
-  const auto active = planned_experts(config, parse_routing_plan(config.training_policy));
+  // Gates are trained with all experts computed, however many are open.
+  const auto active =
+      config.ffn.kind == FfnKind::kPartitioned && config.ffn.partition.straight_through
+          ? all_experts(config)
+          : planned_experts(config, parse_routing_plan(config.training_policy));
   return kForwardAndBackward *
          forward_flops_per_token(config, active, static_cast<double>(seq_len) / 2.0);
 }

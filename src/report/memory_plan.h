@@ -18,6 +18,8 @@ struct TrainingMemory {
   double loss = 0;           ///< last norm, a chunk of logits, the gradients of features and head
   double workspace = 0;      ///< what one FFN's backward pass computes again and in between
   double communication = 0;  ///< gradients again, in buckets; 0 on one rank
+  double runtime = 0;        ///< code of the libraries and kernels made at run time, once used
+  double heap = 0;           ///< freed blocks that later ones do not fit
   double snapshot = 0;  ///< copy of weights and optimizer for saving, in host memory; not in peak
   double peak = 0;  ///< the most that is alive at one time with the config's checkpoint_activations
 };

@@ -46,6 +46,15 @@ TEST_CASE("plan_cost: sparse training costs the experts it uses", "[report]") {
         3 * (2 * (kAll - 12 * kFfnExpert + kHead) + 4 * 10 * 2 * 24));
 }
 
+TEST_CASE("plan_cost: partitioned experts are trained at the cost of all", "[report]") {
+  auto config = small_config();
+  config.model.ffn.kind = FfnKind::kPartitioned;
+  config.model.ffn.d_ffn = config.model.ffn.n_experts * config.model.ffn.d_expert;
+  const double all = plan_cost(config, {}).train_flops_per_token;
+  config.model.training_policy = "threshold=0.5";
+  CHECK(plan_cost(config, {}).train_flops_per_token == all);
+}
+
 TEST_CASE("plan_cost: time is operations over the speed of all GPUs", "[report]") {
   auto config = small_config();
   config.train.steps = 7200;

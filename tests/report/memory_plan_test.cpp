@@ -56,6 +56,19 @@ TEST_CASE("training_memory: what is computed again is kept for one block only", 
         Approx(memory.activations - memory.activations_checkpointed));
 }
 
+TEST_CASE("training_memory: the peak is the sum of what is there at one time", "[report]") {
+  auto config = small_config();
+  config.train.accumulation = 1;
+  const auto memory = training_memory(config, 1);
+  CHECK(memory.loss > memory.workspace);  // a vocabulary of 100 over a width of 10
+  const double always =
+      memory.weights + memory.optimizer + memory.compute_weights + memory.runtime + memory.heap;
+  CHECK(memory.peak == Approx(always + memory.activations + memory.loss));
+  config.train.accumulation = 2;
+  CHECK(training_memory(config, 1).peak ==
+        Approx(always + memory.gradients + memory.activations + memory.loss));
+}
+
 TEST_CASE("kv_cache_bytes_per_token: shared keys and values, whatever the routing", "[report]") {
   auto model = small_config().model;
   CHECK(kv_cache_bytes_per_token(model, 2) == 2 * 2 * 2 * 4 * 2);
