@@ -14,6 +14,7 @@
 #include "data/tokenizer_files.h"
 #include "infer/generator.h"
 #include "model/io/model_source.h"
+#include "model/moe/ffn_partition.h"
 #include "support/shared_data.h"
 
 namespace dsmoe {
@@ -73,6 +74,23 @@ TEST_CASE("stories260K: logits are the published ones, whole and decoded, one or
       CHECK(max_difference(whole[b], reference.logits) < 1e-4);
     }
   }
+}
+
+TEST_CASE("stories260K: cut into 2 or 4 experts with gates at 1 it keeps the published logits",
+          "[infer][stories]") {
+  if (is_missing()) return;
+  const at::NoGradGuard no_grad;
+  const auto reference = read_reference();
+  const auto dense = open_llama2c(posix_io(), shared_data(kFolder + "stories260K.bin"));
+  for (const int64_t n_experts : {2, 4}) {
+    auto model = instantiate(partition_ffn(dense, {.n_experts = n_experts}));
+    const auto policy = RoutingPolicy::threshold(0.5);
+    CHECK(max_difference(model(reference.prompt, policy).logits[0], reference.logits) > 1.0);
+    model->force_gates(true);
+    CHECK(max_difference(model(reference.prompt, policy).logits[0], reference.logits) < 1e-4);
+  }
+  CHECK_THROWS_WITH(partition_ffn(dense, {.n_experts = 8}),
+                    Catch::Contains("n_experts = 8 does not divide the FFN width 172"));
 }
 
 TEST_CASE("stories260K: 200 greedy steps are the published ones, with and without a cache",

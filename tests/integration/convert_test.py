@@ -5,6 +5,7 @@ Usage: convert_test.py PATH/TO/dsmoe
 """
 
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -51,6 +52,41 @@ def read_safetensors(path):
     header = json.loads(data[8 : 8 + size])
     header.pop("__metadata__", None)
     return {name: data[8 + size + e["data_offsets"][0] : 8 + size + e["data_offsets"][1]] for name, e in header.items()}
+
+
+def peak_bytes(*arguments):
+    """Peak resident memory of one dsmoe command."""
+    process = subprocess.Popen([DSMOE, *map(str, arguments)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, arguments
+    return usage.ru_maxrss * 1024
+
+
+def write_llama(directory, n_layers, d_model=256, d_ffn=1024, vocab_size=257):
+    """A Hugging Face LLaMA of repeated numbers; returns the bytes of its weights."""
+    directory.mkdir()
+    config = {"model_type": "llama", "hidden_size": d_model, "intermediate_size": d_ffn, "num_hidden_layers": n_layers}
+    config |= {"num_attention_heads": 4, "vocab_size": vocab_size, "max_position_embeddings": 16}
+    (directory / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    shapes = {"model.embed_tokens.weight": [vocab_size, d_model], "model.norm.weight": [d_model]}
+    for i in range(n_layers):
+        layer = f"model.layers.{i}."
+        shapes |= {f"{layer}self_attn.{p}_proj.weight": [d_model, d_model] for p in "qkvo"}
+        shapes |= {f"{layer}mlp.{p}_proj.weight": [d_ffn, d_model] for p in ("gate", "up")}
+        shapes[f"{layer}mlp.down_proj.weight"] = [d_model, d_ffn]
+        shapes |= {f"{layer}{p}_layernorm.weight": [d_model] for p in ("input", "post_attention")}
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    block = struct.pack("<256f", *(0.05 * math.sin(i) for i in range(256)))
+    with open(directory / "model.safetensors", "wb") as out:
+        out.write(struct.pack("<Q", len(text)) + text)
+        for begin in range(0, end, 1 << 20):
+            out.write((block * 1024)[: min(1 << 20, end - begin)])
+    return end
 
 
 class ConvertTest(unittest.TestCase):
@@ -113,6 +149,35 @@ class ConvertTest(unittest.TestCase):
         self.assertEqual(self.do("eval", self.directory / "trained", "--data", self.text)["policy"], "threshold=0.5")
         made = self.do("generate", self.directory / "trained", "--prompt", "line", "--max-tokens", "8")
         self.assertLessEqual(made["active_experts"]["moe"], 4)
+
+    def test_statistics_of_gates_add_up(self):
+        cut = self.directory / "counted"
+        self.do("convert", self.directory / "dense", cut, "--partition", "n_experts=4")
+        quality = self.do("eval", cut, "--data", self.text, "--policy", "threshold=0.5")
+        layers = quality["expert_use"]["moe"]
+        self.assertEqual(len(layers), 2)
+        active = [sum(layer["tokens_per_expert"]) / quality["tokens_scored"] for layer in layers]
+        for layer, mean in zip(layers, active):
+            self.assertAlmostEqual(layer["active"], mean, delta=0.01 * mean)
+            self.assertTrue(0 < layer["without"] < 1)
+            self.assertTrue(0.5 < layer["mean_weight"] < 1)
+        self.assertAlmostEqual(quality["active_experts"]["moe"], sum(layer["active"] for layer in layers) / 2)
+        everything = self.do("eval", cut, "--data", self.text, "--policy", "threshold=0")["expert_use"]["moe"]
+        self.assertTrue(all(layer["active"] == 4 and layer["without"] == 0 for layer in everything))
+        nothing = self.do("eval", cut, "--data", self.text, "--policy", "threshold=1")
+        self.assertTrue(all(layer["active"] == 0 and layer["without"] == 1 for layer in nothing["expert_use"]["moe"]))
+        self.assertTrue(nothing["perplexity"] < 1000)
+
+    def test_conversion_holds_one_tensor_at_a_time(self):
+        small, large = self.directory / "hf-small", self.directory / "hf-large"
+        write_llama(small, n_layers=1)
+        n_bytes = write_llama(large, n_layers=28)
+        self.assertGreater(n_bytes, 80e6)
+        options = ("--tokenizer", "bytes", "--partition", "n_experts=8,method=random", "--threads", "1")
+        base = peak_bytes("convert", small, self.directory / "cut-small", *options)
+        peak = peak_bytes("convert", large, self.directory / "cut-large", *options)
+        self.assertLess(peak - base, n_bytes / 8)
+        self.assertTrue(self.do("inspect", self.directory / "cut-large")["valid"])
 
     def test_what_does_not_fit_is_refused_in_one_line(self):
         dense = self.directory / "dense"
