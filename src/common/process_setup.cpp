@@ -15,6 +15,9 @@ void setup_process() {
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 2000 << 20);
   mallopt(M_TOP_PAD, 64 << 20);
+  // Aligned tensors leave small pieces behind. Free pieces join at once, not when the top is used
+  // up.
+  mallopt(M_MXFAST, 0);
   signal(SIGXFSZ, SIG_IGN);
 }
 

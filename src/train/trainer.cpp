@@ -127,7 +127,8 @@ void Trainer::validate(TrainResult& result) {
   options.batch = config_.train.batch_size;
   options.plan = settings_.plan;
   options.compute_dtype = settings_.forward.compute_dtype;
-  options.stop = stop_requested;
+  // The one after the last step is finished: no later start would save what it came to.
+  if (state_.step < config_.train.steps) options.stop = stop_requested;
   options.part = ranks_->rank();
   options.n_parts = ranks_->size();
   auto measured = evaluate_perplexity(model_, validation_, options);
