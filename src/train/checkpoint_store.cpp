@@ -158,7 +158,7 @@ void CheckpointStore::point_to(const std::string& hint, const std::string& name)
 
 bool CheckpointStore::is_kept(int64_t step, int64_t newest_step, int64_t best_step) const {
   if (step < 0 || step >= newest_step) return true;
-  if (retention_.keep_every > 0 && step % retention_.keep_every == 0) return true;
+  if (retention_.keep_every > 0 && step > 0 && step % retention_.keep_every == 0) return true;
   return retention_.keep_best && step == best_step;
 }
 

@@ -132,7 +132,7 @@ class RankTrials(run_trials.Trials):
                     break
                 n_done += 1
                 worst = max(worst, seconds)
-            self.compare(name, kind)
+            self.compare(name, kind, stops=kind == "term")
         print(f"{kind}: {n_done} trials in {n_jobs} jobs of {self.n_ranks} ranks, the others ended within {worst:.2f} s; "
               "every job came to the same", flush=True)
 
