@@ -13,20 +13,26 @@
   }                                 \
   namespace avx512 {                \
   __VA_ARGS__                       \
+  }                                 \
+  namespace avx512bf16 {            \
+  __VA_ARGS__                       \
   }
 
 /// Calls `function(...)` of the widest instruction set that this CPU has; inside namespace dsmoe.
-#define DSMOE_CALL_FOR_ISA(function, ...) \
-  do {                                    \
-    switch (cpu_isa()) {                  \
-      case CpuIsa::kPortable:             \
-        portable::function(__VA_ARGS__);  \
-        break;                            \
-      case CpuIsa::kAvx2:                 \
-        avx2::function(__VA_ARGS__);      \
-        break;                            \
-      case CpuIsa::kAvx512:               \
-        avx512::function(__VA_ARGS__);    \
-        break;                            \
-    }                                     \
+#define DSMOE_CALL_FOR_ISA(function, ...)  \
+  do {                                     \
+    switch (cpu_isa()) {                   \
+      case CpuIsa::kPortable:              \
+        portable::function(__VA_ARGS__);   \
+        break;                             \
+      case CpuIsa::kAvx2:                  \
+        avx2::function(__VA_ARGS__);       \
+        break;                             \
+      case CpuIsa::kAvx512:                \
+        avx512::function(__VA_ARGS__);     \
+        break;                             \
+      case CpuIsa::kAvx512Bf16:            \
+        avx512bf16::function(__VA_ARGS__); \
+        break;                             \
+    }                                      \
   } while (false)

@@ -39,4 +39,17 @@ void dispatch_float_types(const char* op, at::ScalarType type, Function&& functi
   }
 }
 
+/// The same for the types of rows that inference multiplies: `operator()<T>()`.
+template <typename Function>
+void dispatch_row_types(const char* op, at::ScalarType type, Function&& function) {
+  switch (type) {
+    case at::kFloat:
+      return function.template operator()<float>();
+    case at::kBFloat16:
+      return function.template operator()<Bfloat16>();
+    default:
+      TORCH_CHECK(false, op, ": expected float32 or bfloat16, got ", type);
+  }
+}
+
 }  // namespace dsmoe

@@ -18,8 +18,11 @@ CpuIsa detect() {
                     __builtin_cpu_supports("f16c");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool dot_products =
+      __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
   if (!avx2) return CpuIsa::kPortable;
-  return avx512 ? CpuIsa::kAvx512 : CpuIsa::kAvx2;
+  if (!avx512) return CpuIsa::kAvx2;
+  return dot_products ? CpuIsa::kAvx512Bf16 : CpuIsa::kAvx512;
 }
 #else
 CpuIsa detect() { return CpuIsa::kPortable; }
@@ -31,6 +34,7 @@ CpuIsa choose() {
   const std::string_view asked = value == nullptr ? "" : value;
   if (asked == "portable") return CpuIsa::kPortable;
   if (asked == "avx2") return std::min(widest, CpuIsa::kAvx2);
+  if (asked == "avx512") return std::min(widest, CpuIsa::kAvx512);
   return widest;
 }
 

@@ -4,13 +4,14 @@ namespace dsmoe {
 
 /// Instruction sets that kernels are compiled for, each a superset of the one before.
 enum class CpuIsa {
-  kPortable,  ///< what the compiler assumes by default (SSE2 on x86_64)
-  kAvx2,      ///< AVX2, FMA, F16C
-  kAvx512,    ///< AVX512 F, BW, DQ, VL
+  kPortable,    ///< what the compiler assumes by default (SSE2 on x86_64)
+  kAvx2,        ///< AVX2, FMA, F16C
+  kAvx512,      ///< AVX512 F, BW, DQ, VL
+  kAvx512Bf16,  ///< the same with dot products of bfloat16 (BF16) and int8 (VNNI)
 };
 
-/// The widest one that this CPU runs. DSMOE_CPU_ISA=portable|avx2|avx512 lowers it, for tests; a
-/// value that is unknown or above the CPU's is ignored.
+/// The widest one that this CPU runs. DSMOE_CPU_ISA=portable|avx2|avx512|avx512bf16 lowers it, for
+/// tests; a value that is unknown or above the CPU's is ignored.
 CpuIsa cpu_isa();
 
 /// True if the CPU has AMX tiles: libraries may then compute float32 products in bfloat16.

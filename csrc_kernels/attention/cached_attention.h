@@ -1,0 +1,54 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "csrc_kernels/attention/causal_attention.h"
+
+namespace dsmoe {
+
+/// One layer's keys and values of past tokens.
+struct KvRows {
+  at::Tensor keys;    // [batch, n_kv_heads, capacity, head_dim], contiguous
+  at::Tensor values;  // the same shape
+  const std::vector<int64_t>* lengths = nullptr;  // [batch], tokens before this pass
+};
+
+/// Angles of a pass's tokens, in float32 (float64 for float64); undefined: nothing turns.
+struct TurnTables {
+  at::Tensor cos;  // [n_rows, head_dim / 2]; token t takes row t % n_rows
+  at::Tensor sin;
+};
+
+/// Stores keys, turned, and values of new tokens at each sequence's own end, as many for each; the
+/// caller advances the lengths after the pass. No gradient.
+///
+/// k, v  [batch, seq, n_kv_heads, head_dim] in the type of the cache, contiguous
+/// Throws c10::Error if shapes or types disagree or a sequence would pass the capacity.
+void append_to_cache(const KvRows& cache,
+                     const at::Tensor& k,
+                     const at::Tensor& v,
+                     const TurnTables& tables);
+
+/// The queries of a pass whose keys are in the cache.
+struct QueryRows {
+  at::Tensor q;  // [n_rows, n_heads, head_dim] in the type of the cache, contiguous
+  at::Tensor
+      token_of_row;  // [n_rows] int64 in 0 .. batch * seq - 1, or undefined: row i is token i
+  int64_t seq = 1;   // tokens per sequence in this pass: token b * seq + s is sequence b's
+  HeadLayout layout = HeadLayout::kKvMajor;
+  TurnTables tables{};
+};
+
+/// Softmax attention of new tokens over the cache, each up to and with its own position; scale 1 /
+/// sqrt(head_dim), arithmetic in float32 (float64 for float64). No gradient.
+///
+/// returns  [n_rows, n_heads, head_dim] in the type of q
+/// A row's result depends on its own sequence only and on neither the batch nor the threads.
+at::Tensor cached_attention(const KvRows& cache, const QueryRows& queries);
+
+/// The definition of right, of ATen calls row by row.
+at::Tensor cached_attention_ref(const KvRows& cache, const QueryRows& queries);
+
+}  // namespace dsmoe

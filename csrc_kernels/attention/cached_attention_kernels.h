@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+
+#include "csrc_kernels/common/bfloat16.h"
+#include "csrc_kernels/common/isa.h"
+
+namespace dsmoe {
+
+/// Keys and values of B sequences: [B, H n_kv_heads, capacity, head_dim]. T is float, double or
+/// Bfloat16.
+template <typename T>
+struct CacheRows {
+  int64_t n_kv_heads;
+  int64_t capacity;
+  int64_t head_dim;
+  T* keys;
+  T* values;
+  const int64_t* lengths;  ///< [B], tokens of each sequence before this call's
+};
+
+/// cos, sin [n_table_rows, head_dim / 2], token t takes row t % n_table_rows; null: nothing turns.
+/// W is float, or double for double.
+template <typename W>
+struct TurnRows {
+  int64_t n_table_rows;
+  const W* cos;
+  const W* sin;
+};
+
+/// Queries [n_rows, n_heads, head_dim] of tokens numbered b * seq + s, s counting from a sequence's
+/// length.
+template <typename T, typename W>
+struct CachedQueries {
+  int64_t n_heads;
+  int64_t seq;
+  bool kv_major;  ///< head h reads key/value head h / (n_heads / H), else h % H
+  const T* q;
+  const int64_t* token_of_row;  ///< null: row i is token i
+  TurnRows<W> turn;
+  T* y;  ///< like q
+};
+
+DSMOE_DECLARE_FOR_ISAS(
+    /// Stores the keys, turned, and values [batch * seq, H, head_dim] of one token.
+    template <typename T, typename W> void append_token(const CacheRows<T>& cache,
+                                                        const TurnRows<W>& turn,
+                                                        int64_t seq,
+                                                        int64_t token,
+                                                        const T* k,
+                                                        const T* v);
+    /// Fills y of one row for the query heads that read one key/value head. scratch [longest
+    /// sequence + 2 * head_dim].
+    template <typename T, typename W>
+    void attend_row(const CacheRows<T>& cache,
+                    const CachedQueries<T, W>& queries,
+                    int64_t row,
+                    int64_t kv_head,
+                    W* scratch);)
+
+}  // namespace dsmoe
