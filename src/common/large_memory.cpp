@@ -1,0 +1,30 @@
+#include "common/large_memory.h"
+
+#include <sys/mman.h>
+
+#include <memory>
+#include <new>
+
+namespace dsmoe {
+namespace {
+
+constexpr size_t kPage = size_t{2} << 20;
+
+}  // namespace
+
+LargeMemory::LargeMemory(int64_t size_bytes) {
+  const size_t size = (static_cast<size_t>(size_bytes) + kPage - 1) / kPage * kPage;
+  mapping_bytes_ = size + kPage;
+  mapping_ =
+      mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapping_ == MAP_FAILED) throw std::bad_alloc();
+  size_t space = mapping_bytes_;
+  void* aligned = mapping_;
+  data_ = static_cast<std::byte*>(std::align(kPage, size, aligned, space));
+  // A wish; without it everything works in small pages.
+  madvise(data_, size, MADV_HUGEPAGE);
+}
+
+LargeMemory::~LargeMemory() { munmap(mapping_, mapping_bytes_); }
+
+}  // namespace dsmoe

@@ -1,0 +1,28 @@
+#include "common/large_memory.h"
+
+#include <catch2/catch.hpp>
+#include <cstdint>
+
+#include "common/memory_bandwidth.h"
+
+namespace dsmoe {
+
+TEST_CASE("LargeMemory: is zero, writable to its end and begins at a large page", "[common]") {
+  for (const int64_t size : {int64_t{1}, int64_t{5} << 20}) {
+    const LargeMemory memory(size);
+    CHECK(reinterpret_cast<uintptr_t>(memory.data()) % (2 << 20) == 0);
+    CHECK(memory.data()[0] == std::byte{0});
+    CHECK(memory.data()[size - 1] == std::byte{0});
+    memory.data()[size - 1] = std::byte{7};
+    CHECK(memory.data()[size - 1] == std::byte{7});
+  }
+}
+
+TEST_CASE("measure_read_bandwidth: lies within what memory can do", "[common][speed]") {
+  const double bytes_per_second = measure_read_bandwidth();
+  CHECK(bytes_per_second > 1e8);
+  CHECK(bytes_per_second < 1e13);
+  release_bandwidth_memory();
+}
+
+}  // namespace dsmoe
