@@ -1,11 +1,12 @@
 #include "csrc_kernels/linear/packed_matrix.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
-#include <vector>
+#include <memory>
 
+#include "common/large_memory.h"
 #include "common/thread_pool.h"
 
 namespace dsmoe {
@@ -16,6 +17,15 @@ at::Tensor expert_block(const at::Tensor& weight, int64_t expert, int64_t n, Exp
   const int64_t dim = axis == ExpertAxis::kRows ? 0 : 1;
   const int64_t width = weight.size(dim) / n;
   return weight.narrow(dim, expert * width, width);
+}
+
+at::Tensor empty_bytes(int64_t n) {
+  constexpr int64_t kSmall = 1 << 20;  // not worth a page of 2 MiB
+  if (n <= kSmall) return at::empty({n}, at::kByte);
+  auto memory = std::make_shared<LargeMemory>(n);
+  auto* data = memory->data();
+  return at::from_blob(
+      data, {n}, [memory](void*) mutable { memory.reset(); }, at::TensorOptions(at::kByte));
 }
 
 }  // namespace
@@ -33,7 +43,7 @@ PackedMatrix pack_matrix(const at::Tensor& weight,
   const auto first = expert_block(weight.detach(), 0, n_experts, axis);
   PackedMatrix packed;
   packed.shape = {format, n_experts, first.size(0), first.size(1)};
-  packed.data = at::empty({packed.shape.size_bytes()}, at::kByte);
+  packed.data = empty_bytes(packed.shape.size_bytes());
   auto* data = reinterpret_cast<std::byte*>(packed.data.data_ptr<uint8_t>());
   const auto& shape = packed.shape;
   for (int64_t expert = 0; expert < n_experts; ++expert) {

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -11,6 +12,7 @@
 #include <limits>
 #include <vector>
 
+#include "csrc_kernels/moe/router_probs.h"
 #include "csrc_kernels/random_tensors.h"
 
 namespace dsmoe {
@@ -101,6 +103,22 @@ TEST_CASE("choose_experts: numbers that are none still give k experts", "[kernel
   CHECK(choose_experts(probs, {.kind = ChoiceKind::kThreshold, .epsilon = 0.5})
             .selected.sum()
             .item<int64_t>() == 1);
+}
+
+TEST_CASE("router_probs: softmax and sigmoid, a row's bits being its own", "[kernels][moe]") {
+  RandomTensors random(47);
+  for (const int64_t n_experts : {1, 5, 32}) {
+    const auto logits = random.normal({19, n_experts}, at::kFloat) * 5.0;
+    CHECK(max_difference(router_probs(logits, false), at::softmax(logits, 1)) < 1e-6);
+    CHECK(max_difference(router_probs(logits, true), at::sigmoid(logits)) < 1e-6);
+    for (const bool sigmoid : {false, true}) {
+      const auto whole = router_probs(logits, sigmoid);
+      for (int64_t row = 0; row < 19; ++row) {
+        CHECK(at::equal(router_probs(logits.narrow(0, row, 1), sigmoid)[0], whole[row]));
+      }
+    }
+  }
+  CHECK_THROWS_AS(router_probs(at::zeros({3}), false), c10::Error);
 }
 
 TEST_CASE("choose_experts: wrong arguments throw", "[kernels][moe]") {
