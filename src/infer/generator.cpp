@@ -199,13 +199,14 @@ Generator::Batch Generator::prefill(const std::vector<GenerateRequest>& requests
                                      std::min(capacity, config.max_seq_len),
                                      options_.compute_dtype);
     const auto tokens = pad_prompts(batch.live);  // [n_live, longest]
+    std::vector<int64_t> last;
+    for (const int64_t length : lengths) last.push_back(length - 1);
     const auto output = model_->forward(
-        tokens, options_.plan, {.compute_dtype = options_.compute_dtype, .cache = &*batch.cache});
+        tokens,
+        options_.plan,
+        {.compute_dtype = options_.compute_dtype, .cache = &*batch.cache, .logits_at = last});
     batch.cache->advance(lengths);
-    const auto last = at::tensor(lengths, at::kLong) - 1;  // [n_live]
-    batch.logits =
-        output.logits.gather(1, last.view({-1, 1, 1}).expand({-1, 1, output.logits.size(2)}))
-            .squeeze(1);
+    batch.logits = output.logits.squeeze(1);
   } else {
     compute_whole(batch, nullptr);
   }

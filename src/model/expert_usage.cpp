@@ -60,8 +60,10 @@ double LayerUsage::mean_selected_prob() const {
 }
 
 void ExpertUsage::add(const ModelOutput& output, const at::Tensor& token_mask) {
+  // Logits may be those of some tokens only.
+  const auto& of_tokens = output.features.defined() ? output.features : output.logits;
   n_tokens_ += token_mask.defined() ? token_mask.sum().item<int64_t>()
-                                    : output.logits.size(0) * output.logits.size(1);
+                                    : of_tokens.size(0) * of_tokens.size(1);
   const auto mask = token_mask.defined() ? token_mask.contiguous() : token_mask;
   add_layers(moe_, output.moe, mask);
   add_layers(moa_, output.moa, mask);

@@ -4,7 +4,11 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
+#include <vector>
+
+#include "csrc_kernels/linear/packed_linear.h"
 #include "model/compute_copy.h"
+#include "model/packed_weights.h"
 
 namespace dsmoe {
 
@@ -20,13 +24,24 @@ class LinearImpl : public torch::nn::Module {
   LinearImpl(int64_t d_in, int64_t d_out, bool bias);
   at::Tensor forward(const at::Tensor& x);
 
-  /// The weight for products of type `dtype`, with gradient to the stored one.
-  at::Tensor weight_as(at::ScalarType dtype) { return copy.differentiable(weight, dtype); }
+  /// The weight for products of type `dtype`, with gradient to the stored one. Throws c10::Error if
+  /// packing gave that up.
+  at::Tensor weight_as(at::ScalarType dtype);
 
-  at::Tensor weight;  // [d_out, d_in]
+  /// Makes the twin for inference, cut into experts as pack_matrix does.
+  void pack(const PackOptions& options, int64_t n_experts = 1, ExpertAxis axis = ExpertAxis::kRows);
+  /// True if this pass uses the twin: there is one and no gradient is recorded.
+  bool runs_packed() const;
+  PackedLinear packed() const { return {twin, bias}; }
+
+  at::Tensor weight;  // [d_out, d_in], or empty
   at::Tensor bias;    // [d_out], or undefined
   ComputeCopy copy;   // of weight
+  PackedMatrix twin;  // of weight, or undefined
 };
 TORCH_MODULE(Linear);
+
+/// Several layers of one input, packed ones in one parallel region.
+std::vector<at::Tensor> project_together(const at::Tensor& x, const std::vector<Linear>& layers);
 
 }  // namespace dsmoe

@@ -1,11 +1,13 @@
 #include "model/transformer.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
 #include <functional>
@@ -125,15 +127,49 @@ ModelOutput TransformerImpl::forward(const at::Tensor& tokens,
     if (result.moe.router_probs.defined()) output.moe.push_back(std::move(result.moe));
   }
   output.features = final_norm_(stream, settings.compute_dtype).normed;
-  const bool tied = head_.is_empty();
-  auto& copy = tied ? embedding_copy_ : head_->copy;
-  output.head = {tied ? embedding_ : head_->weight, {}};
-  if (options.logits) {
-    output.logits = at::linear(output.features,
-                               copy.differentiable(output.head.parameter, settings.compute_dtype));
+  output.head = {head_.is_empty() ? embedding_ : head_->weight, {}};
+  if (options.logits) output.logits = logits_of(output, settings);
+  const auto& twin = head_.is_empty() ? embedding_twin_ : head_->twin;
+  if (!twin.defined()) {
+    auto& copy = head_.is_empty() ? embedding_copy_ : head_->copy;
+    output.head.values = copy.values({output.head.parameter}, settings.compute_dtype);
   }
-  output.head.values = copy.values({output.head.parameter}, settings.compute_dtype);
   return output;
+}
+
+at::Tensor TransformerImpl::logits_of(const ModelOutput& output, const ForwardOptions& options) {
+  auto features = output.features;  // [batch, seq, d_model]
+  if (!options.logits_at.empty()) {
+    const int64_t batch = features.size(0);
+    TORCH_CHECK(static_cast<int64_t>(options.logits_at.size()) == batch,
+                "Transformer: expected one position of logits for each of ",
+                batch,
+                " sequences");
+    const auto rows =
+        at::tensor(options.logits_at, at::kLong) + at::arange(batch, at::kLong) * features.size(1);
+    features = features.flatten(0, 1).index_select(0, rows).unsqueeze(1);  // [batch, 1, d_model]
+  }
+  const auto& twin = head_.is_empty() ? embedding_twin_ : head_->twin;
+  if (twin.defined() && !at::GradMode::is_enabled()) {
+    return packed_linear(features, {{twin}}, at::kFloat)[0];
+  }
+  if (!head_.is_empty()) return at::linear(features, head_->weight_as(options.compute_dtype));
+  return at::linear(features, embedding_copy_.differentiable(embedding_, options.compute_dtype));
+}
+
+void TransformerImpl::pack(const PackOptions& options) {
+  const at::NoGradGuard no_grad;
+  for (auto& block : blocks_) block->pack(options);
+  if (head_.is_empty()) {
+    embedding_twin_ = pack_matrix(embedding_, options.format);
+  } else {
+    head_->pack(options);
+  }
+  if (!options.keep_original && options.format != PackedFormat::kFloat32) {
+    embedding_copy_ = {};
+    embedding_.set_requires_grad(false);
+    embedding_.set_data(embedding_.to(at::kBFloat16));
+  }
 }
 
 // Fills in the context's rotary tables where the model has them.
@@ -141,7 +177,7 @@ ResidualStream TransformerImpl::embed(const at::Tensor& tokens,
                                       const at::Tensor& document_positions,
                                       AttentionContext& context) {
   const auto& positions = document_positions.defined() ? document_positions : context.positions;
-  auto x = at::embedding(embedding_, tokens);  // [batch, seq, d_model]
+  auto x = at_least_float32(at::embedding(embedding_, tokens));  // [batch, seq, d_model]
   if (position_embedding_.defined()) {
     x = x + at::embedding(position_embedding_, positions);
   } else {

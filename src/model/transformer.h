@@ -22,6 +22,8 @@ struct ForwardOptions {
       at::kFloat;            ///< of the matrix products; norms, router logits, losses stay wide
   KvCache* cache = nullptr;  ///< tokens continue its sequences; the caller advances it
   Recompute recompute = Recompute::kNone;
+  /// Position in this pass of the one token of each sequence whose logits are wanted; empty: all.
+  std::vector<int64_t> logits_at{};
   bool logits = true;  ///< false: features only, for a loss that makes its own logits in chunks
   /// [batch, seq] int64, of each token in its document, from 0: documents packed into one sequence
   /// then see neither one another nor where they stand. Undefined: one document. Not with a cache.
@@ -38,11 +40,15 @@ class TransformerImpl : public torch::nn::Module {
   explicit TransformerImpl(const ModelConfig& config);
 
   /// tokens   [batch, seq] int64, ids below vocab_size
-  /// returns  features, logits [batch, seq, vocab_size] and one RoutingRecord per layer and kind
+  /// returns  features, logits [batch, seq or 1, vocab_size] and one RoutingRecord per layer and
+  ///          kind; logits are float32 where weights are packed
   /// Throws c10::Error for a wrong shape and Error for a context above max_seq_len.
   ModelOutput forward(const at::Tensor& tokens,
                       const RoutingPlan& plan,
                       const ForwardOptions& options = {});
+
+  /// See pack_weights.
+  void pack(const PackOptions& options);
 
   /// Debug switch: while on, every gate of partitioned experts is 1, so that the model is the dense
   /// one it was cut from.
@@ -54,6 +60,7 @@ class TransformerImpl : public torch::nn::Module {
   KvCache make_cache(int64_t batch, int64_t capacity, at::ScalarType dtype) const;
 
  private:
+  at::Tensor logits_of(const ModelOutput& output, const ForwardOptions& options);
   ResidualStream embed(const at::Tensor& tokens,
                        const at::Tensor& document_positions,
                        AttentionContext& context);
@@ -69,6 +76,7 @@ class TransformerImpl : public torch::nn::Module {
   at::Tensor rotary_frequencies_;  // [head_dim / 2] float64, rotary positions only
   std::vector<TransformerBlock> blocks_;
   ComputeCopy embedding_copy_;
+  PackedMatrix embedding_twin_;  // tied only, packed only
   Norm final_norm_{nullptr};
   Linear head_{nullptr};  // untied only
 };

@@ -50,4 +50,18 @@ BlockOutput TransformerBlockImpl::ffn_half(const ResidualStream& stream,
   return {{residual, at::dropout(mixed.y, dropout_, is_training())}, {}, std::move(mixed.routing)};
 }
 
+void TransformerBlockImpl::pack(const PackOptions& options) {
+  if (!attention_.is_empty()) attention_->pack(options);
+  if (!moa_.is_empty()) moa_->pack(options);
+  if (!ffn_.is_empty()) ffn_->pack(options);
+  if (!moe_.is_empty()) {
+    moe_->router->pack(options);
+    moe_->experts->pack(options);
+  }
+  if (!partitioned_.is_empty()) {
+    partitioned_->router->pack(options);
+    partitioned_->experts->pack(options);
+  }
+}
+
 }  // namespace dsmoe

@@ -38,6 +38,8 @@ class TransformerBlockImpl : public torch::nn::Module {
                        const RoutingPolicy& policy,
                        at::ScalarType dtype);
 
+  void pack(const PackOptions& options);
+
   /// The layer of a partitioned FFN; empty for other kinds.
   PartitionedMoELayer partitioned() const { return partitioned_; }
 

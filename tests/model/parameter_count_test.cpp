@@ -173,7 +173,7 @@ TEST_CASE("active_parameters: the LLaMAs of arXiv:2502.12455 cut into 8 have its
 TEST_CASE("ExpertUsage: counts the selected experts of the tokens that count",
           "[model][parameters]") {
   ModelOutput output;
-  output.logits = at::zeros({1, 3, 2});
+  output.features = at::zeros({1, 3, 2});
   const auto selected = [](std::initializer_list<int> values) {
     return at::tensor(std::vector<int64_t>(values.begin(), values.end()))
         .to(at::kBool)

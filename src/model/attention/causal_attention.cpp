@@ -1,12 +1,47 @@
 #include "model/attention/causal_attention.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/ge.h>
 #include <ATen/ops/le.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
 namespace dsmoe {
+namespace {
+
+// A pass over a cache without gradients: the kernels of inference.
+at::Tensor cached_self_attention(const AttentionContext& context,
+                                 int64_t layer,
+                                 const at::Tensor& q,
+                                 const at::Tensor& k,
+                                 const at::Tensor& v,
+                                 HeadLayout layout) {
+  const auto rows = context.cache->rows(layer);
+  const auto tables = turn_tables(context.rotary);
+  append_to_cache(rows, k.contiguous(), v.contiguous(), tables);
+  if (context.cache->is_empty()) {
+    // A prompt: its keys are the pass's own.
+    return causal_attention(
+        apply_rotary(q, context.rotary), apply_rotary(k, context.rotary), v, layout);
+  }
+  return cached_attention(rows,
+                          {.q = q.flatten(0, 1),
+                           .token_of_row = {},
+                           .seq = q.size(1),
+                           .layout = layout,
+                           .tables = tables})
+      .view(q.sizes());
+}
+
+bool uses_cache_kernels(const AttentionContext& context, const at::Tensor& q) {
+  return context.cache != nullptr && !context.first_keys.defined() && !at::GradMode::is_enabled() &&
+         context.cache->dtype() == q.scalar_type();
+}
+
+}  // namespace
+
+TurnTables turn_tables(const RotaryTables& tables) { return {tables.cos, tables.sin}; }
 
 VisibleKeys extend_keys(const AttentionContext& context,
                         int64_t layer,
@@ -45,6 +80,9 @@ at::Tensor self_attention(const AttentionContext& context,
                           const at::Tensor& k,
                           const at::Tensor& v,
                           HeadLayout layout) {
+  if (uses_cache_kernels(context, q)) {
+    return cached_self_attention(context, layer, q, k, v, layout);
+  }
   const auto turned = apply_rotary(q, context.rotary);
   if (context.cache == nullptr && !context.first_keys.defined()) {
     return causal_attention(turned, apply_rotary(k, context.rotary), v, layout);
@@ -93,13 +131,18 @@ at::Tensor CausalAttentionImpl::forward(const at::Tensor& x,
     return norm.is_empty() ? y
                            : norm(ResidualStream{at_least_float32(y), {}}, y.scalar_type()).normed;
   };
+  const auto qkv = project_together(x, {q_proj_, k_proj_, v_proj_});
   const auto y = self_attention(context,
                                 layer,
-                                split(normed(q_norm_, q_proj_(x)), n_heads_),
-                                split(normed(k_norm_, k_proj_(x)), n_kv_heads_),
-                                split(v_proj_(x), n_kv_heads_),
+                                split(normed(q_norm_, qkv[0]), n_heads_),
+                                split(normed(k_norm_, qkv[1]), n_kv_heads_),
+                                split(qkv[2], n_kv_heads_),
                                 HeadLayout::kKvMajor);
   return o_proj_(y.flatten(2));
+}
+
+void CausalAttentionImpl::pack(const PackOptions& options) {
+  for (auto& linear : {q_proj_, k_proj_, v_proj_, o_proj_}) linear.ptr()->pack(options);
 }
 
 }  // namespace dsmoe

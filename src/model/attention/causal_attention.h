@@ -61,6 +61,9 @@ at::Tensor self_attention(const AttentionContext& context,
                           const at::Tensor& v,
                           HeadLayout layout);
 
+/// The tables as append_to_cache and cached_attention take them.
+TurnTables turn_tables(const RotaryTables& tables);
+
 /// Dense multi-head attention over shared key/value heads; the dense twin of MoABlock.
 ///
 /// With qk_norm the queries of a token, all heads as one vector, pass an RMSNorm before they are
@@ -75,6 +78,8 @@ class CausalAttentionImpl : public torch::nn::Module {
 
   /// x [batch, seq, d_model] in the compute dtype; returns the same shape.
   at::Tensor forward(const at::Tensor& x, const AttentionContext& context, int64_t layer);
+
+  void pack(const PackOptions& options);
 
  private:
   int64_t n_heads_;

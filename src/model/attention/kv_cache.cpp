@@ -48,6 +48,14 @@ std::pair<at::Tensor, at::Tensor> KvCache::append(int64_t layer,
   return {keys.narrow(2, 0, longest), values.narrow(2, 0, longest)};
 }
 
+KvRows KvCache::rows(int64_t layer) const {
+  return {keys_.at(static_cast<size_t>(layer)), values_.at(static_cast<size_t>(layer)), &lengths_};
+}
+
+bool KvCache::is_empty() const {
+  return std::all_of(lengths_.begin(), lengths_.end(), [](int64_t n) { return n == 0; });
+}
+
 at::Tensor KvCache::next_positions(int64_t seq) const {
   const auto starts = at::tensor(lengths_, at::kLong).unsqueeze(1);  // [batch, 1]
   return starts + at::arange(seq, at::kLong);

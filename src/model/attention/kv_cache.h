@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "csrc_kernels/attention/cached_attention.h"
+
 namespace dsmoe {
 
 /// Keys and values of past tokens, for sequences of unlike lengths. A token's entry does not depend
@@ -32,6 +34,12 @@ class KvCache {
   void advance(const std::vector<int64_t>& counts);
   /// The same, all sequences by seq.
   void advance(int64_t seq);
+
+  /// One layer's stored rows, for append_to_cache and cached_attention.
+  KvRows rows(int64_t layer) const;
+  at::ScalarType dtype() const { return keys_.at(0).scalar_type(); }
+  /// True before the first pass.
+  bool is_empty() const;
 
   const std::vector<int64_t>& lengths() const { return lengths_; }
   int64_t capacity() const { return capacity_; }

@@ -4,12 +4,15 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/argsort.h>
 #include <ATen/ops/bincount.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/floor_divide.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
+#include "csrc_kernels/attention/cached_attention.h"
+#include "csrc_kernels/moe/expert_rows.h"
 #include "csrc_kernels/moe/grouped_linear.h"
 #include "csrc_kernels/moe/weighted_activation.h"
 
@@ -54,6 +57,7 @@ MoeOutput MoABlockImpl::forward(const at::Tensor& x,
                                 const AttentionContext& context,
                                 int64_t layer,
                                 const RoutingPolicy& policy) {
+  if (q_proj_->runs_packed()) return forward_packed(x, context, layer, policy);
   const auto routed = router(x);  // [batch, seq, n_experts]
   const auto selection = select_experts(routed.router_probs.flatten(0, 1), policy, renormalise_);
   const int64_t expert_parameters = 2 * heads_per_expert_ * head_dim_ * x.size(2);  // Q and O
@@ -149,6 +153,84 @@ at::Tensor MoABlockImpl::forward_sparse(const at::Tensor& x,
   output = output.index_add(0, tokens, at_least_float32(y_rows));
   if (o_proj_->bias.defined()) output = output + o_proj_->bias;
   return output.view(x.sizes()).to(dtype);
+}
+
+void MoABlockImpl::pack(const PackOptions& options) {
+  router->pack(options);
+  q_proj_->pack(options, n_experts_);
+  k_proj_->pack(options);
+  v_proj_->pack(options);
+  o_proj_->pack(options, n_experts_, ExpertAxis::kColumns);
+}
+
+MoeOutput MoABlockImpl::forward_packed(const at::Tensor& x,
+                                       const AttentionContext& context,
+                                       int64_t layer,
+                                       const RoutingPolicy& policy) {
+  TORCH_CHECK(
+      !context.first_keys.defined(),
+      "MoABlock: expected one document per sequence, got several; packed weights take these "
+      "one by one");
+  const auto routed = router(x);  // [batch, seq, n_experts]
+  const auto& probs = routed.router_probs;
+  auto rule = choice_rule(policy, static_cast<double>(n_experts_));
+  rule.renormalise = renormalise_;
+  const auto choice = choose_experts(probs.flatten(0, 1), rule);
+  const auto& pairs = choice.pairs;
+  const auto flat = x.flatten(0, 1);  // [n_tokens, d_model]
+  const ExpertPairs unweighted{pairs.token_of_row, {}, pairs.offsets};
+  const auto q = expert_hidden(flat, unweighted, {.up = q_proj_->packed()})
+                     .view({-1, heads_per_expert_, head_dim_});
+  const auto kv = project_together(x, {k_proj_, v_proj_});
+  const bool all_pairs = policy.selection == Selection::kAll || rule.list_all;
+  const auto heads = attend_packed(
+      context,
+      layer,
+      {q, split_heads(kv[0], heads_per_expert_), split_heads(kv[1], heads_per_expert_)},
+      pairs.token_of_row,
+      all_pairs);
+  const auto weighted = heads.view({q.size(0), -1}) *
+                        pairs.weight_of_row.to(x.scalar_type()).unsqueeze(1);  // [n_rows, d_keys]
+  const auto y = expert_sum(weighted, pairs, o_proj_->packed(), flat.size(0));
+  return {y.view(x.sizes()), {routed.router_logits, probs, choice.selected.view(probs.sizes())}};
+}
+
+// [n_rows, heads_per_expert, head_dim], the attention of each (token, expert) pair; stores the new
+// keys and values where there is a cache. all_pairs: every token has every expert.
+at::Tensor MoABlockImpl::attend_packed(const AttentionContext& context,
+                                       int64_t layer,
+                                       const PairHeads& heads,
+                                       const at::Tensor& token_of_row,
+                                       bool all_pairs) {
+  const auto& k = heads.k;
+  const int64_t batch = k.size(0);
+  const int64_t seq = k.size(1);
+  const std::vector<int64_t> no_lengths(static_cast<size_t>(batch), 0);
+  KvRows rows{{}, {}, &no_lengths};
+  if (context.cache != nullptr) {
+    rows = context.cache->rows(layer);
+  } else {
+    rows.keys = at::empty({batch, heads_per_expert_, seq, head_dim_}, k.options());
+    rows.values = at::empty_like(rows.keys);
+  }
+  const auto tables = turn_tables(context.rotary);
+  append_to_cache(rows, k, heads.v, tables);
+  const bool own_keys = context.cache == nullptr || context.cache->is_empty();
+  if (all_pairs && own_keys) {
+    // (expert, token, head) -> (token, expert, head) and back, around one blocked attention.
+    const auto by_token = heads.q.view({n_experts_, batch, seq, heads_per_expert_, head_dim_})
+                              .permute({1, 2, 0, 3, 4})
+                              .reshape({batch, seq, n_experts_ * heads_per_expert_, head_dim_});
+    return causal_attention(apply_rotary(by_token, context.rotary),
+                            apply_rotary(k, context.rotary),
+                            heads.v,
+                            HeadLayout::kExpertMajor)
+        .view({batch, seq, n_experts_, heads_per_expert_, head_dim_})
+        .permute({2, 0, 1, 3, 4})
+        .reshape(heads.q.sizes());
+  }
+  return cached_attention(
+      rows, {.q = heads.q, .token_of_row = token_of_row, .seq = seq, .tables = tables});
 }
 
 }  // namespace dsmoe

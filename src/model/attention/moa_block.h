@@ -29,9 +29,27 @@ class MoABlockImpl : public torch::nn::Module {
                     int64_t layer,
                     const RoutingPolicy& policy);
 
+  void pack(const PackOptions& options);
+
   Router router{nullptr};
 
  private:
+  /// Queries of (token, expert) pairs, [n_rows, heads_per_expert, head_dim], and the pass's keys
+  /// and values, [batch, seq, heads_per_expert, head_dim], none of them turned.
+  struct PairHeads {
+    at::Tensor q;
+    at::Tensor k;
+    at::Tensor v;
+  };
+  MoeOutput forward_packed(const at::Tensor& x,
+                           const AttentionContext& context,
+                           int64_t layer,
+                           const RoutingPolicy& policy);
+  at::Tensor attend_packed(const AttentionContext& context,
+                           int64_t layer,
+                           const PairHeads& heads,
+                           const at::Tensor& token_of_row,
+                           bool all_pairs);
   at::Tensor forward_dense(const at::Tensor& x,
                            const AttentionContext& context,
                            int64_t layer,

@@ -11,6 +11,7 @@ DSMoELayerImpl::DSMoELayerImpl(int64_t d_model, const FfnConfig& config, bool bi
 
 MoeOutput DSMoELayerImpl::forward(const at::Tensor& x, const RoutingPolicy& policy) {
   const auto routed = router(x);  // [batch, seq, n_experts]
+  if (experts->runs_packed()) return forward_packed(x, routed, policy);
   const auto probs = routed.router_probs.flatten(0, 1);
   const auto selection = select_experts(probs, policy, renormalise_);
   const auto flat = x.flatten(0, 1);  // [n_tokens, d_model]
@@ -21,6 +22,17 @@ MoeOutput DSMoELayerImpl::forward(const at::Tensor& x, const RoutingPolicy& poli
           {routed.router_logits,
            routed.router_probs,
            selection.selected.view(routed.router_probs.sizes())}};
+}
+
+MoeOutput DSMoELayerImpl::forward_packed(const at::Tensor& x,
+                                         const RouterOutput& routed,
+                                         const RoutingPolicy& policy) {
+  const auto& probs = routed.router_probs;
+  auto rule = choice_rule(policy, static_cast<double>(probs.size(2)));
+  rule.renormalise = renormalise_;
+  const auto choice = choose_experts(probs.flatten(0, 1), rule);
+  const auto y = experts->forward_packed(x.flatten(0, 1), choice.pairs);
+  return {y.view(x.sizes()), {routed.router_logits, probs, choice.selected.view(probs.sizes())}};
 }
 
 }  // namespace dsmoe

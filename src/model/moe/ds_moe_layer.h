@@ -26,6 +26,10 @@ class DSMoELayerImpl : public torch::nn::Module {
   ExpertFfn experts{nullptr};
 
  private:
+  MoeOutput forward_packed(const at::Tensor& x,
+                           const RouterOutput& routed,
+                           const RoutingPolicy& policy);
+
   bool renormalise_;
 };
 TORCH_MODULE(DSMoELayer);

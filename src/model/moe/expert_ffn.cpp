@@ -28,7 +28,7 @@ ExpertFfnImpl::ExpertFfnImpl(int64_t d_model,
                              int64_t d_expert,
                              FfnActivation activation,
                              bool bias)
-    : n_experts_(n_experts), d_expert_(d_expert), activation_(activation) {
+    : d_model_(d_model), n_experts_(n_experts), d_expert_(d_expert), activation_(activation) {
   const int64_t d_wide = n_experts * d_expert;
   up_proj_ = register_module("up_proj", Linear(d_model, d_wide, bias));
   if (activation == FfnActivation::kSwiglu) {
@@ -46,7 +46,11 @@ at::Tensor ExpertFfnImpl::run_wide(const at::Tensor& x, const at::Tensor& expert
   return down_proj_->bias.defined() ? y + down_proj_->bias.to(x.scalar_type()) : y;
 }
 
-at::Tensor ExpertFfnImpl::forward(const at::Tensor& x) { return run_wide(x, {}); }
+at::Tensor ExpertFfnImpl::forward(const at::Tensor& x) {
+  if (!runs_packed()) return run_wide(x, {});
+  TORCH_CHECK(n_experts_ == 1, "ExpertFfn: expected experts of a packed mixture to be selected");
+  return forward_packed(x, {.token_of_row = {}, .weight_of_row = {}, .offsets = {0, x.size(0)}});
+}
 
 at::Tensor ExpertFfnImpl::forward_dense(const at::Tensor& x, const at::Tensor& expert_weights) {
   return run_wide(x, expert_weights.contiguous());
@@ -77,7 +81,21 @@ at::Tensor ExpertFfnImpl::forward_sparse(const at::Tensor& x, const ExpertDispat
 
 int64_t ExpertFfnImpl::parameters_per_expert() const {
   const int64_t n_matrices = gate_proj_.is_empty() ? 2 : 3;
-  return n_matrices * up_proj_->weight.numel() / n_experts_;
+  return n_matrices * d_model_ * d_expert_;
+}
+
+void ExpertFfnImpl::pack(const PackOptions& options) {
+  up_proj_->pack(options, n_experts_);
+  if (!gate_proj_.is_empty()) gate_proj_->pack(options, n_experts_);
+  down_proj_->pack(options, n_experts_, ExpertAxis::kColumns);
+}
+
+at::Tensor ExpertFfnImpl::forward_packed(const at::Tensor& x, const ExpertPairs& pairs) {
+  const ExpertInput input{.up = up_proj_->packed(),
+                          .gate = gate_proj_.is_empty() ? PackedLinear{} : gate_proj_->packed(),
+                          .activation = kernel_activation(activation_)};
+  const auto hidden = expert_hidden(x.contiguous(), pairs, input);  // [n_rows, d_expert]
+  return expert_sum(hidden, pairs, down_proj_->packed(), x.size(0));
 }
 
 }  // namespace dsmoe

@@ -35,12 +35,18 @@ class ExpertFfnImpl : public torch::nn::Module {
   /// The listed (token, expert) pairs only, grouped by expert. x [n_tokens, d_model].
   at::Tensor forward_sparse(const at::Tensor& x, const ExpertDispatch& dispatch);
 
+  void pack(const PackOptions& options);
+  bool runs_packed() const { return up_proj_->runs_packed(); }
+  /// Any selection over packed weights. x [n_tokens, d_model].
+  at::Tensor forward_packed(const at::Tensor& x, const ExpertPairs& pairs);
+
   /// Of the matrices of one expert.
   int64_t parameters_per_expert() const;
 
  private:
   at::Tensor run_wide(const at::Tensor& x, const at::Tensor& expert_weights);
 
+  int64_t d_model_;
   int64_t n_experts_;
   int64_t d_expert_;
   FfnActivation activation_;

@@ -101,6 +101,28 @@ ExpertDispatch make_dispatch(const ExpertSelection& selection) {
           std::move(offsets)};
 }
 
+ChoiceRule choice_rule(const RoutingPolicy& policy, double threshold_scale) {
+  const auto kind = [&] {
+    switch (policy.selection) {
+      case Selection::kAll:
+        return ChoiceKind::kAll;
+      case Selection::kTopK:
+        return ChoiceKind::kTopK;
+      case Selection::kThreshold:
+        return ChoiceKind::kThreshold;
+      case Selection::kThresholdTopK:
+        return ChoiceKind::kThresholdTopK;
+    }
+    TORCH_CHECK(false, "choice_rule: unknown selection");
+  };
+  return {.kind = kind(),
+          .k = policy.k,
+          .epsilon = policy.epsilon,
+          .threshold_scale = threshold_scale,
+          .max_experts = policy.max_experts,
+          .list_all = policy.execution == Execution::kDense};
+}
+
 bool runs_sparse(const RoutingPolicy& policy, int64_t n_experts, int64_t expert_parameters) {
   if (policy.execution != Execution::kAuto) return policy.execution == Execution::kSparse;
   if (policy.selection == Selection::kAll) return false;

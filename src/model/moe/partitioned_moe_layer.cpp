@@ -19,6 +19,18 @@ at::Tensor apply_zero_rule(const at::Tensor& selected, const at::Tensor& gates, 
   return at::where(none, selected_experts(gates, RoutingPolicy::top_k(1), 1.0), selected);
 }
 
+EmptyChoice empty_choice(ZeroActive rule) {
+  switch (rule) {
+    case ZeroActive::kZero:
+      return EmptyChoice::kNothing;
+    case ZeroActive::kArgmax:
+      return EmptyChoice::kStrongest;
+    case ZeroActive::kAll:
+      return EmptyChoice::kAll;
+  }
+  TORCH_CHECK(false, "PartitionedMoELayer: unknown rule");
+}
+
 }  // namespace
 
 PartitionedMoELayerImpl::PartitionedMoELayerImpl(int64_t d_model,
@@ -59,6 +71,7 @@ ExpertSelection PartitionedMoELayerImpl::weigh(const at::Tensor& gates,
 
 MoeOutput PartitionedMoELayerImpl::forward(const at::Tensor& x, const RoutingPolicy& policy) {
   const auto routed = router(x);  // [batch, seq, n_experts]
+  if (experts->runs_packed()) return forward_packed(x, routed, policy);
   const auto selection = weigh(routed.router_probs.flatten(0, 1), policy);
   const bool needs_closed_outputs = config_.straight_through && at::GradMode::is_enabled() &&
                                     selection.expert_weights.requires_grad();
@@ -75,6 +88,24 @@ MoeOutput PartitionedMoELayerImpl::forward(const at::Tensor& x, const RoutingPol
           {routed.router_logits,
            routed.router_probs,
            selection.selected.view(routed.router_probs.sizes())}};
+}
+
+MoeOutput PartitionedMoELayerImpl::forward_packed(const at::Tensor& x,
+                                                  const RouterOutput& routed,
+                                                  const RoutingPolicy& policy) {
+  const auto& gates = routed.router_probs;
+  const auto y_of = [&](const ExpertChoice& choice) {
+    const auto y = experts->forward_packed(x.flatten(0, 1), choice.pairs);
+    return MoeOutput{y.view(x.sizes()),
+                     {routed.router_logits, gates, choice.selected.view(gates.sizes())}};
+  };
+  if (gates_forced_to_one) return y_of(choose_experts(at::ones_like(gates).flatten(0, 1), {}));
+  const bool sigmoid = config_.gates == PartitionGates::kSigmoid;
+  auto rule = choice_rule(policy, sigmoid ? 1.0 : static_cast<double>(gates.size(2)));
+  if (sigmoid) rule.empty = empty_choice(config_.zero_active);
+  rule.renormalise = !sigmoid;
+  rule.count_scale = config_.count_scale;
+  return y_of(choose_experts(gates.flatten(0, 1), rule));
 }
 
 }  // namespace dsmoe

@@ -40,6 +40,9 @@ class PartitionedMoELayerImpl : public torch::nn::Module {
   bool gates_forced_to_one = false;
 
  private:
+  MoeOutput forward_packed(const at::Tensor& x,
+                           const RouterOutput& routed,
+                           const RoutingPolicy& policy);
   // gates [n_tokens, n_experts]
   ExpertSelection weigh(const at::Tensor& gates, const RoutingPolicy& policy) const;
   ExpertSelection open_gates(const at::Tensor& gates, const RoutingPolicy& policy) const;

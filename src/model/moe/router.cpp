@@ -2,7 +2,9 @@
 
 #include <ATen/ops/sigmoid.h>
 
+#include "csrc_kernels/moe/expert_rows.h"
 #include "csrc_kernels/moe/router.h"
+#include "csrc_kernels/moe/router_probs.h"
 
 namespace dsmoe {
 
@@ -26,6 +28,7 @@ RouterOutput RouterImpl::forward(const at::Tensor& x) {
               d_model_,
               "], got ",
               x.sizes());
+  if (out_proj_->runs_packed()) return forward_packed(x);
   RouterWeights weights;
   weights.out = out_proj_->weight;
   if (!gate_proj_.is_empty()) {
@@ -37,6 +40,32 @@ RouterOutput RouterImpl::forward(const at::Tensor& x) {
   const auto shaped = [&](const at::Tensor& y) { return y.view({x.size(0), x.size(1), -1}); };
   const bool is_sigmoid = activation_ == RouterActivation::kSigmoid;
   return {shaped(result.logits), shaped(is_sigmoid ? at::sigmoid(result.logits) : result.probs)};
+}
+
+void RouterImpl::pack(const PackOptions& options) {
+  const bool wide = options.format == PackedFormat::kFloat32;
+  const PackOptions hidden{wide ? PackedFormat::kFloat32 : PackedFormat::kBfloat16, true};
+  if (!gate_proj_.is_empty()) {
+    gate_proj_->pack(hidden);
+    up_proj_->pack(hidden);
+  }
+  out_proj_->pack({PackedFormat::kFloat32, true});
+}
+
+RouterOutput RouterImpl::forward_packed(const at::Tensor& x) {
+  auto features = x.flatten(0, 1).contiguous();  // [n_tokens, d_model or d_hidden]
+  if (!gate_proj_.is_empty()) {
+    const ExpertInput hidden{
+        .up = up_proj_->packed(), .gate = gate_proj_->packed(), .activation = Activation::kSwiglu};
+    features =
+        expert_hidden(features,
+                      {.token_of_row = {}, .weight_of_row = {}, .offsets = {0, features.size(0)}},
+                      hidden);
+  }
+  const auto logits = packed_linear(features, {out_proj_->packed()}, at::kFloat)[0];
+  const auto probs = router_probs(logits, activation_ == RouterActivation::kSigmoid);
+  const auto shaped = [&](const at::Tensor& y) { return y.view({x.size(0), x.size(1), -1}); };
+  return {shaped(logits), shaped(probs)};
 }
 
 }  // namespace dsmoe

@@ -32,7 +32,12 @@ class RouterImpl : public torch::nn::Module {
   /// x [batch, seq, d_model], in the compute dtype
   RouterOutput forward(const at::Tensor& x);
 
+  /// The hidden layer in bfloat16 at the narrowest, the rest in float32; originals stay.
+  void pack(const PackOptions& options);
+
  private:
+  RouterOutput forward_packed(const at::Tensor& x);
+
   int64_t d_model_;
   RouterActivation activation_;
   Linear gate_proj_{nullptr};  // swiglu only, [d_hidden, d_model]

@@ -1,0 +1,25 @@
+#pragma once
+
+#include "csrc_kernels/linear/packed_layout.h"
+
+namespace dsmoe {
+
+class Transformer;
+
+/// How weights are laid out for inference.
+struct PackOptions {
+  PackedFormat format = PackedFormat::kBfloat16;
+  /// Also keep the weights as they were, which gradients need; else their memory is given back.
+  bool keep_original = false;
+};
+
+/// Hangs a packed twin on every matrix product of the model: forward passes without gradients then
+/// use the kernels of inference, and a weight whose original is gone refuses gradients.
+///
+/// Routers stay in float32, their hidden layers are at least bfloat16; norms and biases stay as
+/// they are. An embedding that is only looked up is kept in bfloat16 unless the format is float32.
+/// For one selection both executions then add the experts in one order: a token's result depends
+/// neither on the batch nor on the number of threads (threshold_top_k excepted).
+void pack_weights(Transformer& model, const PackOptions& options = {});
+
+}  // namespace dsmoe
