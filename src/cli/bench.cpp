@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "cli/bench_inference.h"
 #include "cli/command_support.h"
 #include "cli/commands.h"
 #include "common/config_reader.h"
@@ -19,6 +20,7 @@ struct Options {
   std::vector<std::string> configs;
   std::vector<std::string> overrides;
   TrainBenchOptions steps;
+  InferenceBenchCommand inference;
   int threads = 0;
   bool train = false;
   bool no_memory = false;
@@ -183,20 +185,52 @@ int bench_train(const Options& options) {
   return 0;
 }
 
+int bench(const Options& options) {
+  if (options.train) return bench_train(options);
+  if (options.configs.size() != 1) {
+    throw Error(
+        fmt::format("bench: expected one config or checkpoint, got {}; several are for --train",
+                    options.configs.size()));
+  }
+  auto command = options.inference;
+  command.model = options.configs.front();
+  command.overrides = take_overrides("bench", options.overrides);
+  command.options.repetitions = options.steps.repetitions;
+  command.options.warmup = options.steps.warmup;
+  command.threads = options.threads;
+  command.json = options.json;
+  return bench_inference(command);
+}
+
+void add_inference_options(CLI::App& command, InferenceBenchCommand& inference) {
+  const auto count = [&](const char* name, int64_t& value, int64_t least, const char* text) {
+    command.add_option(name, value, text)->check(CLI::Range(least, int64_t{1} << 24));
+  };
+  count("--prompt", inference.options.prompt, 0, "tokens of the prompt, 0: none");
+  count("--generate", inference.options.generate, 0, "tokens to decode, 0: none");
+  count("--depth", inference.options.depth, 0, "tokens in the cache before either");
+  count("--batch", inference.options.batch, 1, "sequences at once");
+  command.add_option("--policy", inference.policy, "as for eval (default: the training selection)");
+  command.add_option("--execution", inference.execution, "auto, dense or sparse");
+  command.add_option("--dtype", inference.dtype, "of the weights: float32, bfloat16 or int8");
+}
+
 }  // namespace
 
 void add_bench_command(CLI::App& app, CommandRun& run) {
   auto options = std::make_shared<Options>();
   auto* command = app.add_subcommand(
       "bench",
-      "Measures the training step of one or several configs, in turn, on random tokens; further\n"
-      "arguments --section.key=value override keys of all of them.\n"
-      "Example: dsmoe bench --train --config configs/quickstart-dense.yaml configs/quickstart.yaml "
-      "--model.vocab_size=257");
-  command->add_flag("--train", options->train, "measure the training step")->required();
+      "Measures prompts and decoding of a config with random weights or of a checkpoint, or with\n"
+      "--train the training step of one or several configs, in turn, on random tokens; further\n"
+      "arguments --section.key=value override keys of the configs.\n"
+      "Example: dsmoe bench --config configs/bench/olmoe.yaml --policy top_k=8 --dtype bfloat16");
+  command->add_flag("--train", options->train, "measure the training step");
   command
       ->add_option(
-          "--config", options->configs, "YAML files; the first is what others are compared with")
+          "--config",
+          options->configs,
+          "YAML files, or without --train a checkpoint; the first is what others are compared with")
       ->required();
   command->add_option("--repetitions", options->steps.repetitions, "counted steps of every config")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
@@ -212,10 +246,11 @@ void add_bench_command(CLI::App& app, CommandRun& run) {
   command->add_flag("--json",
                     options->json,
                     "one JSON object on standard output: the first config's result, and `configs`");
+  add_inference_options(*command, options->inference);
   command->allow_extras();
   command->callback([options, command, &run] {
     options->overrides = command->remaining();
-    run = [options] { return bench_train(*options); };
+    run = [options] { return bench(*options); };
   });
 }
 

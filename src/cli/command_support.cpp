@@ -8,6 +8,7 @@
 #include "common/cpu_features.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "common/thread_pool.h"
 #include "data/tokenizer_files.h"
 #include "model/expert_usage.h"
 
@@ -25,12 +26,24 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
                      "selection)");
   command.add_option("--execution", options.execution, "auto, dense or sparse");
   command.add_option("--device", options.device, "cpu, cuda or auto");
-  command.add_option("--dtype", options.dtype, "of matrix products: float32 or bfloat16");
+  command.add_option("--dtype", options.dtype, "of the weights: float32, bfloat16 or int8");
   command.add_option("--threads", options.threads, "0: all cores")->check(CLI::Range(0, 4096));
 }
 
 void set_threads(int threads) {
   if (threads > 0) at::set_num_threads(threads);
+  if (threads > 0) set_kernel_threads(threads);
+}
+
+PackedFormat parse_weight_format(const std::string& dtype) {
+  if (dtype == "float32") return PackedFormat::kFloat32;
+  if (dtype == "bfloat16") return PackedFormat::kBfloat16;
+  if (dtype == "int8") return PackedFormat::kInt8;
+  throw Error(fmt::format("--dtype: expected float32, bfloat16 or int8, got '{}'", dtype));
+}
+
+at::ScalarType compute_type_of(PackedFormat format) {
+  return format != PackedFormat::kFloat32 && has_fast_bfloat16() ? at::kBFloat16 : at::kFloat;
 }
 
 LoadedCheckpoint load_checkpoint(const ModelOptions& options) {
@@ -38,19 +51,13 @@ LoadedCheckpoint load_checkpoint(const ModelOptions& options) {
     throw Error(fmt::format(
         "--device: expected cpu or auto, got '{}'; this build has no CUDA module", options.device));
   }
-  if (options.dtype != "float32" && options.dtype != "bfloat16") {
-    throw Error(fmt::format("--dtype: expected float32 or bfloat16, got '{}'", options.dtype));
-  }
-  const bool bfloat16 = options.dtype == "bfloat16";
-  if (bfloat16 && !has_fast_bfloat16()) {
-    log_warning("bfloat16: this CPU has no AVX512-BF16; float32 is many times faster");
-  }
+  const auto format = parse_weight_format(options.dtype);
   const auto execution = parse_execution(options.execution);
   set_threads(options.threads);
   auto& io = posix_io();
   LoadedCheckpoint loaded{.checkpoint = find_checkpoint(io, options.checkpoint),
                           .tokenizer = nullptr,
-                          .compute_dtype = bfloat16 ? at::kBFloat16 : at::kFloat};
+                          .compute_dtype = compute_type_of(format)};
   const auto& directory = loaded.checkpoint.directory;
   const auto config = read_model_config(io, directory);
   loaded.plan = parse_routing_plan(options.policy.empty() ? config.training_policy : options.policy)
@@ -73,6 +80,7 @@ LoadedCheckpoint load_checkpoint(const ModelOptions& options) {
                             config.vocab_size));
   }
   loaded.model = load_model(io, loaded.checkpoint);
+  pack_weights(loaded.model, {.format = format});
   return loaded;
 }
 

@@ -11,6 +11,7 @@
 #include "data/tokenizer.h"
 #include "model/io/checkpoint_reader.h"
 #include "model/moe/routing_plan.h"
+#include "model/packed_weights.h"
 #include "model/parameter_count.h"
 #include "model/transformer.h"
 
@@ -24,7 +25,7 @@ struct ModelOptions {
   std::string policy;  ///< empty: the checkpoint's training selection
   std::string execution = "auto";
   std::string device = "auto";
-  std::string dtype = "float32";
+  std::string dtype = "float32";  ///< of the weights
   int threads = 0;
 };
 void add_model_options(CLI::App& command, ModelOptions& options);
@@ -37,6 +38,12 @@ struct LoadedCheckpoint {
   RoutingPlan plan{RoutingPolicy::all()};
   at::ScalarType compute_dtype;
 };
+
+/// The weights' layout for a --dtype: float32, bfloat16 or int8. Throws Error.
+PackedFormat parse_weight_format(const std::string& dtype);
+
+/// What products of weights so laid out are fed with: bfloat16 where the CPU multiplies it.
+at::ScalarType compute_type_of(PackedFormat format);
 
 /// Throws Error for a checkpoint, policy, device or type that does not fit.
 LoadedCheckpoint load_checkpoint(const ModelOptions& options);

@@ -1,0 +1,171 @@
+#include "cli/bench_inference.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <functional>
+
+#include "cli/command_support.h"
+#include "common/config_reader.h"
+#include "common/cpu_features.h"
+#include "common/error.h"
+#include "common/io.h"
+#include "common/process_setup.h"
+#include "common/thread_pool.h"
+#include "model/io/checkpoint_reader.h"
+#include "model/parameter_count.h"
+#include "train/train_config.h"
+
+namespace dsmoe {
+namespace {
+
+Transformer make_model(const InferenceBenchCommand& command) {
+  if (std::filesystem::is_directory(command.model)) {
+    auto& io = posix_io();
+    return load_model(io, find_checkpoint(io, command.model));
+  }
+  RunConfig config;
+  read_config_file(
+      command.model, command.overrides, [&](ConfigVisitor& visitor) { describe(visitor, config); });
+  if (config.model.vocab_size == 0) {
+    throw Error(fmt::format("{}: model.vocab_size = 0: expected a number, as no data is read",
+                            command.model));
+  }
+  Transformer model(config.model);
+  init_weights(model, config.seed);
+  return model;
+}
+
+RoutingPlan make_plan(const InferenceBenchCommand& command, const ModelConfig& config) {
+  const auto plan =
+      parse_routing_plan(command.policy.empty() ? config.training_policy : command.policy)
+          .with(parse_execution(command.execution));
+  plan.validate(static_cast<size_t>(config.n_layers),
+                config.attention.kind == AttentionKind::kMoa ? config.attention.n_experts : 0,
+                config.has_ffn_experts() ? config.ffn.n_experts : 0);
+  return plan;
+}
+
+// Median, least and greatest over the rounds.
+nlohmann::ordered_json spread(const InferBenchResult& result,
+                              const std::function<double(const InferBenchRound&)>& value) {
+  std::vector<double> values;
+  for (const auto& round : result.rounds) values.push_back(value(round));
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  return {{"median", 0.5 * (values[(n - 1) / 2] + values[n / 2])},
+          {"min", values.front()},
+          {"max", values.back()}};
+}
+
+const char* isa_name() {
+  switch (cpu_isa()) {
+    case CpuIsa::kPortable:
+      return "portable";
+    case CpuIsa::kAvx2:
+      return "avx2";
+    case CpuIsa::kAvx512:
+      return "avx512";
+    case CpuIsa::kAvx512Bf16:
+      return "avx512bf16";
+  }
+  return "";
+}
+
+nlohmann::ordered_json to_json(const InferenceBenchCommand& command,
+                               const ModelConfig& config,
+                               const InferBenchOptions& options,
+                               const InferBenchResult& result) {
+  const auto batch = static_cast<double>(options.batch);
+  const double bytes =
+      weight_bytes_per_token(config, parse_weight_format(command.dtype), result.active);
+  const auto n_prompt = batch * static_cast<double>(options.prompt);
+  const auto n_steps = static_cast<double>(options.generate);
+  nlohmann::ordered_json json = {{"model", command.model},
+                                 {"dtype", command.dtype},
+                                 {"policy", options.plan.to_string()},
+                                 {"execution", command.execution},
+                                 {"threads", kernel_threads().n_threads()},
+                                 {"batch", options.batch},
+                                 {"prompt", options.prompt},
+                                 {"generate", options.generate},
+                                 {"depth", options.depth},
+                                 {"repetitions", options.repetitions}};
+  if (options.prompt > 0) {
+    json["prefill_tokens_per_second"] = spread(
+        result, [&](const InferBenchRound& round) { return n_prompt / round.prefill_seconds; });
+    json["seconds_to_first_token"] =
+        spread(result, [](const InferBenchRound& round) { return round.prefill_seconds; });
+  }
+  if (options.generate > 0) {
+    json["decode_tokens_per_second"] = spread(result, [&](const InferBenchRound& round) {
+      return batch * n_steps / round.decode_seconds;
+    });
+    json["bytes_per_token"] = bytes;
+    json["bandwidth_share"] = spread(result, [&](const InferBenchRound& round) {
+      return bytes * n_steps / round.decode_seconds / round.bandwidth();
+    });
+  }
+  json["bandwidth_bytes_per_second"] =
+      spread(result, [](const InferBenchRound& round) { return round.bandwidth(); });
+  json["active_experts"] = active_experts_json(result.active);
+  json["active_parameters"] = active_parameters(config, result.active);
+  json["build"] = isa_name();
+  return json;
+}
+
+void print_text(const nlohmann::ordered_json& json) {
+  const auto line = [&](const char* name, const char* key, double unit) {
+    if (!json.contains(key)) return;
+    const auto& value = json[key];
+    fmt::print("{:<24} {:>9.2f}  ({:.2f} to {:.2f})\n",
+               name,
+               value["median"].get<double>() / unit,
+               value["min"].get<double>() / unit,
+               value["max"].get<double>() / unit);
+  };
+  fmt::print("{} {}, policy {}, {} threads, {} sequences; median (least to greatest) of {}\n",
+             json["model"].get<std::string>(),
+             json["dtype"].get<std::string>(),
+             json["policy"].get<std::string>(),
+             json["threads"].get<int>(),
+             json["batch"].get<int64_t>(),
+             json["repetitions"].get<int64_t>());
+  line("prefill, tokens/s", "prefill_tokens_per_second", 1.0);
+  line("decode, tokens/s", "decode_tokens_per_second", 1.0);
+  line("read bandwidth, GB/s", "bandwidth_bytes_per_second", 1e9);
+  if (json["batch"] == 1) line("decode's share of it, %", "bandwidth_share", 0.01);
+}
+
+}  // namespace
+
+int bench_inference(const InferenceBenchCommand& command) {
+  set_threads(command.threads);
+  const auto format = parse_weight_format(command.dtype);
+  auto model = make_model(command);
+  auto options = command.options;
+  options.plan = make_plan(command, model->config());
+  options.compute_dtype = compute_type_of(format);
+  if (options.depth + std::max(options.prompt, options.generate) > model->config().max_seq_len) {
+    throw Error(fmt::format("bench: depth and tokens are above model.max_seq_len = {}",
+                            model->config().max_seq_len));
+  }
+  const auto start = std::chrono::steady_clock::now();
+  pack_weights(model, {.format = format});
+  const std::chrono::duration<double> packing = std::chrono::steady_clock::now() - start;
+  const int64_t resident = resident_memory_bytes();
+  const auto result = run_infer_bench(model, options);
+  auto json = to_json(command, model->config(), options, result);
+  json["packing_seconds"] = packing.count();
+  json["resident_bytes"] = resident;
+  if (command.json) {
+    print_json(json);
+  } else {
+    print_text(json);
+  }
+  return 0;
+}
+
+}  // namespace dsmoe

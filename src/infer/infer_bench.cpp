@@ -1,0 +1,110 @@
+#include "infer/infer_bench.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/randint.h>
+
+#include <chrono>
+
+#include "common/memory_bandwidth.h"
+
+namespace dsmoe {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// One model, one kind of pass, tokens from a seed.
+class Bench {
+ public:
+  Bench(Transformer& model, const InferBenchOptions& options)
+      : model_(model), options_(options), random_(at::detail::createCPUGenerator(1)) {}
+
+  double time_prefill() {
+    auto cache = filled_cache(options_.prompt);
+    const auto tokens = random_tokens(options_.prompt);
+    const auto start = Clock::now();
+    pass(tokens, cache);
+    return seconds_since(start);
+  }
+
+  double time_decode(ExpertUsage& usage) {
+    auto cache = filled_cache(options_.generate);
+    std::vector<at::Tensor> steps;
+    for (int64_t i = 0; i < options_.generate; ++i) steps.push_back(random_tokens(1));
+    const auto start = Clock::now();
+    std::vector<ModelOutput> outputs;
+    for (const auto& tokens : steps) outputs.push_back(pass(tokens, cache));
+    const double seconds = seconds_since(start);
+    for (const auto& output : outputs) usage.add(output);
+    return seconds;
+  }
+
+ private:
+  at::Tensor random_tokens(int64_t n) {
+    return at::randint(
+        0, model_->config().vocab_size, {options_.batch, n}, random_, at::TensorOptions(at::kLong));
+  }
+
+  // With `depth` tokens in it and room for n more.
+  KvCache filled_cache(int64_t n) {
+    auto cache = model_->make_cache(options_.batch, options_.depth + n, options_.compute_dtype);
+    if (options_.depth > 0) pass(random_tokens(options_.depth), cache);
+    return cache;
+  }
+
+  ModelOutput pass(const at::Tensor& tokens, KvCache& cache) {
+    const int64_t n = tokens.size(1);
+    const auto last = std::vector<int64_t>(static_cast<size_t>(options_.batch), n - 1);
+    auto output = model_->forward(
+        tokens,
+        options_.plan,
+        {.compute_dtype = options_.compute_dtype, .cache = &cache, .logits_at = last});
+    cache.advance(n);
+    return output;
+  }
+
+  Transformer& model_;
+  const InferBenchOptions& options_;
+  at::Generator random_;
+};
+
+}  // namespace
+
+InferBenchResult run_infer_bench(Transformer& model, const InferBenchOptions& options) {
+  const at::NoGradGuard no_grad;
+  model->eval();
+  Bench bench(model, options);
+  InferBenchResult result;
+  ExpertUsage usage;
+  for (int64_t i = -options.warmup; i < options.repetitions; ++i) {
+    InferBenchRound round;
+    if (options.prompt > 0) round.prefill_seconds = bench.time_prefill();
+    round.bandwidth_before = measure_read_bandwidth();
+    if (options.generate > 0) round.decode_seconds = bench.time_decode(usage);
+    round.bandwidth_after = measure_read_bandwidth();
+    if (i >= 0) result.rounds.push_back(round);
+  }
+  release_bandwidth_memory();
+  result.active = options.generate > 0 ? usage.active_experts() : all_experts(model->config());
+  return result;
+}
+
+double weight_bytes_per_token(const ModelConfig& config,
+                              PackedFormat format,
+                              const ActiveExperts& active) {
+  constexpr double kInt8Bytes = 1.0 + 4.0 / static_cast<double>(kQuantBlock);
+  const double bytes = format == PackedFormat::kFloat32    ? 4.0
+                       : format == PackedFormat::kBfloat16 ? 2.0
+                                                           : kInt8Bytes;
+  const auto count = count_parameters(config);
+  const auto rest = static_cast<double>(count.non_embedding() - count.matrices);
+  const double matrices = active_parameters(config, active) - rest +
+                          static_cast<double>(config.vocab_size * config.d_model);
+  return matrices * bytes + rest * 4.0;
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/expert_usage.h"
+#include "model/moe/routing_plan.h"
+#include "model/packed_weights.h"
+#include "model/transformer.h"
+
+namespace dsmoe {
+
+/// What is measured: prompts of random tokens, then steps of one random token a sequence.
+struct InferBenchOptions {
+  int64_t prompt = 128;   ///< tokens of the prompt that is timed; 0: no prompt
+  int64_t generate = 64;  ///< steps that are timed; 0: none
+  int64_t depth = 0;      ///< tokens in the cache before either
+  int64_t batch = 1;      ///< sequences at once
+  int64_t repetitions = 5;
+  int64_t warmup = 1;  ///< repetitions before these
+  RoutingPlan plan{RoutingPolicy::all()};
+  at::ScalarType compute_dtype = at::kFloat;
+};
+
+/// One repetition; bandwidth was measured right before and right after it.
+struct InferBenchRound {
+  double prefill_seconds = 0;
+  double decode_seconds = 0;
+  double bandwidth_before = 0;  ///< bytes per second
+  double bandwidth_after = 0;
+
+  double bandwidth() const { return 0.5 * (bandwidth_before + bandwidth_after); }
+};
+
+struct InferBenchResult {
+  std::vector<InferBenchRound> rounds;
+  ActiveExperts active;  ///< experts per token of the timed steps
+};
+
+/// Times a model whose weights are packed. Neither tokenization nor sampling is part of it.
+InferBenchResult run_infer_bench(Transformer& model, const InferBenchOptions& options);
+
+/// Bytes of the weights that one token reads with `active` experts: the head and the matrices in
+/// the format (int8 with its scales), routers and the rest as float32; no padding.
+double weight_bytes_per_token(const ModelConfig& config,
+                              PackedFormat format,
+                              const ActiveExperts& active);
+
+}  // namespace dsmoe
