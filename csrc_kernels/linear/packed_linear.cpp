@@ -55,14 +55,20 @@ void multiply_panel(const PackedRows& rows, const Output& output, int64_t panel)
   const int64_t first = panel * kPanelWidth;
   const int64_t n = std::min(kPanelWidth, shape.d_out - first);
   const float* bias = output.bias == nullptr ? nullptr : output.bias + first;
+  // While all threads go on alike, this one's next panel is n_threads on.
+  const int64_t following = std::min(panel + kernel_threads().n_threads(), shape.n_panels() - 1);
   alignas(64) std::array<float, 16 * kPanelWidth> sums;
+  bool is_cached = false;
   for (const auto& block : rows.blocks()) {
     panel_kernels().multiply({.format = shape.format,
                               .d_in = shape.d_in,
                               .n_rows = block.n_rows,
                               .panel = output.weight.panel(0, panel),
                               .rows = block.data,
-                              .sums = sums.data()});
+                              .sums = sums.data(),
+                              .next = output.weight.panel(0, following),
+                              .is_cached = is_cached});
+    is_cached = true;
     Y* y = pointer<Y>(output.y) + block.first_row * shape.d_out + first;
     for (int64_t r = 0; r < block.n_rows; ++r) {
       row_kernels<Y>().store(n, sums.data() + r * kPanelWidth, bias, y + r * shape.d_out);

@@ -2,6 +2,7 @@
 // d_in.
 #include <array>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "csrc_kernels/common/simd.h"
@@ -31,7 +32,30 @@ constexpr bool kHasDotProducts = false;
 #endif
 constexpr int kLanes = kLaneBytes / 4;
 constexpr int kVectors = static_cast<int>(kPanelWidth) / kLanes;
+constexpr int64_t kStepBytes = kPanelWidth * 4;
 constexpr int64_t kAhead = 2048;  // bytes of the panel that are asked for before they are needed
+
+// Asks for one step's bytes: those kAhead in front of the panel's reading, at its end the beginning
+// of the next panel.
+class Ahead {
+ public:
+  explicit Ahead(const PanelProduct& product, int64_t panel_bytes)
+      : at_(product.is_cached ? product.next : product.panel + kAhead),
+        end_(product.is_cached ? nullptr : product.panel + panel_bytes),
+        next_(product.next) {}
+
+  void step() {
+    if (at_ == end_) at_ = next_;
+    __builtin_prefetch(at_, 0, 2);
+    __builtin_prefetch(at_ + 64, 0, 2);
+    at_ += kStepBytes;
+  }
+
+ private:
+  const std::byte* at_;
+  const std::byte* end_;
+  const std::byte* next_;
+};
 
 using Floats = float __attribute__((vector_size(kLaneBytes)));
 using Ints = int32_t __attribute__((vector_size(kLaneBytes)));
@@ -80,13 +104,13 @@ template <int R>
 void multiply_float32(const PanelProduct& product) {
   Sums<R> sums;
   const std::byte* panel = product.panel;
+  Ahead ahead(product, product.d_in * kStepBytes);
   const auto* x = reinterpret_cast<const float*>(product.rows);
   for (int64_t k = 0; k < product.d_in; ++k) {
     Floats weights[kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) weights[v] = load_lanes<Floats>(panel + v * kLaneBytes);
-    __builtin_prefetch(panel + kAhead);
-    __builtin_prefetch(panel + kAhead + 64);
+    ahead.step();
     add_products<R>(sums, weights, x);
     panel += kPanelWidth * 4;
     x += R;
@@ -100,12 +124,12 @@ template <int R>
 void multiply_bfloat16(const PanelProduct& product) {
   Sums<R> sums;
   const std::byte* panel = product.panel;
+  Ahead ahead(product, (product.d_in + 1) / 2 * kStepBytes);
   const auto* x = reinterpret_cast<const int32_t*>(product.rows);
   for (int64_t k = 0; k < product.d_in; k += 2) {
     const auto low = load_lanes<__m512bh>(panel);
     const auto high = load_lanes<__m512bh>(panel + kLaneBytes);
-    __builtin_prefetch(panel + kAhead);
-    __builtin_prefetch(panel + kAhead + 64);
+    ahead.step();
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
       const auto pair = reinterpret_cast<__m512bh>(_mm512_set1_epi32(x[r]));
@@ -124,6 +148,7 @@ inline void add_int8_products(int64_t n_steps,
                               const std::byte* panel,
                               const std::byte* x,
                               const std::byte* corrections,
+                              Ahead& ahead,
                               __m512i (&sums)[R][2]) {
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
@@ -132,8 +157,7 @@ inline void add_int8_products(int64_t n_steps,
   for (int64_t step = 0; step < n_steps; ++step) {
     const auto low = load_lanes<__m512i>(panel);
     const auto high = load_lanes<__m512i>(panel + kLaneBytes);
-    __builtin_prefetch(panel + kAhead);
-    __builtin_prefetch(panel + kAhead + 64);
+    ahead.step();
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
       const auto four = _mm512_set1_epi32(load_one<int32_t>(x + 4 * r));
@@ -150,10 +174,12 @@ template <int R>
 inline void add_int8_block(int64_t n_steps,
                            const std::byte* panel,
                            const std::byte* x,
+                           Ahead& ahead,
                            float* sums) {
   const std::byte* scales = x + n_steps * 4 * R;
   __m512i integers[R][2];
-  add_int8_products<R>(n_steps, panel, x, scales + 4 * R, integers);
+  add_int8_products<R>(n_steps, panel, x, scales + 4 * R, ahead, integers);
+  ahead.step();  // the scales
   const std::byte* weight_scales = panel + n_steps * kPanelWidth * 4;
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
@@ -175,6 +201,7 @@ template <int R>
 void multiply_bfloat16(const PanelProduct& product) {
   Sums<R> sums;
   const std::byte* panel = product.panel;
+  Ahead ahead(product, (product.d_in + 1) / 2 * kStepBytes);
   const auto* x = reinterpret_cast<const float*>(product.rows);
   for (int64_t k = 0; k < product.d_in; k += 2) {
     Floats first[kVectors];
@@ -185,7 +212,7 @@ void multiply_bfloat16(const PanelProduct& product) {
       first[v] = reinterpret_cast<Floats>(pairs << 16);
       second[v] = reinterpret_cast<Floats>(pairs & 0xffff0000U);
     }
-    __builtin_prefetch(panel + kAhead);
+    ahead.step();
     add_products<R>(sums, first, x);
     add_products<R>(sums, second, x + R);
     panel += kPanelWidth * 4;
@@ -198,6 +225,7 @@ template <int R>
 inline void add_int8_block(int64_t n_steps,
                            const std::byte* panel,
                            const std::byte* x,
+                           Ahead& ahead,
                            float* sums) {
   const std::byte* scales = x + n_steps * 4 * R;
   const std::byte* weight_scales = panel + n_steps * kPanelWidth * 4;
@@ -207,6 +235,7 @@ inline void add_int8_block(int64_t n_steps,
     int32_t integers[kPanelWidth];
     for (auto& integer : integers) integer = load_one<int32_t>(scales + 4 * (R + r));
     for (int64_t step = 0; step < n_steps; ++step) {
+      if (r == 0) ahead.step();
       const int8_t* four = values + (step * R + r) * 4;
 #pragma omp simd
       for (int64_t i = 0; i < kPanelWidth; ++i) {
@@ -230,10 +259,12 @@ void multiply_int8(const PanelProduct& product) {
   for (int64_t i = 0; i < R * kPanelWidth; ++i) product.sums[i] = 0.0F;
   const std::byte* panel = product.panel;
   const std::byte* x = product.rows;
+  const PackedShape shape{PackedFormat::kInt8, 1, kPanelWidth, product.d_in};
+  Ahead ahead(product, shape.panel_bytes());
   for (int64_t begin = 0; begin < product.d_in; begin += kQuantBlock) {
     const int64_t left = product.d_in - begin;
     const int64_t n_steps = ((left < kQuantBlock ? left : kQuantBlock) + 3) / 4;
-    add_int8_block<R>(n_steps, panel, x, product.sums);
+    add_int8_block<R>(n_steps, panel, x, ahead, product.sums);
     panel += (n_steps + 1) * kPanelWidth * 4;
     x += (n_steps * 4 + 8) * R;
   }
@@ -312,6 +343,12 @@ void pack_int8(int64_t d_in, int64_t n_rows, const T* const* sources, std::byte*
 template <typename T>
 void pack_pairs(int64_t d_in, int64_t n_rows, const T* const* sources, std::byte* rows) {
   auto* pairs = reinterpret_cast<Bfloat16*>(rows);
+  if constexpr (std::is_same_v<T, Bfloat16>) {
+    if (n_rows == 1 && d_in % 2 == 0) {
+      std::memcpy(rows, sources[0], static_cast<size_t>(d_in) * sizeof(T));
+      return;
+    }
+  }
   for (int64_t r = 0; r < n_rows; ++r) {
     const T* source = sources[r];
     for (int64_t k = 0; k < d_in; ++k) {

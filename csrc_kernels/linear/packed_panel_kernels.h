@@ -15,6 +15,10 @@ struct PanelProduct {
   const std::byte* panel;
   const std::byte* rows;  ///< as packed by RowKernels::pack
   float* sums;
+  /// What this thread will probably read afterwards, brought into the cache meanwhile: its
+  /// beginning, or all of it if the panel itself is in the cache already.
+  const std::byte* next;
+  bool is_cached = false;
 };
 
 /// What one instruction set offers.

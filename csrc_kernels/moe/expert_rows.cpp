@@ -12,7 +12,25 @@
 namespace dsmoe {
 namespace {
 
-using Tile = std::array<float, 16 * kPanelWidth>;  // 16: above every PanelKernels::max_rows
+constexpr int64_t kTileSize = 16 * kPanelWidth;  // 16: above every PanelKernels::max_rows
+constexpr int64_t kMaxGroup = 4;
+
+using Tile = std::array<float, kTileSize>;
+using TileGroup = std::array<Tile, kMaxGroup>;
+
+// Consecutive panels of one expert: what is read in one go. Few rows are done before the memory
+// system has found its pace, so that their panels are read in long runs.
+struct PanelRun {
+  int64_t expert;
+  int64_t first;
+  int64_t count;
+};
+
+int64_t run_length(int64_t n_panels, bool few_rows) {
+  if (!few_rows) return 1;
+  const int64_t n_threads = kernel_threads().n_threads();
+  return std::clamp<int64_t>(n_panels / (4 * n_threads), 1, kMaxGroup);
+}
 
 // One of several packed weights that the same rows meet.
 struct Side {
@@ -21,20 +39,32 @@ struct Side {
 
   explicit Side(const PackedLinear& linear)
       : weight(linear.weight.view()), bias(pointer<const float>(linear.bias)) {}
+
+  const std::byte* panel(const PanelRun& run, int64_t i = 0) const {
+    return weight.panel(run.expert, run.first + i);
+  }
+};
+
+// What is read after a panel, and whether the panel was read before.
+struct Order {
+  const std::byte* next;
+  bool is_cached;
 };
 
 void multiply(const Side& side,
-              int64_t expert,
-              int64_t panel,
+              const std::byte* panel,
+              const Order& order,
               const PackedRows::Block& block,
               Tile& tile) {
   const auto& shape = side.weight.shape;
   panel_kernels().multiply({.format = shape.format,
                             .d_in = shape.d_in,
                             .n_rows = block.n_rows,
-                            .panel = side.weight.panel(expert, panel),
+                            .panel = panel,
                             .rows = block.data,
-                            .sums = tile.data()});
+                            .sums = tile.data(),
+                            .next = order.next,
+                            .is_cached = order.is_cached});
 }
 
 void add_bias(const float* bias, int64_t n_rows, int64_t n, Tile& tile) {
@@ -44,18 +74,23 @@ void add_bias(const float* bias, int64_t n_rows, int64_t n, Tile& tile) {
   }
 }
 
-// The product of a block and a panel, biased.
+// The products of a block and a run of panels, biased; `then` is what is read after the run.
 void project(const Side& side,
-             int64_t expert,
-             int64_t panel,
+             const PanelRun& run,
+             const Order& then,
              const PackedRows::Block& block,
-             Tile& tile) {
-  multiply(side, expert, panel, block, tile);
-  if (side.bias == nullptr) return;
+             TileGroup& tiles) {
   const int64_t d_out = side.weight.shape.d_out;
-  const int64_t first = panel * kPanelWidth;
-  const float* bias = side.bias + expert * d_out + first;
-  add_bias(bias, block.n_rows, std::min(kPanelWidth, d_out - first), tile);
+  for (int64_t i = 0; i < run.count; ++i) {
+    auto& tile = tiles[static_cast<size_t>(i)];
+    const bool goes_on = !then.is_cached && i + 1 < run.count;
+    const Order order{goes_on ? side.panel(run, i + 1) : then.next, then.is_cached};
+    multiply(side, side.panel(run, i), order, block, tile);
+    if (side.bias == nullptr) continue;
+    const int64_t first = (run.first + i) * kPanelWidth;
+    const float* bias = side.bias + run.expert * d_out + first;
+    add_bias(bias, block.n_rows, std::min(kPanelWidth, d_out - first), tile);
+  }
 }
 
 void check_pairs(const char* who, const ExpertPairs& pairs, const PackedLinear& linear) {
@@ -113,22 +148,61 @@ void check_tokens(const char* who, const ExpertPairs& pairs, int64_t n_tokens) {
   TORCH_CHECK(all_there, who, ": expected tokens below ", n_tokens);
 }
 
-// An expert with rows, times a panel: what one item of a region does.
-struct ExpertPanel {
-  int64_t expert;
-  int64_t panel;
-};
-
-std::vector<ExpertPanel> list_work(const ExpertPairs& pairs, int64_t n_panels) {
-  std::vector<ExpertPanel> work;
-  for (size_t e = 0; e + 1 < pairs.offsets.size(); ++e) {
-    if (pairs.offsets[e] == pairs.offsets[e + 1]) continue;
-    for (int64_t panel = 0; panel < n_panels; ++panel) {
-      work.push_back({static_cast<int64_t>(e), panel});
+// The runs of every expert that has rows.
+std::vector<PanelRun> list_runs(const PackedRows& rows, int64_t n_panels) {
+  std::vector<PanelRun> runs;
+  for (int64_t expert = 0; expert < rows.n_experts(); ++expert) {
+    const size_t n_blocks = rows.blocks_of(expert).size();
+    if (n_blocks == 0) continue;
+    const int64_t length = run_length(n_panels, n_blocks == 1);
+    for (int64_t first = 0; first < n_panels; first += length) {
+      runs.push_back({expert, first, std::min(length, n_panels - first)});
     }
   }
-  return work;
+  return runs;
 }
+
+// One call of expert_hidden: what its items share.
+template <typename T>
+struct HiddenRegion {
+  const PackedRows& rows;
+  Side up;
+  Side gate;
+  Activation activation;
+  const float* weights;  // [n_rows], or null
+  T* hidden;             // [n_rows, d_out]
+
+  void fill(const PanelRun& run, const PanelRun& following) const {
+    const bool gated = activation == Activation::kSwiglu;
+    TileGroup up_tiles;
+    TileGroup gate_tiles;
+    bool is_cached = false;
+    for (const auto& block : rows.blocks_of(run.expert)) {
+      const auto* after_up = gated && !is_cached ? gate.panel(run) : up.panel(following);
+      project(up, run, {after_up, is_cached}, block, up_tiles);
+      const auto* after_gate = is_cached ? gate.panel(following) : up.panel(following);
+      if (gated) project(gate, run, {after_gate, is_cached}, block, gate_tiles);
+      for (int64_t i = 0; i < run.count; ++i) {
+        const auto at = static_cast<size_t>(i);
+        store(run.first + i, block, gate_tiles[at], up_tiles[at]);
+      }
+      is_cached = true;
+    }
+  }
+
+  void store(int64_t panel, const PackedRows::Block& block, const Tile& gates, Tile& ups) const {
+    const int64_t d_out = up.weight.shape.d_out;
+    const int64_t first = panel * kPanelWidth;
+    for (int64_t r = 0; r < block.n_rows; ++r) {
+      const int64_t row = block.first_row + r;
+      float* values = ups.data() + r * kPanelWidth;
+      const float weight = weights == nullptr ? 1.0F : weights[row];
+      panel_kernels().activate(activation, weight, gates.data() + r * kPanelWidth, values);
+      row_kernels<T>().store(
+          std::min(kPanelWidth, d_out - first), values, nullptr, hidden + row * d_out + first);
+    }
+  }
+};
 
 template <typename T>
 void fill_hidden(const at::Tensor& x,
@@ -139,69 +213,98 @@ void fill_hidden(const at::Tensor& x,
   const auto* tokens = pointer<const int64_t>(pairs.token_of_row);
   const PackedRows rows(shape.format,
                         RowSource<T>{pointer<const T>(x), shape.d_in, tokens, pairs.offsets});
-  const Side up(input.up);
   const bool gated = input.activation == Activation::kSwiglu;
-  const Side gate(gated ? input.gate : input.up);
-  const auto* weights = pointer<const float>(pairs.weight_of_row);
-  const auto work = list_work(pairs, shape.n_panels());
-  kernel_threads().run(static_cast<int64_t>(work.size()), [&](int64_t item, int) {
-    const auto [expert, panel] = work[static_cast<size_t>(item)];
-    const int64_t first = panel * kPanelWidth;
-    alignas(64) Tile up_tile;
-    alignas(64) Tile gate_tile;
-    for (const auto& block : rows.blocks_of(expert)) {
-      project(up, expert, panel, block, up_tile);
-      if (gated) project(gate, expert, panel, block, gate_tile);
-      for (int64_t r = 0; r < block.n_rows; ++r) {
-        const int64_t row = block.first_row + r;
-        float* values = up_tile.data() + r * kPanelWidth;
-        panel_kernels().activate(input.activation,
-                                 weights == nullptr ? 1.0F : weights[row],
-                                 gate_tile.data() + r * kPanelWidth,
-                                 values);
-        row_kernels<T>().store(std::min(kPanelWidth, shape.d_out - first),
-                               values,
-                               nullptr,
-                               pointer<T>(hidden) + row * shape.d_out + first);
-      }
-    }
+  const HiddenRegion<T> region{.rows = rows,
+                               .up = Side(input.up),
+                               .gate = Side(gated ? input.gate : input.up),
+                               .activation = input.activation,
+                               .weights = pointer<const float>(pairs.weight_of_row),
+                               .hidden = pointer<T>(hidden)};
+  const auto runs = list_runs(rows, shape.n_panels());
+  const auto n_runs = static_cast<int64_t>(runs.size());
+  auto& threads = kernel_threads();
+  threads.run(n_runs, [&](int64_t item, int) {
+    // While all threads go on alike, this one's next item is n_threads on.
+    const int64_t following = std::min(item + threads.n_threads(), n_runs - 1);
+    region.fill(runs[static_cast<size_t>(item)], runs[static_cast<size_t>(following)]);
   });
 }
+
+// One call of expert_sum: what its items share.
+template <typename T>
+struct SumRegion {
+  const PackedRows& rows;
+  Side down;
+  const int64_t* tokens;  // [n_rows], or null
+  int64_t n_tokens;
+  T* y;  // [n_tokens, d_out]
+
+  // sums [run length, n_tokens, kPanelWidth]
+  void fill(int64_t first, int64_t count, float* sums) const {
+    std::fill_n(sums, count * n_tokens * kPanelWidth, 0.0F);
+    std::vector<PanelRun> runs;
+    for (int64_t expert = 0; expert < rows.n_experts(); ++expert) {
+      if (!rows.blocks_of(expert).empty()) runs.push_back({expert, first, count});
+    }
+    for (size_t i = 0; i < runs.size(); ++i)
+      add(runs[i], runs[std::min(i + 1, runs.size() - 1)], sums);
+    for (int64_t i = 0; i < count; ++i) store(first + i, sums + i * n_tokens * kPanelWidth);
+  }
+
+  void add(const PanelRun& run, const PanelRun& following, float* sums) const {
+    alignas(64) Tile tile;
+    for (int64_t i = 0; i < run.count; ++i) {
+      const auto* next = i + 1 < run.count ? down.panel(run, i + 1) : down.panel(following);
+      bool is_cached = false;
+      for (const auto& block : rows.blocks_of(run.expert)) {
+        multiply(down, down.panel(run, i), {next, is_cached}, block, tile);
+        is_cached = true;
+        for (int64_t r = 0; r < block.n_rows; ++r) {
+          const int64_t row = block.first_row + r;
+          const int64_t token = tokens == nullptr ? row : tokens[row];
+          float* sum = sums + (i * n_tokens + token) * kPanelWidth;
+          row_kernels<float>().store(kPanelWidth, sum, tile.data() + r * kPanelWidth, sum);
+        }
+      }
+    }
+  }
+
+  void store(int64_t panel, const float* sums) const {
+    const int64_t d_out = down.weight.shape.d_out;
+    const int64_t first = panel * kPanelWidth;
+    const float* bias = down.bias == nullptr ? nullptr : down.bias + first;
+    for (int64_t token = 0; token < n_tokens; ++token) {
+      row_kernels<T>().store(std::min(kPanelWidth, d_out - first),
+                             sums + token * kPanelWidth,
+                             bias,
+                             y + token * d_out + first);
+    }
+  }
+};
 
 template <typename T>
 void fill_sum(const at::Tensor& hidden,
               const ExpertPairs& pairs,
               const PackedLinear& down,
               const at::Tensor& y) {
+  constexpr int64_t kFewTokens = 16;
   const auto& shape = down.weight.shape;
-  const int64_t n_tokens = y.size(0);
-  const auto* tokens = pointer<const int64_t>(pairs.token_of_row);
   const PackedRows rows(shape.format,
                         RowSource<T>{pointer<const T>(hidden), shape.d_in, nullptr, pairs.offsets});
-  const Side side(down);
-  const int n_threads = kernel_threads().n_threads();
-  const auto scratch = at::empty({n_threads, n_tokens, kPanelWidth}, at::kFloat);
-  kernel_threads().run(shape.n_panels(), [&](int64_t panel, int thread) {
-    float* sums = scratch.data_ptr<float>() + thread * n_tokens * kPanelWidth;
-    std::fill_n(sums, n_tokens * kPanelWidth, 0.0F);
-    alignas(64) Tile tile;
-    for (int64_t expert = 0; expert < shape.n_experts; ++expert) {
-      for (const auto& block : rows.blocks_of(expert)) {
-        multiply(side, expert, panel, block, tile);
-        for (int64_t r = 0; r < block.n_rows; ++r) {
-          const int64_t row = block.first_row + r;
-          float* sum = sums + (tokens == nullptr ? row : tokens[row]) * kPanelWidth;
-          row_kernels<float>().store(kPanelWidth, sum, tile.data() + r * kPanelWidth, sum);
-        }
-      }
-    }
-    const int64_t first = panel * kPanelWidth;
-    for (int64_t token = 0; token < n_tokens; ++token) {
-      row_kernels<T>().store(std::min(kPanelWidth, shape.d_out - first),
-                             sums + token * kPanelWidth,
-                             side.bias == nullptr ? nullptr : side.bias + first,
-                             pointer<T>(y) + token * shape.d_out + first);
-    }
+  const SumRegion<T> region{.rows = rows,
+                            .down = Side(down),
+                            .tokens = pointer<const int64_t>(pairs.token_of_row),
+                            .n_tokens = y.size(0),
+                            .y = pointer<T>(y)};
+  auto& threads = kernel_threads();
+  const int64_t n_panels = shape.n_panels();
+  const int64_t length = run_length(n_panels, y.size(0) <= kFewTokens);
+  const int64_t n_sums = length * y.size(0) * kPanelWidth;
+  const auto scratch = at::empty({threads.n_threads(), n_sums}, at::kFloat);
+  threads.run((n_panels + length - 1) / length, [&](int64_t item, int thread) {
+    const int64_t first = item * length;
+    region.fill(
+        first, std::min(length, n_panels - first), scratch.data_ptr<float>() + thread * n_sums);
   });
 }
 
