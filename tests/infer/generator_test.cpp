@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "data/byte_tokenizer.h"
+#include "model/packed_weights.h"
 #include "support/tiny_model.h"
 
 namespace dsmoe {
@@ -75,6 +76,28 @@ TEST_CASE("greedy ids: by definition, with and without cache, alone and in a bat
       CHECK(dense[i].ids == expected);
       CHECK(sparse[i].ids == expected);
       CHECK(generate({kRequests[i]}, policy)[0].ids == expected);
+    }
+  }
+}
+
+TEST_CASE("packed weights: greedy ids by definition; alone and in a batch the same in bfloat16") {
+  const auto complete = [](const std::vector<GenerateRequest>& requests,
+                           const std::string& policy,
+                           PackedFormat format) {
+    auto model = make_tiny_model();
+    pack_weights(model, {.format = format});
+    GeneratorOptions options;
+    options.plan = parse_routing_plan(policy);
+    if (format == PackedFormat::kBfloat16) options.compute_dtype = at::kBFloat16;
+    return Generator(model, kTokenizer, options).generate(requests);
+  };
+  for (const std::string policy : {"all", "top_k=2", "threshold=0.6"}) {
+    INFO(policy);
+    const auto wide = complete(kRequests, policy, PackedFormat::kFloat32);
+    const auto narrow = complete(kRequests, policy, PackedFormat::kBfloat16);
+    for (size_t i = 0; i < kRequests.size(); ++i) {
+      CHECK(wide[i].ids == greedy_ids(kRequests[i], parse_routing_plan(policy)));
+      CHECK(complete({kRequests[i]}, policy, PackedFormat::kBfloat16)[0].ids == narrow[i].ids);
     }
   }
 }

@@ -168,6 +168,29 @@ class CliTest(unittest.TestCase):
         self.assertEqual(inspected["parameters"], sum(inspected["parameters_by_group"].values()))
         self.assertLessEqual({"parameters", "tensors"}, inspected.keys())
 
+    def test_bench_measures_prompts_and_decoding_of_configs_and_checkpoints(self):
+        sizes = ["--prompt", 6, "--generate", 4, "--batch", 2, "--repetitions", 2, "--threads", 1]
+        for model in ([self.config, "--model.vocab_size=257"], [self.run_directory]):
+            for dtype in ("float32", "bfloat16", "int8"):
+                result = json.loads(run("bench", "--config", *model, "--policy", "moe:top_k=2;moa:all", "--dtype",
+                                        dtype, *sizes, "--json").stdout)
+                for speed in ("prefill_tokens_per_second", "decode_tokens_per_second", "bandwidth_share"):
+                    self.assertLess(0, result[speed]["min"])
+                    self.assertLessEqual(result[speed]["min"], result[speed]["median"])
+                    self.assertLessEqual(result[speed]["median"], result[speed]["max"])
+                self.assertEqual(result["active_experts"]["moe"], 2)
+                self.assertLessEqual({"bytes_per_token", "bandwidth_bytes_per_second", "build"}, result.keys())
+        self.assertIn("decode, tokens/s", run("bench", "--config", self.run_directory, *sizes).stdout)
+
+    def test_narrow_weights_score_nearly_as_float32_does(self):
+        perplexity = {}
+        for dtype in ("float32", "bfloat16", "int8"):
+            result = run("eval", self.run_directory, "--data", self.text, "--dtype", dtype, "--json").stdout
+            perplexity[dtype] = json.loads(result)["perplexity"]
+        self.assertAlmostEqual(perplexity["bfloat16"] / perplexity["float32"], 1, delta=0.005)
+        self.assertAlmostEqual(perplexity["int8"] / perplexity["float32"], 1, delta=0.01)
+        self.assertNotEqual(perplexity["int8"], perplexity["float32"])
+
     def test_bench_measures_steps_and_memory_of_several_configs(self):
         larger = self.write_config("larger.yaml", self.directory / "never",
                                    lambda text: text.replace("d_model: 12", "d_model: 192").replace(
@@ -373,7 +396,10 @@ class CliTest(unittest.TestCase):
         self.refused("walk")
         self.refused("bench", "--train", "--config", self.config, says=["model.vocab_size"])
         self.refused("bench", "--train", "--config", self.directory / "none.yaml", says=["none.yaml"])
-        self.refused("bench", "--config", self.config, says=["--train"])
+        self.refused("bench", "--config", self.config, says=["model.vocab_size"])
+        self.refused("bench", "--config", self.config, self.config, "--model.vocab_size=9", says=["--train"])
+        self.refused("bench", "--config", self.run_directory, "--dtype", "int4", says=["int4"])
+        self.refused("bench", "--config", self.run_directory, "--prompt", "17", says=["16"])
         self.refused("eval", self.run_directory, "--data", self.text, "--batch", "0", says=["batch"])
         self.assertFalse((self.directory / "never").exists())
 
