@@ -18,6 +18,8 @@ struct Options {
   std::vector<std::string> overrides;
   std::string gpu = "h100";
   int64_t n_gpus = 1;
+  int64_t gpus_per_host = 8;
+  double network_gigabytes = 50;
   double mfu = 0.4;
   double price_per_hour = 0;
   std::vector<std::string> policies;
@@ -91,6 +93,9 @@ nlohmann::ordered_json to_json(const CostPlan& plan, const PlanRequest& request)
           {"fits", plan.fits},
           {"tokens_per_step", plan.tokens_per_step},
           {"step_seconds", plan.step_seconds},
+          {"compute_seconds", plan.compute_seconds},
+          {"communication_seconds", plan.reduce_seconds},
+          {"exposed_communication_seconds", plan.exposed_seconds},
           {"total_seconds", plan.total_seconds},
           {"gpu_hours", plan.gpu_hours},
           {"cost", request.price_per_hour > 0 ? nlohmann::ordered_json(plan.cost) : nullptr},
@@ -174,9 +179,20 @@ void print_time(const CostPlan& plan, const PlanRequest& request, const RunConfi
   fmt::print("\n  the peak {} the GPU's {:.0f} GB\n",
              plan.fits ? "fits in" : "does not fit in",
              request.gpu.memory_bytes / 1e9);
+  if (request.n_gpus > 1) {
+    fmt::print(
+        "  of a step: {:.3g} s computing, {:.3g} s communicating, {:.3g} s of it not hidden\n",
+        plan.compute_seconds,
+        plan.reduce_seconds,
+        plan.exposed_seconds);
+  }
   fmt::print(
-      "assumed: the ranks share a step's micro-batches, each holds the whole model, communication "
-      "is hidden\n");
+      "assumed: the ranks share a step's micro-batches, each holds weights and gradients whole; a "
+      "ring over links of {:.0f} GB/s each way on one host, above {} GPUs {:.0f} GB/s of network "
+      "each, at full speed and without latency, beside the backward pass of the last micro-batch\n",
+      request.gpu.link_bytes_per_second / 1e9,
+      request.gpus_per_host,
+      request.network_bytes_per_second / 1e9);
 }
 
 void print_twin(const CostPlan& plan) {
@@ -196,6 +212,8 @@ int plan(const Options& options) {
   const auto config = read_config(options);
   PlanRequest request{.gpu = find_gpu(options.gpu),
                       .n_gpus = options.n_gpus,
+                      .gpus_per_host = options.gpus_per_host,
+                      .network_bytes_per_second = options.network_gigabytes * 1e9,
                       .mfu = options.mfu,
                       .price_per_hour = options.price_per_hour,
                       .policies = {}};
@@ -227,6 +245,12 @@ void add_plan_command(CLI::App& app, CommandRun& run) {
   command->add_option("config", options->config, "YAML file, see configs/README.md")->required();
   command->add_option("--gpu", options->gpu, "a100, h100, h200 or l40s");
   command->add_option("--gpus", options->n_gpus, "ranks")->check(CLI::Range(1, 1 << 20));
+  command->add_option("--gpus-per-host", options->gpus_per_host, "linked with each other")
+      ->check(CLI::Range(1, 1 << 20));
+  command
+      ->add_option(
+          "--network", options->network_gigabytes, "GB/s of one GPU to other hosts, each way")
+      ->check(CLI::Range(0.01, 1e4));
   command->add_option("--mfu", options->mfu, "share of the GPU's peak that is reached")
       ->check(CLI::Range(0.01, 1.0));
   command->add_option("--price", options->price_per_hour, "of one GPU for an hour")

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "common/error.h"
 #include "model/flops.h"
 
@@ -113,6 +115,38 @@ std::vector<RoutingPlan> default_policies(const ModelConfig& config) {
   return policies;
 }
 
+namespace {
+
+// A ring moves 2 (n - 1) / n of the bytes through the slowest link for a sum that everybody gets,
+// half of it for the sharing of parts.
+double ring_seconds(double bytes, double passes, const PlanRequest& request) {
+  const auto n = static_cast<double>(request.n_gpus);
+  const double link =
+      request.n_gpus > request.gpus_per_host
+          ? std::min(request.gpu.link_bytes_per_second, request.network_bytes_per_second)
+          : request.gpu.link_bytes_per_second;
+  return passes * (n - 1) / n * bytes / link;
+}
+
+void add_communication(CostPlan& plan, const RunConfig& config, const PlanRequest& request) {
+  const double gradients = plan.memory.gradients;
+  const double reduce =
+      ring_seconds(config.distributed.compress_gradients ? gradients / 2 : gradients, 2, request);
+  // Only the backward pass of a rank's last micro-batch runs beside it.
+  const double micro_batches = std::max(
+      1.0, static_cast<double>(config.train.accumulation) / static_cast<double>(request.n_gpus));
+  const double backward =
+      plan.compute_seconds * (kForwardAndBackward - 1.0) / kForwardAndBackward / micro_batches;
+  const double shared = config.distributed.shard_optimizer && request.n_gpus > 1
+                            ? ring_seconds(plan.memory.weights, 1, request)
+                            : 0.0;
+  plan.reduce_seconds = reduce + shared;
+  plan.exposed_seconds = std::max(0.0, reduce - backward) + shared;
+  plan.step_seconds = plan.compute_seconds + plan.exposed_seconds;
+}
+
+}  // namespace
+
 CostPlan plan_cost(const RunConfig& config, const PlanRequest& request) {
   CostPlan plan;
   plan.parameters = count_parameters(config.model);
@@ -128,7 +162,8 @@ CostPlan plan_cost(const RunConfig& config, const PlanRequest& request) {
       static_cast<double>(train.batch_size * train.accumulation * config.seq_len());
   const double computed = computed_passes(config, plan.train_flops_per_token) / kForwardAndBackward;
   const double speed = request.mfu * request.gpu.flops * static_cast<double>(request.n_gpus);
-  plan.step_seconds = plan.tokens_per_step * plan.train_flops_per_token * computed / speed;
+  plan.compute_seconds = plan.tokens_per_step * plan.train_flops_per_token * computed / speed;
+  add_communication(plan, config, request);
   plan.total_seconds = plan.step_seconds * static_cast<double>(train.steps);
   plan.gpu_hours = plan.total_seconds / 3600.0 * static_cast<double>(request.n_gpus);
   plan.cost = plan.gpu_hours * request.price_per_hour;

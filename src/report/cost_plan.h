@@ -15,8 +15,10 @@ namespace dsmoe {
 /// What a plan is asked for; every number of it is printed with the plan.
 struct PlanRequest {
   GpuSpec gpu;
-  int64_t n_gpus = 1;                 ///< they share the micro-batches of a step
-  double mfu = 0.4;                   ///< share of the GPU's peak that model operations reach
+  int64_t n_gpus = 1;  ///< they share the micro-batches of a step
+  int64_t gpus_per_host = 8;
+  double network_bytes_per_second = 50e9;  ///< of one GPU to other hosts, each way
+  double mfu = 0.4;                        ///< share of the GPU's peak that model operations reach
   double price_per_hour = 0;          ///< of one GPU, any currency; 0: unknown, no cost is given
   std::vector<RoutingPlan> policies;  ///< to infer with
 };
@@ -45,7 +47,10 @@ struct CostPlan {
   TrainingMemory memory;
   double kv_cache_bytes;   ///< bfloat16, one sequence of max_seq_len
   double tokens_per_step;  ///< of all ranks
-  double step_seconds;
+  double compute_seconds;  ///< of a step
+  double reduce_seconds;  ///< for averaging gradients, and with a sharded optimizer sharing weights
+  double exposed_seconds;  ///< of these, what the last micro-batch's backward pass does not hide
+  double step_seconds;     ///< compute and exposed
   double total_seconds;
   double gpu_hours;
   double cost;  ///< 0 without a price

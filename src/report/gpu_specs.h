@@ -11,6 +11,7 @@ struct GpuSpec {
   double flops;             ///< bfloat16 matrix products without sparsity, operations per second
   double memory_bytes;      ///< of the device
   double bytes_per_second;  ///< read from its memory
+  double link_bytes_per_second;  ///< to and from the other GPUs of its host, each way
 };
 
 const std::vector<GpuSpec>& gpu_specs();

@@ -101,8 +101,10 @@ TrainingMemory training_memory(const RunConfig& config, int64_t n_ranks) {
 
   TrainingMemory memory;
   memory.weights = memory.gradients = kFloat32 * total;
-  memory.optimizer = 2.0 * kFloat32 * total;
-  memory.snapshot = memory.weights + memory.optimizer;
+  const double moments = 2.0 * kFloat32 * total;
+  memory.optimizer =
+      config.distributed.shard_optimizer ? moments / static_cast<double>(n_ranks) : moments;
+  memory.snapshot = memory.weights + moments;
   memory.communication = n_ranks > 1 ? kFloat32 * total : 0.0;
   if (narrow) {
     memory.compute_weights =

@@ -1,5 +1,6 @@
 #include "report/cost_plan.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 
 #include "common/error.h"
@@ -16,7 +17,7 @@ constexpr double kAll = 2 * (kAttention + 8 * kFfnExpert + kRouters + 2 * 10) + 
 constexpr double kHead = 100 * 10;
 
 PlanRequest request_of(const RunConfig& config) {
-  return {.gpu = {"test", 1e6, 1e9, 1e6},
+  return {.gpu = {"test", 1e6, 1e9, 1e6, 1e6},
           .n_gpus = 2,
           .mfu = 0.5,
           .price_per_hour = 3,
@@ -61,20 +62,50 @@ TEST_CASE("plan_cost: time is operations over the speed of all GPUs", "[report]"
   const auto plan = plan_cost(config, request_of(config));
   const double tokens = 3 * 4 * 20;
   CHECK(plan.tokens_per_step == tokens);
-  CHECK(plan.step_seconds == Approx(tokens * plan.train_flops_per_token / (0.5 * 1e6 * 2)));
+  CHECK(plan.compute_seconds == Approx(tokens * plan.train_flops_per_token / (0.5 * 1e6 * 2)));
   CHECK(plan.gpu_hours == Approx(plan.step_seconds * 7200 * 2 / 3600));
   CHECK(plan.cost == Approx(3 * plan.gpu_hours));
   CHECK(plan.fits);
   config.train.checkpoint_activations = Recompute::kBlock;  // a second forward pass: 4 instead of 3
-  CHECK(plan_cost(config, request_of(config)).step_seconds == Approx(plan.step_seconds * 4 / 3));
+  CHECK(plan_cost(config, request_of(config)).compute_seconds ==
+        Approx(plan.compute_seconds * 4 / 3));
   // The attention half again: its matrices and router, norms, and 24 query channels of 10 keys.
   config.train.checkpoint_activations = Recompute::kAttention;
   const double again = 2 * (2 * (kAttention + 30 + 2 * 10) + 10) + 4 * 10 * 2 * 24;
-  CHECK(plan_cost(config, request_of(config)).step_seconds ==
-        Approx(plan.step_seconds * (1 + again / plan.train_flops_per_token)));
+  CHECK(plan_cost(config, request_of(config)).compute_seconds ==
+        Approx(plan.compute_seconds * (1 + again / plan.train_flops_per_token)));
   auto request = request_of(config);
   request.gpu.memory_bytes = 1000;
   CHECK(!plan_cost(config, request).fits);
+}
+
+TEST_CASE("plan_cost: gradients travel once around a ring, beside the last backward pass",
+          "[report]") {
+  auto config = small_config();
+  config.train.accumulation = 4;
+  auto request = request_of(config);
+  request.n_gpus = 4;
+  request.gpus_per_host = 4;
+  request.gpu.link_bytes_per_second = 1e6;
+  request.network_bytes_per_second = 1e3;
+  const auto plan = plan_cost(config, request);
+  const double bytes = 4.0 * static_cast<double>(plan.parameters.total());
+  CHECK(plan.reduce_seconds == Approx(2 * 3.0 / 4 * bytes / 1e6));
+  // One micro-batch a rank: two of three parts of it hide the ring.
+  const double left = plan.reduce_seconds - plan.compute_seconds * 2 / 3;
+  CHECK(plan.exposed_seconds == Approx(std::max(left, 0.0)));
+  CHECK(plan.step_seconds == Approx(plan.compute_seconds + plan.exposed_seconds));
+  request.gpus_per_host = 2;  // over the network now: nothing hides so much
+  const auto slow = plan_cost(config, request);
+  CHECK(slow.reduce_seconds == Approx(1e3 * plan.reduce_seconds));
+  CHECK(slow.exposed_seconds == Approx(slow.reduce_seconds - slow.compute_seconds * 2 / 3));
+  config.distributed.compress_gradients = true;
+  CHECK(plan_cost(config, request).reduce_seconds == Approx(slow.reduce_seconds / 2));
+  config.distributed.compress_gradients = false;
+  config.distributed.shard_optimizer = true;
+  const auto sharded = plan_cost(config, request);
+  CHECK(sharded.reduce_seconds == Approx(slow.reduce_seconds * 3 / 2));
+  CHECK(sharded.memory.optimizer == Approx(slow.memory.optimizer / 4));
 }
 
 TEST_CASE("plan_cost: the sparse twin has twice the FFN and uses a quarter of this one's",
