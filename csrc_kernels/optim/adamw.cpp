@@ -1,5 +1,7 @@
 #include "csrc_kernels/optim/adamw.h"
 
+#include <ATen/ops/linalg_vector_norm.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -11,6 +13,8 @@ namespace dsmoe {
 namespace {
 
 constexpr int64_t kPieceSize = 1 << 15;  // four arrays of it fit into L2
+
+bool is_double(const at::Tensor& tensor) { return tensor.scalar_type() == at::kDouble; }
 
 void check(const AdamwSlot& slot) {
   for (const auto* tensor : {&slot.parameter, &slot.gradient, &slot.exp_avg, &slot.exp_avg_sq}) {
@@ -64,6 +68,14 @@ std::vector<GradientPiece> pieces_of(const std::vector<at::Tensor>& gradients) {
 }  // namespace
 
 double gradient_norm(const std::vector<at::Tensor>& gradients) {
+  if (!gradients.empty() && is_double(gradients.front())) {
+    double sum = 0;
+    for (const auto& gradient : gradients) {
+      const auto norm = at::linalg_vector_norm(gradient).item<double>();
+      sum += norm * norm;
+    }
+    return std::sqrt(sum);
+  }
   const auto pieces = pieces_of(gradients);
   std::vector<double> sums(pieces.size());
   DSMOE_CALL_FOR_ISA(
@@ -72,13 +84,17 @@ double gradient_norm(const std::vector<at::Tensor>& gradients) {
 }
 
 void adamw_step(const std::vector<AdamwSlot>& slots, const AdamwOptions& options) {
-  const auto pieces = pieces_of(slots, options);
-  const AdamwRates rates{.beta1 = static_cast<float>(options.beta1),
-                         .beta2 = static_cast<float>(options.beta2),
-                         .eps = static_cast<float>(options.eps),
-                         .gradient_scale = static_cast<float>(options.gradient_scale)};
-  DSMOE_CALL_FOR_ISA(adamw, pieces.data(), static_cast<int64_t>(pieces.size()), rates);
-  // Written behind autograd's back: say so, for copies that follow a parameter's version.
+  if (!slots.empty() && is_double(slots.front().parameter)) {
+    adamw_step_ref(slots, options);
+  } else {
+    const auto pieces = pieces_of(slots, options);
+    const AdamwRates rates{.beta1 = static_cast<float>(options.beta1),
+                           .beta2 = static_cast<float>(options.beta2),
+                           .eps = static_cast<float>(options.eps),
+                           .gradient_scale = static_cast<float>(options.gradient_scale)};
+    DSMOE_CALL_FOR_ISA(adamw, pieces.data(), static_cast<int64_t>(pieces.size()), rates);
+  }
+  // Written behind autograd's back, which both are: say so, for copies that follow a version.
   for (const auto& slot : slots) slot.parameter.unsafeGetTensorImpl()->bump_version();
 }
 

@@ -7,7 +7,8 @@
 
 namespace dsmoe {
 
-/// One parameter and its state, all float32 and contiguous, of one size.
+/// One parameter and its state, all float32 and contiguous, of one size. float64, for all slots
+/// alike, takes the reference.
 struct AdamwSlot {
   at::Tensor parameter;
   at::Tensor gradient;
@@ -25,8 +26,8 @@ struct AdamwOptions {
   double gradient_scale = 1.0;  ///< multiplies every gradient first
 };
 
-/// Global 2-norm of gradients, float32 and contiguous, summed in float64 in an order that does not
-/// depend on the number of threads. NaN or Inf where a gradient is.
+/// Global 2-norm of gradients, float32 (or all float64) and contiguous, summed in float64 in an
+/// order that does not depend on the number of threads. NaN or Inf where a gradient is.
 double gradient_norm(const std::vector<at::Tensor>& gradients);
 
 /// Updates parameters and moments in place, in one parallel pass over all of them; gradients are

@@ -19,16 +19,19 @@ Optimizer::Optimizer(NamedTensors parameters, const OptimizerConfig& config, Opt
     if (!names.insert(name).second) {
       throw Error("Optimizer: expected each parameter once, got '" + name + "' twice");
     }
-    TORCH_CHECK(parameter.scalar_type() == at::kFloat,
+    const auto dtype = parameter.scalar_type();
+    TORCH_CHECK((dtype == at::kFloat || dtype == at::kDouble) &&
+                    dtype == parameters.front().second.scalar_type(),
                 "Optimizer: expected '",
                 name,
-                "' in float32, got ",
-                parameter.scalar_type());
+                "' in float32, or all parameters in float64, got ",
+                dtype);
     slots_.push_back(
         {name, parameter, at::zeros({}, at::kFloat), parameter.dim() >= 2, n_elements});
     n_elements += parameter.numel();
   }
-  moments_ = at::zeros({2, (n_elements + shard.count - 1) / shard.count}, at::kFloat);
+  const auto dtype = parameters.empty() ? at::kFloat : parameters.front().second.scalar_type();
+  moments_ = at::zeros({2, (n_elements + shard.count - 1) / shard.count}, dtype);
 }
 
 at::Tensor Optimizer::moment_of(const Slot& slot, int64_t which) const {
@@ -103,7 +106,8 @@ NamedTensors Optimizer::empty_state() const {
   NamedTensors state;
   for (const auto& slot : slots_) {
     for (const auto* kind : {".exp_avg", ".exp_avg_sq"}) {
-      state.emplace_back(slot.name + kind, at::zeros(slot.parameter.sizes(), at::kFloat));
+      state.emplace_back(slot.name + kind,
+                         at::zeros(slot.parameter.sizes(), moments_.scalar_type()));
     }
     state.emplace_back(slot.name + ".step", at::zeros({}, at::kFloat));
   }

@@ -21,12 +21,12 @@ struct OptimizerShard {
 /// AdamW over named parameters, in place, in one parallel pass; clipping costs no pass of its own.
 ///
 /// Matrices decay; biases and 1-D parameters (norm weights) do not. A parameter without a gradient
-/// is left alone, its moments and step count too. Parameters, gradients and state are float32, on
-/// the CPU. A shard keeps the moments of its elements and updates these only; what the others
-/// update is up to share_parameters.
+/// is left alone, its moments and step count too. Parameters, gradients and state are float32 (all
+/// of them float64 for references), on the CPU. A shard keeps the moments of its elements and
+/// updates these only; what the others update is up to share_parameters.
 class Optimizer {
  public:
-  /// Throws Error if a name appears twice, c10::Error if a parameter is not float32.
+  /// Throws Error if a name appears twice, c10::Error if a parameter has another type.
   Optimizer(NamedTensors parameters, const OptimizerConfig& config, OptimizerShard shard = {});
 
   /// Measures the global 2-norm of all gradients and makes the next step scale them so that it is

@@ -37,16 +37,18 @@ std::vector<Part> parts_of(const NamedTensors& tensors, int64_t begin, int64_t n
 using Read = std::function<void(int64_t begin, const at::Tensor& elements)>;
 using Write = std::function<void(int64_t rank, int64_t begin, const at::Tensor& elements)>;
 
-void exchange(int64_t shard_size,
+void exchange(const Optimizer& optimizer,
               RankGroup& ranks,
               const char* what,
               const Read& read,
               const Write& write) {
+  const int64_t shard_size = optimizer.moments().size(1);
+  const auto dtype = optimizer.moments().scalar_type();
   for (int64_t done = 0; done < shard_size; done += kWindow) {
     const int64_t n = std::min(kWindow, shard_size - done);
-    const auto mine = at::zeros({n}, at::kFloat);
+    const auto mine = at::zeros({n}, dtype);
     read(ranks.rank() * shard_size + done, mine);
-    const auto all = at::empty({ranks.size(), n}, at::kFloat);
+    const auto all = at::empty({ranks.size(), n}, dtype);
     ranks.all_gather(all, mine, what);
     for (int64_t rank = 0; rank < ranks.size(); ++rank) {
       write(rank, rank * shard_size + done, all[rank]);
@@ -71,13 +73,13 @@ NamedTensors gather_moments(const Optimizer& optimizer, RankGroup& ranks, int64_
   NamedTensors whole;
   if (ranks.is_first()) {
     for (const auto& [name, parameter] : optimizer.parameters()) {
-      whole.emplace_back(name, at::zeros(parameter.sizes(), at::kFloat));
+      whole.emplace_back(name, at::zeros(parameter.sizes(), parameter.scalar_type()));
     }
   }
   const auto moments = optimizer.moments().select(0, which);
   const int64_t shard_size = moments.numel();
   exchange(
-      shard_size,
+      optimizer,
       ranks,
       "gathering the moments",
       [&](int64_t begin, const at::Tensor& elements) {
@@ -96,7 +98,7 @@ void share_parameters(Optimizer& optimizer, RankGroup& ranks) {
   const at::NoGradGuard no_grad;
   const auto parameters = optimizer.parameters();
   exchange(
-      optimizer.moments().size(1),
+      optimizer,
       ranks,
       "sharing the updated parameters",
       [&](int64_t begin, const at::Tensor& elements) {
@@ -134,7 +136,7 @@ void scatter_state(Optimizer& optimizer, RankGroup& ranks, const NamedTensors& w
     for (int64_t which = 0; which < 2; ++which) {
       const auto values = ranks.is_first()
                               ? whole.at(3 * i + static_cast<size_t>(which)).second.clone()
-                              : at::empty(parameter.sizes(), at::kFloat);
+                              : at::empty(parameter.sizes(), parameter.scalar_type());
       ranks.broadcast(values, "sending the moments of " + name);
       const int64_t first = std::max(start, mine);
       const int64_t last = std::min(start + parameter.numel(), mine + moments.size(1));

@@ -57,6 +57,20 @@ TEST_CASE("adamw_step: the first step of one element by hand", "[csrc_kernels][o
   CHECK(slots[0].exp_avg_sq.item<double>() == Approx(0.45));
 }
 
+TEST_CASE("adamw_step: float64 is not rounded on the way", "[csrc_kernels][optim]") {
+  const auto one = [](double x) { return at::full({1}, x, at::kDouble); };
+  const std::vector<AdamwSlot> slots{{.parameter = one(1.0 / 3),
+                                      .gradient = one(1.0 / 7),
+                                      .exp_avg = one(0.0),
+                                      .exp_avg_sq = one(0.0),
+                                      .step = 1,
+                                      .weight_decay = 0.0}};
+  CHECK(std::abs(gradient_norm({one(3.0 / 7), one(4.0 / 7)}) - 5.0 / 7) < 1e-15);
+  adamw_step(slots, {.lr = 0.1, .beta1 = 0.9, .beta2 = 0.95, .eps = 0.0});
+  CHECK(std::abs(slots[0].parameter.item<double>() - (1.0 / 3 - 0.1)) < 1e-15);
+  CHECK(std::abs(slots[0].exp_avg.item<double>() - 0.1 / 7) < 1e-16);
+}
+
 TEST_CASE("adamw_step: equals the reference over several steps", "[csrc_kernels][optim]") {
   auto ours = make_slots(61);
   auto theirs = make_slots(61);
