@@ -76,6 +76,18 @@ GradientReducer::GradientReducer(RankGroup& group,
   if (config.compress_bfloat16) {
     reducer_->register_comm_hook(std::make_unique<Bfloat16Hook>(process_group));
   }
+  lay_out_buckets(tensors);
+}
+
+// The reducer lays its buckets out anew in the order of its first backward pass, and the layout
+// decides in which order ranks are summed. A pass of its own makes it the same for a run that goes
+// on as for one that was not stopped.
+void GradientReducer::lay_out_buckets(const std::vector<at::Tensor>& parameters) {
+  auto sum = parameters.front().sum();
+  for (size_t i = 1; i < parameters.size(); ++i) sum = sum + parameters[i].sum();
+  backward(sum, true);
+  reducer_->rebuild_buckets();
+  for (const auto& parameter : parameters) parameter.mutable_grad() = at::Tensor();
 }
 
 GradientReducer::~GradientReducer() = default;
@@ -90,8 +102,6 @@ void GradientReducer::backward(const at::Tensor& loss, bool is_last) {
     return;
   }
   group_.run("averaging the gradients", [&] {
-    // The order of the first backward pass decides the buckets from the second step on.
-    if (reducer_->should_rebuild_buckets()) reducer_->rebuild_buckets();
     reducer_->prepare_for_backward({});
     loss.backward();
   });

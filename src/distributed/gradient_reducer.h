@@ -39,6 +39,8 @@ class GradientReducer {
   void backward(const at::Tensor& loss, bool is_last);
 
  private:
+  void lay_out_buckets(const std::vector<at::Tensor>& parameters);
+
   RankGroup& group_;
   std::unique_ptr<c10d::Reducer> reducer_;
 };
