@@ -7,6 +7,8 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupWrapper.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "common/log.h"
+#include "distributed/local_address.h"
 #include "distributed/rank_group.h"
 
 namespace dsmoe {
@@ -35,22 +37,36 @@ c10::intrusive_ptr<c10d::Store> open_store(const LaunchEnv& env, double timeout_
   return store;
 }
 
-bool is_one_host(const Rendezvous& meeting) {
-  return !meeting.file.empty() || meeting.address == "127.0.0.1" || meeting.address == "localhost";
+// Where this rank listens, for the others to connect.
+RankGroup::MakeBackend listening_backend(const LaunchEnv& env) {
+  const auto& meeting = env.rendezvous;
+  if (!meeting.file.empty() || env.local_size == env.world_size) return gloo_backend();
+  if (const auto interface = process_environment("GLOO_SOCKET_IFNAME")) {
+    return gloo_backend("", *interface);
+  }
+  auto address = local_address_towards(meeting.address);
+  if (is_loopback(address) && meeting.address != "127.0.0.1" && meeting.address != "localhost") {
+    log_warning(
+        fmt::format("the host of rank 0, {}, is this one at {}: ranks on other hosts "
+                    "cannot connect; GLOO_SOCKET_IFNAME names the network interface",
+                    meeting.address,
+                    address));
+  }
+  return gloo_backend(address);
 }
 
 }  // namespace
 
-RankGroup::MakeBackend gloo_backend(bool is_one_host) {
-  return [is_one_host](const c10::intrusive_ptr<c10d::Store>& store,
-                       int64_t rank,
-                       int64_t size,
-                       double timeout_seconds) -> c10::intrusive_ptr<c10d::Backend> {
+RankGroup::MakeBackend gloo_backend(const std::string& address, const std::string& interface) {
+  return [=](const c10::intrusive_ptr<c10d::Store>& store,
+             int64_t rank,
+             int64_t size,
+             double timeout_seconds) -> c10::intrusive_ptr<c10d::Backend> {
     auto options = c10d::ProcessGroupGloo::Options::create();
     options->timeout = milliseconds(timeout_seconds);
-    options->devices.push_back(is_one_host
-                                   ? c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1")
-                                   : c10d::ProcessGroupGloo::createDefaultDevice());
+    options->devices.push_back(interface.empty()
+                                   ? c10d::ProcessGroupGloo::createDeviceForHostname(address)
+                                   : c10d::ProcessGroupGloo::createDeviceForInterface(interface));
     return c10::make_intrusive<c10d::ProcessGroupGloo>(
         store, static_cast<int>(rank), static_cast<int>(size), options);
   };
@@ -73,7 +89,7 @@ std::unique_ptr<RankGroup> join_ranks(const LaunchEnv& env, const RankGroupConfi
     throw RankFailure(failure);
   }
   return std::make_unique<RankGroup>(
-      store, env.rank, env.world_size, config, gloo_backend(is_one_host(env.rendezvous)));
+      store, env.rank, env.world_size, config, listening_backend(env));
 }
 
 }  // namespace dsmoe

@@ -97,8 +97,9 @@ class RankGroup {
   std::unique_ptr<Members> members_;
 };
 
-/// Gloo over `127.0.0.1` or over all interfaces.
-RankGroup::MakeBackend gloo_backend(bool is_one_host);
+/// Gloo, listening on an address of this host or, if one is named, on a network interface.
+RankGroup::MakeBackend gloo_backend(const std::string& address = "127.0.0.1",
+                                    const std::string& interface = "");
 
 /// The group of a launched process over Gloo; one rank if the environment says so.
 std::unique_ptr<RankGroup> join_ranks(const LaunchEnv& env, const RankGroupConfig& config);

@@ -51,7 +51,7 @@ TEST_CASE("RankGroup: a rank that stays away fails the meeting with its name", "
   auto store = c10::make_intrusive<c10d::HashStore>();
   store->setTimeout(std::chrono::seconds(1));
   const auto meet = [&] {
-    RankGroup group(store, 1, 2, {.setup_timeout_seconds = 1}, gloo_backend(true));
+    RankGroup group(store, 1, 2, {.setup_timeout_seconds = 1}, gloo_backend());
   };
   REQUIRE_THROWS_AS(meet(), RankFailure);
   REQUIRE_THROWS_WITH(

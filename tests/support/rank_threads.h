@@ -29,7 +29,7 @@ inline void run_ranks(int64_t size,
     threads.emplace_back([&, rank] {
       at::init_num_threads();
       try {
-        RankGroup group(store, rank, size, config, gloo_backend(true));
+        RankGroup group(store, rank, size, config, gloo_backend());
         work(group);
         group.barrier("leaving");
       } catch (...) {
