@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 packages=(
   g++ cmake ninja-build ccache git python3 python3-venv clang-format
   libyaml-cpp-dev libspdlog-dev libfmt-dev libsentencepiece-dev libcli11-dev nlohmann-json3-dev
-  libxxhash-dev libzstd-dev zlib1g-dev libpcre2-dev libgloo-dev catch2
+  libxxhash-dev libzstd-dev zlib1g-dev libpcre2-dev libgloo-dev catch2 iproute2
 )
 [ "${1:-}" = --lint ] && packages+=(clang-tidy)
 

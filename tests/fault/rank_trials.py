@@ -33,19 +33,19 @@ class RankTrials(run_trials.Trials):
         self.n_starts = 0
         super().__init__(dsmoe, root, seed)
 
+    def command(self, name):
+        return [self.dsmoe, "train", self.config(name), f"--train.accumulation={2 * self.n_ranks}",
+                f"--distributed.setup_timeout={SETUP_SECONDS}", f"--distributed.step_timeout={STEP_SECONDS}"]
+
     # Every rank is a process of ours: no launcher tidies up behind it.
     def start_ranks(self, name):
         self.n_starts += 1
-        config = self.config(name)
         ranks = []
         for rank in range(self.n_ranks):
             environment = dict(self.environment, RANK=str(rank), WORLD_SIZE=str(self.n_ranks),
                                DSMOE_RENDEZVOUS_FILE=str(self.root / f"meeting-{self.n_starts}"))
             log = open(self.root / f"{name}-rank-{rank}.log", "w")
-            ranks.append(subprocess.Popen(
-                [self.dsmoe, "train", config, f"--train.accumulation={2 * self.n_ranks}",
-                 f"--distributed.setup_timeout={SETUP_SECONDS}", f"--distributed.step_timeout={STEP_SECONDS}"],
-                stdout=subprocess.DEVNULL, stderr=log, env=environment))
+            ranks.append(subprocess.Popen(self.command(name), stdout=subprocess.DEVNULL, stderr=log, env=environment))
         return ranks
 
     def finish(self, name):
@@ -119,7 +119,8 @@ class RankTrials(run_trials.Trials):
             self.check_texts(name, survivors, what)
         return seconds
 
-    def run(self, kind, n):
+    def run(self, kind, n, disturb=None):
+        disturb = disturb or self.disturb
         worst = 0.0
         n_done = 0
         n_jobs = 0
@@ -127,7 +128,7 @@ class RankTrials(run_trials.Trials):
             name = f"{kind}-{n_jobs}"
             n_jobs += 1
             while n_done < n and not ((self.root / name).exists() and self.is_done(name)):
-                seconds = self.disturb(name, kind)
+                seconds = disturb(name, kind)
                 if seconds is None:
                     break
                 n_done += 1
