@@ -8,8 +8,10 @@
 #include "cli/bench_inference.h"
 #include "cli/command_support.h"
 #include "cli/commands.h"
+#include "cli/rank_support.h"
 #include "common/config_reader.h"
 #include "common/error.h"
+#include "common/process_setup.h"
 #include "train/step_memory.h"
 #include "train/train_bench.h"
 
@@ -142,6 +144,53 @@ void print_text(const nlohmann::ordered_json& results, int threads) {
       "round; on a busy machine trust cpu\n");
 }
 
+nlohmann::ordered_json entry_of(const Options& options, size_t i, const RunConfig& config) {
+  return {{"config", options.configs[i]},
+          {"name", std::filesystem::path(options.configs[i]).stem().string()},
+          {"compute_dtype", dtype_name_of(config)},
+          {"checkpoint_activations", config.train.checkpoint_activations != Recompute::kNone}};
+}
+
+void print_results(const Options& options, const nlohmann::ordered_json& entries) {
+  const int threads = at::get_num_threads();
+  if (!options.json) return print_text(entries, threads);
+  auto json = entries.front();
+  json["threads"] = threads;
+  json["warmup"] = options.steps.warmup;
+  json["repetitions"] = options.steps.repetitions;
+  json["configs"] = entries;
+  print_json(json);
+}
+
+// Of this process, which measures nothing else: by rank.
+std::vector<int64_t> gather_memory(int64_t before, RankGroup& ranks) {
+  std::vector<int64_t> memory;
+  const auto own = std::to_string(peak_memory_bytes() - before);
+  for (const auto& bytes : ranks.all_gather(own, "comparing the peaks of memory")) {
+    memory.push_back(std::stoll(bytes));
+  }
+  return memory;
+}
+
+// One config on the ranks that a launcher started; rank 0 prints.
+int bench_train_ranks(const Options& options, const RunConfig& config, const LaunchEnv& env) {
+  set_threads(static_cast<int>(threads_of_rank(options.threads, env)));
+  step_memory::install();
+  const auto ranks = join_job(env, config.distributed);
+  const int64_t before = resident_memory_bytes();
+  const auto result = run_train_bench({config}, options.steps, *ranks).front();
+  const auto memory = gather_memory(before, *ranks);
+  ranks->barrier("leaving together");
+  if (!ranks->is_first()) return 0;
+  auto entry = entry_of(options, 0, config);
+  entry["ranks"] = ranks->size();
+  add_speed(entry, result, result);
+  entry["peak_memory_bytes"] = *std::max_element(memory.begin(), memory.end());
+  entry["peak_memory_bytes_by_rank"] = memory;
+  print_results(options, nlohmann::ordered_json::array({entry}));
+  return 0;
+}
+
 int bench_train(const Options& options) {
   auto configs = read_configs(options);
   if (options.print_config) {
@@ -151,37 +200,30 @@ int bench_train(const Options& options) {
     }
     return 0;
   }
+  const auto env = read_launch_env(process_environment);
+  if (env.world_size > 1) {
+    if (configs.size() == 1) return bench_train_ranks(options, configs.front(), env);
+    throw Error(
+        fmt::format("bench: expected one config for several ranks, got {}", configs.size()));
+  }
   set_threads(options.threads);
   step_memory::install();
+  RankGroup one_rank;
   std::vector<int64_t> memory;
   if (!options.no_memory) {
     // First, while this process has no threads: the children are forks of it.
     for (const auto& config : configs) memory.push_back(measure_step_memory(config));
   }
   std::vector<TrainBenchResult> results;
-  if (!options.memory_only) results = run_train_bench(configs, options.steps);
+  if (!options.memory_only) results = run_train_bench(configs, options.steps, one_rank);
   nlohmann::ordered_json entries = nlohmann::ordered_json::array();
   for (size_t i = 0; i < configs.size(); ++i) {
-    nlohmann::ordered_json entry = {
-        {"config", options.configs[i]},
-        {"name", std::filesystem::path(options.configs[i]).stem().string()},
-        {"compute_dtype", dtype_name_of(configs[i])},
-        {"checkpoint_activations", configs[i].train.checkpoint_activations != Recompute::kNone}};
+    auto entry = entry_of(options, i, configs[i]);
     if (!results.empty()) add_speed(entry, results[i], results.front());
     if (!memory.empty()) entry["peak_memory_bytes"] = memory[i];
     entries.push_back(std::move(entry));
   }
-  const int threads = at::get_num_threads();
-  if (!options.json) {
-    print_text(entries, threads);
-    return 0;
-  }
-  auto json = entries.front();
-  json["threads"] = threads;
-  json["warmup"] = options.steps.warmup;
-  json["repetitions"] = options.steps.repetitions;
-  json["configs"] = entries;
-  print_json(json);
+  print_results(options, entries);
   return 0;
 }
 

@@ -1,19 +1,15 @@
 #include <fmt/format.h>
 
-#include <unistd.h>
-
-#include <algorithm>
 #include <cstdio>
 #include <memory>
-#include <thread>
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
+#include "cli/rank_support.h"
 #include "common/config_reader.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "common/stop_signal.h"
-#include "distributed/rank_group.h"
 #include "model/parameter_count.h"
 #include "train/step_memory.h"
 #include "train/trainer.h"
@@ -62,27 +58,6 @@ int dry_run(const RunConfig& config) {
   return 0;
 }
 
-// After a failed collective nothing may wait for the other ranks, no destructor either.
-[[noreturn]] void leave(const std::string& text) {
-  std::fprintf(stderr, "dsmoe: %s\n", text.c_str());
-  std::fflush(nullptr);
-  _exit(1);
-}
-
-std::shared_ptr<RankGroup> join(const LaunchEnv& env, const DistributedConfig& config) {
-  std::shared_ptr<RankGroup> ranks = join_ranks(env,
-                                                {.setup_timeout_seconds = config.setup_timeout,
-                                                 .step_timeout_seconds = config.step_timeout,
-                                                 .on_failure = leave});
-  return ranks;
-}
-
-// The ranks of one host share its cores.
-int64_t threads_of_rank(const RunConfig& config, const LaunchEnv& env) {
-  if (config.threads > 0 || env.local_size == 1) return config.threads;
-  return std::max<int64_t>(std::thread::hardware_concurrency() / env.local_size, 1);
-}
-
 int train(const Options& options) {
   RunConfig config;
   const auto describe_config = [&](ConfigVisitor& visitor) { describe(visitor, config); };
@@ -97,7 +72,7 @@ int train(const Options& options) {
     install_trace_signal();
   }
   const auto env = read_launch_env(process_environment);
-  config.threads = threads_of_rank(config, env);
+  config.threads = threads_of_rank(config.threads, env);
   set_threads(static_cast<int>(config.threads));
   config = resolve_run_config(config);
   const auto yaml = config_to_yaml(describe_config);
@@ -108,7 +83,7 @@ int train(const Options& options) {
   if (options.dry_run) return dry_run(config);
   if (env.rank == 0) std::fprintf(stderr, "%s", yaml.c_str());
   step_memory::install();
-  const auto ranks = join(env, config.distributed);
+  const auto ranks = join_job(env, config.distributed);
   Trainer trainer(posix_io(), config, options.resume, {}, ranks);
   const auto result = trainer.run();
   ranks->barrier("leaving together");

@@ -93,6 +93,11 @@ NamedTensors gather_moments(const Optimizer& optimizer, RankGroup& ranks, int64_
 
 }  // namespace
 
+OptimizerShard optimizer_shard(bool is_sharded, const RankGroup& ranks) {
+  if (!is_sharded) return {};
+  return {.index = ranks.rank(), .count = ranks.size()};
+}
+
 void share_parameters(Optimizer& optimizer, RankGroup& ranks) {
   if (!optimizer.is_sharded()) return;
   const at::NoGradGuard no_grad;

@@ -8,6 +8,9 @@
 /// keeps everything, they move nothing that is in place already.
 namespace dsmoe {
 
+/// This rank's share of the elements, or all of them where the optimizer is not sharded.
+OptimizerShard optimizer_shard(bool is_sharded, const RankGroup& ranks);
+
 /// After a step: every rank gets the parameters' elements that others have updated. Needs a few
 /// megabytes per rank besides.
 void share_parameters(Optimizer& optimizer, RankGroup& ranks);

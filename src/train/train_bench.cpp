@@ -20,6 +20,7 @@
 #include "model/parameter_count.h"
 #include "train/flops.h"
 #include "train/lr_schedule.h"
+#include "train/sharded_optimizer.h"
 
 namespace dsmoe {
 namespace {
@@ -37,7 +38,8 @@ Transformer make_model(const RunConfig& config) {
   int64_t bytes = -1;
   try {
     const int64_t before = resident_memory_bytes();
-    TrainBench bench(config);
+    RankGroup one_rank;
+    TrainBench bench(config, one_rank);
     for (int64_t i = 0; i < kMemorySteps; ++i) bench.step();
     bytes = peak_memory_bytes() - before;
   } catch (const std::exception& error) {
@@ -79,12 +81,18 @@ at::Tensor bench_tokens(const RunConfig& config, int64_t index) {
   return tokens;
 }
 
-TrainBench::TrainBench(const RunConfig& config)
+TrainBench::TrainBench(const RunConfig& config, RankGroup& ranks)
     : config_(config),
       model_(make_model(config)),
       settings_(step_settings(config)),
-      optimizer_(named_parameters(*model_), config.train.optimizer),
-      step_(model_, optimizer_, settings_, ranks_) {}
+      optimizer_(named_parameters(*model_),
+                 config.train.optimizer,
+                 optimizer_shard(config.distributed.shard_optimizer, ranks)),
+      ranks_(ranks),
+      step_(model_, optimizer_, settings_, ranks) {
+  share_micro_batches(config.train.accumulation, ranks);
+  step_.join_ranks(config.distributed);
+}
 
 int64_t TrainBench::tokens_per_step() const {
   return config_.train.accumulation * config_.train.batch_size * config_.seq_len();
@@ -92,8 +100,9 @@ int64_t TrainBench::tokens_per_step() const {
 
 std::vector<Batch> TrainBench::next_batches() {
   std::vector<Batch> batches;
-  for (int64_t i = 0; i < config_.train.accumulation; ++i) {
-    const int64_t index = steps_ * config_.train.accumulation + i;
+  const int64_t n_own = share_micro_batches(config_.train.accumulation, ranks_);
+  for (int64_t i = 0; i < n_own; ++i) {
+    const int64_t index = steps_ * config_.train.accumulation + ranks_.rank() * n_own + i;
     const auto tokens = bench_tokens(config_, index);  // [batch, seq + 1]
     Batch batch{.tokens = tokens.narrow(1, 0, config_.seq_len()).contiguous(),
                 .targets = tokens.narrow(1, 1, config_.seq_len()).contiguous(),
@@ -137,7 +146,7 @@ double TrainBenchResult::median_of(const std::function<double(const StepTimes&)>
 
 double TrainBenchResult::mfu() const {
   const double flops = flops_per_token * static_cast<double>(tokens_per_step);
-  return flops / median_of(&StepTimes::total) / peak_flops;
+  return flops / median_of(&StepTimes::total) / (peak_flops * static_cast<double>(n_ranks));
 }
 
 double paired_ratio(const TrainBenchResult& result,
@@ -151,12 +160,14 @@ double paired_ratio(const TrainBenchResult& result,
 }
 
 std::vector<TrainBenchResult> run_train_bench(const std::vector<RunConfig>& configs,
-                                              const TrainBenchOptions& options) {
+                                              const TrainBenchOptions& options,
+                                              RankGroup& ranks) {
   std::vector<std::unique_ptr<TrainBench>> benches;
   std::vector<TrainBenchResult> results(configs.size());
   std::map<at::ScalarType, double> peaks;
   for (size_t i = 0; i < configs.size(); ++i) {
-    const auto& bench = benches.emplace_back(std::make_unique<TrainBench>(configs[i]));
+    const auto& bench = benches.emplace_back(std::make_unique<TrainBench>(configs[i], ranks));
+    results[i].n_ranks = ranks.size();
     results[i].parameters = count_parameters(configs[i].model).total();
     results[i].tokens_per_step = bench->tokens_per_step();
     results[i].flops_per_token = train_flops_per_token(configs[i].model, configs[i].seq_len());

@@ -24,10 +24,11 @@ RunConfig resolve_bench_config(RunConfig config);
 at::Tensor bench_tokens(const RunConfig& config, int64_t index);
 
 /// The training step of one config on random tokens, from the weights that training would start
-/// from.
+/// from. Several ranks share its micro-batches.
 class TrainBench {
  public:
-  explicit TrainBench(const RunConfig& config);
+  /// `ranks` outlive this. Throws Error if they cannot share train.accumulation.
+  TrainBench(const RunConfig& config, RankGroup& ranks);
   TrainBench(const TrainBench&) = delete;
   TrainBench& operator=(const TrainBench&) = delete;
 
@@ -36,7 +37,7 @@ class TrainBench {
 
   const Transformer& model() const { return model_; }
   at::ScalarType compute_dtype() const { return settings_.forward.compute_dtype; }
-  int64_t tokens_per_step() const;
+  int64_t tokens_per_step() const;  ///< of all ranks
   double last_loss() const { return last_loss_; }
 
  private:
@@ -46,7 +47,7 @@ class TrainBench {
   Transformer model_;
   StepSettings settings_;
   Optimizer optimizer_;
-  RankGroup ranks_;  // one
+  RankGroup& ranks_;
   TrainStep step_;
   int64_t steps_ = 0;
   double last_loss_ = 0;
@@ -62,7 +63,8 @@ struct TrainBenchResult {
   std::vector<StepTimes> steps;  ///< counted ones, in order
   std::vector<double> losses;    ///< of all steps, warm-up first
   int64_t parameters = 0;
-  int64_t tokens_per_step = 0;
+  int64_t n_ranks = 1;
+  int64_t tokens_per_step = 0;  ///< of all ranks
   double flops_per_token = 0;
   double peak_flops = 0;          ///< best matrix speed seen before, between and after the rounds
   int64_t peak_memory_bytes = 0;  ///< see measure_step_memory
@@ -74,7 +76,8 @@ struct TrainBenchResult {
 /// Measures all configs in turn, one step each a round, so that a change of the machine meets all
 /// of them alike. Memory is not measured here.
 std::vector<TrainBenchResult> run_train_bench(const std::vector<RunConfig>& configs,
-                                              const TrainBenchOptions& options);
+                                              const TrainBenchOptions& options,
+                                              RankGroup& ranks);
 
 /// Median over the rounds of `result`'s value over `first`'s in the same round.
 double paired_ratio(const TrainBenchResult& result,

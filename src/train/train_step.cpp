@@ -70,9 +70,21 @@ TrainStep::TrainStep(Transformer model,
       settings_(std::move(settings)),
       ranks_(ranks) {}
 
-void TrainStep::join_ranks(const GradientReducerConfig& config) {
+int64_t share_micro_batches(int64_t accumulation, const RankGroup& ranks) {
+  if (accumulation % ranks.size() == 0) return accumulation / ranks.size();
+  throw Error(
+      fmt::format("train.accumulation: expected a multiple of the {} ranks, which share its "
+                  "micro-batches, got {}",
+                  ranks.size(),
+                  accumulation));
+}
+
+void TrainStep::join_ranks(const DistributedConfig& config) {
   if (ranks_.is_alone()) return;
-  reducer_ = std::make_unique<GradientReducer>(ranks_, named_parameters(*model_), config);
+  const GradientReducerConfig reduction{
+      .bucket_mebibytes = static_cast<double>(config.bucket_mebibytes),
+      .compress_bfloat16 = config.compress_gradients};
+  reducer_ = std::make_unique<GradientReducer>(ranks_, named_parameters(*model_), reduction);
 }
 
 StepResult TrainStep::run(const std::vector<Batch>& batches,

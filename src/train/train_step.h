@@ -54,6 +54,9 @@ struct StepHooks {
   std::function<bool(const StepResult& result, const std::vector<Batch>& batches)> accepts;
 };
 
+/// The micro-batches of a step that are this rank's. Throws Error unless all ranks have as many.
+int64_t share_micro_batches(int64_t accumulation, const RankGroup& ranks);
+
 /// The arithmetic of one optimizer step: what training runs and what `bench --train` measures.
 class TrainStep {
  public:
@@ -61,7 +64,7 @@ class TrainStep {
   TrainStep(Transformer model, Optimizer& optimizer, StepSettings settings, RankGroup& ranks);
 
   /// Takes rank 0's weights and averages gradients from now on; nothing on one rank.
-  void join_ranks(const GradientReducerConfig& config);
+  void join_ranks(const DistributedConfig& config);
 
   /// One update from the gradients of all micro-batches of all ranks. The result is that of all
   /// ranks, on each of them.

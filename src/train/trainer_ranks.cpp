@@ -14,17 +14,13 @@
 
 namespace dsmoe {
 
-int64_t Trainer::n_micro_batches() const { return config_.train.accumulation / ranks_->size(); }
+int64_t Trainer::n_micro_batches() const {
+  return share_micro_batches(config_.train.accumulation, *ranks_);
+}
 
 // Before the first collective of training: different programs or data would hang in one later.
 void Trainer::check_ranks() {
-  if (config_.train.accumulation % ranks_->size() != 0) {
-    throw Error(
-        fmt::format("train.accumulation: expected a multiple of the {} ranks, which share its "
-                    "micro-batches, got {}",
-                    ranks_->size(),
-                    config_.train.accumulation));
-  }
+  share_micro_batches(config_.train.accumulation, *ranks_);
   check_agreement(*ranks_,
                   {{"program", fmt::format("dsmoe {} torch {}", DSMOE_VERSION, TORCH_VERSION)},
                    {"config", config_to_yaml([this](ConfigVisitor& v) { describe(v, config_); })},
@@ -42,8 +38,7 @@ void Trainer::share_state() {
     loader_.seek(state_.position);
     guard_.restore(state_.guard);
   }
-  step_.join_ranks({.bucket_mebibytes = static_cast<double>(config_.distributed.bucket_mebibytes),
-                    .compress_bfloat16 = config_.distributed.compress_gradients});
+  step_.join_ranks(config_.distributed);
   saved_step_ = state_.step == 0 ? -1 : state_.step;
   if (state_.step > 0) scatter_state(optimizer_, *ranks_, restored_optimizer_);
   restored_optimizer_.clear();

@@ -51,12 +51,6 @@ EvalText read_validation(const RunConfig& config, const TrainingData& dataset) {
   return read_eval_text(config.data.validation, dataset.tokenizer(), config.data.document_mask, 0);
 }
 
-// Where the optimizer is not sharded every rank has the whole of it.
-OptimizerShard shard_of(const RunConfig& config, const RankGroup& ranks) {
-  if (!config.distributed.shard_optimizer) return {};
-  return {.index = ranks.rank(), .count = ranks.size()};
-}
-
 std::string make_run_id(uint64_t seed) {
   const auto now = std::chrono::system_clock::now().time_since_epoch().count();
   return fmt::format("{:016x}", derive_seed(seed, "run", static_cast<uint64_t>(now)));
@@ -100,7 +94,9 @@ Trainer::Trainer(Io& io,
                .n_ranks = ranks_->size()}),
       model_(make_model(config)),
       settings_(step_settings(config)),
-      optimizer_(named_parameters(*model_), config.train.optimizer, shard_of(config, *ranks_)),
+      optimizer_(named_parameters(*model_),
+                 config.train.optimizer,
+                 optimizer_shard(config.distributed.shard_optimizer, *ranks_)),
       step_(model_, optimizer_, settings_, *ranks_),
       store_(io,
              config.run_dir,

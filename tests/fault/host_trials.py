@@ -109,7 +109,7 @@ class HostTrials(rank_trials.RankTrials):
             if not self.is_done(name):
                 run_trials.fail(f"{name} ({what}): a rank ended with 0: {codes}")
             return None
-        self.check_texts(name, range(self.n_ranks), what)
+        self.check_texts(name, range(self.n_ranks), what, codes)
         return seconds
 
 

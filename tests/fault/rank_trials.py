@@ -73,11 +73,11 @@ class RankTrials(run_trials.Trials):
         checkpoints = self.checkpoints(name)
         return bool(checkpoints) and checkpoints[-1].name == f"step-{run_trials.STEPS:08}"
 
-    def check_texts(self, name, survivors, what):
+    def check_texts(self, name, survivors, what, codes):
         for rank in survivors:
             text = (self.root / f"{name}-rank-{rank}.log").read_text()
             if not FAILURE.search(text):
-                run_trials.fail(f"{name} ({what}): rank {rank} does not say what happened:\n{text[-600:]}")
+                run_trials.fail(f"{name} ({what}): rank {rank} does not say what happened, codes {codes}:\n{text[-600:]}")
 
     # One disturbance; returns the seconds that the others took, or None where the job had ended before.
     def disturb(self, name, kind):
@@ -116,7 +116,7 @@ class RankTrials(run_trials.Trials):
             survivors = [i for i in range(self.n_ranks) if i != victim and codes[i] != 0]
             if any(codes[i] == 0 for i in range(self.n_ranks) if i != victim) and not self.is_done(name):
                 run_trials.fail(f"{name} ({what}): a rank ended with 0: {codes}")
-            self.check_texts(name, survivors, what)
+            self.check_texts(name, survivors, what, codes)
         return seconds
 
     def run(self, kind, n, disturb=None):

@@ -8,6 +8,7 @@
 #include "common/error.h"
 #include "common/random_seed.h"
 #include "model/named_tensors.h"
+#include "support/rank_threads.h"
 #include "support/temporary_directory.h"
 #include "train/tiny_run.h"
 #include "train/trainer.h"
@@ -32,9 +33,15 @@ TEST_CASE("bench_tokens: SplitMix64 of the index, modulo the vocabulary", "[trai
         static_cast<int64_t>((mix_bits(34) >> 33) % 257));
 }
 
+// One rank of its own for each bench.
+RankGroup& one_rank() {
+  static RankGroup group;
+  return group;
+}
+
 TEST_CASE("TrainBench: every part of a step takes time; a fresh model guesses", "[train][bench]") {
   auto config = tiny_bench();
-  TrainBench bench(config);
+  TrainBench bench(config, one_rank());
   CHECK(bench.tokens_per_step() == 2 * 2 * 16);
   const auto times = bench.step();
   for (const auto part :
@@ -49,7 +56,8 @@ TEST_CASE("run_train_bench: counts the rounds after the warm-up and compares wit
           "[train][bench]") {
   auto larger = tiny_bench();
   larger.train.accumulation = 8;  // four times the work of the first
-  const auto results = run_train_bench({tiny_bench(), larger}, {.warmup = 2, .repetitions = 5});
+  const auto results =
+      run_train_bench({tiny_bench(), larger}, {.warmup = 2, .repetitions = 5}, one_rank());
   REQUIRE(results.size() == 2);
   CHECK(results[0].steps.size() == 5);
   CHECK(results[0].losses.size() == 7);
@@ -57,6 +65,24 @@ TEST_CASE("run_train_bench: counts the rounds after the warm-up and compares wit
   CHECK(results[0].flops_per_token == results[1].flops_per_token);
   CHECK(paired_ratio(results[0], results[0], &StepTimes::cpu) == 1.0);
   CHECK(paired_ratio(results[1], results[0], &StepTimes::cpu) > 1.5);
+}
+
+TEST_CASE("run_train_bench: two ranks take the step of one", "[train][bench]") {
+  auto config = tiny_bench();
+  config.train.accumulation = 4;
+  config.distributed.shard_optimizer = true;
+  const TrainBenchOptions options{.warmup = 1, .repetitions = 2};
+  const auto alone = run_train_bench({config}, options, one_rank()).front();
+  std::vector<TrainBenchResult> results(2);
+  run_ranks(2, [&](RankGroup& ranks) {
+    results[static_cast<size_t>(ranks.rank())] = run_train_bench({config}, options, ranks).front();
+  });
+  for (const auto& result : results) {
+    CHECK(result.n_ranks == 2);
+    CHECK(result.tokens_per_step == alone.tokens_per_step);
+    REQUIRE(result.losses.size() == 3);
+    for (size_t i = 0; i < 3; ++i) CHECK(result.losses[i] == Approx(alone.losses[i]).epsilon(1e-5));
+  }
 }
 
 TEST_CASE("paired_ratio: the median over rounds, not the ratio of medians", "[train][bench]") {
@@ -79,7 +105,7 @@ TEST_CASE("TrainBench: takes the step that training takes", "[train][bench]") {
   config.train.schedule.warmup_steps = 0;
   const auto trained = Trainer(posix_io(), config, "none").run();
 
-  TrainBench bench(config);
+  TrainBench bench(config, one_rank());
   // The bench's tokens are others: compare on the trainer's, by the step that both share.
   DataLoader loader(std::make_shared<TokenDataset>(config.data.train.front()),
                     {.seq_len = 16,
@@ -87,8 +113,7 @@ TEST_CASE("TrainBench: takes the step that training takes", "[train][bench]") {
                      .seed = derive_seed(static_cast<uint64_t>(config.seed), "data"),
                      .prefetch = 0});
   Optimizer optimizer(named_parameters(*bench.model()), config.train.optimizer);
-  RankGroup one_rank;
-  TrainStep step(bench.model(), optimizer, step_settings(config), one_rank);
+  TrainStep step(bench.model(), optimizer, step_settings(config), one_rank());
   const std::vector<Batch> batches{loader.next(), loader.next()};
   const auto result = step.run(batches, 1, config.train.schedule.peak);
   CHECK(result.loss.total.item<double>() == trained.last.loss);

@@ -47,9 +47,8 @@ Outcome train_on(RankGroup& ranks, bool shard_optimizer) {
   Transformer model(config.model);
   init_weights(model, 1, 0.4);
   model->to(at::kDouble);
-  const OptimizerShard shard{ranks.rank(), ranks.size()};
   Optimizer optimizer(
-      named_parameters(*model), config.train.optimizer, shard_optimizer ? shard : OptimizerShard{});
+      named_parameters(*model), config.train.optimizer, optimizer_shard(shard_optimizer, ranks));
   TrainStep step(model, optimizer, step_settings(config), ranks);
   step.join_ranks({});
   Outcome outcome;

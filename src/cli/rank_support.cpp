@@ -1,0 +1,35 @@
+#include "cli/rank_support.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <thread>
+
+namespace dsmoe {
+namespace {
+
+// No destructor either.
+[[noreturn]] void leave(const std::string& text) {
+  std::fprintf(stderr, "dsmoe: %s\n", text.c_str());
+  std::fflush(nullptr);
+  _exit(1);
+}
+
+}  // namespace
+
+std::shared_ptr<RankGroup> join_job(const LaunchEnv& env, const DistributedConfig& config) {
+  std::shared_ptr<RankGroup> ranks = join_ranks(env,
+                                                {.setup_timeout_seconds = config.setup_timeout,
+                                                 .step_timeout_seconds = config.step_timeout,
+                                                 .on_failure = leave});
+  return ranks;
+}
+
+int64_t threads_of_rank(int64_t threads, const LaunchEnv& env) {
+  if (threads > 0 || env.local_size == 1) return threads;
+  return std::max<int64_t>(std::thread::hardware_concurrency() / env.local_size, 1);
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "distributed/rank_group.h"
+#include "train/train_config.h"
+
+namespace dsmoe {
+
+/// The ranks that the launcher started with this process. A failed collective ends the process at
+/// once, with its text and exit code 1: nothing may wait for the other ranks then.
+std::shared_ptr<RankGroup> join_job(const LaunchEnv& env, const DistributedConfig& config);
+
+/// `threads`, or where it is 0 and several ranks share this host's cores, this rank's share.
+int64_t threads_of_rank(int64_t threads, const LaunchEnv& env);
+
+}  // namespace dsmoe
