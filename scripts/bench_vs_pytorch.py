@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Training speed and memory of dsmoe against PyTorch; scripts/bench_vs_pytorch.sh runs it in its own environment.
+"""Training speed and memory of dsmoe against PyTorch, on one rank or several; scripts/bench_vs_pytorch.sh runs it in its own environment.
 
 Every round runs the programs one after the other, dsmoe first and last in turn, so that a change of the machine meets
 all of them; ratios are medians over rounds. pytorch_step.py is the PyTorch program.
@@ -11,6 +11,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 
 import yaml
 
@@ -36,23 +37,33 @@ class Case:
         with open(path) as file:
             if not (yaml.safe_load(file).get("model") or {}).get("vocab_size"):
                 self.overrides.append("--model.vocab_size=257")  # bytes, as the quick start's data
+        if options.ranks > 1:
+            self.overrides.append(f"--train.accumulation={options.ranks * options.accumulation}")
 
     def dsmoe(self, *arguments, warmup=None, repetitions=None):
-        return json.loads(run([self.options.dsmoe, "bench", "--train", "--config", self.path, "--threads", self.threads, "--json",
-                               "--warmup", self.options.warmup if warmup is None else warmup,
-                               "--repetitions", repetitions or self.options.repetitions,
-                               *self.overrides, *arguments]))
+        launch = ["launch", "-n", self.options.ranks, "--"] if self.options.ranks > 1 else []
+        out = run([self.options.dsmoe, *launch, "bench", "--train", "--config", self.path, "--threads", self.threads, "--json",
+                   "--warmup", self.options.warmup if warmup is None else warmup,
+                   "--repetitions", repetitions or self.options.repetitions, *self.overrides, *arguments])
+        return json.loads(out.removeprefix("[0] "))
 
     def pytorch(self, *arguments, warmup=None, repetitions=None, overrides=()):
         config = run([self.options.dsmoe, "bench", "--train", "--config", self.path, "--print-config", *self.overrides, *overrides])
-        return json.loads(run([sys.executable, PYTORCH, "--threads", self.threads,
-                               "--warmup", self.options.warmup if warmup is None else warmup,
-                               "--repetitions", repetitions or self.options.repetitions,
-                               "--routers", self.options.routers, "--gqa", self.options.gqa, *arguments],
-                              stdin=config.removeprefix("---\n")))
+        command = [PYTORCH, "--threads", self.threads, "--warmup", self.options.warmup if warmup is None else warmup,
+                   "--repetitions", repetitions or self.options.repetitions,
+                   "--routers", self.options.routers, "--gqa", self.options.gqa, *arguments]
+        if self.options.ranks == 1:
+            return json.loads(run([sys.executable, *command], stdin=config.removeprefix("---\n")))
+        # Every rank reads the config, so it cannot come through a pipe.
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            file.write(config.removeprefix("---\n"))
+            file.flush()
+            return json.loads(run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+                                   self.options.ranks, *command, "--config", file.name]))
 
     def label(self):
-        return f"{self.path.stem} {self.dtype} {self.threads} thread{'s' if self.threads > 1 else ''}"
+        ranks = f"{self.options.ranks} ranks of " if self.options.ranks > 1 else ""
+        return f"{self.path.stem} {self.dtype} {ranks}{self.threads} thread{'s' if self.threads > 1 else ''}"
 
 
 def median_of(runs, key):
@@ -143,6 +154,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="+", type=pathlib.Path)
     parser.add_argument("--threads", default="1,2", help="numbers of threads, by commas")
+    parser.add_argument("--ranks", type=int, default=1,
+                        help="processes that share a step, over Gloo; PyTorch's by DistributedDataParallel")
+    parser.add_argument("--accumulation", type=int, default=1, help="micro-batches of each of several ranks")
     parser.add_argument("--dtypes", default="bfloat16,float32")
     parser.add_argument("--dsmoe", type=pathlib.Path, default=ROOT / "build/dsmoe", help="the program to measure")
     parser.add_argument("--rounds", type=int, default=5, help="runs of every program")

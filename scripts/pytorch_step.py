@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The eager PyTorch program that scripts/bench_vs_pytorch.sh compares with: one config's training step, timed.
 
-Reads a resolved config (`dsmoe bench --train --config FILE --print-config`) on standard input and prints one JSON
+Reads a resolved config (`dsmoe bench --train --config FILE --print-config`) and prints one JSON
 object. Parameters bear dsmoe's names in dsmoe's order, so that the same seed draws the same weights.
 """
 
@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import resource
 import sys
 import time
@@ -16,6 +17,7 @@ import types
 
 import numpy as np
 import torch
+import torch.distributed
 import torch.nn.functional as F
 import yaml
 from torch import nn
@@ -277,8 +279,12 @@ def refuse_what_is_not_written(config):
 
 
 class Step:
+    """A step of the whole job: of this process, or of those that torchrun started with it."""
+
     def __init__(self, config, options):
         self.config, self.steps, self.dtype = config, 0, config.train.compute_dtype
+        self.is_shared = torch.distributed.is_initialized()
+        self.rank, self.ranks = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if self.is_shared else (0, 1)
         self.net = Transformer(config, options)
         init_weights(self.net, config)
         optimizer = config.train.optimizer
@@ -288,6 +294,8 @@ class Step:
         self.optimizer = torch.optim.AdamW(groups, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps,
                                            fused=True)
         self.loss = total_loss
+        if self.is_shared:
+            self.net = nn.parallel.DistributedDataParallel(self.net, gradient_as_bucket_view=True)
         if options.compile:
             self.net = torch.compile(self.net)
             self.loss = torch.compile(total_loss)
@@ -306,17 +314,25 @@ class Step:
 
         cpu = time.process_time()
         total = 0.0
-        batches = [bench_tokens(self.config, self.steps * train.accumulation + i) for i in range(train.accumulation)]
+        own = train.accumulation // self.ranks
+        first = self.steps * train.accumulation + self.rank * own
+        batches = [bench_tokens(self.config, first + i) for i in range(own)]
         lap("data")
-        for tokens in batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "bfloat16"):
-                output = self.net(tokens[:, :-1].contiguous())
-                lap("forward")
-                loss = self.loss(output, tokens[:, 1:].contiguous(), train.loss) / train.accumulation
-            lap("loss")
-            loss.backward()
-            lap("backward")
+        for i, tokens in enumerate(batches):
+            with self.net.no_sync() if self.is_shared and i + 1 < own else contextlib.nullcontext():
+                with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "bfloat16"):
+                    output = self.net(tokens[:, :-1].contiguous())
+                    lap("forward")
+                    # DistributedDataParallel takes the mean over ranks.
+                    loss = self.loss(output, tokens[:, 1:].contiguous(), train.loss) / own
+                lap("loss")
+                loss.backward()
+                lap("backward")
             total += loss.item()
+        if self.is_shared:
+            shared = torch.tensor(total / self.ranks)
+            torch.distributed.all_reduce(shared)
+            total = shared.item()
         lap("other")
         nn.utils.clip_grad_norm_(self.net.parameters(), train.optimizer.clip_norm or math.inf, foreach=True)
         for group in self.optimizer.param_groups:
@@ -354,6 +370,7 @@ def load_lazy_parts():
 
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=argparse.FileType(), default=sys.stdin, help="(default: standard input)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--repetitions", type=int, default=10)
@@ -361,10 +378,12 @@ def main():
     parser.add_argument("--routers", choices=["autocast", "float32"], default="autocast")
     parser.add_argument("--gqa", choices=["expand", "enable"], default="enable")
     options = parser.parse_args()
-    config = as_namespace(yaml.safe_load(sys.stdin))
+    config = as_namespace(yaml.safe_load(options.config))
     refuse_what_is_not_written(config)
     torch.set_num_threads(options.threads)
     load_lazy_parts()
+    if "RANK" in os.environ:
+        torch.distributed.init_process_group("gloo")
     before = resident_bytes()
     step = Step(config, options)
     losses, times, cpu = [], [], []
@@ -377,6 +396,10 @@ def main():
     totals = sorted(sum(seconds.values()) for seconds in times)
     parts = {part: float(np.median([seconds[part] for seconds in times])) for part in PARTS}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if step.is_shared:
+        torch.distributed.destroy_process_group()
+    if step.rank > 0:
+        return
     print(json.dumps({"step_seconds": float(np.median(totals)), "step_seconds_min": totals[0],
                       "step_seconds_max": totals[-1], "cpu_seconds": float(np.median(cpu)), "parts": parts, "losses": losses,
                       "peak_memory_bytes": peak - before, "torch": torch.__version__}))
