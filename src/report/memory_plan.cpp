@@ -83,6 +83,15 @@ void add_activations(TrainingMemory& memory, const RunConfig& config, double byt
                   2.0 * kFloat32 * static_cast<double>(model.d_model));
 }
 
+// Buckets of all gradients, and what the ranks exchange of updated parameters at a time.
+double communication_bytes(const RunConfig& config, int64_t n_ranks, double gradients) {
+  if (n_ranks == 1) return 0.0;
+  const double window = config.distributed.shard_optimizer
+                            ? static_cast<double>(kExchangeBytes * (n_ranks + 1))
+                            : 0.0;
+  return gradients + window;
+}
+
 }  // namespace
 
 ActivationBytes activation_bytes_per_token(const ModelConfig& config, double bytes_per_value) {
@@ -105,7 +114,7 @@ TrainingMemory training_memory(const RunConfig& config, int64_t n_ranks) {
   memory.optimizer =
       config.distributed.shard_optimizer ? moments / static_cast<double>(n_ranks) : moments;
   memory.snapshot = memory.weights + moments;
-  memory.communication = n_ranks > 1 ? kFloat32 * total : 0.0;
+  memory.communication = communication_bytes(config, n_ranks, kFloat32 * total);
   if (narrow) {
     memory.compute_weights =
         kBfloat16 * (static_cast<double>(count.matrices + count.routers) + head);

@@ -10,8 +10,6 @@
 namespace dsmoe {
 namespace {
 
-constexpr int64_t kWindow = 1 << 20;  // elements of each rank that travel together
-
 // Elements [begin, begin + n) of a run of parameters, part by part.
 struct Part {
   at::Tensor elements;  // flat view of one parameter
@@ -44,8 +42,9 @@ void exchange(const Optimizer& optimizer,
               const Write& write) {
   const int64_t shard_size = optimizer.moments().size(1);
   const auto dtype = optimizer.moments().scalar_type();
-  for (int64_t done = 0; done < shard_size; done += kWindow) {
-    const int64_t n = std::min(kWindow, shard_size - done);
+  const auto window = kExchangeBytes / static_cast<int64_t>(at::elementSize(dtype));
+  for (int64_t done = 0; done < shard_size; done += window) {
+    const int64_t n = std::min(window, shard_size - done);
     const auto mine = at::zeros({n}, dtype);
     read(ranks.rank() * shard_size + done, mine);
     const auto all = at::empty({ranks.size(), n}, dtype);

@@ -70,6 +70,9 @@ struct DataConfig {
   int64_t prefetch = 4;            ///< micro-batches made ahead; 0: none
 };
 
+/// Of each rank, that travel together when updated parameters or moments are exchanged.
+constexpr int64_t kExchangeBytes = int64_t{1} << 20;
+
 /// Ranks of one job; without effect on one rank.
 struct DistributedConfig {
   bool shard_optimizer = false;     ///< each rank keeps and applies its share of the moments

@@ -38,6 +38,25 @@ class PlanTest(unittest.TestCase):
                     print(f"{config} {recompute}: planned {planned / measured:.3f} of {measured / 2**20:.1f} MiB")
                     self.assertLess(abs(planned / measured - 1), 0.1)
 
+    def test_memory_of_a_rank_is_within_10_percent_and_a_sharded_optimizer_saves_what_is_planned(self):
+        for size in (("--train.batch_size=16",), ("--train.batch_size=2", "--model.d_model=512")):
+            peaks = {}
+            for sharded in ("false", "true"):
+                options = ("--model.vocab_size=257", "--train.accumulation=2", f"--distributed.shard_optimizer={sharded}", *size)
+                config = CONFIGS / "quickstart.yaml"
+                ranks = subprocess.run(
+                    [DSMOE, "launch", "-n", "2", "--", "bench", "--train", "--threads", "1", "--warmup", "1", "--repetitions", "2",
+                     "--config", config, *options, "--json"], capture_output=True, text=True)
+                self.assertEqual(ranks.returncode, 0, ranks.stderr)
+                measured = json.loads(ranks.stdout.removeprefix("[0] "))["peak_memory_bytes"]
+                planned = run("plan", config, "--gpus", "2", *options)["memory_bytes"]["peak"]
+                print(f"{' '.join(size)}, sharded {sharded}: planned {planned / measured:.3f} of {measured / 2**20:.1f} MiB")
+                self.assertLess(abs(planned / measured - 1), 0.1)
+                peaks[sharded] = measured, planned
+            saved, planned = (whole - shard for whole, shard in zip(peaks["false"], peaks["true"]))
+            print(f"saved {saved / 2**20:.1f} MiB, planned {planned / 2**20:.1f}")
+            self.assertGreater(saved, 0.5 * planned)
+
 
 if __name__ == "__main__":
     unittest.main()
