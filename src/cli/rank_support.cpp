@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <string>
 #include <thread>
@@ -20,6 +21,8 @@ namespace {
 }  // namespace
 
 std::shared_ptr<RankGroup> join_job(const LaunchEnv& env, const DistributedConfig& config) {
+  // A rank that goes while this one writes to it is a failed collective, not the end without a word.
+  if (env.world_size > 1) std::signal(SIGPIPE, SIG_IGN);
   std::shared_ptr<RankGroup> ranks = join_ranks(env,
                                                 {.setup_timeout_seconds = config.setup_timeout,
                                                  .step_timeout_seconds = config.step_timeout,
