@@ -46,6 +46,12 @@ at::ScalarType compute_type_of(PackedFormat format) {
   return format != PackedFormat::kFloat32 && has_fast_bfloat16() ? at::kBFloat16 : at::kFloat;
 }
 
+void validate_plan(const RoutingPlan& plan, const ModelConfig& config) {
+  plan.validate(static_cast<size_t>(config.n_layers),
+                config.attention.kind == AttentionKind::kMoa ? config.attention.n_experts : 0,
+                config.has_ffn_experts() ? config.ffn.n_experts : 0);
+}
+
 LoadedCheckpoint load_checkpoint(const ModelOptions& options) {
   if (options.device != "cpu" && options.device != "auto") {
     throw Error(fmt::format(
@@ -62,10 +68,7 @@ LoadedCheckpoint load_checkpoint(const ModelOptions& options) {
   const auto config = read_model_config(io, directory);
   loaded.plan = parse_routing_plan(options.policy.empty() ? config.training_policy : options.policy)
                     .with(execution);
-  loaded.plan.validate(
-      static_cast<size_t>(config.n_layers),
-      config.attention.kind == AttentionKind::kMoa ? config.attention.n_experts : 0,
-      config.has_ffn_experts() ? config.ffn.n_experts : 0);
+  validate_plan(loaded.plan, config);
   loaded.tokenizer = load_tokenizer(io, directory);
   if (loaded.tokenizer->fingerprint() != loaded.checkpoint.manifest.tokenizer_fingerprint) {
     throw Error(fmt::format("{}: expected tokenizer {}, got {}",

@@ -48,6 +48,9 @@ at::ScalarType compute_type_of(PackedFormat format);
 /// Throws Error for a checkpoint, policy, device or type that does not fit.
 LoadedCheckpoint load_checkpoint(const ModelOptions& options);
 
+/// Throws Error if the plan does not fit the model's layers and experts.
+void validate_plan(const RoutingPlan& plan, const ModelConfig& config);
+
 /// Sets the number of threads; 0 keeps torch's own choice.
 void set_threads(int threads);
 

@@ -7,11 +7,12 @@
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
+#include "cli/eval_result.h"
 #include "common/error.h"
+#include "common/io.h"
 #include "common/stop_signal.h"
-#include "eval/expert_use.h"
+#include "eval/multiple_choice.h"
 #include "eval/perplexity.h"
-#include "model/parameter_count.h"
 
 namespace dsmoe {
 namespace {
@@ -19,11 +20,11 @@ namespace {
 struct Options {
   ModelOptions model;
   std::string data;
-  int64_t window = 0;
-  int64_t stride = 0;
+  std::string choices;
+  std::string out;
+  EvalProtocol protocol;
   int64_t batch = 8;
   std::string words;
-  bool documents = false;
   bool json = false;
 };
 
@@ -42,42 +43,6 @@ std::optional<int64_t> count_for(const std::string& words, const EvalText& text)
     throw Error(fmt::format("--words: expected auto or a number above 0, got '{}'", words));
   }
   return n_words;
-}
-
-nlohmann::ordered_json to_json(const Options& options,
-                               const LoadedCheckpoint& loaded,
-                               const PerplexityResult& result,
-                               std::optional<int64_t> n_words) {
-  const auto active = result.usage.active_experts();
-  const auto count = count_parameters(loaded.model->config());
-  const int64_t window = options.window > 0 ? options.window : loaded.model->config().max_seq_len;
-  nlohmann::ordered_json json = {
-      {"perplexity", result.perplexity()},
-      {"nats_per_token", result.nats_per_token()},
-      {"bits_per_byte", result.bits_per_byte()},
-      {"nats_total", result.nats_total},
-      {"tokens_scored", result.tokens_scored},
-      {"bytes", result.n_bytes},
-      {"window", window},
-      {"stride", options.stride > 0 ? options.stride : window},
-      {"bos", loaded.tokenizer->bos_id().has_value()},
-      {"documents", options.documents},
-      {"policy", loaded.plan.to_string()},
-      {"execution", options.model.execution},
-      {"dtype", options.model.dtype},
-      {"active_experts", active_experts_json(active)},
-      {"expert_use", expert_use_to_json(result.usage)},
-      {"active_parameters", active_parameters(loaded.model->config(), active)},
-      {"non_embedding_parameters", count.non_embedding()},
-      {"total_parameters", count.total()},
-      {"seconds", result.seconds},
-      {"tokens_per_second", static_cast<double>(result.tokens_scored) / result.seconds},
-      {"complete", result.complete}};
-  if (n_words) {
-    json["words"] = *n_words;
-    json["word_perplexity"] = std::exp(result.nats_total / static_cast<double>(*n_words));
-  }
-  return json;
 }
 
 void print_text(const nlohmann::ordered_json& json) {
@@ -115,21 +80,25 @@ void print_text(const nlohmann::ordered_json& json) {
   }
 }
 
-int eval(const Options& options) {
-  auto loaded = load_checkpoint(options.model);
+int eval_text(const Options& options, LoadedCheckpoint& loaded) {
+  const auto& protocol = options.protocol;
   const int64_t context = loaded.model->config().max_seq_len;
-  const auto text = read_eval_text(options.data, *loaded.tokenizer, options.documents, context);
+  const auto text = read_eval_text(options.data, *loaded.tokenizer, protocol.documents, context);
   const auto n_words = count_for(options.words, text);
   install_stop_signal();
   const auto result = evaluate_perplexity(loaded.model,
                                           text,
-                                          {.window = options.window,
-                                           .stride = options.stride,
+                                          {.window = protocol.window,
+                                           .stride = protocol.stride,
                                            .batch = options.batch,
                                            .plan = loaded.plan,
                                            .compute_dtype = loaded.compute_dtype,
                                            .stop = stop_requested});
-  const auto json = to_json(options, loaded, result, n_words);
+  auto json = perplexity_to_json(result, loaded, options.model, protocol);
+  if (n_words) {
+    json["words"] = *n_words;
+    json["word_perplexity"] = std::exp(result.nats_total / static_cast<double>(*n_words));
+  }
   if (options.json) {
     print_json(json);
   } else {
@@ -138,26 +107,82 @@ int eval(const Options& options) {
   return result.complete ? 0 : kExitStopped;
 }
 
+void write_items(const std::string& path, const ChoiceResult& result) {
+  std::string lines;
+  for (const auto& item : result.items) {
+    const nlohmann::ordered_json line = {{"log_likelihoods", item.log_likelihoods},
+                                         {"right", item.is_right},
+                                         {"right_normalised", item.is_right_per_byte}};
+    lines += line.dump() + "\n";
+  }
+  write_file(posix_io(), path, lines);
+}
+
+void print_accuracy(const std::string& name, const Accuracy& accuracy) {
+  fmt::print("{:<24} {:>6.2f} % of {} ({:.2f} to {:.2f} at 95 % confidence)\n",
+             name,
+             100 * accuracy.share(),
+             accuracy.n_items,
+             100 * accuracy.low(),
+             100 * accuracy.high());
+}
+
+int eval_choices(const Options& options, LoadedCheckpoint& loaded) {
+  const auto items = read_choice_items(posix_io(), options.choices);
+  install_stop_signal();
+  const auto result = answer_choices(loaded.model,
+                                     *loaded.tokenizer,
+                                     items,
+                                     {.batch = options.batch,
+                                      .plan = loaded.plan,
+                                      .compute_dtype = loaded.compute_dtype,
+                                      .stop = stop_requested});
+  if (!options.out.empty()) write_items(options.out, result);
+  if (options.json) {
+    print_json(choices_to_json(result, items.size()));
+  } else {
+    print_accuracy("accuracy", result.accuracy);
+    print_accuracy("accuracy per byte", result.accuracy_per_byte);
+    for (const auto& [group, accuracy] : result.by_group) print_accuracy(group, accuracy);
+  }
+  return result.items.size() == items.size() ? 0 : kExitStopped;
+}
+
+int eval(const Options& options) {
+  if (options.data.empty() == options.choices.empty()) {
+    throw Error("eval: expected --data or --choices, got " +
+                std::string(options.data.empty() ? "neither" : "both"));
+  }
+  auto loaded = load_checkpoint(options.model);
+  return options.data.empty() ? eval_choices(options, loaded) : eval_text(options, loaded);
+}
+
 }  // namespace
 
 void add_eval_command(CLI::App& app, CommandRun& run) {
   auto options = std::make_shared<Options>();
   auto* command = app.add_subcommand(
       "eval",
-      "Measures perplexity under a routing policy.\n"
+      "Measures perplexity, or with --choices the share of right answers, under a routing policy.\n"
       "Example: dsmoe eval runs/quickstart --data data/tinyshakespeare/valid.txt --policy "
       "threshold=0.48");
   add_model_options(*command, options->model);
-  command->add_option("--data", options->data, "text or .jsonl file, or token shards")->required();
+  command->add_option("--data", options->data, "text or .jsonl file, or token shards");
+  command->add_option("--choices",
+                      options->choices,
+                      "lines of JSON: context, choices and answer, or good and bad; group");
+  command->add_option("--out", options->out, "with --choices: each item's log-likelihoods");
   command->add_option(
-      "--window", options->window, "tokens per forward pass (default: the context)");
-  command->add_option("--stride", options->stride, "new tokens per window (default: window)");
-  command->add_option("--batch", options->batch, "windows per forward pass")
+      "--window", options->protocol.window, "tokens per forward pass (default: the context)");
+  command->add_option(
+      "--stride", options->protocol.stride, "new tokens per window (default: window)");
+  command->add_option("--batch", options->batch, "windows or choices per forward pass")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
   command->add_option("--words",
                       options->words,
                       "divide by a number of words: N, or auto (white-space words plus line ends)");
-  command->add_flag("--documents", options->documents, "each document alone, cut to the context");
+  command->add_flag(
+      "--documents", options->protocol.documents, "each document alone, cut to the context");
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->callback([options, &run] { run = [options] { return eval(*options); }; });
 }

@@ -21,7 +21,8 @@ namespace {
 }  // namespace
 
 std::shared_ptr<RankGroup> join_job(const LaunchEnv& env, const DistributedConfig& config) {
-  // A rank that goes while this one writes to it is a failed collective, not the end without a word.
+  // A rank that goes while this one writes to it is a failed collective, not the end without a
+  // word.
   if (env.world_size > 1) std::signal(SIGPIPE, SIG_IGN);
   std::shared_ptr<RankGroup> ranks = join_ranks(env,
                                                 {.setup_timeout_seconds = config.setup_timeout,

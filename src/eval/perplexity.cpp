@@ -12,6 +12,7 @@
 #include <numbers>
 
 #include "common/error.h"
+#include "eval/evaluation_mode.h"
 #include "model/linear.h"
 
 namespace dsmoe {
@@ -102,22 +103,6 @@ void check(const EvalText& text, int64_t window, int64_t stride, const ModelConf
     }
   }
 }
-
-// Evaluation mode for a scope.
-class EvaluationMode {
- public:
-  explicit EvaluationMode(TransformerImpl& model)
-      : model_(model), was_training_(model.is_training()) {
-    model.eval();
-  }
-  ~EvaluationMode() { model_.train(was_training_); }
-  EvaluationMode(const EvaluationMode&) = delete;
-  EvaluationMode& operator=(const EvaluationMode&) = delete;
-
- private:
-  TransformerImpl& model_;
-  bool was_training_;
-};
 
 }  // namespace
 

@@ -125,7 +125,7 @@ class CliTest(unittest.TestCase):
         self.assertLess(inspect_seconds, 1.0)
 
     def test_every_command_has_help_with_an_example(self):
-        for command in ["tokenize", "train", "eval", "generate", "inspect", "bench"]:
+        for command in ["tokenize", "train", "eval", "curve", "generate", "inspect", "bench"]:
             done = run(command, "--help")
             self.assertEqual(done.returncode, 0)
             self.assertIn(f"Example: dsmoe {command} ", done.stdout)
@@ -278,6 +278,36 @@ class CliTest(unittest.TestCase):
             time.sleep(0.0002)
         process.stderr.close()
         self.assertEqual(process.wait(timeout=10), 128 + signal.SIGTERM)
+
+    def test_choices_are_counted_by_group_and_each_item_is_written(self):
+        items = self.directory / "items.jsonl"
+        items.write_text('{"context": "line 1 of a", "choices": [" small", " xqzkj"], "answer": 0, "group": "words"}\n'
+                         '{"good": "of a small text", "bad": "fo a msall xtet"}\n')
+        out = self.directory / "scores.jsonl"
+        result = json.loads(run("eval", self.run_directory, "--choices", items, "--out", out, "--json").stdout)
+        self.assertEqual(result["items"], 2)
+        self.assertTrue(result["complete"])
+        self.assertEqual(result["per_group"]["words"]["items"], 1)
+        scores = [json.loads(line) for line in out.read_text().splitlines()]
+        self.assertEqual([len(score["log_likelihoods"]) for score in scores], [2, 2])
+        self.assertEqual(result["accuracy"], sum(score["right"] for score in scores) / 2)
+        for score in scores:
+            self.assertEqual(score["right"], score["log_likelihoods"][0] > score["log_likelihoods"][1])
+        self.refused("eval", self.run_directory, "--choices", items, "--data", self.text, says=["--data", "--choices"])
+
+    def test_a_curve_is_an_eval_for_each_policy(self):
+        plot = self.directory / "curve.svg"
+        policies = ["all", "top_k=1", "threshold=0.6"]
+        curve = json.loads(run("curve", self.run_directory, "--data", self.text, "--policies", *policies, "--plot", plot,
+                               "--json").stdout)
+        self.assertTrue(curve["complete"])
+        for policy, point in zip(policies, curve["points"], strict=True):
+            alone = json.loads(run("eval", self.run_directory, "--data", self.text, "--policy", policy, "--json").stdout)
+            for key in ("perplexity", "nats_total", "active_parameters", "policy"):
+                self.assertEqual(point[key], alone[key], (policy, key))
+        self.assertLess(curve["points"][1]["flops_per_token"], curve["points"][0]["flops_per_token"])
+        self.assertEqual(plot.read_text().count("<circle"), 3)
+        self.refused("curve", self.run_directory, "--data", self.text, "--policies", "all", "top_k=99", says=["99"])
 
     def test_policies_agree_where_they_must(self):
         def perplexity(policy, execution="auto"):

@@ -1,0 +1,142 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <memory>
+
+#include "cli/command_support.h"
+#include "cli/commands.h"
+#include "cli/eval_result.h"
+#include "common/io.h"
+#include "common/stop_signal.h"
+#include "eval/curve.h"
+#include "model/parameter_count.h"
+#include "report/plot.h"
+
+namespace dsmoe {
+namespace {
+
+struct Options {
+  ModelOptions model;
+  std::string data;
+  std::vector<std::string> policies;
+  EvalProtocol protocol;
+  int64_t batch = 8;
+  std::string plot;
+  bool json = false;
+};
+
+// Parsed and held against the model before the first is measured.
+std::vector<RoutingPlan> plans_of(const Options& options, const ModelConfig& config) {
+  const auto execution = parse_execution(options.model.execution);
+  std::vector<RoutingPlan> plans;
+  if (options.policies.empty()) {
+    for (const auto& plan : curve_plans(config)) plans.push_back(plan.with(execution));
+    return plans;
+  }
+  for (const auto& policy : options.policies) {
+    plans.push_back(parse_routing_plan(policy).with(execution));
+    validate_plan(plans.back(), config);
+  }
+  return plans;
+}
+
+double active_share(const CurvePoint& point, const ModelConfig& config) {
+  return point.active_parameters / static_cast<double>(count_parameters(config).non_embedding());
+}
+
+void print_heading() {
+  fmt::print("{:<28} {:>17} {:>7} {:>12} {:>12} {:>10} {:>12}\n",
+             "policy",
+             "active parameters",
+             "share",
+             "MFLOP/token",
+             "ms/token",
+             "perplexity",
+             "bits/byte");
+}
+
+void print_point(const CurvePoint& point, const ModelConfig& config) {
+  fmt::print("{:<28} {:>17.0f} {:>6.1f}% {:>12.3f} {:>12.4f} {:>10.4f} {:>12.4f}\n",
+             point.plan.to_string(),
+             point.active_parameters,
+             100 * active_share(point, config),
+             point.flops_per_token / 1e6,
+             point.ms_per_token,
+             point.quality.perplexity(),
+             point.quality.bits_per_byte());
+  std::fflush(stdout);
+}
+
+std::string plot_of(const std::vector<CurvePoint>& points, const ModelConfig& config) {
+  PlotSeries series{.name = "policies", .x = {}, .y = {}, .is_scatter = true};
+  for (const auto& point : points) {
+    series.x.push_back(100 * active_share(point, config));
+    series.y.push_back(point.quality.perplexity());
+    series.labels.push_back(fmt::format(
+        "{}: {:.1f} %, {:.4f}", point.plan.to_string(), series.x.back(), series.y.back()));
+  }
+  return plot_to_svg({series},
+                     {.title = "Perplexity against active parameters",
+                      .x_label = "active share of parameters that are not embeddings, %",
+                      .y_label = "perplexity"});
+}
+
+int curve(const Options& options) {
+  auto loaded = load_checkpoint(options.model);
+  const auto& config = loaded.model->config();
+  const auto plans = plans_of(options, config);
+  const auto text = read_eval_text(
+      options.data, *loaded.tokenizer, options.protocol.documents, config.max_seq_len);
+  install_stop_signal();
+  if (!options.json) print_heading();
+  auto entries = nlohmann::ordered_json::array();
+  size_t n_done = 0;
+  const auto points = measure_curve(
+      loaded.model,
+      text,
+      plans,
+      {.window = options.protocol.window,
+       .stride = options.protocol.stride,
+       .batch = options.batch,
+       .compute_dtype = loaded.compute_dtype,
+       .stop = stop_requested},
+      [&](const CurvePoint& point) {
+        loaded.plan = point.plan;
+        auto entry = perplexity_to_json(point.quality, loaded, options.model, options.protocol);
+        entry["flops_per_token"] = point.flops_per_token;
+        entry["ms_per_token"] = point.ms_per_token;
+        entries.push_back(std::move(entry));
+        if (!options.json) print_point(point, config);
+        std::fprintf(stderr, "curve: %zu of %zu policies\n", ++n_done, plans.size());
+      });
+  if (!options.plot.empty()) write_file(posix_io(), options.plot, plot_of(points, config));
+  const bool complete = points.size() == plans.size();
+  if (options.json) print_json({{"points", entries}, {"complete", complete}});
+  return complete ? 0 : kExitStopped;
+}
+
+}  // namespace
+
+void add_curve_command(CLI::App& app, CommandRun& run) {
+  auto options = std::make_shared<Options>();
+  auto* command = app.add_subcommand(
+      "curve",
+      "Measures perplexity against active parameters, operations and time over routing policies.\n"
+      "Example: dsmoe curve runs/quickstart --data data/tinyshakespeare/valid.txt --policies "
+      "all top_k=2 threshold=0.48");
+  add_model_options(*command, options->model);
+  command->add_option("--data", options->data, "text or .jsonl file, or token shards")->required();
+  command->add_option("--policies",
+                      options->policies,
+                      "as for eval (default: all, top_k in powers of 2, thresholds)");
+  command->add_option("--window", options->protocol.window, "as for eval");
+  command->add_option("--stride", options->protocol.stride, "as for eval");
+  command->add_option("--batch", options->batch, "windows per forward pass")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
+  command->add_flag("--documents", options->protocol.documents, "as for eval");
+  command->add_option("--plot", options->plot, "an SVG file to write");
+  command->add_flag("--json", options->json, "one JSON object on standard output");
+  command->callback([options, &run] { run = [options] { return curve(*options); }; });
+}
+
+}  // namespace dsmoe

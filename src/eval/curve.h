@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "eval/perplexity.h"
+
+namespace dsmoe {
+
+/// What a model is worth under one routing plan, and what it costs.
+struct CurvePoint {
+  RoutingPlan plan{RoutingPolicy::all()};
+  PerplexityResult quality;
+  double active_parameters = 0;
+  double flops_per_token = 0;  ///< of a forward pass over the window; see forward_flops_per_token
+  double ms_per_token = 0;     ///< of that pass, measured
+};
+
+/// `all`, and for experts of either kind top_k in powers of two and thresholds from low to high.
+std::vector<RoutingPlan> curve_plans(const ModelConfig& config);
+
+/// One pass over the text per plan; each point is handed on as soon as it is there. After a stop
+/// the points so far: one that was cut short is not among them.
+std::vector<CurvePoint> measure_curve(
+    Transformer& model,
+    const EvalText& text,
+    const std::vector<RoutingPlan>& plans,
+    PerplexityOptions options,
+    const std::function<void(const CurvePoint& point)>& on_point = {});
+
+}  // namespace dsmoe
