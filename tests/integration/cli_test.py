@@ -125,7 +125,7 @@ class CliTest(unittest.TestCase):
         self.assertLess(inspect_seconds, 1.0)
 
     def test_every_command_has_help_with_an_example(self):
-        for command in ["tokenize", "train", "eval", "curve", "generate", "inspect", "bench"]:
+        for command in ["tokenize", "train", "eval", "curve", "budget", "generate", "inspect", "bench"]:
             done = run(command, "--help")
             self.assertEqual(done.returncode, 0)
             self.assertIn(f"Example: dsmoe {command} ", done.stdout)
@@ -308,6 +308,24 @@ class CliTest(unittest.TestCase):
         self.assertLess(curve["points"][1]["flops_per_token"], curve["points"][0]["flops_per_token"])
         self.assertEqual(plot.read_text().count("<circle"), 3)
         self.refused("curve", self.run_directory, "--data", self.text, "--policies", "all", "top_k=99", says=["99"])
+
+    def test_a_budget_writes_a_routing_that_keeps_to_it(self):
+        routing = self.directory / "routing.yaml"
+        whole = json.loads(run("eval", self.run_directory, "--data", self.text, "--policy", "all", "--json").stdout)
+        target = 0.8 * whole["active_parameters"]
+        result = json.loads(run("budget", self.run_directory, "--data", self.text, "--active-parameters", target, "--out",
+                                routing, "--json").stdout)
+        self.assertLessEqual(result["predicted_active_parameters"], target)
+        self.assertLess(abs(result["active_parameters"] / result["predicted_active_parameters"] - 1), 0.1)
+        self.assertEqual(routing.read_text(), result["routing"])
+        self.assertLessEqual({"perplexity", "uniform_perplexity", "uniform_threshold_perplexity"}, result.keys())
+        again = json.loads(run("eval", self.run_directory, "--data", self.text, "--policy", f"routing={routing}",
+                               "--json").stdout)
+        self.assertLess(abs(again["active_parameters"] / result["active_parameters"] - 1), 0.1)
+        timed = json.loads(run("budget", self.run_directory, "--data", self.text, "--ms-per-token", "1000", "--json").stdout)
+        self.assertGreater(timed["ms_per_token"], 0)
+        self.refused("budget", self.run_directory, "--data", self.text, says=["--active-parameters", "--ms-per-token"])
+        self.refused("budget", self.run_directory, "--data", self.text, "--active-parameters", "1", says=["at least"])
 
     def test_policies_agree_where_they_must(self):
         def perplexity(policy, execution="auto"):

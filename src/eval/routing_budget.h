@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "eval/perplexity.h"
+
+namespace dsmoe {
+
+/// The work was stopped as asked.
+class StoppedError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// One policy of one layer's experts: what it costs and what it saves where all other layers use
+/// every expert.
+struct BudgetChoice {
+  RoutingPolicy policy;
+  double nats = 0;        ///< per token
+  double parameters = 0;  ///< active, of the whole model
+};
+
+/// The choices worth having of one layer and kind, from every expert to the cheapest: each saves
+/// parameters at a lower price in nats than the one after it (the lower convex hull).
+struct LayerChoices {
+  size_t layer = 0;
+  bool is_moa = false;
+  std::vector<BudgetChoice> choices;
+};
+
+/// What each layer's experts contribute, measured on one text.
+struct Sensitivity {
+  ModelConfig config;
+  double nats = 0;        ///< per token, with every expert
+  double parameters = 0;  ///< active, with every expert
+  std::vector<LayerChoices> layers;
+};
+
+/// Measures every candidate in every layer and kind, alone: n_layers x kinds x candidates passes
+/// over the text of `options`, of whose plan only the execution counts. Candidates that do not fit
+/// a kind (top_k above its experts) are left out. on_pass(done, all) after each. Throws
+/// StoppedError after a stop.
+Sensitivity measure_sensitivity(Transformer& model,
+                                const EvalText& text,
+                                const std::vector<RoutingPolicy>& candidates,
+                                const PerplexityOptions& options,
+                                const std::function<void(int64_t, int64_t)>& on_pass = {});
+
+/// A plan on the way from every expert to the cheapest choice of every layer.
+struct BudgetPlan {
+  RoutingPlan plan{RoutingPolicy::all()};
+  double nats = 0;        ///< per token, predicted: losses of layers add
+  double parameters = 0;  ///< active, predicted
+};
+
+/// The steps of the way, of which each gives up the experts that cost the fewest nats per saved
+/// parameter: element 0 uses every expert. Which are optimal for the parameters they come to, as
+/// far as losses of layers add.
+std::vector<BudgetPlan> plan_steps(const Sensitivity& sensitivity);
+
+/// The first step that is within `parameters`. Throws Error naming the least that is possible.
+const BudgetPlan& within_parameters(const std::vector<BudgetPlan>& steps, double parameters);
+
+/// The last step whose measured nats per token are within `nats`; measures about log2(steps) plans.
+const BudgetPlan& within_nats(const std::vector<BudgetPlan>& steps,
+                              double nats,
+                              const std::function<double(const RoutingPlan&)>& measure);
+
+/// The file that `routing=FILE` reads: a list `layers` with the policies of both kinds.
+std::string plan_to_yaml(const RoutingPlan& plan, const ModelConfig& config);
+
+}  // namespace dsmoe
