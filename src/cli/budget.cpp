@@ -71,9 +71,10 @@ class Bench {
 
   // Of a decoding step of one sequence.
   double ms_per_token(const RoutingPlan& plan) {
+    const int64_t n_steps = std::min<int64_t>(config().max_seq_len / 2, 16);
     const InferBenchOptions options{.prompt = 0,
-                                    .generate = 16,
-                                    .depth = 16,
+                                    .generate = n_steps,
+                                    .depth = n_steps,
                                     .repetitions = 7,
                                     .plan = plan.with(execution_),
                                     .compute_dtype = loaded_.compute_dtype};

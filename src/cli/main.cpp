@@ -25,9 +25,9 @@ int report(int code, std::string message) {
 
 bool runs_a_model(const char* command) {
   return std::strcmp(command, "train") == 0 || std::strcmp(command, "eval") == 0 ||
-         std::strcmp(command, "curve") == 0 || std::strcmp(command, "budget") == 0 || std::strcmp(command, "generate") == 0 ||
-         std::strcmp(command, "bench") == 0 || std::strcmp(command, "export") == 0 ||
-         std::strcmp(command, "convert") == 0;
+         std::strcmp(command, "curve") == 0 || std::strcmp(command, "budget") == 0 ||
+         std::strcmp(command, "generate") == 0 || std::strcmp(command, "bench") == 0 ||
+         std::strcmp(command, "export") == 0 || std::strcmp(command, "convert") == 0;
 }
 
 bool asks_for_help(int argc, char** argv) {

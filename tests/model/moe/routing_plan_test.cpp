@@ -56,6 +56,18 @@ TEST_CASE("parse_routing_plan: kinds may be named in any order", "[model][moe]")
   CHECK(parse_routing_plan(expected.to_string()) == expected);
 }
 
+TEST_CASE("RoutingPlan: what to_string writes comes back equal", "[model][moe]") {
+  for (const std::string text : {"all",
+                                 "top_k=2",
+                                 "threshold=0.4",
+                                 "moe:top_k=2;moa:top_k=2",
+                                 "moe:threshold=0.4;moa:top_k=1"}) {
+    const auto plan = parse_routing_plan(text);
+    CAPTURE(text, plan.to_string());
+    CHECK(parse_routing_plan(plan.to_string()) == plan);
+  }
+}
+
 TEST_CASE("parse_routing_plan: malformed texts throw", "[model][moe]") {
   for (const std::string text : {"",
                                  "ffn:all",
