@@ -80,7 +80,11 @@ HfBpeTokenizer::HfBpeTokenizer(std::string json,
                                std::optional<int32_t> eos)
     : json_(std::move(json)),
       fingerprint_("hf-bpe-" + hash64(json_)),
-      file_(parse_bpe_tokenizer(json_, source_name)),
+      file_(parse_bpe_tokenizer(json_,
+                                source_name,
+                                [&](const std::string& pattern) {
+                                  pattern_ = std::make_unique<Pattern>(pattern, source_name);
+                                })),
       bos_(bos ? bos : file_.bos_id),
       eos_(eos) {
   for (const auto& id : {bos_, eos_}) {
@@ -89,7 +93,6 @@ HfBpeTokenizer::HfBpeTokenizer(std::string json,
           "{}: BOS or EOS {} is outside the vocabulary of {}", source_name, *id, vocab_size()));
     }
   }
-  if (!file_.pattern.empty()) pattern_ = std::make_unique<Pattern>(file_.pattern, source_name);
   is_control_.resize(file_.token_bytes.size());
   for (const auto& token : file_.added) is_control_[static_cast<size_t>(token.id)] = token.special;
   for (const auto& id : {bos_, eos_}) {
@@ -113,10 +116,6 @@ HfBpeTokenizer::HfBpeTokenizer(std::string json,
     if (bytes.size() == 1)
       id_of_byte_[static_cast<unsigned char>(bytes[0])] = static_cast<int32_t>(id);
     if (file_.ignore_merges) whole_pieces_.emplace(bytes, static_cast<int32_t>(id));
-  }
-  if (std::find(id_of_byte_.begin(), id_of_byte_.end(), -1) != id_of_byte_.end()) {
-    throw Error(
-        fmt::format("{}: expected a token for each byte that is not an added one", source_name));
   }
 }
 

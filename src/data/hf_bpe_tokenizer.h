@@ -48,10 +48,10 @@ class HfBpeTokenizer final : public Tokenizer {
 
   std::string json_;
   std::string fingerprint_;
+  std::unique_ptr<Pattern> pattern_;  // made while file_ is read
   BpeTokenizerFile file_;
   std::optional<int32_t> bos_;
   std::optional<int32_t> eos_;
-  std::unique_ptr<Pattern> pattern_;
   std::vector<int32_t> id_of_byte_;
   std::vector<bool> is_control_;  // [vocab_size]
   std::unordered_map<uint64_t, Merge> merges_;

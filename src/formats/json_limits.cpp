@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "common/error.h"
+#include "formats/json_tables.h"
 
 namespace dsmoe {
 namespace {
@@ -45,7 +46,7 @@ size_t longest_token(std::string_view text) {
 class Inspector final : public nlohmann::json_sax<Json> {
  public:
   Inspector(const std::string& source_name, const JsonLimits& limits)
-      : source_name_(source_name), limits_(limits) {}
+      : source_name_(source_name), limits_(limits), place_(limits.tables) {}
 
   bool null() override { return item(Kind::kOther); }
   bool boolean(bool) override { return item(Kind::kOther); }
@@ -53,23 +54,23 @@ class Inspector final : public nlohmann::json_sax<Json> {
   bool number_unsigned(number_unsigned_t) override { return item(Kind::kCount); }
   bool number_float(number_float_t, const string_t&) override { return item(Kind::kNumber); }
   bool string(string_t& text) override {
-    if (!in_table()) add(kTextBytes + heap_bytes(text.size()));
+    if (!place_.in_table()) add(kTextBytes + heap_bytes(text.size()));
     return item(Kind::kText);
   }
   bool binary(binary_t&) override { return false; }
   bool start_object(size_t) override { return open(/*is_array=*/false); }
   bool key(string_t& name) override {
-    if (in_table()) return true;  // what is twice there has an id too many or too few
+    if (place_.in_table()) return true;
     add(kMemberBytes + heap_bytes(name.size()));
     auto& level = levels_.back();
-    level.key = name;
+    place_.key(name);
     if (level.keys.insert(name).second) return true;
     throw Error(fmt::format("{}: JSON key '{}' appears twice", source_name_, name));
   }
   bool end_object() override { return close(); }
   bool start_array(size_t) override { return open(/*is_array=*/true); }
   bool end_array() override {
-    if (in_pair() && levels_.back().n_items != 2) fail_table();
+    if (place_.in_entry() && levels_.back().n_items != 2) fail_table();
     return close();
   }
   bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& error) override {
@@ -81,18 +82,14 @@ class Inspector final : public nlohmann::json_sax<Json> {
   struct Level {
     bool is_array = false;
     size_t n_items = 0;
-    std::string key;  // of the member that is being read
     std::set<std::string> keys;
   };
 
-  bool in_table() const { return table_depth_ != 0; }
-  bool in_pair() const { return in_table() && levels_.size() == table_depth_ + 1; }
-  bool table_is_array() const { return levels_[table_depth_ - 1].is_array; }
   [[noreturn]] void fail_table() const {
     throw Error(fmt::format("{}: '{}': expected {}",
                             source_name_,
-                            table_name_,
-                            table_is_array() ? "texts or pairs" : "whole numbers"));
+                            place_.table_name(),
+                            place_.table_is_array() ? "texts or pairs" : "whole numbers"));
   }
 
   void add(size_t bytes) {
@@ -102,52 +99,75 @@ class Inspector final : public nlohmann::json_sax<Json> {
         "{}: JSON would take more than {} bytes of memory", source_name_, limits_.max_tree_bytes));
   }
   bool item(Kind kind) {
-    const bool fits = !in_table()        ? true
-                      : in_pair()        ? kind != Kind::kOther
-                      : table_is_array() ? kind == Kind::kText
-                                         : kind == Kind::kCount;
+    const bool fits = !place_.in_table()        ? true
+                      : place_.in_entry()       ? kind != Kind::kOther
+                      : place_.table_is_array() ? kind == Kind::kText
+                                                : kind == Kind::kCount;
     if (!fits) fail_table();
     if (levels_.empty()) return true;
     ++levels_.back().n_items;
-    if (!in_table() && levels_.back().is_array) add(kElementBytes);
+    if (!place_.in_table() && levels_.back().is_array) add(kElementBytes);
     return true;
   }
   bool open(bool is_array) {
-    if (in_table()) {
-      if (!is_array || !table_is_array() || in_pair()) fail_table();
+    if (place_.in_table()) {
+      if (!is_array || !place_.table_is_array() || place_.in_entry()) fail_table();
       ++levels_.back().n_items;
     } else {
       item(Kind::kOther);
       add(kContainerBytes);
-      if (is_table()) {
-        table_depth_ = levels_.size() + 1;
-        table_name_ = levels_.back().key;
-      }
     }
-    levels_.push_back({.is_array = is_array, .n_items = 0, .key = {}, .keys = {}});
+    place_.open(is_array);
+    levels_.push_back({.is_array = is_array, .n_items = 0, .keys = {}});
     if (levels_.size() > kMaxDepth) {
       throw Error(fmt::format("{}: JSON is deeper than {} levels", source_name_, kMaxDepth));
     }
     return true;
   }
   bool close() {
+    place_.close();
     levels_.pop_back();
-    if (levels_.size() < table_depth_) table_depth_ = 0;
     return true;
-  }
-  bool is_table() const {
-    if (limits_.tables.empty() || levels_.empty()) return false;
-    std::string path;
-    for (const auto& level : levels_) path += (path.empty() ? "" : ".") + level.key;
-    return std::find(limits_.tables.begin(), limits_.tables.end(), path) != limits_.tables.end();
   }
 
   const std::string& source_name_;
   const JsonLimits& limits_;
   std::vector<Level> levels_;
-  size_t table_depth_ = 0;  // levels at the top of the table that is being read; 0: none is
-  std::string table_name_;
+  JsonPlace place_;
   size_t bytes_ = 0;
+};
+
+// Of what the parser reads, what goes into the tree: all but the entries of tables.
+class TreeFilter {
+ public:
+  explicit TreeFilter(const std::vector<std::string>& tables) : place_(tables) {}
+
+  bool operator()(Json::parse_event_t event, const Json& parsed) {
+    using Event = Json::parse_event_t;
+    switch (event) {
+      case Event::object_start:
+      case Event::array_start: {
+        const bool is_kept = !place_.in_table();
+        if (is_kept) place_.open(event == Event::array_start);
+        return is_kept;
+      }
+      case Event::object_end:
+      case Event::array_end:
+        place_.close();
+        return true;
+      case Event::key:
+        if (place_.in_table()) return false;
+        place_.key(parsed.get_ref<const std::string&>());
+        return true;
+      case Event::value:
+        // The value of a member that is left out goes with its key.
+        return !place_.in_table() || !place_.table_is_array();
+    }
+    return true;
+  }
+
+ private:
+  JsonPlace place_;
 };
 
 }  // namespace
@@ -168,7 +188,11 @@ nlohmann::json parse_json(const std::string& text,
   try {
     Inspector inspector(source_name, limits);
     Json::sax_parse(text, &inspector);
-    return Json::parse(text);
+    if (limits.tables.empty()) return Json::parse(text);
+    TreeFilter filter(limits.tables);
+    return Json::parse(text, [&](int, Json::parse_event_t event, const Json& parsed) {
+      return filter(event, parsed);
+    });
   } catch (const Json::exception& error) {
     throw Error(fmt::format("{}: not JSON: {}", source_name, error.what()));
   }

@@ -13,14 +13,14 @@ struct JsonLimits {
   size_t max_size_bytes = 1 << 20;
   size_t max_tree_bytes = 900'000;   ///< of the values in memory, by an estimate from above
   size_t max_token_bytes = 1 << 19;  ///< of one text or number
-  /// Tables that do not count, as `model.vocab`: an object of whole numbers, or a list of texts or
-  /// of pairs of texts and numbers. Twenty times their text is what they may take.
+  /// Tables that are left empty in the tree, as `model.vocab`: an object of whole numbers, or a
+  /// list of texts or of pairs of texts and numbers. read_json_table walks them.
   std::vector<std::string> tables = {};
 };
 
 /// Parses JSON of unknown origin. Throws Error naming the source: not JSON, not UTF-8, deeper than
-/// 64 levels, a key twice in one object (a table keeps the last), above a limit. All is checked
-/// before anything is built, so that what is refused holds no more than the limits.
+/// 64 levels, a key twice in one object (tables are left to their reader), above a limit. All is
+/// checked before anything is built, so that what is refused holds no more than the limits.
 nlohmann::json parse_json(const std::string& text,
                           const std::string& source_name,
                           const JsonLimits& limits);

@@ -2,24 +2,27 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <unordered_map>
 
 #include "common/error.h"
 #include "formats/json_limits.h"
+#include "formats/json_tables.h"
 
 namespace dsmoe {
 namespace {
 
 using Json = nlohmann::json;
+constexpr const char* kVocabulary = "model.vocab";
+constexpr const char* kMerges = "model.merges";
 const JsonLimits kTokenizerLimits{.max_size_bytes = 256 << 20,
-                                  .max_token_bytes = 1 << 20,
-                                  .tables = {"model.vocab", "model.merges"}};
+                                  .max_token_bytes = 1 << 19,
+                                  .tables = {kVocabulary, kMerges}};
+constexpr uint64_t kMaxTokenId = 1 << 24;
 constexpr size_t kMaxPatternBytes = 4096;
 // GPT-2's, which files name by `use_regex` only.
 constexpr const char* kGpt2Pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
-using Ids = std::unordered_map<std::string, int32_t>;
 
 std::string utf8(uint32_t code) {
   if (code < 0x80) return {static_cast<char>(code)};
@@ -37,20 +40,77 @@ std::vector<std::string> make_byte_characters() {
   return characters;
 }
 
-// Reads one file; every method throws Error naming the source and what it was reading.
+// Ids by token in little more memory than the tokens' text.
+class TokenIndex {
+ public:
+  void reserve(size_t n_tokens, size_t n_bytes) {
+    entries_.reserve(n_tokens);
+    texts_.reserve(n_bytes + n_tokens);
+  }
+  // Tokens hold no zero byte.
+  void add(const std::string& token, int32_t id) {
+    entries_.push_back({static_cast<uint32_t>(texts_.size()), id});
+    texts_.append(token).push_back('\0');
+  }
+  // After the last token, before any is looked up. Returns one that is there twice, or null.
+  const char* sort() {
+    const auto before = [this](const Entry& a, const Entry& b) {
+      return std::string_view(text(a)) < std::string_view(text(b));
+    };
+    std::sort(entries_.begin(), entries_.end(), before);
+    const auto same = [this](const Entry& a, const Entry& b) {
+      return std::string_view(text(a)) == std::string_view(text(b));
+    };
+    const auto twice = std::adjacent_find(entries_.begin(), entries_.end(), same);
+    return twice == entries_.end() ? nullptr : text(*twice);
+  }
+  // Or -1.
+  int32_t find(std::string_view token) const {
+    const auto found = std::lower_bound(
+        entries_.begin(), entries_.end(), token, [this](const Entry& entry, std::string_view key) {
+          return std::string_view(text(entry)) < key;
+        });
+    return found != entries_.end() && text(*found) == token ? found->id : -1;
+  }
+  void for_each(const auto& visit) const {
+    for (const auto& entry : entries_) visit(std::string(text(entry)), entry.id);
+  }
+
+ private:
+  struct Entry {
+    uint32_t begin;
+    int32_t id;
+  };
+  const char* text(const Entry& entry) const { return texts_.c_str() + entry.begin; }
+
+  std::vector<Entry> entries_;
+  std::string texts_;
+};
+
+// Reads one file; every method throws Error naming the source and what it was reading. All is
+// checked before anything larger than the text is built.
 class Parser {
  public:
-  Parser(const Json& root, const std::string& source_name) : root_(root), source_(source_name) {}
+  Parser(const std::string& text, const Json& root, const std::string& source_name)
+      : text_(text), root_(root), source_(source_name) {}
 
-  BpeTokenizerFile parse() {
+  BpeTokenizerFile parse(const CheckPattern& check_pattern) {
     const auto& model = object(root_, "model");
     check_supported(model);
+    file_.ignore_merges = flag(model, "ignore_merges");
     read_added();
-    read_vocabulary(model);
-    read_merges(model);
     read_pre_tokenizer(part("pre_tokenizer"));
     read_bos(part("post_processor"));
-    file_.ignore_merges = flag(model, "ignore_merges");
+    if (check_pattern && !file_.pattern.empty()) check_pattern(file_.pattern);
+    object(model, "vocab");
+    read_vocabulary();
+    const auto* merges = find(model, "merges");
+    if (merges == nullptr || !merges->is_array()) fail("a list 'merges'");
+    size_t n_merges = 0;
+    read_merges([&](const BpeMerge&) { ++n_merges; });
+    fill_token_bytes();
+    file_.merges.reserve(n_merges);
+    read_merges([&](const BpeMerge& merge) { file_.merges.push_back(merge); });
     return std::move(file_);
   }
 
@@ -80,11 +140,11 @@ class Parser {
     if (!value->is_boolean()) fail(fmt::format("true or false as '{}'", key));
     return value->get<bool>();
   }
-  int32_t id(const Json& value) const {
-    if (!value.is_number_unsigned() || value.get<uint64_t>() > 1u << 24) {
-      fail(fmt::format("a token id from 0 to {}, got {}", 1 << 24, value.dump().substr(0, 40)));
+  int32_t id(uint64_t number) const {
+    if (number > kMaxTokenId) {
+      fail(fmt::format("a token id from 0 to {}, got {}", kMaxTokenId, number));
     }
-    return value.get<int32_t>();
+    return static_cast<int32_t>(number);
   }
 
   void check_supported(const Json& model) const {
@@ -105,10 +165,13 @@ class Parser {
     if (!list->is_array()) fail("a list 'added_tokens'");
     for (const auto& item : *list) {
       const auto* number = find(item, "id");
-      AddedToken token{.id = number ? id(*number) : -1,
+      const bool has_id = number != nullptr && number->is_number_unsigned();
+      AddedToken token{.id = has_id ? id(number->get<uint64_t>()) : -1,
                        .content = text(item, "content"),
                        .special = flag(item, "special")};
-      if (token.id < 0 || token.content.empty()) fail("an id and a content of an added token");
+      if (!has_id || token.content.empty() || token.content.find('\0') != std::string::npos) {
+        fail("an id and a content of an added token");
+      }
       for (const auto* key : {"single_word", "lstrip", "rstrip"}) {
         if (flag(item, key)) fail(fmt::format("no '{}' in '{}'", key, token.content));
       }
@@ -119,38 +182,58 @@ class Parser {
     }
   }
 
-  void read_vocabulary(const Json& model) {
-    const auto& vocabulary = object(model, "vocab");
-    size_t n_tokens = vocabulary.size();
-    for (const auto& [content, number] : added_ids_) n_tokens += !vocabulary.contains(content);
-    file_.token_bytes.resize(n_tokens);
-    std::vector<bool> taken(n_tokens);
-    const auto take = [&](int32_t number, const std::string& token) {
-      const auto index = static_cast<size_t>(number);
-      if (index >= n_tokens || taken[index]) {
-        fail(fmt::format("ids 0 to {} once each, got {} for '{}'", n_tokens - 1, number, token));
-      }
-      taken[index] = true;
-    };
-    for (const auto& [token, value] : vocabulary.items()) {
-      const int32_t number = id(value);
-      const auto added = added_ids_.find(token);
-      if (added != added_ids_.end() && added->second != number) {
-        fail(fmt::format("one id for '{}', got {} and {}", token, number, added->second));
-      }
-      take(number, token);
-      file_.token_bytes[static_cast<size_t>(number)] =
-          added == added_ids_.end() ? bytes_of(token) : token;
-      ids_.emplace(token, number);
-    }
-    for (const auto& [content, number] : added_ids_) {
-      if (ids_.contains(content)) continue;
-      take(number, content);
-      file_.token_bytes[static_cast<size_t>(number)] = content;
-    }
+  void read_vocabulary() {
+    size_t n_bytes = 0;
+    n_tokens_ = 0;
+    auto only_added = added_ids_;
+    read_json_table(text_, kVocabulary, [&](const JsonTableEntry& entry) {
+      ++n_tokens_;
+      n_bytes += entry.texts[0].size();
+      only_added.erase(entry.texts[0]);
+    });
+    index_.reserve(n_tokens_, n_bytes);
+    n_tokens_ += only_added.size();
+    std::vector<bool> taken(n_tokens_);
+    read_json_table(text_, kVocabulary, [&](const JsonTableEntry& entry) {
+      add_token(entry.texts[0], id(entry.number), taken);
+    });
+    for (const auto& [content, number] : only_added) take(number, content, taken);
+    if (const auto* twice = index_.sort()) fail(fmt::format("'{}' once in the vocabulary", twice));
     for (const auto& character : byte_characters()) {
-      if (!ids_.contains(character))
+      if (index_.find(character) < 0 || added_ids_.contains(character)) {
         fail(fmt::format("a token for each byte, got no '{}'", character));
+      }
+    }
+  }
+
+  void take(int32_t number, const std::string& token, std::vector<bool>& taken) const {
+    const auto at = static_cast<size_t>(number);
+    if (at >= n_tokens_ || taken[at]) {
+      fail(fmt::format("ids 0 to {} once each, got {} for '{}'", n_tokens_ - 1, number, token));
+    }
+    taken[at] = true;
+  }
+
+  void add_token(const std::string& token, int32_t number, std::vector<bool>& taken) {
+    const auto added = added_ids_.find(token);
+    if (added == added_ids_.end()) {
+      bytes_of(token);
+    } else if (added->second != number) {
+      fail(fmt::format("one id for '{}', got {} and {}", token, number, added->second));
+    }
+    take(number, token, taken);
+    index_.add(token, number);
+  }
+
+  void fill_token_bytes() {
+    file_.token_bytes.resize(n_tokens_);
+    index_.for_each([&](const std::string& token, int32_t number) {
+      if (!added_ids_.contains(token)) {
+        file_.token_bytes[static_cast<size_t>(number)] = bytes_of(token);
+      }
+    });
+    for (const auto& [content, number] : added_ids_) {
+      file_.token_bytes[static_cast<size_t>(number)] = content;
     }
   }
 
@@ -176,31 +259,21 @@ class Parser {
   }
 
   int32_t token_id(const std::string& token) const {
-    const auto found = ids_.find(token);
-    if (found == ids_.end()) fail(fmt::format("merges of tokens, got '{}'", token));
-    return found->second;
+    const int32_t found = index_.find(token);
+    if (found < 0) fail(fmt::format("merges of tokens, got '{}'", token));
+    return found;
   }
 
-  void read_merges(const Json& model) {
-    const auto* merges = find(model, "merges");
-    if (merges == nullptr || !merges->is_array()) fail("a list 'merges'");
-    for (const auto& merge : *merges) {
-      std::string left;
-      std::string right;
-      if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
-        left = merge[0].get<std::string>();
-        right = merge[1].get<std::string>();
-      } else if (merge.is_string()) {
-        const auto& whole = merge.get_ref<const std::string&>();
-        const auto blank = whole.find(' ');
-        if (blank == std::string::npos) fail(fmt::format("a merge as 'a b', got '{}'", whole));
-        left = whole.substr(0, blank);
-        right = whole.substr(blank + 1);
-      } else {
-        fail("merges as texts or pairs of texts");
-      }
-      file_.merges.push_back({token_id(left), token_id(right), token_id(left + right)});
-    }
+  void read_merges(const std::function<void(const BpeMerge&)>& visit) const {
+    read_json_table(text_, kMerges, [&](const JsonTableEntry& entry) {
+      if (entry.is_pair && entry.texts.size() != 2) fail("merges as texts or pairs of texts");
+      const auto& first = entry.texts[0];
+      const auto blank = entry.is_pair ? first.size() : first.find(' ');
+      if (blank == std::string::npos) fail(fmt::format("a merge as 'a b', got '{}'", first));
+      const auto left = first.substr(0, blank);
+      const auto right = entry.is_pair ? entry.texts[1] : first.substr(blank + 1);
+      visit({token_id(left), token_id(right), token_id(left + right)});
+    });
   }
 
   // ByteLevel with its own expression, or a Split by an expression and then ByteLevel.
@@ -254,11 +327,13 @@ class Parser {
     }
   }
 
+  const std::string& text_;
   const Json& root_;
   const std::string& source_;
   BpeTokenizerFile file_;
-  Ids ids_;
-  Ids added_ids_;
+  std::unordered_map<std::string, int32_t> added_ids_;
+  size_t n_tokens_ = 0;
+  TokenIndex index_;  // of the vocabulary, without tokens that were added only
 };
 
 }  // namespace
@@ -277,10 +352,12 @@ bool is_byte_level_bpe(const std::string& text, const std::string& source_name) 
          model->value("byte_fallback", Json(false)) != Json(true) && model->contains("merges");
 }
 
-BpeTokenizerFile parse_bpe_tokenizer(const std::string& text, const std::string& source_name) {
+BpeTokenizerFile parse_bpe_tokenizer(const std::string& text,
+                                     const std::string& source_name,
+                                     const CheckPattern& check_pattern) {
   const auto json = parse_json(text, source_name, kTokenizerLimits);
   if (!json.is_object()) throw Error(fmt::format("{}: expected a JSON object", source_name));
-  return Parser(json, source_name).parse();
+  return Parser(text, json, source_name).parse(check_pattern);
 }
 
 }  // namespace dsmoe

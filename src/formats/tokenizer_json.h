@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,10 +37,16 @@ struct BpeTokenizerFile {
 /// object.
 bool is_byte_level_bpe(const std::string& text, const std::string& source_name);
 
+/// Throws Error if a pattern is not one.
+using CheckPattern = std::function<void(const std::string& pattern)>;
+
 /// Parses a byte-level BPE tokenizer, merges as texts or as pairs. Throws Error naming source_name
 /// for anything that does not fit and for parts that are not supported: normalizers, byte fallback,
-/// added tokens that take blanks with them, other pre-tokenizers.
-BpeTokenizerFile parse_bpe_tokenizer(const std::string& text, const std::string& source_name);
+/// added tokens that take blanks with them, other pre-tokenizers. What is refused, by check_pattern
+/// too, took no more memory than the text and 1 MB.
+BpeTokenizerFile parse_bpe_tokenizer(const std::string& text,
+                                     const std::string& source_name,
+                                     const CheckPattern& check_pattern = {});
 
 /// The 256 characters that stand for bytes in such a file, as UTF-8, by byte.
 const std::vector<std::string>& byte_characters();

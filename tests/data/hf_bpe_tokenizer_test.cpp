@@ -130,9 +130,16 @@ TEST_CASE("parse_bpe_tokenizer: what is not supported or does not fit is named")
   CHECK_THAT(changed("/pre_tokenizer/pretokenizers/0/behavior", "Removed"),
              Contains("pre_tokenizer"));
   CHECK_THAT(refusal(nlohmann::json::array()), Contains("JSON object"));
+  CHECK_THAT(changed("/added_tokens/0/content", std::string("a\0", 2)), Contains("content"));
   auto json = good;
   json["model"]["vocab"].erase("a");
   CHECK_FALSE(refusal(json).empty());
+  json = good;
+  json["model"]["vocab"]["aa~"] = json["model"]["vocab"].size() + json["added_tokens"].size();
+  auto text = json.dump();
+  text.replace(text.find("\"aa~\""), 5, "\"a\"");
+  CHECK_THROWS_WITH(HfBpeTokenizer(text, "", std::nullopt, std::nullopt),
+                    Contains("'a' once in the vocabulary"));
   CHECK(is_byte_level_bpe(good.dump(), ""));
   json["model"]["byte_fallback"] = true;
   CHECK_FALSE(is_byte_level_bpe(json.dump(), ""));

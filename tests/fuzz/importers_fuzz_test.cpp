@@ -4,6 +4,7 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <random>
 #include <string>
 #include <vector>
@@ -231,6 +232,42 @@ TEST_CASE("importers: megabytes of hostile JSON are refused in the memory of the
     check_refused(
         what + " as safetensors", json, [&](const Bytes&) { SafetensorsFile(posix_io(), path); });
   }
+}
+
+TEST_CASE("importers: megabytes of a tokenizer.json that contradicts itself are refused so, too") {
+  const auto golden =
+      read_file(posix_io(), DSMOE_SOURCE_DIR "/tests/golden/bpe_llama3/tokenizer.json", 1 << 20);
+  const auto good = nlohmann::json::parse(golden);
+  // The form is right throughout; what is wrong comes last.
+  const auto refused = [&](const std::string& what, const auto& change) {
+    auto json = good;
+    auto& vocabulary = json["model"]["vocab"];
+    for (size_t i = vocabulary.size() + json["added_tokens"].size(); i < 300'000; ++i) {
+      vocabulary["zz" + std::to_string(i)] = i;
+    }
+    change(json);
+    check_refused(what, json.dump(), [](const Bytes& bytes) {
+      parse_bpe_tokenizer(bytes, "tokenizer.json", [](const std::string& pattern) {
+        if (pattern == "bad") throw Error("a pattern");
+      });
+    });
+  };
+  using Json = nlohmann::json;
+  refused("an id twice", [](Json& json) { json["model"]["vocab"]["zz299999"] = 0; });
+  refused("an id left out", [](Json& json) { json["model"]["vocab"]["zz299999"] = 300'000; });
+  refused("a token of no bytes", [](Json& json) { json["model"]["vocab"]["\n"] = 300'000; });
+  refused("a byte without a token", [](Json& json) {
+    auto& vocabulary = json["model"]["vocab"];
+    vocabulary["zza"] = vocabulary["a"];
+    vocabulary.erase("a");
+  });
+  refused("a merge of no tokens", [](Json& json) {
+    for (int i = 0; i < 200'000; ++i) json["model"]["merges"].push_back({"a", "b"});
+    json["model"]["merges"].push_back({"a", "\n"});
+  });
+  refused("a pattern", [](Json& json) {
+    json["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "bad";
+  });
 }
 
 TEST_CASE("fuzz: safetensors") {
