@@ -409,6 +409,9 @@ void activate_panel(float weight, const float* gate, float* up) {
       const float inner = 0.79788456F * (up[i] + 0.044715F * up[i] * up[i] * up[i]);
       y = 0.5F * up[i] * (1.0F + tanh_of(inner));
     }
+    if constexpr (kActivation == Activation::kSilu) y = up[i] * sigmoid(up[i]);
+    if constexpr (kActivation == Activation::kQuickGelu) y = up[i] * sigmoid(1.702F * up[i]);
+    if constexpr (kActivation == Activation::kReluSquared) y = up[i] > 0.0F ? up[i] * up[i] : 0.0F;
     up[i] = weight * y;
   }
 }
@@ -423,6 +426,12 @@ void activate(Activation activation, float weight, const float* gate, float* up)
       return activate_panel<Activation::kGeluTanh>(weight, gate, up);
     case Activation::kSwiglu:
       return activate_panel<Activation::kSwiglu>(weight, gate, up);
+    case Activation::kSilu:
+      return activate_panel<Activation::kSilu>(weight, gate, up);
+    case Activation::kQuickGelu:
+      return activate_panel<Activation::kQuickGelu>(weight, gate, up);
+    case Activation::kReluSquared:
+      return activate_panel<Activation::kReluSquared>(weight, gate, up);
   }
 }
 

@@ -35,11 +35,27 @@ inline ValueAndSlope<W> silu(W x) {
   return {x * s, s * (W(1) + x * (W(1) - s))};
 }
 
+// x sigmoid(1.702 x)
+template <typename W>
+inline ValueAndSlope<W> quick_gelu(W x) {
+  const auto scaled = silu(W(1.702) * x);
+  return {scaled.value / W(1.702), scaled.slope};
+}
+
+template <typename W>
+inline ValueAndSlope<W> relu_squared(W x) {
+  const W positive = x > W(0) ? x : W(0);
+  return {positive * positive, W(2) * positive};
+}
+
 template <Activation kActivation, typename W>
 inline ValueAndSlope<W> activate(W x) {
   if constexpr (kActivation == Activation::kGelu) return gelu(x);
   if constexpr (kActivation == Activation::kGeluTanh) return gelu_tanh(x);
   if constexpr (kActivation == Activation::kSwiglu) return silu(x);
+  if constexpr (kActivation == Activation::kSilu) return silu(x);
+  if constexpr (kActivation == Activation::kQuickGelu) return quick_gelu(x);
+  if constexpr (kActivation == Activation::kReluSquared) return relu_squared(x);
   return {x, W(1)};
 }
 
@@ -136,6 +152,12 @@ void weighted_activation(Activation activation, const WeightedActivationRows<T, 
       return forward_rows<Activation::kGeluTanh>(rows);
     case Activation::kSwiglu:
       return forward_rows<Activation::kSwiglu>(rows);
+    case Activation::kSilu:
+      return forward_rows<Activation::kSilu>(rows);
+    case Activation::kQuickGelu:
+      return forward_rows<Activation::kQuickGelu>(rows);
+    case Activation::kReluSquared:
+      return forward_rows<Activation::kReluSquared>(rows);
   }
 }
 
@@ -152,6 +174,12 @@ void weighted_activation_backward(Activation activation,
       return backward_rows<Activation::kGeluTanh>(rows, gradients);
     case Activation::kSwiglu:
       return backward_rows<Activation::kSwiglu>(rows, gradients);
+    case Activation::kSilu:
+      return backward_rows<Activation::kSilu>(rows, gradients);
+    case Activation::kQuickGelu:
+      return backward_rows<Activation::kQuickGelu>(rows, gradients);
+    case Activation::kReluSquared:
+      return backward_rows<Activation::kReluSquared>(rows, gradients);
   }
 }
 

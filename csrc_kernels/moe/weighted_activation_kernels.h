@@ -7,8 +7,8 @@
 
 namespace dsmoe {
 
-/// Activation of an expert; kIdentity serves attention experts.
-enum class Activation { kIdentity, kGelu, kGeluTanh, kSwiglu };
+/// Activation of an expert; kIdentity serves attention experts. kQuickGelu is x sigmoid(1.702 x).
+enum class Activation { kIdentity, kGelu, kGeluTanh, kSwiglu, kSilu, kQuickGelu, kReluSquared };
 
 /// Contiguous rows of E experts of width F each: up, gate, hidden [n_rows, E * F], weights
 /// [n_rows, E]. T is float, double or Bfloat16; W is float, or double for double.

@@ -1,6 +1,9 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/gelu.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/square.h>
 
 #include "csrc_kernels/moe/weighted_activation.h"
 
@@ -17,6 +20,12 @@ at::Tensor activate(Activation activation, const at::Tensor& up, const at::Tenso
       return at::gelu(up, "tanh");
     case Activation::kSwiglu:
       return at::silu(gate) * up;
+    case Activation::kSilu:
+      return at::silu(up);
+    case Activation::kQuickGelu:
+      return up * at::sigmoid(1.702 * up);
+    case Activation::kReluSquared:
+      return at::relu(up).square();
   }
   TORCH_CHECK(false, "weighted_activation_ref: unknown activation");
 }

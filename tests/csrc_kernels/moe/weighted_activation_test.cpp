@@ -16,7 +16,10 @@ namespace {
 constexpr Activation kActivations[] = {Activation::kIdentity,
                                        Activation::kGelu,
                                        Activation::kGeluTanh,
-                                       Activation::kSwiglu};
+                                       Activation::kSwiglu,
+                                       Activation::kSilu,
+                                       Activation::kQuickGelu,
+                                       Activation::kReluSquared};
 
 struct Case {
   at::Tensor up;
@@ -50,6 +53,13 @@ TEST_CASE("weighted_activation: worked values", "[csrc_kernels][moe]") {
   const auto z = weighted_activation(Activation::kSwiglu, up, gate, weights);
   CHECK(z[0][0].item<double>() == 0.0);
   CHECK(z[0][1].item<double>() == Approx(0.25 * -1.46211715726001).epsilon(1e-12));
+  // 3 / (1 + e^-3) = 2.85772238047; 3 / (1 + e^-5.106) = 2.98192869029
+  const auto last = [&](Activation activation) {
+    return weighted_activation(activation, up, {}, weights)[0][3].item<double>();
+  };
+  CHECK(last(Activation::kSilu) == Approx(0.75 * 2.85772238047).epsilon(1e-11));
+  CHECK(last(Activation::kQuickGelu) == Approx(0.75 * 2.98192869029).epsilon(1e-11));
+  CHECK(last(Activation::kReluSquared) == 0.75 * 9.0);
 }
 
 TEST_CASE("weighted_activation: value and gradients equal the reference and finite differences",
