@@ -18,6 +18,42 @@ at::Tensor expert_block(const at::Tensor& weight, int64_t i, int64_t n_experts, 
   return weight.narrow(axis_dim(axis), i * width, width);
 }
 
+// oneDNN compiles its bfloat16 product for every number of rows that it meets and keeps a thousand
+// of them, half a MB each; counts are rounded up by an eighth at most, so that few sizes remain.
+int64_t rounded_rows(int64_t n_rows, at::ScalarType type) {
+  if (type != at::kBFloat16) return n_rows;
+  int64_t step = 16;
+  while (16 * step < n_rows) step *= 2;
+  return (n_rows + step - 1) / step * step;
+}
+
+// Rows begin .. begin + n_rows and as many zero rows as make n_rounded.
+at::Tensor zero_padded(const at::Tensor& x, int64_t begin, int64_t n_rows, int64_t n_rounded) {
+  const auto rows = x.narrow(0, begin, n_rows);
+  if (n_rounded == n_rows) return rows;
+  auto padded = at::empty({n_rounded, x.size(1)}, x.options());
+  padded.narrow(0, 0, n_rows).copy_(rows);
+  padded.narrow(0, n_rows, n_rounded - n_rows).zero_();
+  return padded;
+}
+
+// y = x . matrix for rows begin .. begin + n_rows, experts in ascending order: what is written
+// beyond them belongs to those that follow.
+void fill_rows(at::Tensor& y,
+               const at::Tensor& x,
+               const at::Tensor& matrix,
+               int64_t begin,
+               int64_t n_rows) {
+  const int64_t n_rounded = rounded_rows(n_rows, x.scalar_type());
+  if (begin + n_rounded <= x.size(0)) {
+    auto y_rows = y.narrow(0, begin, n_rounded);
+    at::mm_out(y_rows, x.narrow(0, begin, n_rounded), matrix);
+    return;
+  }
+  y.narrow(0, begin, n_rows)
+      .copy_(at::mm(zero_padded(x, begin, n_rows, n_rounded), matrix).narrow(0, 0, n_rows));
+}
+
 // Autograd's own formula for a slice would build one full-size gradient per expert; this one writes
 // each expert's gradient into its block of a single tensor.
 struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
@@ -37,9 +73,7 @@ struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
     for (int64_t i = 0; i < n_experts; ++i) {
       const int64_t n_rows = offsets[i + 1] - offsets[i];
       if (n_rows == 0) continue;
-      auto y_rows = y.narrow(0, offsets[i], n_rows);
-      at::mm_out(
-          y_rows, x.narrow(0, offsets[i], n_rows), expert_block(weight, i, n_experts, axis).t());
+      fill_rows(y, x, expert_block(weight, i, n_experts, axis).t(), offsets[i], n_rows);
     }
     return y;
   }
@@ -57,11 +91,11 @@ struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
     for (int64_t i = 0; i < n_experts; ++i) {
       const int64_t n_rows = offsets[i + 1] - offsets[i];
       if (n_rows == 0) continue;
-      const auto grad_rows = grad_y.narrow(0, offsets[i], n_rows);
-      auto grad_x_rows = grad_x.narrow(0, offsets[i], n_rows);
-      at::mm_out(grad_x_rows, grad_rows, expert_block(weight, i, n_experts, axis));
+      fill_rows(grad_x, grad_y, expert_block(weight, i, n_experts, axis), offsets[i], n_rows);
+      const int64_t n_rounded = rounded_rows(n_rows, x.scalar_type());
+      const auto grad_rows = zero_padded(grad_y, offsets[i], n_rows, n_rounded);
       expert_block(grad_weight, i, n_experts, axis)
-          .copy_(at::mm(grad_rows.t(), x.narrow(0, offsets[i], n_rows)));
+          .copy_(at::mm(grad_rows.t(), zero_padded(x, offsets[i], n_rows, n_rounded)));
     }
     return {grad_x, grad_weight, at::Tensor(), at::Tensor()};
   }

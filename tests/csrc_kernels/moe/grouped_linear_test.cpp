@@ -164,6 +164,50 @@ TEST_CASE("grouped_linear: float32 and bfloat16 stay near float64", "[kernels][m
   }
 }
 
+TEST_CASE("grouped_linear: in bfloat16 no expert's rows reach another's results",
+          "[kernels][moe]") {
+  RandomTensors random(18);
+  // Counts around the sizes that they are rounded to; expert 3 of rows 55 to 80 is spoilt.
+  const Case shape{"", {0, 16, 33, 55, 80, 80, 81, 400}, 24, 10};
+  for (const auto axis : kAxes) {
+    struct Result {
+      at::Tensor y;
+      at::Tensor grad_x;
+      std::vector<at::Tensor> grad_blocks;
+    };
+    const auto inputs = random.normal({400, 24}) * 0.2;
+    const auto upstream = random.normal({400, 10}) * 0.2;
+    const auto weights = make_weight(random, shape, axis).detach() * 0.2;
+    const auto run = [&](at::ScalarType dtype, bool spoilt, const auto& function) {
+      auto x = inputs.detach().to(dtype).clone();
+      auto grad_y = upstream.to(dtype);
+      if (spoilt) x.narrow(0, 55, 25).fill_(NAN);
+      if (spoilt) grad_y.narrow(0, 55, 25).fill_(NAN);
+      x.requires_grad_();
+      const auto weight = leaf_copy(weights.to(dtype));
+      const auto y = function(x, weight, shape.offsets, axis);
+      y.backward(grad_y);
+      return Result{
+          y.detach(), x.grad(), weight.grad().chunk(7, axis == ExpertAxis::kRows ? 0 : 1)};
+    };
+    const auto exact = run(at::kDouble, false, grouped_linear_ref);
+    const auto spoilt = run(at::kBFloat16, true, grouped_linear);
+    const auto near = [](const at::Tensor& a, const at::Tensor& b) {
+      return max_difference(a.to(at::kDouble), b) <
+             2e-2 * std::max(1.0, b.abs().max().item<double>());
+    };
+    for (const auto& [first, count] : {std::pair{0, 55}, std::pair{80, 320}}) {
+      CHECK(near(spoilt.y.narrow(0, first, count), exact.y.narrow(0, first, count)));
+      CHECK(near(spoilt.grad_x.narrow(0, first, count), exact.grad_x.narrow(0, first, count)));
+    }
+    for (const size_t expert : {0, 1, 2, 5, 6}) {
+      INFO(expert);
+      CHECK(near(spoilt.grad_blocks[expert], exact.grad_blocks[expert]));
+    }
+    CHECK(spoilt.grad_blocks[4].abs().max().item<double>() == 0);
+  }
+}
+
 TEST_CASE("grouped_linear: wrong shapes, types and offsets throw", "[kernels][moe]") {
   RandomTensors random(17);
   const auto x = random.normal({5, 4});
