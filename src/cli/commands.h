@@ -14,6 +14,7 @@ void add_tokenize_command(CLI::App& app, CommandRun& run);
 void add_train_command(CLI::App& app, CommandRun& run);
 void add_eval_command(CLI::App& app, CommandRun& run);
 void add_budget_command(CLI::App& app, CommandRun& run);
+void add_check_command(CLI::App& app, CommandRun& run);
 void add_curve_command(CLI::App& app, CommandRun& run);
 void add_generate_command(CLI::App& app, CommandRun& run);
 void add_convert_command(CLI::App& app, CommandRun& run);

@@ -25,9 +25,10 @@ int report(int code, std::string message) {
 
 bool runs_a_model(const char* command) {
   return std::strcmp(command, "train") == 0 || std::strcmp(command, "eval") == 0 ||
-         std::strcmp(command, "curve") == 0 || std::strcmp(command, "budget") == 0 ||
-         std::strcmp(command, "generate") == 0 || std::strcmp(command, "bench") == 0 ||
-         std::strcmp(command, "export") == 0 || std::strcmp(command, "convert") == 0;
+         std::strcmp(command, "curve") == 0 || std::strcmp(command, "check") == 0 ||
+         std::strcmp(command, "budget") == 0 || std::strcmp(command, "generate") == 0 ||
+         std::strcmp(command, "bench") == 0 || std::strcmp(command, "export") == 0 ||
+         std::strcmp(command, "convert") == 0;
 }
 
 bool asks_for_help(int argc, char** argv) {
@@ -47,6 +48,7 @@ int parse_and_run(int argc, char** argv) {
   dsmoe::add_tokenize_command(app, run);
   dsmoe::add_train_command(app, run);
   dsmoe::add_eval_command(app, run);
+  dsmoe::add_check_command(app, run);
   dsmoe::add_curve_command(app, run);
   dsmoe::add_budget_command(app, run);
   dsmoe::add_generate_command(app, run);

@@ -125,7 +125,7 @@ class CliTest(unittest.TestCase):
         self.assertLess(inspect_seconds, 1.0)
 
     def test_every_command_has_help_with_an_example(self):
-        for command in ["tokenize", "train", "eval", "curve", "budget", "generate", "inspect", "bench"]:
+        for command in ["tokenize", "train", "eval", "curve", "budget", "check", "generate", "inspect", "bench"]:
             done = run(command, "--help")
             self.assertEqual(done.returncode, 0)
             self.assertIn(f"Example: dsmoe {command} ", done.stdout)
@@ -326,6 +326,15 @@ class CliTest(unittest.TestCase):
         self.assertGreater(timed["ms_per_token"], 0)
         self.refused("budget", self.run_directory, "--data", self.text, says=["--active-parameters", "--ms-per-token"])
         self.refused("budget", self.run_directory, "--data", self.text, "--active-parameters", "1", says=["at least"])
+
+    def test_check_passes_a_trained_run(self):
+        done = run("check", self.run_directory, "--data", self.text, "--json")
+        self.assertEqual(done.returncode, 0)
+        report = json.loads(done.stdout)
+        self.assertTrue(report["pass"])
+        self.assertEqual(report["policy"], "moe:top_k=1;moa:top_k=2")
+        self.assertLess(report["max_abs_error"], 1e-4)
+        self.assertEqual(len(report["layers"]), 2)
 
     def test_policies_agree_where_they_must(self):
         def perplexity(policy, execution="auto"):

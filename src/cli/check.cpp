@@ -1,0 +1,163 @@
+#include <ATen/ops/from_blob.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "cli/command_support.h"
+#include "cli/commands.h"
+#include "common/error.h"
+#include "common/random_seed.h"
+#include "data/tokenizer_files.h"
+#include "eval/equivalence_check.h"
+#include "eval/eval_text.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr int64_t kSequences = 4;
+
+struct Options {
+  std::string checkpoint;
+  std::string policy;
+  std::string data;
+  int threads = 0;
+  bool json = false;
+};
+
+// The training selection where it leaves experts out, else a quarter and a half of them.
+RoutingPlan plan_of(const Options& options, const ModelConfig& config) {
+  auto plan = parse_routing_plan(options.policy.empty() ? config.training_policy : options.policy);
+  validate_plan(plan, config);
+  if (!options.policy.empty() || !(plan == RoutingPlan(RoutingPolicy::all()))) return plan;
+  LayerRouting routing;
+  if (config.has_ffn_experts()) {
+    routing.moe = RoutingPolicy::top_k((config.ffn.n_experts + 3) / 4);
+  }
+  if (config.attention.kind == AttentionKind::kMoa) {
+    routing.moa = RoutingPolicy::top_k((config.attention.n_experts + 1) / 2);
+  }
+  return RoutingPlan(routing);
+}
+
+// [kSequences, seq] of the text's beginning, or drawn.
+at::Tensor tokens_of(const Options& options,
+                     const Tokenizer& tokenizer,
+                     const ModelConfig& config) {
+  const int64_t seq = std::min<int64_t>(config.max_seq_len, 64);
+  std::vector<int64_t> ids;
+  if (!options.data.empty()) {
+    const auto text = read_eval_text(options.data, tokenizer, /*documents=*/false, 0);
+    const auto& sequence = text.sequences.front();
+    ids.assign(sequence.begin(), sequence.end());
+    if (static_cast<int64_t>(ids.size()) < kSequences * seq) {
+      throw Error(fmt::format(
+          "{}: expected {} tokens, got {}", options.data, kSequences * seq, ids.size()));
+    }
+  }
+  for (int64_t i = static_cast<int64_t>(ids.size()); i < kSequences * seq; ++i) {
+    const auto draw = mix_bits(static_cast<uint64_t>(i)) >> 33;
+    ids.push_back(static_cast<int64_t>(draw % static_cast<uint64_t>(config.vocab_size)));
+  }
+  return at::from_blob(ids.data(), {kSequences, seq}, at::kLong).clone();
+}
+
+nlohmann::ordered_json health_to_json(const ExpertHealth& health) {
+  auto duplicates = nlohmann::ordered_json::array();
+  for (const auto& pair : health.duplicates) {
+    duplicates.push_back({{"experts", {pair.first, pair.second}}, {"cosine", pair.cosine}});
+  }
+  return {{"dead", health.dead}, {"duplicates", duplicates}};
+}
+
+nlohmann::ordered_json to_json(const CheckReport& report, const RoutingPlan& plan) {
+  auto layers = nlohmann::ordered_json::array();
+  for (const auto& layer : report.layers) {
+    layers.push_back({{"max_abs_error", layer.max_abs_error},
+                      {"moe", health_to_json(layer.moe)},
+                      {"moa", health_to_json(layer.moa)}});
+  }
+  return {{"pass", report.passes()},
+          {"policy", plan.to_string()},
+          {"max_abs_error", report.max_abs_error},
+          {"max_abs_logit", report.max_abs_logit},
+          {"tolerance", report.tolerance},
+          {"bfloat16_agreement", report.bfloat16_agreement},
+          {"non_finite", report.non_finite},
+          {"layers", layers}};
+}
+
+void print_health(size_t layer, const char* kind, const ExpertHealth& health) {
+  if (!health.dead.empty()) {
+    fmt::print("layer {}: {} experts without load: {}\n", layer, kind, fmt::join(health.dead, " "));
+  }
+  for (const auto& pair : health.duplicates) {
+    fmt::print("layer {}: {} experts {} and {} are alike (cosine {:.4f})\n",
+               layer,
+               kind,
+               pair.first,
+               pair.second,
+               pair.cosine);
+  }
+}
+
+void print_text(const CheckReport& report, const RoutingPlan& plan) {
+  for (const auto& name : report.non_finite) fmt::print("not finite: {}\n", name);
+  fmt::print(
+      "policy {}: dense and sparse logits differ by {:.2e} at most, of {:.2f}; bound {:.2e}\n",
+      plan.to_string(),
+      report.max_abs_error,
+      report.max_abs_logit,
+      report.tolerance);
+  for (size_t i = 0; i < report.layers.size(); ++i) {
+    fmt::print("layer {}: {:.2e}\n", i, report.layers[i].max_abs_error);
+    print_health(i, "moe", report.layers[i].moe);
+    print_health(i, "moa", report.layers[i].moa);
+  }
+  fmt::print("bfloat16 chooses the experts of float32 for {:.2f} % of tokens and layers\n{}\n",
+             100 * report.bfloat16_agreement,
+             report.passes() ? "passed" : "FAILED");
+}
+
+int check(const Options& options) {
+  set_threads(options.threads);
+  auto& io = posix_io();
+  const auto checkpoint = find_checkpoint(io, options.checkpoint);
+  const auto config = read_model_config(io, checkpoint.directory);
+  const auto plan = plan_of(options, config);
+  const auto tokenizer = load_tokenizer(io, checkpoint.directory);
+  const auto tokens = tokens_of(options, *tokenizer, config);
+  auto model = load_model(io, checkpoint);
+  const auto report = check_equivalence(model, tokens, plan);
+  if (options.json) {
+    print_json(to_json(report, plan));
+  } else {
+    print_text(report, plan);
+  }
+  return report.passes() ? 0 : 1;
+}
+
+}  // namespace
+
+void add_check_command(CLI::App& app, CommandRun& run) {
+  auto options = std::make_shared<Options>();
+  auto* command = app.add_subcommand(
+      "check",
+      "Holds sparse execution against dense, layer by layer, and looks for weights that are not\n"
+      "finite, experts without load and experts that are alike. Exits with 1 if it fails.\n"
+      "Example: dsmoe check runs/quickstart --policy threshold=0.48");
+  command
+      ->add_option(
+          "checkpoint", options->checkpoint, "checkpoint or run directory (its newest valid one)")
+      ->required();
+  command->add_option("--policy",
+                      options->policy,
+                      "as for eval (default: the training selection, or if that is all a quarter "
+                      "of the FFN and half of the attention experts)");
+  command->add_option("--data", options->data, "text or shards (default: random tokens)");
+  command->add_option("--threads", options->threads, "0: all cores")->check(CLI::Range(0, 4096));
+  command->add_flag("--json", options->json, "one JSON object on standard output");
+  command->callback([options, &run] { run = [options] { return check(*options); }; });
+}
+
+}  // namespace dsmoe

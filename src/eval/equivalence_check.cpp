@@ -1,0 +1,135 @@
+#include "eval/equivalence_check.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/eq.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/matmul.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "eval/evaluation_mode.h"
+#include "model/linear.h"
+#include "model/named_tensors.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr double kTolerance = 1e-5;
+constexpr double kDeadShare = 0.01;
+constexpr double kSameDirection = 0.999;
+
+double max_abs(const at::Tensor& tensor) { return tensor.abs().max().item<double>(); }
+
+// Dense everywhere but in the layers from `first` to before `last`.
+RoutingPlan sparse_in(const RoutingPlan& plan, size_t n_layers, size_t first, size_t last) {
+  std::vector<LayerRouting> layers;
+  for (size_t i = 0; i < n_layers; ++i) {
+    const auto execution = i >= first && i < last ? Execution::kSparse : Execution::kDense;
+    layers.push_back(plan.with(execution).layer(i));
+  }
+  return RoutingPlan(std::move(layers));
+}
+
+// first_matrix [n_experts * rows, columns]
+std::vector<DuplicateExperts> find_duplicates(const at::Tensor& first_matrix, int64_t n_experts) {
+  const auto rows = first_matrix.detach().view({n_experts, -1}).to(at::kDouble);
+  const auto norms = at::linalg_vector_norm(rows, 2, {1}, true).clamp_min(1e-30);
+  const auto cosines = at::matmul(rows / norms, (rows / norms).t()).contiguous();
+  std::vector<DuplicateExperts> duplicates;
+  for (int64_t i = 0; i < n_experts; ++i) {
+    for (int64_t j = i + 1; j < n_experts; ++j) {
+      const double cosine = cosines.const_data_ptr<double>()[i * n_experts + j];
+      if (cosine > kSameDirection) duplicates.push_back({i, j, cosine});
+    }
+  }
+  return duplicates;
+}
+
+ExpertHealth health_of(const RoutingRecord& record, const at::Tensor& first_matrix) {
+  const int64_t n_experts = record.router_probs.size(-1);
+  const auto mean =
+      record.router_probs.detach().flatten(0, 1).mean(0, false, at::kDouble).contiguous();
+  const double equal_share = mean.sum().item<double>() / static_cast<double>(n_experts);
+  ExpertHealth health{.dead = {}, .duplicates = find_duplicates(first_matrix, n_experts)};
+  for (int64_t i = 0; i < n_experts; ++i) {
+    if (mean.const_data_ptr<double>()[i] < kDeadShare * equal_share) health.dead.push_back(i);
+  }
+  return health;
+}
+
+at::Tensor find_parameter(const NamedTensors& parameters, const std::string& name) {
+  for (const auto& [its_name, parameter] : parameters) {
+    if (its_name == name) return parameter;
+  }
+  TORCH_CHECK(false, "equivalence check: expected a parameter ", name);
+}
+
+// Of (token, layer), how many and how many alike.
+std::pair<double, double> count_agreement(const std::vector<RoutingRecord>& a,
+                                          const std::vector<RoutingRecord>& b) {
+  double n_equal = 0;
+  double n_all = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const auto equal = at::eq(a[i].selected, b[i].selected).all(-1);
+    n_equal += equal.sum().item<double>();
+    n_all += static_cast<double>(equal.numel());
+  }
+  return {n_equal, n_all};
+}
+
+double agreement(const ModelOutput& a, const ModelOutput& b) {
+  const auto [moe_equal, moe_all] = count_agreement(a.moe, b.moe);
+  const auto [moa_equal, moa_all] = count_agreement(a.moa, b.moa);
+  return moe_all + moa_all > 0 ? (moe_equal + moa_equal) / (moe_all + moa_all) : 1.0;
+}
+
+}  // namespace
+
+bool CheckReport::passes() const {
+  // Written so that a NaN fails.
+  const auto is_close = [this](double error) { return error <= tolerance; };
+  return non_finite.empty() && is_close(max_abs_error) &&
+         std::all_of(layers.begin(), layers.end(), [&](const LayerCheck& layer) {
+           return is_close(layer.max_abs_error);
+         });
+}
+
+CheckReport check_equivalence(Transformer& model,
+                              const at::Tensor& tokens,
+                              const RoutingPlan& plan) {
+  const at::NoGradGuard no_grad;
+  const EvaluationMode mode(*model);
+  const auto n_layers = static_cast<size_t>(model->config().n_layers);
+  const auto run = [&](size_t first, size_t last, at::ScalarType type) {
+    return model->forward(tokens, sparse_in(plan, n_layers, first, last), {.compute_dtype = type});
+  };
+  const auto parameters = named_parameters(*model);
+  CheckReport report;
+  for (const auto& [name, parameter] : parameters) {
+    if (!at::isfinite(parameter).all().item<bool>()) report.non_finite.push_back(name);
+  }
+  const auto dense = run(0, 0, at::kFloat);
+  const auto error = [&](size_t first, size_t last) {
+    return max_abs(run(first, last, at::kFloat).logits - dense.logits);
+  };
+  report.max_abs_logit = max_abs(dense.logits);
+  report.tolerance = kTolerance * std::max(report.max_abs_logit, 1.0);
+  report.max_abs_error = error(0, n_layers);
+  for (size_t i = 0; i < n_layers; ++i) {
+    auto& layer = report.layers.emplace_back();
+    layer.max_abs_error = error(i, i + 1);
+    const auto matrix = [&](const char* name) {
+      return find_parameter(parameters, fmt::format("blocks_{}.{}", i, name));
+    };
+    if (!dense.moe.empty()) {
+      layer.moe = health_of(dense.moe[i], matrix("moe.experts.up_proj.weight"));
+    }
+    if (!dense.moa.empty()) layer.moa = health_of(dense.moa[i], matrix("moa.q_proj.weight"));
+  }
+  report.bfloat16_agreement = agreement(dense, run(0, 0, at::kBFloat16));
+  return report;
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "model/transformer.h"
+
+namespace dsmoe {
+
+/// Two experts of one layer whose first matrices point the same way.
+struct DuplicateExperts {
+  int64_t first = 0;
+  int64_t second = 0;
+  double cosine = 0;
+};
+
+/// Of one kind of experts in one layer.
+struct ExpertHealth {
+  std::vector<int64_t> dead;  ///< whose mean router_prob is below a hundredth of an equal share
+  std::vector<DuplicateExperts> duplicates;  ///< whose cosine is above 0.999
+};
+
+struct LayerCheck {
+  double max_abs_error = 0;  ///< of the logits, with sparse execution in this layer alone
+  ExpertHealth moe;
+  ExpertHealth moa;
+};
+
+/// Whether a model computes under sparse execution what it was trained to under dense.
+struct CheckReport {
+  double max_abs_logit = 0;
+  double max_abs_error = 0;  ///< of the logits, with sparse execution everywhere
+  double tolerance = 0;      ///< 1e-5 of the largest logit, or of 1
+  std::vector<LayerCheck> layers;
+  /// Share of (token, layer, kind) for which bfloat16 products choose the same experts.
+  double bfloat16_agreement = 1;
+  std::vector<std::string> non_finite;  ///< parameters that hold a NaN or Inf
+
+  /// Finite weights, and no error above the tolerance. Dead and duplicate experts are for the
+  /// reader to judge.
+  bool passes() const;
+};
+
+/// tokens [batch, seq] int64. The model's weights are float32 and not packed, for packed ones have
+/// one execution only. `plan` says which experts count; its execution does not matter.
+CheckReport check_equivalence(Transformer& model,
+                              const at::Tensor& tokens,
+                              const RoutingPlan& plan);
+
+}  // namespace dsmoe

@@ -1,0 +1,88 @@
+#include "eval/equivalence_check.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/randint.h>
+
+#include <catch2/catch.hpp>
+#include <limits>
+
+#include "model/named_tensors.h"
+#include "support/tiny_model.h"
+
+namespace dsmoe {
+namespace {
+
+at::Tensor some_tokens() { return at::randint(257, {3, 20}, at::kLong); }
+
+at::Tensor parameter_of(Transformer& model, const std::string& name) {
+  for (const auto& [its_name, parameter] : named_parameters(*model)) {
+    if (its_name == name) return parameter;
+  }
+  FAIL("no parameter " << name);
+  return {};
+}
+
+const RoutingPlan kPlan = parse_routing_plan("moe:top_k=2;moa:threshold=0.8");
+
+}  // namespace
+
+TEST_CASE("check_equivalence: a sound model passes") {
+  auto model = make_tiny_model();
+  const auto report = check_equivalence(model, some_tokens(), kPlan);
+  CHECK(report.passes());
+  CHECK(report.max_abs_logit > 0.1);
+  CHECK(report.max_abs_error > 0);  // two executions were compared, not one with itself
+  REQUIRE(report.layers.size() == 2);
+  for (const auto& layer : report.layers) {
+    CHECK(layer.moe.duplicates.empty());
+    CHECK(layer.moa.duplicates.empty());
+    CHECK(layer.moe.dead.empty());
+  }
+  CHECK(report.bfloat16_agreement > 0.8);
+  CHECK(report.bfloat16_agreement <= 1.0);
+}
+
+TEST_CASE("check_equivalence: names weights that are not finite") {
+  auto model = make_tiny_model();
+  {
+    const at::NoGradGuard no_grad;
+    parameter_of(model, "blocks_1.ffn_norm.weight")[3].fill_(
+        std::numeric_limits<float>::quiet_NaN());
+  }
+  const auto report = check_equivalence(model, some_tokens(), kPlan);
+  CHECK(report.non_finite == std::vector<std::string>{"blocks_1.ffn_norm.weight"});
+  CHECK_FALSE(report.passes());
+}
+
+TEST_CASE("check_equivalence: finds an expert that was copied and one that is never chosen") {
+  auto model = make_tiny_model();
+  {
+    const at::NoGradGuard no_grad;
+    auto up = parameter_of(model, "blocks_0.moe.experts.up_proj.weight").view({5, 3, 12});
+    up[4].copy_(up[1]);
+    auto router = parameter_of(model, "blocks_1.moa.router.out_proj.weight");
+    router.zero_();
+    // Of SwiGLU's hidden values none is the same for all tokens, so the dead one is made by size.
+    router[2].fill_(1e4);
+    router[0].fill_(-1e4);
+  }
+  const auto report = check_equivalence(model, some_tokens(), kPlan);
+  const auto& duplicates = report.layers[0].moe.duplicates;
+  REQUIRE(duplicates.size() == 1);
+  CHECK(duplicates[0].first == 1);
+  CHECK(duplicates[0].second == 4);
+  CHECK(report.layers[1].moa.dead == std::vector<int64_t>{1});
+}
+
+TEST_CASE("CheckReport: an error of one layer, or a NaN, fails") {
+  CheckReport report;
+  report.tolerance = 1e-5;
+  report.layers.resize(2);
+  CHECK(report.passes());
+  report.layers[1].max_abs_error = 2e-5;
+  CHECK_FALSE(report.passes());
+  report.layers[1].max_abs_error = std::numeric_limits<double>::quiet_NaN();
+  CHECK_FALSE(report.passes());
+}
+
+}  // namespace dsmoe
