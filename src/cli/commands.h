@@ -22,6 +22,7 @@ void add_inspect_command(CLI::App& app, CommandRun& run);
 void add_bench_command(CLI::App& app, CommandRun& run);
 void add_export_command(CLI::App& app, CommandRun& run);
 void add_plan_command(CLI::App& app, CommandRun& run);
+void add_report_command(CLI::App& app, CommandRun& run);
 void add_launch_command(CLI::App& app, CommandRun& run);
 
 }  // namespace dsmoe

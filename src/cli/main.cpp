@@ -57,6 +57,7 @@ int parse_and_run(int argc, char** argv) {
   dsmoe::add_bench_command(app, run);
   dsmoe::add_plan_command(app, run);
   dsmoe::add_export_command(app, run);
+  dsmoe::add_report_command(app, run);
   dsmoe::add_launch_command(app, run);
   try {
     app.parse(argc, argv);

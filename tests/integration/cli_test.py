@@ -125,7 +125,7 @@ class CliTest(unittest.TestCase):
         self.assertLess(inspect_seconds, 1.0)
 
     def test_every_command_has_help_with_an_example(self):
-        for command in ["tokenize", "train", "eval", "curve", "budget", "check", "generate", "inspect", "bench"]:
+        for command in ["tokenize", "train", "eval", "curve", "budget", "check", "report", "generate", "inspect", "bench"]:
             done = run(command, "--help")
             self.assertEqual(done.returncode, 0)
             self.assertIn(f"Example: dsmoe {command} ", done.stdout)
@@ -326,6 +326,15 @@ class CliTest(unittest.TestCase):
         self.assertGreater(timed["ms_per_token"], 0)
         self.refused("budget", self.run_directory, "--data", self.text, says=["--active-parameters", "--ms-per-token"])
         self.refused("budget", self.run_directory, "--data", self.text, "--active-parameters", "1", says=["at least"])
+
+    def test_a_report_is_one_page(self):
+        page = self.directory / "report.html"
+        result = json.loads(run("report", self.run_directory, "--out", page, "--json").stdout)
+        self.assertEqual(result, {"path": str(page)})
+        html = page.read_text()
+        self.assertIn("Language-model loss", html)
+        self.assertIn("Load of attention experts, layer 1", html)
+        self.refused("report", self.directory, says=["config.yaml"])
 
     def test_check_passes_a_trained_run(self):
         done = run("check", self.run_directory, "--data", self.text, "--json")

@@ -1,0 +1,56 @@
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "cli/command_support.h"
+#include "cli/commands.h"
+#include "common/io.h"
+#include "formats/json_limits.h"
+#include "report/run_report.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr size_t kMaxCurveBytes = size_t{1} << 28;
+
+struct Options {
+  std::vector<std::string> runs;
+  std::string curve;
+  std::string out = "report.html";
+  bool json = false;
+};
+
+int report(const Options& options) {
+  auto& io = posix_io();
+  std::vector<RunRecord> runs;
+  for (const auto& run : options.runs) runs.push_back(read_run(io, run));
+  nlohmann::json curve;
+  if (!options.curve.empty()) {
+    curve = parse_json(read_file(io, options.curve, kMaxCurveBytes), options.curve, kMaxCurveBytes);
+  }
+  write_file(io, options.out, runs_to_html(runs, curve));
+  if (options.json) {
+    print_json({{"path", options.out}});
+  } else {
+    fmt::print("wrote {}\n", options.out);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_report_command(CLI::App& app, CommandRun& run) {
+  auto options = std::make_shared<Options>();
+  auto* command = app.add_subcommand(
+      "report",
+      "Writes one HTML page of one or several runs, readable without a network: losses, learning\n"
+      "rate, throughput, expert load over time, active experts, config.\n"
+      "Example: dsmoe report runs/quickstart runs/quickstart-dense --out report.html");
+  command->add_option("runs", options->runs, "run directories")->required();
+  command->add_option("--curve", options->curve, "what curve --json printed, to be plotted too");
+  command->add_option("--out", options->out, "the page (default: report.html)");
+  command->add_flag("--json", options->json, "one JSON object on standard output");
+  command->callback([options, &run] { run = [options] { return report(*options); }; });
+}
+
+}  // namespace dsmoe
