@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/tensor.h>
+#include <c10/util/BFloat16.h>
 
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -131,6 +132,29 @@ TEST_CASE("residual_norm: bfloat16 keeps a float32 residual", "[csrc_kernels][no
   ours.normed.sum().backward();
   CHECK(y.grad().scalar_type() == at::kBFloat16);
   CHECK(max_difference(y.grad().to(at::kFloat), x.grad()) < 2e-2);
+}
+
+TEST_CASE("residual_norm: bfloat16 is rounded once, after the weight", "[csrc_kernels][norm]") {
+  // In units of 1/128 their squares sum to 8 * 4 exactly, so that 1 / rms is 0.5 in any order.
+  const auto x =
+      at::tensor({257.0F, -289.0F, 321.0F, -193.0F, 99.0F, 101.0F, 105.0F, 451.0F}) / 128;
+  const auto weight = at::tensor({1.5F, 1.015625F, -0.7F, 3.0F, 0.33F, 1.25F, 9.0F, 1.1F});
+  const NormParameters parameters{.kind = RowNorm::kRms, .eps = 0.0, .weight = weight, .bias = {}};
+  const auto normed = residual_norm(x.view({1, 8}), {}, parameters, at::kBFloat16).normed[0];
+  const auto rounded = [](float value) { return static_cast<float>(c10::BFloat16(value)); };
+  int n_unlike = 0;
+  for (int64_t i = 0; i < 8; ++i) {
+    const float scaled = x[i].item<float>() * 0.5F;
+    const float w = weight[i].item<float>();
+    const float ours = normed[i].item<float>();
+    CHECK(ours == rounded(scaled * w));
+    // A LLaMA that is bfloat16 throughout rounds both factors and then the product.
+    const float thrice = rounded(rounded(scaled) * rounded(w));
+    CHECK(std::abs(ours - thrice) <= 1.5F * 0x1p-7F * std::abs(ours));
+    n_unlike += ours != thrice ? 1 : 0;
+  }
+  CHECK(normed[0].item<float>() == 1.5078125F);  // 1.5 if 257/256 is rounded before the weight
+  CHECK(n_unlike == 4);
 }
 
 TEST_CASE("residual_norm: one and two threads give the same bits", "[csrc_kernels][norm]") {
