@@ -61,7 +61,7 @@ void ExpertWatch::add_record(Layer& layer,
     const int64_t count = counts.const_data_ptr<int64_t>()[e];
     layer.step_load[e] += count;
     layer.load[e] += count;
-    layer.n_selected += selects_all ? n_tokens : count;
+    layer.step_selected += selects_all ? n_tokens : count;
   }
   layer.n_tokens += n_tokens;
   if (!measures) return;
@@ -78,12 +78,26 @@ void ExpertWatch::add_record(Layer& layer,
 std::vector<std::string> ExpertWatch::end_step() {
   std::vector<std::string> alarms;
   for (auto* layers : {&moe_, &moa_}) {
-    for (auto& layer : *layers) check(layer, alarms);
+    for (auto& layer : *layers) {
+      check_use(layer, alarms);
+      check(layer, alarms);
+    }
   }
   return alarms;
 }
 
-void ExpertWatch::check(Layer& layer, std::vector<std::string>& alarms) {
+void ExpertWatch::check_use(Layer& layer, std::vector<std::string>& alarms) {
+  const bool was_unused = std::exchange(layer.is_unused, layer.step_selected == 0);
+  if (layer.is_unused && !was_unused) {
+    alarms.push_back(
+        fmt::format("{}: no token used an expert (a sigmoid router of zeros opens no gate at a "
+                    "threshold of 0.5)",
+                    layer.name));
+  }
+  layer.n_selected += std::exchange(layer.step_selected, 0);
+}
+
+void ExpertWatch::check(Layer& layer, std::vector<std::string>& alarms) const {
   for (size_t e = 0; e < layer.step_load.size(); ++e) {
     layer.idle_steps[e] = layer.step_load[e] > 0 ? 0 : layer.idle_steps[e] + 1;
     layer.step_load[e] = 0;

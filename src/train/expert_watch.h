@@ -47,8 +47,8 @@ class ExpertWatch {
   void add(const ModelOutput& output, bool measures);
 
   /// Ends a step. Returns one text per alarm that begins with it: an expert without load for
-  /// dead_expert_steps, a router whose mean distribution has collapsed. An alarm is raised again
-  /// only after it was over.
+  /// dead_expert_steps, a layer of which no token used an expert, a router whose mean distribution
+  /// has collapsed. An alarm is raised again only after it was over.
   std::vector<std::string> end_step();
 
   /// What was added since the last call.
@@ -60,15 +60,18 @@ class ExpertWatch {
     std::vector<int64_t> step_load;   // tokens of this step, per expert
     std::vector<int64_t> load;        // tokens since the last report
     std::vector<int64_t> idle_steps;  // without load, up to now
-    int64_t n_selected = 0;           // pairs of token and expert
+    int64_t step_selected = 0;        // pairs of token and expert of this step
+    int64_t n_selected = 0;           // since the last report
     int64_t n_tokens = 0;             // since the last report
     std::vector<double> sum_probs;    // of the measured step
     double sum_entropy = 0;
     int64_t n_measured = 0;
+    bool is_unused = false;
     bool is_collapsed = false;
   };
   void add_record(Layer& layer, const RoutingRecord& record, bool selects_all, bool measures);
-  void check(Layer& layer, std::vector<std::string>& alarms);
+  void check(Layer& layer, std::vector<std::string>& alarms) const;
+  static void check_use(Layer& layer, std::vector<std::string>& alarms);
   static LayerRoutingStats take(Layer& layer);
 
   GuardConfig config_;

@@ -104,6 +104,31 @@ TEST_CASE("ExpertWatch: an expert without load raises one alarm until it has loa
   CHECK(n_alarms == std::vector<size_t>{0, 0, 1, 0, 0, 0, 0, 0, 1});
 }
 
+TEST_CASE("ExpertWatch: a layer that no token uses raises one alarm until it is used again",
+          "[train][guard]") {
+  ExpertWatch watch(alarms_after(0), RoutingPolicy::threshold(0.5));
+  // Gates of a router of zeros, and of one that opens a gate for one of two tokens.
+  const auto closed = output_of({{0.5, 0.5, 0.5}, {0.5, 0.5, 0.5}}, {{0, 0, 0}, {0, 0, 0}});
+  const auto open = output_of({{0.5, 0.6, 0.5}, {0.5, 0.5, 0.5}}, {{0, 1, 0}, {0, 0, 0}});
+  std::vector<size_t> n_alarms;
+  const auto step = [&](const std::vector<ModelOutput>& micro_batches) {
+    for (auto output : micro_batches) {
+      output.moe_activation = RouterActivation::kSigmoid;
+      watch.add(output, false);
+    }
+    const auto alarms = watch.end_step();
+    for (const auto& alarm : alarms) CHECK(alarm.rfind("layer 0 moe: no token used", 0) == 0);
+    n_alarms.push_back(alarms.size());
+  };
+  step({closed, closed});
+  step({closed});
+  step({closed, open});
+  step({open});
+  step({closed});
+  CHECK(n_alarms == std::vector<size_t>{1, 0, 0, 0, 1});
+  CHECK(watch.take_stats().moe[0].active_experts == 2.0 / 14);
+}
+
 TEST_CASE("ExpertWatch: a router that sends every token to one expert raises an alarm, a NaN too",
           "[train][guard]") {
   ExpertWatch watch(alarms_after(0), RoutingPolicy::all());
