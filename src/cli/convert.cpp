@@ -140,8 +140,8 @@ void add_convert_command(CLI::App& app, CommandRun& run) {
       "bytes, a .model, tokenizer.json or llama2.c .bin file (default: the source's own)");
   command->add_option("--partition",
                       options->partition,
-                      "n_experts=8[,method=contiguous|random,seed=S,layers=0-3+7]: cut the FFNs "
-                      "into experts");
+                      "n_experts=8[,method=contiguous|random,seed=S,layers=0-3+7,router_std=0.02]: "
+                      "cut the FFNs into experts; routers of N(0, router_std)");
   command->add_option(
       "--text", options->text, "compare perplexities before and after on this text");
   command->add_option("--threads", options->threads, "0: all cores")->check(CLI::Range(0, 4096));

@@ -14,8 +14,6 @@
 namespace dsmoe {
 namespace {
 
-constexpr double kRouterStd = 0.02;
-
 ModelConfig cut_config(const ModelConfig& dense, const PartitionOptions& options) {
   if (dense.ffn.kind != FfnKind::kDense) {
     throw Error("partition: expected a model with dense FFNs, got one with experts");
@@ -37,10 +35,9 @@ ModelConfig cut_config(const ModelConfig& dense, const PartitionOptions& options
   return config;
 }
 
-at::Tensor draw_router(const ModelConfig& config, uint64_t seed) {
+at::Tensor draw_router(const ModelConfig& config, double std, uint64_t seed) {
   auto generator = at::detail::createCPUGenerator(seed);
-  return at::empty({config.ffn.n_experts, config.d_model}, at::kFloat)
-      .normal_(0.0, kRouterStd, generator);
+  return at::empty({config.ffn.n_experts, config.d_model}, at::kFloat).normal_(0.0, std, generator);
 }
 
 // The same neurons in another order, for one matrix or bias of an FFN.
@@ -62,6 +59,20 @@ int64_t parse_count(const std::string& value, const std::string& text) {
   const auto [stop, error] = std::from_chars(value.data(), end, number);
   if (error != std::errc{} || stop != end || number < 0) {
     throw Error(fmt::format("--partition: expected a number, got '{}' in '{}'", value, text));
+  }
+  return number;
+}
+
+double parse_std(const std::string& value, const std::string& text) {
+  double number = 0;
+  const auto* end = value.data() + value.size();
+  const auto [stop, error] = std::from_chars(value.data(), end, number);
+  if (error != std::errc{} || stop != end || !(number > 0 && number <= 100)) {
+    throw Error(
+        fmt::format("--partition: router_std: expected a number above 0 (zeros would open no "
+                    "gate) and at most 100, got '{}' in '{}'",
+                    value,
+                    text));
   }
   return number;
 }
@@ -91,9 +102,12 @@ PartitionOptions parse_partition_options(const std::string& text) {
     } else if (key == "layers") {
       std::replace(value.begin(), value.end(), '+', ',');
       options.layers = value;
+    } else if (key == "router_std") {
+      options.router_std = parse_std(value, text);
     } else {
       throw Error(fmt::format(
-          "--partition: expected n_experts=, method=, seed= or layers=, got '{}'", part));
+          "--partition: expected n_experts=, method=, seed=, layers= or router_std=, got '{}'",
+          part));
     }
     begin = end + 1;
   }
@@ -119,7 +133,9 @@ ModelSource partition_ffn(const ModelSource& dense, const PartitionOptions& opti
     const auto seed = derive_seed(options.seed, "router", index);
     cut.tensors.push_back({fmt::format("blocks_{}.moe.router.out_proj.weight", i),
                            {cut.config.ffn.n_experts, cut.config.d_model},
-                           [config = cut.config, seed] { return draw_router(config, seed); }});
+                           [config = cut.config, std = options.router_std, seed] {
+                             return draw_router(config, std, seed);
+                           }});
   }
   return cut;
 }

@@ -7,6 +7,7 @@
 #include <ATen/ops/equal.h>
 
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <map>
 
 #include "common/error.h"
@@ -102,6 +103,23 @@ TEST_CASE("partition_ffn: a contiguous cut moves no byte and adds routers only",
   CHECK(n_weights - n_router_weights == n_dense_weights);
 }
 
+TEST_CASE("partition_ffn: router_std sets the spread of the logits", "[model][partition]") {
+  auto dense = dense_source();
+  dense.config.d_model = 2048;
+  dense.tensors.clear();
+  for (const double std : {0.02, 0.3}) {
+    const auto cut = partition_ffn(dense, {.n_experts = 12, .router_std = std});
+    const auto router = cut.tensors.at(0).load();
+    CHECK(router.sizes() == at::IntArrayRef({12, 2048}));
+    CHECK(router.std().item<double>() == Approx(std).epsilon(0.02));
+    CHECK(std::abs(router.mean().item<double>()) < 0.02 * std);
+    // The paper's width with N(0, 0.02) and an input of root mean square 1: 0.9.
+    const auto x = RandomTensors(3).normal({500, 2048}, at::kFloat);
+    const auto logits = x.matmul(router.t());
+    CHECK(logits.std().item<double>() == Approx(std * std::sqrt(2048.0)).epsilon(0.05));
+  }
+}
+
 TEST_CASE("partition_ffn: a random order is one for the three matrices and follows the seed",
           "[model][partition]") {
   const auto dense = dense_source();
@@ -153,6 +171,9 @@ TEST_CASE("parse_partition_options: every key, and what is none", "[model][parti
   CHECK(options.seed == 9);
   CHECK(options.layers == "0-3,7");
   CHECK(parse_partition_options("n_experts=4").method == PartitionMethod::kContiguous);
+  CHECK(parse_partition_options("n_experts=4").router_std == 0.02);
+  CHECK(parse_partition_options("n_experts=4,router_std=8e-2").router_std == 0.08);
+  CHECK_THROWS_WITH(parse_partition_options("router_std=0"), Contains("zeros would open no gate"));
   for (const auto* text : {"",
                            "n_experts",
                            "n_experts=",
@@ -161,6 +182,11 @@ TEST_CASE("parse_partition_options: every key, and what is none", "[model][parti
                            "n=3",
                            "method=kmeans",
                            "seed=x",
+                           "router_std=",
+                           "router_std=-0.1",
+                           "router_std=nan",
+                           "router_std=101",
+                           "router_std=1x",
                            "n_experts=4,"}) {
     INFO(text);
     CHECK_THROWS_AS(parse_partition_options(text), Error);
