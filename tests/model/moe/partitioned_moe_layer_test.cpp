@@ -19,6 +19,7 @@
 
 #include "model/loss/expert_sparsity.h"
 #include "model/module_testing.h"
+#include "model/packed_weights.h"
 
 namespace dsmoe {
 namespace {
@@ -148,6 +149,45 @@ TEST_CASE("PartitionedMoELayer: in float32 both executions see the same gates", 
   const auto sparse = layer(x, kSparse);
   CHECK(at::equal(dense.routing.selected, sparse.routing.selected));
   CHECK(max_difference(dense.y, sparse.y) < 1e-5);
+}
+
+TEST_CASE("PartitionedMoELayer: packed weights see the same gates, narrow misses too",
+          "[model][moe]") {
+  // Logits around 0 and around that of the threshold 0.3, down to less than a float of 0.5 shows.
+  std::vector<double> logits;
+  for (const double step : {0.0, 1e-9, 3e-8, 6e-8, 1e-7, 1.3e-7, 2e-7, 4e-7, 1e-6, 1e-3}) {
+    for (const double centre : {0.0, std::log(0.3 / 0.7)}) {
+      logits.insert(logits.end(), {centre + step, centre - step});
+    }
+  }
+  const auto n_tokens = static_cast<int64_t>(logits.size()) / kExperts;
+  const auto narrow = at::cat({at::tensor(logits).view({n_tokens, kExperts}),
+                               RandomTensors(40).normal({n_tokens, kModel - kExperts})},
+                              1);
+  const auto x = at::cat({chosen_tokens(41)[0], narrow}).unsqueeze(0).to(at::kFloat).contiguous();
+  for (const auto rule : {ZeroActive::kZero, ZeroActive::kArgmax, ZeroActive::kAll}) {
+    auto config = ffn_config();
+    config.partition.zero_active = rule;
+    auto layer = readable_layer(config, 42);
+    layer->to(at::kFloat);
+    auto packed = readable_layer(config, 42);
+    packed->to(at::kFloat);
+    packed->router->pack({.format = PackedFormat::kFloat32});
+    packed->experts->pack({.format = PackedFormat::kFloat32});
+    // Of equal gates none is the strongest, so that rule gets tokens without.
+    const auto tokens = rule == ZeroActive::kArgmax ? x.narrow(1, 0, 6) : x;
+    const at::NoGradGuard no_grad;
+    for (const double threshold : {0.0, 0.3, 0.5, 1.0}) {
+      for (const auto execution : {Execution::kDense, Execution::kSparse}) {
+        INFO("threshold " << threshold << ", rule " << static_cast<int>(rule));
+        const auto policy = RoutingPolicy::threshold(threshold).with(execution);
+        const auto expected = layer(tokens, policy);
+        const auto output = packed(tokens, policy);
+        CHECK(at::equal(output.routing.selected, expected.routing.selected));
+        CHECK(max_difference(output.y, expected.y) < 1e-5);
+      }
+    }
+  }
 }
 
 TEST_CASE("PartitionedMoELayer: all experts without threshold are weighted by their gates",
