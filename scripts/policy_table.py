@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """Prints quality, active parameters and decode speed of a checkpoint under several routing policies.
 
-Usage: policy_table.py TEXT CHECKPOINT POLICY... [-- CHECKPOINT POLICY...]...
+Usage: policy_table.py [--no-speed] TEXT CHECKPOINT POLICY... [-- CHECKPOINT POLICY...]...
+Without the speeds, JOBS rows (an environment variable; default 1) are measured at a time.
 """
 
+import concurrent.futures
 import json
+import os
 import subprocess
 import sys
 
@@ -23,11 +26,11 @@ def describe_experts(active):
     return ", ".join(f"{kind} {count:.2f}" for kind, count in active.items()) or "-"
 
 
-def row(text, checkpoint, policy):
+def row(text, checkpoint, policy, with_speed):
+    print(f"measuring {checkpoint} under {policy}", file=sys.stderr)
     policy_arguments = [] if policy == "training" else ["--policy", policy]
     quality = measure("eval", checkpoint, "--data", text, *policy_arguments)
-    speed = measure("generate", checkpoint, "--prompt", "\n", "--max-tokens", "100", *policy_arguments)
-    return [
+    cells = [
         checkpoint.rstrip("/").split("/")[-1],
         quality["policy"],
         describe_experts(quality["active_experts"]),
@@ -35,12 +38,15 @@ def row(text, checkpoint, policy):
         f"{quality['active_parameters'] / quality['non_embedding_parameters']:.1%}",
         f"{quality['perplexity']:.4f}",
         f"{quality['bits_per_byte']:.4f}",
-        f"{speed['decode_tokens_per_second']:.0f}",
     ]
+    if with_speed:
+        speed = measure("generate", checkpoint, "--prompt", "\n", "--max-tokens", "100", *policy_arguments)
+        cells.append(f"{speed['decode_tokens_per_second']:.0f}")
+    return cells
 
 
 def show(rows):
-    widths = [max(len(cells[i]) for cells in rows) for i in range(len(COLUMNS))]
+    widths = [max(len(cells[i]) for cells in rows) for i in range(len(rows[0]))]
     for cells in rows:
         left = [cell.ljust(width) for cell, width in zip(cells[:3], widths[:3])]
         right = [cell.rjust(width) for cell, width in zip(cells[3:], widths[3:])]
@@ -48,8 +54,9 @@ def show(rows):
 
 
 def main():
-    text, *arguments = sys.argv[1:]
-    rows = [COLUMNS]
+    with_speed = sys.argv[1] != "--no-speed"
+    text, *arguments = sys.argv[1:] if with_speed else sys.argv[2:]
+    measured = []
     checkpoint = None
     for argument in arguments:
         if argument == "--":
@@ -57,9 +64,11 @@ def main():
         elif checkpoint is None:
             checkpoint = argument
         else:
-            print(f"measuring {checkpoint} under {argument}", file=sys.stderr)
-            rows.append(row(text, checkpoint, argument))
-    show(rows)
+            measured.append((text, checkpoint, argument, with_speed))
+    jobs = 1 if with_speed else int(os.environ.get("JOBS", "1"))
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        rows = list(pool.map(lambda arguments: row(*arguments), measured))
+    show([COLUMNS if with_speed else COLUMNS[:-1], *rows])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Cuts a dense LLaMA into experts and trains it on, after arXiv:2502.12455: perplexity against active parameters for
-# thresholds 0.2 to 0.8, with and without the straight-through estimator, beside LLaMA-MoE's top-3 of 8. A run that is
-# there already is taken up where it stands.
-# Usage: scripts/reproduce_partition.sh TEXT (documents with <|endoftext|> between them; every 10th is validation)
+# thresholds 0.2 to 0.8, with and without the straight-through estimator and the threshold in training, beside
+# LLaMA-MoE's top-3 of 8. A run that is there already is taken up where it stands; JOBS of them go on at a time.
+# Usage: [JOBS=1] scripts/reproduce_partition.sh TEXT (documents with <|endoftext|> between; every 10th is validation)
 set -euo pipefail
 [ $# -eq 1 ] || { sed -n '2,5p' "$0" | cut -c3-; exit 2; }
 text=$(realpath "$1")
@@ -25,15 +25,30 @@ PYTHON
 fi
 
 build/dsmoe train configs/partition-dense.yaml
-[ -d "$runs/cut" ] ||
-  build/dsmoe convert "$runs/dense" "$runs/cut" --partition n_experts=8 --text "$runs/valid.txt"
-build/dsmoe train configs/partition.yaml
-build/dsmoe train configs/partition.yaml --run_dir="$runs/cut-no-ste" --model.partition.ste=false
-build/dsmoe train configs/partition.yaml --run_dir="$runs/cut-top3" --model.training_policy=top_k=3 \
-  --model.partition.gates=softmax --model.partition.ste=false \
-  --train.loss.sparsity_weight=0 --train.loss.moe_mi_weight=0 --train.loss.switch_weight=0.01
+
+# A cut of the dense model: NAME ROUTER_STD [OPTION...]. A conversion appears whole or not at all.
+cut_dense() {
+  [ -d "$runs/$1" ] || build/dsmoe convert "$runs/dense" "$runs/$1" --partition "n_experts=8,router_std=$2" "${@:3}"
+}
+# Logits that spread by 7 (router_std * sqrt(d_model)), as gates with the rates of the paper's Table 4 do.
+cut_dense cut 0.6 --text "$runs/valid.txt"
+cut_dense cut-narrow 0.02
+
+# A line is a run. A weight of 3 ends near 3 of 8 experts, where the paper's models are. LLaMA-MoE starts narrow: a
+# softmax over logits that spread by 7 would leave one expert of its three.
+xargs -P "${JOBS:-1}" -L 1 build/dsmoe train configs/partition.yaml <<RUNS
+--run_dir=$runs/cut-trained
+--run_dir=$runs/cut-weight-3 --train.loss.sparsity_weight=3
+--run_dir=$runs/cut-no-ste --model.partition.ste=false
+--run_dir=$runs/cut-no-threshold --model.training_policy=all
+--run_dir=$runs/cut-top3 --train.init_from=$runs/cut-narrow --model.training_policy=top_k=3 \
+--model.partition.gates=softmax --model.partition.ste=false --train.loss.sparsity_weight=0 \
+--train.loss.moe_mi_weight=0 --train.loss.switch_weight=0.01
+RUNS
 
 thresholds=()
-for threshold in 0.2 0.3 0.4 0.49 0.495 0.5 0.505 0.51 0.6 0.7 0.8; do thresholds+=("threshold=$threshold"); done
-scripts/policy_table.py "$runs/valid.txt" "$runs/dense" training -- "$runs/cut" training \
-  -- "$runs/cut-top3" training -- "$runs/cut-trained" "${thresholds[@]}" -- "$runs/cut-no-ste" "${thresholds[@]}"
+for threshold in 0.2 0.3 0.4 0.5 0.6 0.7 0.8; do thresholds+=("threshold=$threshold"); done
+scripts/policy_table.py --no-speed "$runs/valid.txt" "$runs/dense" training -- "$runs/cut" training \
+  -- "$runs/cut-top3" training -- "$runs/cut-trained" "${thresholds[@]}" -- "$runs/cut-weight-3" "${thresholds[@]}" \
+  -- "$runs/cut-no-ste" "${thresholds[@]}" \
+  -- "$runs/cut-no-threshold" threshold=0.05 threshold=0.1 "${thresholds[@]}"
