@@ -44,7 +44,7 @@ def draw(kind, names, columns, top):
     parts = [f'<text x="4" y="{top + LINE - 6}">{KINDS[kind]}</text>']
     for x, (name, column) in enumerate(zip(names, counts)):
         left = MARGIN + x * CELL[0]
-        parts.append(f'<text x="{left + 4}" y="{top + LINE - 6}">{name[:12]}</text>')
+        parts.append(f'<text x="{left + 4}" y="{top + LINE - 6}">{name[-12:]}</text>')
         for y, count in enumerate(column):
             share = (count - low) / (high - low) if high > low else 0.0
             shade, ink = round(255 - 200 * share), "#fff" if share > 0.6 else "#000"
@@ -79,7 +79,10 @@ def main():
     parser.add_argument("--dsmoe", default=DSMOE, help="the program (default: %(default)s)")
     options = parser.parse_args()
     uses = [expert_use(options.dsmoe, options.checkpoint, text, options.policy) for text in options.text]
-    names = [pathlib.Path(text).stem for text in options.text]
+    paths = [pathlib.Path(text) for text in options.text]
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{path.parent.name}/{path.stem}" for path in paths]
     maps = {kind: [use[kind] for use in uses] for kind in uses[0]}
     if not maps:
         sys.exit(f"expert_map: expected a model with experts, got {options.checkpoint}")
