@@ -261,6 +261,10 @@ TEST_CASE("PartitionedMoELayer: each rule for a token without a gate gives what 
     const auto y = layer(leaf, kDense).y;
     CHECK(max_difference(y[0].narrow(0, 0, 1), expert_loop(layer, x[0].narrow(0, 0, 1), weights)) <
           1e-12);
+    // Tokens 1 to 5 open a gate, and the rule is none of theirs.
+    config.partition.zero_active = ZeroActive::kZero;
+    const auto plain = readable_layer(config, 11)(x, kDense).y;
+    CHECK(max_difference(y[0].narrow(0, 1, 5), plain[0].narrow(0, 1, 5)) == 0.0);
     y.square().sum().backward();
     CHECK(all_finite(y));
     CHECK(all_finite(leaf.grad()));
