@@ -9,6 +9,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <map>
+#include <string>
 
 #include "common/error.h"
 #include "csrc_kernels/random_tensors.h"
@@ -139,6 +140,13 @@ TEST_CASE("partition_ffn: a random order is one for the three matrices and follo
   CHECK(at::equal(a.at(router), b.at(router)));
   CHECK_FALSE(at::equal(a.at(router), c.at(router)));
   CHECK_FALSE(at::equal(a.at(router), a.at("blocks_1.moe.router.out_proj.weight")));
+  // Where each row went, layer by layer.
+  const auto order_of = [&](int64_t layer) {
+    const auto block = "blocks_" + std::to_string(layer);
+    const auto rows = a.at(block + ".moe.experts.up_proj.weight").unsqueeze(1);
+    return rows.eq(before.at(block + ".ffn.up_proj.weight")).all(-1).to(at::kLong).argmax(1);
+  };
+  CHECK_FALSE(at::equal(order_of(0), order_of(1)));
 }
 
 TEST_CASE("partition_ffn: converting and exporting again gives the dense weights byte for byte",
