@@ -134,6 +134,9 @@ class ConvertTest(unittest.TestCase):
 
         self.train("trained", kind="partitioned", policy="threshold=0.5", init=cut)
         lines = [json.loads(line) for line in (self.directory / "trained/metrics.jsonl").read_text().splitlines()]
+        events = [line for line in lines if "event" in line]
+        self.assertTrue(all("no token used an expert" in event["text"] for event in events), events)
+        lines = [line for line in lines if "event" not in line]
         self.assertTrue(all(0 < line["sparsity"] < 1 for line in lines))
         self.assertNotIn("moe_mi", lines[0])
         counts = []
