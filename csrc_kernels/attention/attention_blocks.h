@@ -14,7 +14,6 @@
 /// dV and the right factor of y.
 namespace dsmoe::DSMOE_ISA {
 
-constexpr int64_t kQueries = 32;
 constexpr int64_t kKeys = 256;
 
 inline int64_t round_up(int64_t n, int64_t multiple) {
@@ -28,7 +27,7 @@ struct Blocks {
   int64_t head_dim;
 
   explicit Blocks(const AttentionShape& shape)
-      : n_queries(std::min(kQueries, round_up(shape.seq, 16))),
+      : n_queries(std::min(kQueryBlock, round_up(shape.seq, 16))),
         seq(round_up(shape.seq, n_queries)),
         head_dim(round_up(shape.head_dim, 8)) {}
 };

@@ -2,17 +2,24 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <vector>
 
 #include "csrc_kernels/attention/causal_attention.h"
 
 namespace dsmoe {
 
-/// One layer's keys and values of past tokens.
+/// Where the tokens of a pass stand: token t is number position[t] of sequence[t].
+struct TokenPlaces {
+  std::vector<int64_t> sequence;  // [n_tokens]
+  std::vector<int64_t> position;  // [n_tokens]
+};
+
+/// One layer's keys and values of past tokens, sequence by sequence.
 struct KvRows {
-  at::Tensor keys;    // [batch, n_kv_heads, capacity, head_dim], contiguous
-  at::Tensor values;  // the same shape
-  const std::vector<int64_t>* lengths = nullptr;  // [batch], tokens before this pass
+  std::vector<at::Tensor> keys;    // each [n_kv_heads, capacity, head_dim], contiguous
+  std::vector<at::Tensor> values;  // the same shapes
+  const TokenPlaces* places = nullptr;
 };
 
 /// Angles of a pass's tokens, in float32 (float64 for float64); undefined: nothing turns.
@@ -21,11 +28,10 @@ struct TurnTables {
   at::Tensor sin;
 };
 
-/// Stores keys, turned, and values of new tokens at each sequence's own end, as many for each; the
-/// caller advances the lengths after the pass. No gradient.
+/// Stores keys, turned, and values of the pass's tokens at their places. No gradient.
 ///
-/// k, v  [batch, seq, n_kv_heads, head_dim] in the type of the cache, contiguous
-/// Throws c10::Error if shapes or types disagree or a sequence would pass the capacity.
+/// k, v  [..., n_kv_heads, head_dim], n_tokens rows in the type of the cache, contiguous
+/// Throws c10::Error if shapes or types disagree or a place is outside the cache.
 void append_to_cache(const KvRows& cache,
                      const at::Tensor& k,
                      const at::Tensor& v,
@@ -33,10 +39,8 @@ void append_to_cache(const KvRows& cache,
 
 /// The queries of a pass whose keys are in the cache.
 struct QueryRows {
-  at::Tensor q;  // [n_rows, n_heads, head_dim] in the type of the cache, contiguous
-  at::Tensor
-      token_of_row;  // [n_rows] int64 in 0 .. batch * seq - 1, or undefined: row i is token i
-  int64_t seq = 1;   // tokens per sequence in this pass: token b * seq + s is sequence b's
+  at::Tensor q;             // [n_rows, n_heads, head_dim] in the type of the cache, contiguous
+  at::Tensor token_of_row;  // [n_rows] int64 in 0 .. n_tokens - 1, or undefined: row i is token i
   HeadLayout layout = HeadLayout::kKvMajor;
   TurnTables tables{};
 };

@@ -63,18 +63,16 @@ W weigh(const T* values, W greatest, int64_t n_keys, int64_t head_dim, W* scores
 template <typename T, typename W>
 void append_token(const CacheRows<T>& cache,
                   const TurnRows<W>& turn,
-                  int64_t seq,
                   int64_t token,
                   const T* k,
                   const T* v) {
-  const int64_t sequence = token / seq;
-  const int64_t position = cache.lengths[sequence] + token % seq;
+  const int64_t sequence = cache.sequences[token];
   const int64_t dim = cache.head_dim;
   for (int64_t head = 0; head < cache.n_kv_heads; ++head) {
     const int64_t from = (token * cache.n_kv_heads + head) * dim;
-    const int64_t to = ((sequence * cache.n_kv_heads + head) * cache.capacity + position) * dim;
-    turn_head(turn, token, dim, k + from, cache.keys + to);
-    for (int64_t i = 0; i < dim; ++i) cache.values[to + i] = v[from + i];
+    const int64_t to = cache.head_begin(token, head) + cache.positions[token] * dim;
+    turn_head(turn, token, dim, k + from, cache.keys[sequence] + to);
+    for (int64_t i = 0; i < dim; ++i) cache.values[sequence][to + i] = v[from + i];
   }
 }
 
@@ -85,11 +83,12 @@ void attend_row(const CacheRows<T>& cache,
                 int64_t kv_head,
                 W* scratch) {
   const int64_t token = queries.token_of_row == nullptr ? row : queries.token_of_row[row];
-  const int64_t sequence = token / queries.seq;
-  const int64_t n_keys = cache.lengths[sequence] + token % queries.seq + 1;
+  const int64_t n_keys = cache.positions[token] + 1;
   const int64_t dim = cache.head_dim;
   const int64_t group = queries.n_heads / cache.n_kv_heads;
-  const int64_t begin = (sequence * cache.n_kv_heads + kv_head) * cache.capacity * dim;
+  const int64_t begin = cache.head_begin(token, kv_head);
+  const T* keys = cache.keys[cache.sequences[token]] + begin;
+  const T* values = cache.values[cache.sequences[token]] + begin;
   const W scale = W(1) / static_cast<W>(__builtin_sqrt(static_cast<double>(dim)));
   W* query = scratch;
   W* sums = scratch + dim;
@@ -99,15 +98,15 @@ void attend_row(const CacheRows<T>& cache,
     const int64_t at = (row * queries.n_heads + head) * dim;
     turn_head(queries.turn, token, dim, queries.q + at, query);
     for (int64_t d = 0; d < dim; ++d) query[d] *= scale;
-    const W greatest = score(cache.keys + begin, query, n_keys, dim, scores);
-    const W total = weigh(cache.values + begin, greatest, n_keys, dim, scores, sums);
+    const W greatest = score(keys, query, n_keys, dim, scores);
+    const W total = weigh(values, greatest, n_keys, dim, scores, sums);
     for (int64_t d = 0; d < dim; ++d) store(queries.y[at + d], sums[d] / total);
   }
 }
 
-#define DSMOE_INSTANTIATE(T, W)                                                       \
-  template void append_token(                                                         \
-      const CacheRows<T>&, const TurnRows<W>&, int64_t, int64_t, const T*, const T*); \
+#define DSMOE_INSTANTIATE(T, W)                                              \
+  template void append_token(                                                \
+      const CacheRows<T>&, const TurnRows<W>&, int64_t, const T*, const T*); \
   template void attend_row(const CacheRows<T>&, const CachedQueries<T, W>&, int64_t, int64_t, W*);
 DSMOE_INSTANTIATE(Bfloat16, float)
 DSMOE_INSTANTIATE(float, float)

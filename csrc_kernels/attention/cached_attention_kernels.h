@@ -7,16 +7,22 @@
 
 namespace dsmoe {
 
-/// Keys and values of B sequences: [B, H n_kv_heads, capacity, head_dim]. T is float, double or
+/// Keys and values by sequence: [H n_kv_heads, capacity, head_dim] each. T is float, double or
 /// Bfloat16.
 template <typename T>
 struct CacheRows {
   int64_t n_kv_heads;
-  int64_t capacity;
   int64_t head_dim;
-  T* keys;
-  T* values;
-  const int64_t* lengths;  ///< [B], tokens of each sequence before this call's
+  T* const* keys;
+  T* const* values;
+  const int64_t* capacities;  ///< of the sequences
+  const int64_t* sequences;   ///< of the pass's tokens
+  const int64_t* positions;   ///< the same
+
+  /// Where a token's sequence has a head's first row.
+  int64_t head_begin(int64_t token, int64_t head) const {
+    return head * capacities[sequences[token]] * head_dim;
+  }
 };
 
 /// cos, sin [n_table_rows, head_dim / 2], token t takes row t % n_table_rows; null: nothing turns.
@@ -28,12 +34,10 @@ struct TurnRows {
   const W* sin;
 };
 
-/// Queries [n_rows, n_heads, head_dim] of tokens numbered b * seq + s, s counting from a sequence's
-/// length.
+/// Queries [n_rows, n_heads, head_dim].
 template <typename T, typename W>
 struct CachedQueries {
   int64_t n_heads;
-  int64_t seq;
   bool kv_major;  ///< head h reads key/value head h / (n_heads / H), else h % H
   const T* q;
   const int64_t* token_of_row;  ///< null: row i is token i
@@ -42,10 +46,9 @@ struct CachedQueries {
 };
 
 DSMOE_DECLARE_FOR_ISAS(
-    /// Stores the keys, turned, and values [batch * seq, H, head_dim] of one token.
+    /// Stores the keys, turned, and values of one token, k and v [n_tokens, H, head_dim].
     template <typename T, typename W> void append_token(const CacheRows<T>& cache,
                                                         const TurnRows<W>& turn,
-                                                        int64_t seq,
                                                         int64_t token,
                                                         const T* k,
                                                         const T* v);

@@ -12,15 +12,16 @@ namespace dsmoe {
 
 at::Tensor cached_attention_ref(const KvRows& cache, const QueryRows& queries) {
   std::vector<at::Tensor> rows;
-  const int64_t n_kv_heads = cache.keys.size(1);
+  const int64_t n_kv_heads = cache.keys.at(0).size(0);
   const int64_t group = queries.q.size(1) / n_kv_heads;
   for (int64_t row = 0; row < queries.q.size(0); ++row) {
     const auto& tokens = queries.token_of_row;
     const auto token = tokens.defined() ? tokens[row].item<int64_t>() : row;
-    const auto sequence = token / queries.seq;
-    const auto n_keys = (*cache.lengths)[static_cast<size_t>(sequence)] + token % queries.seq + 1;
-    const auto keys = cache.keys[sequence].narrow(1, 0, n_keys).to(at::kDouble);
-    const auto values = cache.values[sequence].narrow(1, 0, n_keys).to(at::kDouble);
+    const auto sequence =
+        static_cast<size_t>(cache.places->sequence.at(static_cast<size_t>(token)));
+    const auto n_keys = cache.places->position.at(static_cast<size_t>(token)) + 1;
+    const auto keys = cache.keys.at(sequence).narrow(1, 0, n_keys).to(at::kDouble);
+    const auto values = cache.values.at(sequence).narrow(1, 0, n_keys).to(at::kDouble);
     auto q = queries.q.narrow(0, row, 1).to(at::kDouble);  // [1, n_heads, head_dim]
     if (queries.tables.cos.defined()) {
       const auto at = token % queries.tables.cos.size(0);

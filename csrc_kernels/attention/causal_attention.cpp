@@ -1,13 +1,14 @@
 #include "csrc_kernels/attention/causal_attention.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <type_traits>
 
-#include "csrc_kernels/attention/causal_attention_kernels.h"
 #include "csrc_kernels/common/tensors.h"
 
 namespace dsmoe {
@@ -103,12 +104,28 @@ struct Tensors {
   at::Tensor k;
   at::Tensor v;
   at::Tensor y;
-  at::Tensor log_sums;  // [batch, n_kv_heads, group, seq]
+  at::Tensor log_sums;  // [batch, n_kv_heads, group, n_queries]
 };
 
+// With room for the results.
+Tensors make_tensors(const at::Tensor& q,
+                     const at::Tensor& k,
+                     const at::Tensor& v,
+                     const HeadGroups& heads) {
+  const auto wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return {.q = q,
+          .k = k,
+          .v = v,
+          .y = at::empty(q.sizes(), q.options()),
+          .log_sums = at::empty({q.size(0), heads.n_kv_heads, heads.group, q.size(1)},
+                                q.options().dtype(wide))};
+}
+
 void run_forward(const Tensors& at, const HeadGroups& heads, BlockProducts products) {
-  const AttentionShape shape{
-      .seq = at.q.size(1), .n_query_heads = heads.group, .head_dim = at.q.size(3)};
+  const AttentionShape shape{.seq = at.k.size(1),
+                             .n_query_heads = heads.group,
+                             .head_dim = at.q.size(3),
+                             .first_query = at.k.size(1) - at.q.size(1)};
   dispatch_block_types(at.q.scalar_type(), products, [&]<typename T, typename B, typename W>() {
     int64_t n_bytes = 0;
     const auto product = block_product<B, W>(products);
@@ -169,14 +186,7 @@ struct CausalAttention : torch::autograd::Function<CausalAttention> {
                             int64_t layout,
                             int64_t products) {
     const HeadGroups heads(q, k, static_cast<HeadLayout>(layout));
-    const auto wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    const Tensors tensors{
-        .q = q,
-        .k = k,
-        .v = v,
-        .y = at::empty(q.sizes(), q.options()),
-        .log_sums = at::empty({q.size(0), heads.n_kv_heads, heads.group, q.size(1)},
-                              q.options().dtype(wide))};
+    const auto tensors = make_tensors(q, k, v, heads);
     run_forward(tensors, heads, static_cast<BlockProducts>(products));
     ctx->save_for_backward({q, k, v, tensors.y, tensors.log_sums});
     ctx->saved_data["layout"] = layout;
@@ -198,7 +208,7 @@ struct CausalAttention : torch::autograd::Function<CausalAttention> {
 
 void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   TORCH_CHECK(q.dim() == 4 && k.dim() == 4 && k.sizes() == v.sizes() && q.size(0) == k.size(0) &&
-                  q.size(1) == k.size(1) && q.size(3) == k.size(3) && q.numel() > 0,
+                  q.size(1) <= k.size(1) && q.size(3) == k.size(3) && q.numel() > 0,
               kName,
               ": expected q [batch, seq, n_heads, head_dim], k and v [batch, seq, n_kv_heads, "
               "head_dim], not empty, got ",
@@ -238,8 +248,36 @@ at::Tensor causal_attention(const at::Tensor& q,
                             HeadLayout layout,
                             BlockProducts products) {
   check(q, k, v);
+  TORCH_CHECK(q.size(1) == k.size(1),
+              kName,
+              ": expected as many keys as the ",
+              q.size(1),
+              " queries, got ",
+              k.size(1));
   return CausalAttention::apply(
       q, k, v, static_cast<int64_t>(layout), static_cast<int64_t>(products));
+}
+
+at::Tensor continued_attention(const at::Tensor& q,
+                               const at::Tensor& k,
+                               const at::Tensor& v,
+                               HeadLayout layout) {
+  TORCH_CHECK(q.dim() == 3 && k.dim() == 3 && v.dim() == 3,
+              kName,
+              ": expected q, k and v of one sequence, got ",
+              q.sizes());
+  const auto keys = k.transpose(0, 1).unsqueeze(0);    // [1, n_keys, n_kv_heads, head_dim]
+  const auto values = v.transpose(0, 1).unsqueeze(0);  // the same
+  // Blocks begin where those of the whole sequence do; what stands before the first is not used.
+  const int64_t n_before = (k.size(1) - q.size(0)) % kQueryBlock;
+  const auto before = at::zeros({n_before, q.size(1), q.size(2)}, q.options());
+  const auto queries =
+      (n_before == 0 ? q : at::cat({before, q})).unsqueeze(0);  // [1, n, n_heads, head_dim]
+  check(queries, keys, values);
+  const HeadGroups heads(queries, keys, layout);
+  const auto tensors = make_tensors(queries, keys, values, heads);
+  run_forward(tensors, heads, fastest_block_products());
+  return tensors.y.squeeze(0).narrow(0, n_before, q.size(0));
 }
 
 }  // namespace dsmoe

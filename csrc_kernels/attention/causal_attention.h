@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "csrc_kernels/attention/causal_attention_kernels.h"
 #include "csrc_kernels/common/block_product.h"
 
 namespace dsmoe {
@@ -29,6 +30,18 @@ at::Tensor causal_attention(const at::Tensor& q,
                             const at::Tensor& v,
                             HeadLayout layout,
                             BlockProducts products = fastest_block_products());
+
+/// The same for a part of a sequence whose earlier keys are known: query i is token first_query + i
+/// and sees keys 0 .. first_query + i. No gradient.
+///
+/// q        [n, n_heads, head_dim]
+/// k, v     [n_kv_heads, first_query + n, head_dim]
+/// returns  [n, n_heads, head_dim], contiguous
+/// Parts that begin at multiples of kQueryBlock give the bits of the whole.
+at::Tensor continued_attention(const at::Tensor& q,
+                               const at::Tensor& k,
+                               const at::Tensor& v,
+                               HeadLayout layout);
 
 /// The definition of right: masked softmax written with differentiable ATen calls.
 at::Tensor causal_attention_ref(const at::Tensor& q,

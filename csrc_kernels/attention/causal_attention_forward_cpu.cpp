@@ -98,7 +98,7 @@ class Forward {
     transpose(size_.seq, size_.head_dim, at_.k, size_.head_dim, at_.v_t, size_.seq);
     copy_rows(keys, tensors_.k.from(0, 0), at_.k);
     for (int64_t head = 0; head < shape_.n_query_heads; ++head) {
-      for (int64_t query = 0; query < shape_.seq; query += size_.n_queries) {
+      for (int64_t query = shape_.first_query; query < shape_.seq; query += size_.n_queries) {
         load_queries(head, query);
         attend(query);
         store_outputs(head, query);
@@ -116,7 +116,7 @@ class Forward {
 
   void load_queries(int64_t head, int64_t query) {
     const auto rows = dense_rows({n_rows(query), size_.n_queries, shape_.head_dim, size_.head_dim},
-                                 tensors_.q.from(head, query),
+                                 tensors_.q.from(head, query - shape_.first_query),
                                  at_.rows);
     pack_transposed(size_.n_queries, size_.head_dim, rows, at_.q_t);
   }
@@ -148,8 +148,8 @@ class Forward {
                shape_.head_dim,
                W(1),
                RowSpan<const W>{at_.y, d},
-               tensors_.y.from(head, query));
-    W* log_sums = tensors_.log_sums + head * shape_.seq + query;
+               tensors_.y.from(head, query - shape_.first_query));
+    W* log_sums = tensors_.log_sums + head * shape_.n_queries() + query - shape_.first_query;
     for (int64_t i = 0; i < n_rows(query); ++i) {
       log_sums[i] = at_.shift[i] + std::log2(at_.sum[i]);
     }

@@ -8,6 +8,10 @@
 
 namespace dsmoe {
 
+/// Queries that are computed together: a part of a sequence that begins at a multiple of it gives
+/// the bits of the whole.
+constexpr int64_t kQueryBlock = 32;
+
 /// Row i at data + i * stride.
 template <typename T>
 struct RowSpan {
@@ -31,14 +35,18 @@ struct HeadRows {
   }
 };
 
-/// What one key/value head and its query heads give: S seq, G query heads, D head_dim.
+/// What one key/value head and its query heads give: S seq, G query heads, D head_dim. The forward
+/// pass may take up at a later query, N = S - first_query of them.
 struct AttentionShape {
   int64_t seq;
   int64_t n_query_heads;
   int64_t head_dim;
+  int64_t first_query = 0;
+
+  int64_t n_queries() const { return seq - first_query; }
 };
 
-/// q, y [G, S, D]; k, v [1, S, D]; log_sums [G, S], the logarithm of each softmax's denominator.
+/// q, y [G, N, D]; k, v [1, S, D]; log_sums [G, N], the logarithm of each softmax's denominator.
 template <typename T, typename W>
 struct AttentionForward {
   HeadRows<const T> q;

@@ -68,6 +68,23 @@ at::Tensor first_keys_of(const ForwardOptions& options,
   return first_keys;
 }
 
+// The positions of the tokens in their sequences, [batch, seq].
+at::Tensor begin_cached_pass(const ForwardOptions& options, const at::Tensor& tokens) {
+  auto& cache = *options.cache;
+  if (options.segments.empty()) {
+    cache.begin_pass(tokens.size(1));
+  } else {
+    cache.begin_pass(options.segments);
+  }
+  TORCH_CHECK(static_cast<int64_t>(cache.positions().size()) == tokens.numel() &&
+                  (options.segments.empty() || tokens.size(0) == 1),
+              "Transformer: expected the tokens of ",
+              cache.positions().size(),
+              " places in the cache, got ",
+              tokens.sizes());
+  return at::tensor(cache.positions(), at::kLong).view(tokens.sizes());
+}
+
 }  // namespace
 
 TransformerImpl::TransformerImpl(const ModelConfig& config) : config_(config) {
@@ -105,7 +122,7 @@ ModelOutput TransformerImpl::forward(const at::Tensor& tokens,
               tokens.scalar_type());
   const int64_t seq = tokens.size(1);
   AttentionContext context{.positions = {}, .first_keys = {}, .rotary = {}, .cache = options.cache};
-  context.positions = options.cache ? options.cache->next_positions(seq)
+  context.positions = options.cache ? begin_cached_pass(options, tokens)
                                     : at::arange(seq, at::kLong).expand({tokens.size(0), seq});
   const int64_t n_positions =
       context.positions.numel() > 0 ? context.positions.max().item<int64_t>() + 1 : 0;
@@ -141,13 +158,14 @@ at::Tensor TransformerImpl::logits_of(const ModelOutput& output, const ForwardOp
   auto features = output.features;  // [batch, seq, d_model]
   if (!options.logits_at.empty()) {
     const int64_t batch = features.size(0);
-    TORCH_CHECK(static_cast<int64_t>(options.logits_at.size()) == batch,
-                "Transformer: expected one position of logits for each of ",
-                batch,
-                " sequences");
-    const auto rows =
-        at::tensor(options.logits_at, at::kLong) + at::arange(batch, at::kLong) * features.size(1);
-    features = features.flatten(0, 1).index_select(0, rows).unsqueeze(1);  // [batch, 1, d_model]
+    TORCH_CHECK(
+        !options.segments.empty() || static_cast<int64_t>(options.logits_at.size()) == batch,
+        "Transformer: expected one position of logits for each of ",
+        batch,
+        " sequences");
+    auto rows = at::tensor(options.logits_at, at::kLong);
+    if (batch > 1) rows = rows + at::arange(batch, at::kLong) * features.size(1);
+    features = features.flatten(0, 1).index_select(0, rows).unsqueeze(1);  // [n, 1, d_model]
   }
   const auto& twin = head_.is_empty() ? embedding_twin_ : head_->twin;
   if (twin.defined() && !at::GradMode::is_enabled()) {
@@ -232,9 +250,12 @@ int64_t TransformerImpl::n_kv_heads() const {
                                                        : config_.attention.n_kv_heads;
 }
 
+KvShape TransformerImpl::kv_shape(at::ScalarType dtype) const {
+  return {config_.n_layers, n_kv_heads(), config_.attention.head_dim, dtype};
+}
+
 KvCache TransformerImpl::make_cache(int64_t batch, int64_t capacity, at::ScalarType dtype) const {
-  return KvCache(
-      config_.n_layers, batch, n_kv_heads(), capacity, config_.attention.head_dim, dtype);
+  return KvCache(kv_shape(dtype), batch, capacity);
 }
 
 }  // namespace dsmoe

@@ -21,8 +21,12 @@ struct ForwardOptions {
   at::ScalarType compute_dtype =
       at::kFloat;            ///< of the matrix products; norms, router logits, losses stay wide
   KvCache* cache = nullptr;  ///< tokens continue its sequences; the caller advances it
+  /// The cache's sequences that tokens [1, n_tokens] belong to, one part after another; needs
+  /// packed weights. Empty: tokens [batch, seq] are of all its sequences.
+  std::vector<PassSegment> segments{};
   Recompute recompute = Recompute::kNone;
-  /// Position in this pass of the one token of each sequence whose logits are wanted; empty: all.
+  /// Position in this pass of the one token of each sequence whose logits are wanted, or with
+  /// segments of any tokens; empty: all.
   std::vector<int64_t> logits_at{};
   bool logits = true;  ///< false: features only, for a loss that makes its own logits in chunks
   /// [batch, seq] int64, of each token in its document, from 0: documents packed into one sequence
@@ -40,7 +44,8 @@ class TransformerImpl : public torch::nn::Module {
   explicit TransformerImpl(const ModelConfig& config);
 
   /// tokens   [batch, seq] int64, ids below vocab_size
-  /// returns  features, logits [batch, seq or 1, vocab_size] and one RoutingRecord per layer and
+  /// returns  features, logits [batch, seq, vocab_size] or [n_wanted, 1, vocab_size] and one
+  /// RoutingRecord per layer and
   ///          kind; logits are float32 where weights are packed
   /// Throws c10::Error for a wrong shape and Error for a context above max_seq_len.
   ModelOutput forward(const at::Tensor& tokens,
@@ -56,6 +61,7 @@ class TransformerImpl : public torch::nn::Module {
 
   const ModelConfig& config() const { return config_; }
   int64_t n_kv_heads() const;
+  KvShape kv_shape(at::ScalarType dtype) const;
   /// A cache for `batch` sequences of at most `capacity` tokens.
   KvCache make_cache(int64_t batch, int64_t capacity, at::ScalarType dtype) const;
 

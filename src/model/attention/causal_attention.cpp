@@ -3,36 +3,15 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/ge.h>
 #include <ATen/ops/le.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
+#include <algorithm>
+
 namespace dsmoe {
 namespace {
-
-// A pass over a cache without gradients: the kernels of inference.
-at::Tensor cached_self_attention(const AttentionContext& context,
-                                 int64_t layer,
-                                 const at::Tensor& q,
-                                 const at::Tensor& k,
-                                 const at::Tensor& v,
-                                 HeadLayout layout) {
-  const auto rows = context.cache->rows(layer);
-  const auto tables = turn_tables(context.rotary);
-  append_to_cache(rows, k.contiguous(), v.contiguous(), tables);
-  if (context.cache->is_empty()) {
-    // A prompt: its keys are the pass's own.
-    return causal_attention(
-        apply_rotary(q, context.rotary), apply_rotary(k, context.rotary), v, layout);
-  }
-  return cached_attention(rows,
-                          {.q = q.flatten(0, 1),
-                           .token_of_row = {},
-                           .seq = q.size(1),
-                           .layout = layout,
-                           .tables = tables})
-      .view(q.sizes());
-}
 
 bool uses_cache_kernels(const AttentionContext& context, const at::Tensor& q) {
   return context.cache != nullptr && !context.first_keys.defined() && !at::GradMode::is_enabled() &&
@@ -51,6 +30,46 @@ VisibleKeys extend_keys(const AttentionContext& context,
   if (context.cache == nullptr) return {turned, v.transpose(1, 2)};
   auto [keys, values] = context.cache->append(layer, turned, v.transpose(1, 2));
   return {keys, values};
+}
+
+at::Tensor attend_stored(const AttentionContext& context,
+                         const KvRows& rows,
+                         const at::Tensor& q,
+                         HeadLayout layout) {
+  const auto& segments = context.cache->segments();
+  const bool any_prompt =
+      std::any_of(segments.begin(), segments.end(), [](const auto& s) { return s.is_prompt; });
+  const auto turned = any_prompt ? apply_rotary(q, context.rotary) : at::Tensor();
+  std::vector<at::Tensor> pieces;
+  int64_t token = 0;
+  int64_t n_rows = 0;  // tokens before this one that go row by row, not yet done
+  const auto do_rows = [&] {
+    if (n_rows == 0) return;
+    const bool all = n_rows == q.size(0);
+    pieces.push_back(cached_attention(
+        rows,
+        {.q = q.narrow(0, token - n_rows, n_rows),
+         .token_of_row = all ? at::Tensor() : at::arange(token - n_rows, token, at::kLong),
+         .layout = layout,
+         .tables = turn_tables(context.rotary)}));
+    n_rows = 0;
+  };
+  for (const auto& segment : segments) {
+    if (!segment.is_prompt) {
+      n_rows += segment.n_tokens;
+    } else {
+      do_rows();
+      const auto sequence = static_cast<size_t>(segment.sequence);
+      const int64_t end = context.cache->length(segment.sequence) + segment.n_tokens;
+      pieces.push_back(continued_attention(turned.narrow(0, token, segment.n_tokens),
+                                           rows.keys[sequence].narrow(1, 0, end),
+                                           rows.values[sequence].narrow(1, 0, end),
+                                           layout));
+    }
+    token += segment.n_tokens;
+  }
+  do_rows();
+  return pieces.size() == 1 ? pieces[0] : at::cat(pieces);
 }
 
 at::Tensor attend(const at::Tensor& q,
@@ -81,7 +100,9 @@ at::Tensor self_attention(const AttentionContext& context,
                           const at::Tensor& v,
                           HeadLayout layout) {
   if (uses_cache_kernels(context, q)) {
-    return cached_self_attention(context, layer, q, k, v, layout);
+    const auto rows = context.cache->rows(layer);
+    append_to_cache(rows, k.contiguous(), v.contiguous(), turn_tables(context.rotary));
+    return attend_stored(context, rows, q.flatten(0, 1), layout).view(q.sizes());
   }
   const auto turned = apply_rotary(q, context.rotary);
   if (context.cache == nullptr && !context.first_keys.defined()) {

@@ -47,6 +47,13 @@ at::Tensor attend(const at::Tensor& q,
                   const at::Tensor& positions,
                   const at::Tensor& first_keys = {});
 
+/// Attention of the tokens of a pass over a cache whose keys are stored: prompts in blocks, others
+/// row by row. No gradient. q [n_tokens, n_heads, head_dim] not turned; returns the same shape.
+at::Tensor attend_stored(const AttentionContext& context,
+                         const KvRows& rows,
+                         const at::Tensor& q,
+                         HeadLayout layout);
+
 /// Attention of a pass over its own tokens, or over a cache that they continue. Turns queries and
 /// keys first.
 ///

@@ -1,86 +1,128 @@
 #include "model/attention/kv_cache.h"
 
-#include <ATen/ops/arange.h>
-#include <ATen/ops/tensor.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
 namespace dsmoe {
 
-KvCache::KvCache(int64_t n_layers,
-                 int64_t batch,
-                 int64_t n_kv_heads,
-                 int64_t capacity,
-                 int64_t head_dim,
-                 at::ScalarType dtype)
-    : capacity_(capacity), lengths_(static_cast<size_t>(batch), 0) {
-  for (int64_t i = 0; i < n_layers; ++i) {
-    // Zeros: positions that a shorter sequence has not reached are masked, but must stay finite.
-    keys_.push_back(at::zeros({batch, n_kv_heads, capacity, head_dim}, dtype));
-    values_.push_back(at::zeros({batch, n_kv_heads, capacity, head_dim}, dtype));
+KvCache::KvCache(const KvShape& shape, int64_t batch, int64_t capacity) : shape_(shape) {
+  for (int64_t b = 0; b < batch; ++b) add_sequence(capacity);
+}
+
+void KvCache::add_sequence(int64_t capacity) {
+  Sequence sequence;
+  sequence.capacity = capacity;
+  // One piece, so that it is given back whole; its pages cost memory when they are first written.
+  const auto all =
+      at::empty({shape_.n_layers, 2, shape_.n_kv_heads, capacity, shape_.head_dim}, shape_.dtype);
+  for (const auto& layer : all.unbind()) {
+    sequence.keys.push_back(layer[0]);
+    sequence.values.push_back(layer[1]);
   }
+  sequences_.push_back(std::move(sequence));
+}
+
+void KvCache::keep(const std::vector<int64_t>& sequences) {
+  std::vector<Sequence> kept;
+  for (const int64_t b : sequences) kept.push_back(sequences_.at(static_cast<size_t>(b)));
+  sequences_ = std::move(kept);
+}
+
+void KvCache::begin_pass(std::vector<PassSegment> segments) {
+  segments_ = std::move(segments);
+  is_rectangular_ = false;
+  places_ = {};
+  for (const auto& segment : segments_) {
+    const int64_t begin = length(segment.sequence);
+    for (int64_t i = 0; i < segment.n_tokens; ++i) {
+      places_.sequence.push_back(segment.sequence);
+      places_.position.push_back(begin + i);
+    }
+  }
+}
+
+void KvCache::begin_pass(int64_t seq) {
+  std::vector<PassSegment> segments;
+  for (int64_t b = 0; b < n_sequences(); ++b) {
+    segments.push_back({b, seq, seq > 1 || length(b) == 0});
+  }
+  begin_pass(std::move(segments));
+  is_rectangular_ = true;
 }
 
 std::pair<at::Tensor, at::Tensor> KvCache::append(int64_t layer,
                                                   const at::Tensor& k,
                                                   const at::Tensor& v) {
   const int64_t seq = k.size(2);
-  TORCH_CHECK(k.size(0) == static_cast<int64_t>(lengths_.size()),
+  TORCH_CHECK(is_rectangular_ && k.size(0) == n_sequences(),
               "KvCache: expected a batch of ",
-              lengths_.size(),
+              n_sequences(),
               ", got ",
-              k.size(0));
-  auto& keys = keys_[static_cast<size_t>(layer)];
-  auto& values = values_[static_cast<size_t>(layer)];
+              k.size(0),
+              is_rectangular_ ? "" : "; a pass of segments needs packed weights");
   int64_t longest = 0;
-  for (size_t b = 0; b < lengths_.size(); ++b) {
-    TORCH_CHECK(lengths_[b] + seq <= capacity_,
+  for (const auto& sequence : sequences_) longest = std::max(longest, sequence.length + seq);
+  auto keys = at::zeros({k.size(0), k.size(1), longest, k.size(3)}, shape_.dtype);
+  auto values = at::zeros(keys.sizes(), shape_.dtype);
+  for (int64_t b = 0; b < k.size(0); ++b) {
+    const auto& sequence = sequences_[static_cast<size_t>(b)];
+    const int64_t end = sequence.length + seq;
+    TORCH_CHECK(end <= sequence.capacity,
                 "KvCache: expected at most ",
-                capacity_,
+                sequence.capacity,
                 " tokens, got ",
-                lengths_[b] + seq);
-    const auto index = static_cast<int64_t>(b);
-    keys.select(0, index).narrow(1, lengths_[b], seq).copy_(k.select(0, index));
-    values.select(0, index).narrow(1, lengths_[b], seq).copy_(v.select(0, index));
-    longest = std::max(longest, lengths_[b] + seq);
+                end);
+    const auto store =
+        [&](const std::vector<at::Tensor>& layers, const at::Tensor& added, const at::Tensor& all) {
+          const auto& stored = layers.at(static_cast<size_t>(layer));
+          stored.narrow(1, sequence.length, seq).copy_(added[b]);
+          all[b].narrow(1, 0, end).copy_(stored.narrow(1, 0, end));
+        };
+    store(sequence.keys, k, keys);
+    store(sequence.values, v, values);
   }
-  return {keys.narrow(2, 0, longest), values.narrow(2, 0, longest)};
+  return {keys, values};
 }
 
 KvRows KvCache::rows(int64_t layer) const {
-  return {keys_.at(static_cast<size_t>(layer)), values_.at(static_cast<size_t>(layer)), &lengths_};
-}
-
-bool KvCache::is_empty() const {
-  return std::all_of(lengths_.begin(), lengths_.end(), [](int64_t n) { return n == 0; });
-}
-
-at::Tensor KvCache::next_positions(int64_t seq) const {
-  const auto starts = at::tensor(lengths_, at::kLong).unsqueeze(1);  // [batch, 1]
-  return starts + at::arange(seq, at::kLong);
+  KvRows rows;
+  for (const auto& sequence : sequences_) {
+    rows.keys.push_back(sequence.keys.at(static_cast<size_t>(layer)));
+    rows.values.push_back(sequence.values.at(static_cast<size_t>(layer)));
+  }
+  rows.places = &places_;
+  return rows;
 }
 
 void KvCache::advance(const std::vector<int64_t>& counts) {
-  TORCH_CHECK(counts.size() == lengths_.size(),
+  TORCH_CHECK(counts.size() == sequences_.size(),
               "KvCache: expected ",
-              lengths_.size(),
+              sequences_.size(),
               " counts, got ",
               counts.size());
-  for (size_t b = 0; b < lengths_.size(); ++b) lengths_[b] += counts[b];
+  for (size_t b = 0; b < counts.size(); ++b) sequences_[b].length += counts[b];
 }
 
 void KvCache::advance(int64_t seq) {
-  for (auto& length : lengths_) length += seq;
+  for (auto& sequence : sequences_) sequence.length += seq;
 }
 
-void KvCache::keep(const std::vector<int64_t>& sequences) {
-  const auto index = at::tensor(sequences, at::kLong);
-  for (auto& keys : keys_) keys = keys.index_select(0, index);
-  for (auto& values : values_) values = values.index_select(0, index);
-  std::vector<int64_t> lengths;
-  for (const int64_t b : sequences) lengths.push_back(lengths_.at(static_cast<size_t>(b)));
-  lengths_ = std::move(lengths);
+void KvCache::advance_segments() {
+  for (const auto& segment : segments_) {
+    sequences_.at(static_cast<size_t>(segment.sequence)).length += segment.n_tokens;
+  }
+}
+
+int64_t KvCache::length(int64_t sequence) const {
+  return sequences_.at(static_cast<size_t>(sequence)).length;
+}
+
+int64_t KvCache::size_bytes() const {
+  int64_t n_tokens = 0;
+  for (const auto& sequence : sequences_) n_tokens += sequence.capacity;
+  return n_tokens * shape_.bytes_per_token();
 }
 
 }  // namespace dsmoe

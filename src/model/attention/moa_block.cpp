@@ -4,12 +4,12 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/argsort.h>
 #include <ATen/ops/bincount.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/floor_divide.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "csrc_kernels/attention/cached_attention.h"
 #include "csrc_kernels/moe/expert_rows.h"
@@ -205,32 +205,36 @@ at::Tensor MoABlockImpl::attend_packed(const AttentionContext& context,
   const auto& k = heads.k;
   const int64_t batch = k.size(0);
   const int64_t seq = k.size(1);
-  const std::vector<int64_t> no_lengths(static_cast<size_t>(batch), 0);
-  KvRows rows{{}, {}, &no_lengths};
-  if (context.cache != nullptr) {
-    rows = context.cache->rows(layer);
-  } else {
-    rows.keys = at::empty({batch, heads_per_expert_, seq, head_dim_}, k.options());
-    rows.values = at::empty_like(rows.keys);
-  }
   const auto tables = turn_tables(context.rotary);
-  append_to_cache(rows, k, heads.v, tables);
-  const bool own_keys = context.cache == nullptr || context.cache->is_empty();
-  if (all_pairs && own_keys) {
-    // (expert, token, head) -> (token, expert, head) and back, around one blocked attention.
-    const auto by_token = heads.q.view({n_experts_, batch, seq, heads_per_expert_, head_dim_})
-                              .permute({1, 2, 0, 3, 4})
-                              .reshape({batch, seq, n_experts_ * heads_per_expert_, head_dim_});
-    return causal_attention(apply_rotary(by_token, context.rotary),
-                            apply_rotary(k, context.rotary),
-                            heads.v,
-                            HeadLayout::kExpertMajor)
-        .view({batch, seq, n_experts_, heads_per_expert_, head_dim_})
-        .permute({2, 0, 1, 3, 4})
+  // (expert, token, head) -> (token, expert, head)
+  const auto by_token = [&] {
+    return heads.q.view({n_experts_, batch * seq, heads_per_expert_, head_dim_})
+        .transpose(0, 1)
+        .reshape({batch * seq, n_experts_ * heads_per_expert_, head_dim_});
+  };
+  const auto by_expert = [&](const at::Tensor& y) {
+    return y.view({batch * seq, n_experts_, heads_per_expert_, head_dim_})
+        .transpose(0, 1)
         .reshape(heads.q.sizes());
+  };
+  if (context.cache == nullptr && all_pairs) {
+    const auto q = by_token().view({batch, seq, -1, head_dim_});
+    return by_expert(causal_attention(apply_rotary(q, context.rotary),
+                                      apply_rotary(k, context.rotary),
+                                      heads.v,
+                                      HeadLayout::kExpertMajor));
   }
-  return cached_attention(
-      rows, {.q = heads.q, .token_of_row = token_of_row, .seq = seq, .tables = tables});
+  std::optional<KvCache> own;
+  if (context.cache == nullptr) {
+    own.emplace(KvShape{1, heads_per_expert_, head_dim_, k.scalar_type()}, batch, seq)
+        .begin_pass(seq);
+  }
+  const auto rows = own ? own->rows(0) : context.cache->rows(layer);
+  append_to_cache(rows, k, heads.v, tables);
+  if (all_pairs) {
+    return by_expert(attend_stored(context, rows, by_token(), HeadLayout::kExpertMajor));
+  }
+  return cached_attention(rows, {.q = heads.q, .token_of_row = token_of_row, .tables = tables});
 }
 
 }  // namespace dsmoe

@@ -24,23 +24,38 @@ constexpr int64_t kHeads = 6;
 constexpr int64_t kHeadDim = 10;
 constexpr int64_t kCapacity = 40;
 
-// Sequences of unlike lengths; what lies past a sequence's end is NaN.
+// Sequences of unlike lengths and rooms, and a pass over the next tokens of each; what lies past a
+// sequence's end is NaN.
 struct Sequences {
   std::vector<int64_t> lengths;
+  TokenPlaces places;
   KvRows cache;
 
-  Sequences(std::vector<int64_t> of_each, at::ScalarType type, RandomTensors& random)
+  Sequences(std::vector<int64_t> of_each,
+            at::ScalarType type,
+            RandomTensors& random,
+            int64_t seq = 1)
       : lengths(std::move(of_each)) {
-    const auto batch = static_cast<int64_t>(lengths.size());
-    cache.keys = at::full({batch, kKvHeads, kCapacity, kHeadDim},
-                          std::numeric_limits<double>::quiet_NaN(),
-                          at::TensorOptions().dtype(type));
-    cache.values = at::full_like(cache.keys, std::numeric_limits<double>::quiet_NaN());
-    cache.lengths = &lengths;
-    for (int64_t b = 0; b < batch; ++b) {
-      const int64_t n = lengths[static_cast<size_t>(b)];
+    cache.places = &places;
+    for (size_t b = 0; b < lengths.size(); ++b) {
+      const int64_t n = lengths[b];
+      const auto nothing = at::full({kKvHeads, kCapacity - static_cast<int64_t>(b), kHeadDim},
+                                    std::numeric_limits<double>::quiet_NaN(),
+                                    at::TensorOptions().dtype(type));
+      cache.keys.push_back(nothing.clone());
+      cache.values.push_back(nothing);
       cache.keys[b].narrow(1, 0, n).copy_(random.normal({kKvHeads, n, kHeadDim}));
       cache.values[b].narrow(1, 0, n).copy_(random.normal({kKvHeads, n, kHeadDim}));
+      add_tokens(static_cast<int64_t>(b), seq);
+    }
+  }
+  Sequences(const Sequences&) = delete;
+  Sequences& operator=(const Sequences&) = delete;
+
+  void add_tokens(int64_t sequence, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
+      places.sequence.push_back(sequence);
+      places.position.push_back(lengths[static_cast<size_t>(sequence)] + i);
     }
   }
 };
@@ -65,13 +80,12 @@ TEST_CASE("cached_attention: equals its reference over ragged sequences", "[kern
       for (const int64_t seq : {1, 3}) {
         INFO(type << ", " << seq << " tokens, layout " << static_cast<int>(layout));
         RandomTensors random(3);
-        Sequences sequences({7, 0, 33}, type, random);
+        Sequences sequences({7, 0, 33}, type, random, seq);
         const auto tables = make_tables(3 * seq, type, random);
         const auto k = random.normal({3, seq, kKvHeads, kHeadDim}, type);
         append_to_cache(sequences.cache, k, random.normal(k.sizes(), type), tables);
         QueryRows queries{.q = random.normal({3 * seq, kHeads, kHeadDim}, type),
                           .token_of_row = {},
-                          .seq = seq,
                           .layout = layout,
                           .tables = tables};
         CHECK(max_difference(cached_attention(sequences.cache, queries),
@@ -90,29 +104,30 @@ TEST_CASE("append_to_cache: stores turned keys at each sequence's own end",
           "[kernels][attention]") {
   for (const auto type : kTypes) {
     RandomTensors random(8);
-    Sequences sequences({4, 9}, type, random);
-    const auto before = sequences.cache.keys.clone();
+    Sequences sequences({4, 9}, type, random, 3);
+    const std::vector before{sequences.cache.keys[0].clone(), sequences.cache.keys[1].clone()};
     const auto k = random.normal({2, 3, kKvHeads, kHeadDim}, type);
     const auto v = random.normal({2, 3, kKvHeads, kHeadDim}, type);
     const auto tables = make_tables(6, type, random);
     append_to_cache(sequences.cache, k, v, tables);
     const auto turned =
         rotary(k.view({6, kKvHeads, kHeadDim}), tables.cos, tables.sin).view(k.sizes());
-    for (const int64_t b : {0, 1}) {
-      const int64_t end = sequences.lengths[static_cast<size_t>(b)];
-      const auto& keys = sequences.cache.keys;
-      CHECK(max_difference(keys[b].narrow(1, end, 3), turned[b].transpose(0, 1)) < tolerance(type));
-      CHECK(at::equal(sequences.cache.values[b].narrow(1, end, 3), v[b].transpose(0, 1)));
-      CHECK(at::equal(keys[b].narrow(1, 0, end), before[b].narrow(1, 0, end)));
-      CHECK(keys[b].narrow(1, end + 3, kCapacity - end - 3).isnan().all().item<bool>());
+    for (const size_t b : {0, 1}) {
+      const int64_t end = sequences.lengths[b];
+      const auto row = static_cast<int64_t>(b);
+      const auto& keys = sequences.cache.keys[b];
+      CHECK(max_difference(keys.narrow(1, end, 3), turned[row].transpose(0, 1)) < tolerance(type));
+      CHECK(at::equal(sequences.cache.values[b].narrow(1, end, 3), v[row].transpose(0, 1)));
+      CHECK(at::equal(keys.narrow(1, 0, end), before[b].narrow(1, 0, end)));
+      CHECK(keys.narrow(1, end + 3, keys.size(1) - end - 3).isnan().all().item<bool>());
     }
   }
 }
 
 TEST_CASE("cached_attention: a worked value", "[kernels][attention]") {
   // Equal scores: the mean of the values.
-  std::vector<int64_t> lengths{1};
-  KvRows cache{at::full({1, 1, 4, 2}, 0.0F), at::full({1, 1, 4, 2}, 0.0F), &lengths};
+  const TokenPlaces places{{0}, {1}};
+  KvRows cache{{at::full({1, 4, 2}, 0.0F)}, {at::full({1, 4, 2}, 0.0F)}, &places};
   cache.values[0][0][0] = at::tensor({1.0F, 2.0F});
   append_to_cache(
       cache, at::full({1, 1, 1, 2}, 0.0F), at::tensor({3.0F, 6.0F}).view({1, 1, 1, 2}), {});
@@ -131,11 +146,12 @@ TEST_CASE("cached_attention: a row's bits depend on neither the batch nor the th
     const auto q = random.normal({3, kHeads, kHeadDim}, type);
     set_kernel_threads(1);
     const auto whole = cached_attention(all.cache, {.q = q, .token_of_row = {}});
-    for (int64_t b = 0; b < 3; ++b) {
-      const std::vector<int64_t> length{all.lengths[static_cast<size_t>(b)]};
-      const KvRows own{all.cache.keys.narrow(0, b, 1), all.cache.values.narrow(0, b, 1), &length};
-      CHECK(at::equal(cached_attention(own, {.q = q.narrow(0, b, 1), .token_of_row = {}})[0],
-                      whole[b]));
+    for (size_t b = 0; b < 3; ++b) {
+      const auto row = static_cast<int64_t>(b);
+      const TokenPlaces place{{0}, {all.lengths[b]}};
+      const KvRows own{{all.cache.keys[b]}, {all.cache.values[b]}, &place};
+      CHECK(at::equal(cached_attention(own, {.q = q.narrow(0, row, 1), .token_of_row = {}})[0],
+                      whole[row]));
     }
     set_kernel_threads(3);
     CHECK(at::equal(cached_attention(all.cache, {.q = q, .token_of_row = {}}), whole));
@@ -143,11 +159,31 @@ TEST_CASE("cached_attention: a row's bits depend on neither the batch nor the th
   set_kernel_threads(threads);
 }
 
+TEST_CASE("cached_attention: a pass may have unlike numbers of tokens of its sequences",
+          "[kernels][attention]") {
+  for (const auto type : kTypes) {
+    RandomTensors random(21);
+    Sequences sequences({11, 2, 0}, type, random, 0);
+    sequences.add_tokens(1, 5);
+    sequences.add_tokens(0, 1);
+    const auto tables = make_tables(6, type, random);
+    const auto k = random.normal({6, kKvHeads, kHeadDim}, type);
+    append_to_cache(sequences.cache, k, k, tables);
+    CHECK(at::equal(sequences.cache.values[1].narrow(1, 2, 5), k.narrow(0, 0, 5).transpose(0, 1)));
+    CHECK(at::equal(sequences.cache.values[0].narrow(1, 11, 1), k.narrow(0, 5, 1).transpose(0, 1)));
+    CHECK(sequences.cache.values[2].isnan().all().item<bool>());
+    const QueryRows queries{
+        .q = random.normal({6, kHeads, kHeadDim}, type), .token_of_row = {}, .tables = tables};
+    CHECK(max_difference(cached_attention(sequences.cache, queries),
+                         cached_attention_ref(sequences.cache, queries)) < tolerance(type));
+  }
+}
+
 TEST_CASE("cached_attention: wrong shapes and a full cache throw", "[kernels][attention]") {
   RandomTensors random(1);
   Sequences sequences({kCapacity}, at::kFloat, random);
   const auto k = random.normal({1, 1, kKvHeads, kHeadDim}, at::kFloat);
-  CHECK_THROWS_AS(append_to_cache(sequences.cache, k, k, {}), c10::Error);
+  CHECK_THROWS_WITH(append_to_cache(sequences.cache, k, k, {}), Catch::Contains("at most 40"));
   Sequences room({3}, at::kFloat, random);
   CHECK_THROWS_AS(append_to_cache(room.cache, k.to(at::kDouble), k.to(at::kDouble), {}),
                   c10::Error);

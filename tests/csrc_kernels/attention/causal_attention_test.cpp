@@ -312,4 +312,30 @@ TEST_CASE("causal_attention: refuses tensors that do not fit", "[csrc_kernels][a
   refuses(q.narrow(1, 0, 0), k.narrow(1, 0, 0), v.narrow(1, 0, 0));
 }
 
+TEST_CASE("continued_attention: parts are rows of the whole, bit for bit from block to block",
+          "[kernels][attention]") {
+  for (const auto type : {at::kDouble, at::kFloat, at::kBFloat16}) {
+    for (const auto layout : kLayouts) {
+      const Size size{1, 300, 4, 2, 24};
+      const auto inputs = make_inputs(size, type);
+      const auto whole = causal_attention(inputs.q, inputs.k, inputs.v, layout)[0];
+      const auto k = inputs.k[0].transpose(0, 1).contiguous();  // [n_kv_heads, seq, head_dim]
+      const auto v = inputs.v[0].transpose(0, 1).contiguous();
+      for (const auto& [first, n] : std::vector<std::pair<int64_t, int64_t>>{
+               {0, 32}, {32, 224}, {256, 44}, {288, 1}, {37, 70}}) {
+        INFO(type << ", " << n << " queries from " << first);
+        const auto part = continued_attention(inputs.q[0].narrow(0, first, n),
+                                              k.narrow(1, 0, first + n),
+                                              v.narrow(1, 0, first + n),
+                                              layout);
+        const auto expected = whole.narrow(0, first, n);
+        CHECK(at::equal(part, expected));
+      }
+    }
+  }
+  const auto x = at::arange(8, at::kFloat).view({2, 2, 2});
+  CHECK_THROWS_AS(continued_attention(x, x.narrow(1, 0, 1), x.narrow(1, 0, 1), kLayouts[0]),
+                  c10::Error);
+}
+
 }  // namespace dsmoe

@@ -263,7 +263,8 @@ TEST_CASE("MoABlock: the cache has the same shape and content under every policy
   for (const auto& policy : kPolicies) {
     for (const auto execution : {Execution::kDense, Execution::kSparse}) {
       auto block = make_block(form, 133);
-      KvCache cache(1, form.batch, form.heads_per_expert, 8, form.head_dim, at::kDouble);
+      KvCache cache({1, form.heads_per_expert, form.head_dim, at::kDouble}, form.batch, 8);
+      cache.begin_pass(form.seq);
       auto context = context_of(form);
       context.cache = &cache;
       block(x, context, 0, policy.with(execution));
