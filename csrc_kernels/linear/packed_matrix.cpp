@@ -5,12 +5,15 @@
 
 #include <algorithm>
 #include <memory>
+#include <vector>
 
 #include "common/large_memory.h"
 #include "common/thread_pool.h"
 
 namespace dsmoe {
 namespace {
+
+constexpr int64_t kPieceBytes = 8 << 20;
 
 // The block of one expert, [d_out, d_in].
 at::Tensor expert_block(const at::Tensor& weight, int64_t expert, int64_t n, ExpertAxis axis) {
@@ -28,12 +31,56 @@ at::Tensor empty_bytes(int64_t n) {
       data, {n}, [memory](void*) mutable { memory.reset(); }, at::TensorOptions(at::kByte));
 }
 
+// Rows of the weight that go into one panel of an expert, or of every expert.
+struct Strip {
+  int64_t first_row;
+  int64_t n_rows;
+  int64_t panel;
+  int64_t expert;  // of kRows
+};
+
+std::vector<Strip> list_strips(const PackedShape& shape, ExpertAxis axis) {
+  std::vector<Strip> strips;
+  const int64_t n_blocks = axis == ExpertAxis::kRows ? shape.n_experts : 1;
+  for (int64_t expert = 0; expert < n_blocks; ++expert) {
+    for (int64_t panel = 0; panel < shape.n_panels(); ++panel) {
+      const int64_t row = panel * kPanelWidth;
+      strips.push_back({.first_row = expert * shape.d_out + row,
+                        .n_rows = std::min(kPanelWidth, shape.d_out - row),
+                        .panel = panel,
+                        .expert = expert});
+    }
+  }
+  return strips;
+}
+
+// rows: the strip's, `width` numbers each.
+void pack_strip(const PackedShape& shape,
+                const Strip& strip,
+                const float* rows,
+                int64_t width,
+                std::byte* data) {
+  const auto panel_of = [&](int64_t expert) {
+    return data + (expert * shape.n_panels() + strip.panel) * shape.panel_bytes();
+  };
+  if (width == shape.d_in) return pack_panel(shape, rows, strip.n_rows, panel_of(strip.expert));
+  std::vector<float> own(static_cast<size_t>(strip.n_rows * shape.d_in));
+  for (int64_t expert = 0; expert < shape.n_experts; ++expert) {
+    for (int64_t row = 0; row < strip.n_rows; ++row) {
+      std::copy_n(
+          rows + row * width + expert * shape.d_in, shape.d_in, own.data() + row * shape.d_in);
+    }
+    pack_panel(shape, own.data(), strip.n_rows, panel_of(expert));
+  }
+}
+
 }  // namespace
 
 PackedMatrix pack_matrix(const at::Tensor& weight,
                          PackedFormat format,
                          int64_t n_experts,
-                         ExpertAxis axis) {
+                         ExpertAxis axis,
+                         const ReadCallback& on_read) {
   const int64_t dim = axis == ExpertAxis::kRows ? 0 : 1;
   TORCH_CHECK(weight.dim() == 2 && n_experts > 0 && weight.size(dim) % n_experts == 0,
               "pack_matrix: expected a matrix of ",
@@ -45,18 +92,23 @@ PackedMatrix pack_matrix(const at::Tensor& weight,
   packed.shape = {format, n_experts, first.size(0), first.size(1)};
   packed.data = empty_bytes(packed.shape.size_bytes());
   auto* data = reinterpret_cast<std::byte*>(packed.data.data_ptr<uint8_t>());
-  const auto& shape = packed.shape;
-  for (int64_t expert = 0; expert < n_experts; ++expert) {
-    const auto block =
-        expert_block(weight.detach(), expert, n_experts, axis).to(at::kFloat).contiguous();
-    const auto* rows = block.const_data_ptr<float>();
-    kernel_threads().run(shape.n_panels(), [&](int64_t panel, int) {
-      const int64_t row = panel * kPanelWidth;
-      pack_panel(shape,
-                 rows + row * shape.d_in,
-                 std::min(kPanelWidth, shape.d_out - row),
-                 data + (expert * shape.n_panels() + panel) * shape.panel_bytes());
+  const auto strips = list_strips(packed.shape, axis);
+  const int64_t width = weight.size(1);
+  const auto n_strips = static_cast<int64_t>(strips.size());
+  // Pieces of some MiB, from the first row to the last.
+  const int64_t n_together = std::max<int64_t>(1, kPieceBytes / (kPanelWidth * width * 4));
+  for (int64_t begin = 0; begin < n_strips; begin += n_together) {
+    const int64_t n = std::min(n_together, n_strips - begin);
+    const int64_t row = strips[static_cast<size_t>(begin)].first_row;
+    const auto& last = strips[static_cast<size_t>(begin + n - 1)];
+    const auto source = weight.detach().narrow(0, row, last.first_row + last.n_rows - row);
+    const auto rows = source.to(at::kFloat).contiguous();
+    kernel_threads().run(n, [&](int64_t i, int) {
+      const auto& strip = strips[static_cast<size_t>(begin + i)];
+      const auto* at = rows.const_data_ptr<float>() + (strip.first_row - row) * width;
+      pack_strip(packed.shape, strip, at, width, data);
     });
+    if (on_read && source.is_contiguous()) on_read(source.const_data_ptr(), source.nbytes());
   }
   return packed;
 }

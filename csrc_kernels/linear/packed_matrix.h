@@ -2,6 +2,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
+#include <functional>
+
 #include "csrc_kernels/linear/packed_layout.h"
 #include "csrc_kernels/moe/grouped_linear.h"
 
@@ -22,11 +25,15 @@ struct PackedMatrix {
 ///
 /// weight  [n_experts * d_out, d_in] for kRows, [d_out, n_experts * d_in] for kColumns; float32,
 ///         bfloat16 or float64
+/// on_read, where given, is told of each piece of memory of a contiguous weight that was read for
+/// the last time: one read from a file need never be in memory whole.
 /// Throws c10::Error if n_experts does not divide it.
+using ReadCallback = std::function<void(const void* data, size_t size_bytes)>;
 PackedMatrix pack_matrix(const at::Tensor& weight,
                          PackedFormat format,
                          int64_t n_experts = 1,
-                         ExpertAxis axis = ExpertAxis::kRows);
+                         ExpertAxis axis = ExpertAxis::kRows,
+                         const ReadCallback& on_read = {});
 
 /// The weight that a packed matrix stands for, float32, as it lay before; what references multiply.
 at::Tensor unpack_matrix(const PackedMatrix& matrix, ExpertAxis axis = ExpertAxis::kRows);

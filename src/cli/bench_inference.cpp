@@ -12,19 +12,18 @@
 #include "common/cpu_features.h"
 #include "common/error.h"
 #include "common/io.h"
-#include "common/process_setup.h"
 #include "common/thread_pool.h"
-#include "model/io/checkpoint_reader.h"
+#include "model/io/packed_loader.h"
 #include "model/parameter_count.h"
 #include "train/train_config.h"
 
 namespace dsmoe {
 namespace {
 
-Transformer make_model(const InferenceBenchCommand& command) {
+Transformer make_packed_model(const InferenceBenchCommand& command, PackedFormat format) {
   if (std::filesystem::is_directory(command.model)) {
     auto& io = posix_io();
-    return load_model(io, find_checkpoint(io, command.model));
+    return load_packed_model(io, find_checkpoint(io, command.model), {.format = format});
   }
   RunConfig config;
   read_config_file(
@@ -35,6 +34,7 @@ Transformer make_model(const InferenceBenchCommand& command) {
   }
   Transformer model(config.model);
   init_weights(model, config.seed);
+  pack_weights(model, {.format = format});
   return model;
 }
 
@@ -136,6 +136,7 @@ void print_text(const nlohmann::ordered_json& json) {
   line("prefill, tokens/s", "prefill_tokens_per_second", 1.0);
   line("decode, tokens/s", "decode_tokens_per_second", 1.0);
   line("read bandwidth, GB/s", "bandwidth_bytes_per_second", 1e9);
+  fmt::print("{:<24} {:>9.2f}\n", "load, s", json["load_seconds"].get<double>());
   if (json["batch"] == 1) line("decode's share of it, %", "bandwidth_share", 0.01);
 }
 
@@ -144,7 +145,9 @@ void print_text(const nlohmann::ordered_json& json) {
 int bench_inference(const InferenceBenchCommand& command) {
   set_threads(command.threads);
   const auto format = parse_weight_format(command.dtype);
-  auto model = make_model(command);
+  const auto start = std::chrono::steady_clock::now();
+  auto model = make_packed_model(command, format);
+  const std::chrono::duration<double> loading = std::chrono::steady_clock::now() - start;
   auto options = command.options;
   options.plan = make_plan(command, model->config());
   options.compute_dtype = compute_type_of(format);
@@ -152,14 +155,12 @@ int bench_inference(const InferenceBenchCommand& command) {
     throw Error(fmt::format("bench: depth and tokens are above model.max_seq_len = {}",
                             model->config().max_seq_len));
   }
-  const auto start = std::chrono::steady_clock::now();
-  pack_weights(model, {.format = format});
-  const std::chrono::duration<double> packing = std::chrono::steady_clock::now() - start;
-  const int64_t resident = resident_memory_bytes();
+  nlohmann::ordered_json memory;
+  add_load_json(memory, loading.count(), model);
   const auto result = run_infer_bench(model, options);
   auto json = to_json(command, model->config(), options, result);
-  json["packing_seconds"] = packing.count();
-  json["resident_bytes"] = resident;
+  // Before the repetitions: the memory that bandwidth is measured over is none of the model's.
+  json.update(memory);
   if (command.json) {
     print_json(json);
   } else {

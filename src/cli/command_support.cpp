@@ -3,14 +3,17 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
+#include <chrono>
 #include <iostream>
 
 #include "common/cpu_features.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "common/process_setup.h"
 #include "common/thread_pool.h"
 #include "data/tokenizer_files.h"
 #include "model/expert_usage.h"
+#include "model/io/packed_loader.h"
 
 namespace dsmoe {
 
@@ -60,6 +63,8 @@ LoadedCheckpoint load_checkpoint(const ModelOptions& options) {
   const auto format = parse_weight_format(options.dtype);
   const auto execution = parse_execution(options.execution);
   set_threads(options.threads);
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
   auto& io = posix_io();
   LoadedCheckpoint loaded{.checkpoint = find_checkpoint(io, options.checkpoint),
                           .tokenizer = nullptr,
@@ -82,9 +87,15 @@ LoadedCheckpoint load_checkpoint(const ModelOptions& options) {
                             loaded.tokenizer->vocab_size(),
                             config.vocab_size));
   }
-  loaded.model = load_model(io, loaded.checkpoint);
-  pack_weights(loaded.model, {.format = format});
+  loaded.model = load_packed_model(io, loaded.checkpoint, {.format = format});
+  loaded.load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return loaded;
+}
+
+void add_load_json(nlohmann::ordered_json& json, double load_seconds, const Transformer& model) {
+  json["load_seconds"] = load_seconds;
+  json["weight_bytes"] = weight_memory_bytes(model);
+  json["peak_memory_bytes"] = peak_memory_bytes();
 }
 
 std::vector<std::string> take_overrides(const std::string& command,

@@ -37,6 +37,7 @@ struct LoadedCheckpoint {
   std::unique_ptr<Tokenizer> tokenizer;
   RoutingPlan plan{RoutingPolicy::all()};
   at::ScalarType compute_dtype;
+  double load_seconds = 0;  ///< hashes compared, tokenizer, weights packed
 };
 
 /// The weights' layout for a --dtype: float32, bfloat16 or int8. Throws Error.
@@ -58,6 +59,9 @@ void set_threads(int threads);
 /// other.
 std::vector<std::string> take_overrides(const std::string& command,
                                         const std::vector<std::string>& arguments);
+
+/// `load_seconds`, `weight_bytes`, `peak_memory_bytes` of a model just loaded and used.
+void add_load_json(nlohmann::ordered_json& json, double load_seconds, const Transformer& model);
 
 /// One JSON object on standard output.
 void print_json(const nlohmann::ordered_json& json);

@@ -13,7 +13,7 @@ constexpr size_t kPage = size_t{2} << 20;
 }  // namespace
 
 LargeMemory::LargeMemory(int64_t size_bytes) {
-  const size_t size = (static_cast<size_t>(size_bytes) + kPage - 1) / kPage * kPage;
+  const auto size = static_cast<size_t>(size_bytes);
   mapping_bytes_ = size + kPage;
   mapping_ =
       mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -21,8 +21,10 @@ LargeMemory::LargeMemory(int64_t size_bytes) {
   size_t space = mapping_bytes_;
   void* aligned = mapping_;
   data_ = static_cast<std::byte*>(std::align(kPage, size, aligned, space));
-  // A wish; without it everything works in small pages.
-  madvise(data_, size, MADV_HUGEPAGE);
+  // Wishes; without them everything works in small pages. The rest would fill a large one in vain.
+  const size_t whole = size / kPage * kPage;
+  if (whole > 0) madvise(data_, whole, MADV_HUGEPAGE);
+  if (whole < size) madvise(data_ + whole, size - whole, MADV_NOHUGEPAGE);
 }
 
 LargeMemory::~LargeMemory() { munmap(mapping_, mapping_bytes_); }

@@ -70,6 +70,8 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   /// Null if there is no tensor of that name.
   const TensorEntry* find(const std::string& name) const;
+  /// Where in the file the offsets of tensors count from.
+  uint64_t data_begin() const { return data_begin_; }
   /// Reads a tensor's bytes (entry.end - entry.begin) into `data`. Throws Error if the file ends
   /// early.
   void read(const TensorEntry& entry, void* data) const;

@@ -24,7 +24,11 @@ at::Tensor LinearImpl::weight_as(at::ScalarType dtype) {
 }
 
 void LinearImpl::pack(const PackOptions& options, int64_t n_experts, ExpertAxis axis) {
-  twin = pack_matrix(weight, options.format, n_experts, axis);
+  twin = pack_matrix(weight,
+                     options.format,
+                     n_experts,
+                     axis,
+                     options.keep_original ? ReadCallback() : options.on_read);
   if (options.keep_original) return;
   const at::NoGradGuard no_grad;
   copy = {};

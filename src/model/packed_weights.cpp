@@ -12,4 +12,16 @@ void pack_weights(Transformer& model, const PackOptions& options) {
   if (!options.keep_original) malloc_trim(0);
 }
 
+int64_t weight_memory_bytes(const Transformer& model) {
+  const auto bytes_of = [](const at::Tensor& tensor) {
+    return tensor.defined() ? static_cast<int64_t>(tensor.nbytes()) : 0;
+  };
+  int64_t bytes = bytes_of(model->embedding_twin().data);
+  for (const auto& tensor : model->parameters()) bytes += bytes_of(tensor);
+  for (const auto& module : model->modules()) {
+    if (const auto* linear = module->as<Linear>()) bytes += bytes_of(linear->twin.data);
+  }
+  return bytes;
+}
+
 }  // namespace dsmoe

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "csrc_kernels/linear/packed_layout.h"
+#include "csrc_kernels/linear/packed_matrix.h"
 
 namespace dsmoe {
 
@@ -11,6 +11,8 @@ struct PackOptions {
   PackedFormat format = PackedFormat::kBfloat16;
   /// Also keep the weights as they were, which gradients need; else their memory is given back.
   bool keep_original = false;
+  /// Told of each piece of an original that was read for the last time, where they are given up.
+  ReadCallback on_read = {};
 };
 
 /// Hangs a packed twin on every matrix product of the model: forward passes without gradients then
@@ -21,5 +23,8 @@ struct PackOptions {
 /// For one selection both executions then add the experts in one order: a token's result depends
 /// neither on the batch nor on the number of threads (threshold_top_k excepted).
 void pack_weights(Transformer& model, const PackOptions& options = {});
+
+/// Memory of a model's weights, packed or not.
+int64_t weight_memory_bytes(const Transformer& model);
 
 }  // namespace dsmoe

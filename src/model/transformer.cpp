@@ -10,6 +10,7 @@
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <functional>
 
 #include "common/error.h"
@@ -83,6 +84,18 @@ at::Tensor begin_cached_pass(const ForwardOptions& options, const at::Tensor& to
               " places in the cache, got ",
               tokens.sizes());
   return at::tensor(cache.positions(), at::kLong).view(tokens.sizes());
+}
+
+at::Tensor narrow_embedding(const at::Tensor& embedding, const ReadCallback& on_read) {
+  constexpr int64_t kPieceRows = 1024;
+  auto narrow = at::empty(embedding.sizes(), embedding.options().dtype(at::kBFloat16));
+  for (int64_t row = 0; row < embedding.size(0); row += kPieceRows) {
+    const int64_t n = std::min(kPieceRows, embedding.size(0) - row);
+    const auto piece = embedding.narrow(0, row, n);
+    narrow.narrow(0, row, n).copy_(piece);
+    if (on_read) on_read(piece.const_data_ptr(), piece.nbytes());
+  }
+  return narrow;
 }
 
 }  // namespace
@@ -186,7 +199,7 @@ void TransformerImpl::pack(const PackOptions& options) {
   if (!options.keep_original && options.format != PackedFormat::kFloat32) {
     embedding_copy_ = {};
     embedding_.set_requires_grad(false);
-    embedding_.set_data(embedding_.to(at::kBFloat16));
+    embedding_.set_data(narrow_embedding(embedding_, options.on_read));
   }
 }
 

@@ -61,6 +61,8 @@ class TransformerImpl : public torch::nn::Module {
 
   const ModelConfig& config() const { return config_; }
   int64_t n_kv_heads() const;
+  /// Of an embedding that is the head too, where weights are packed.
+  const PackedMatrix& embedding_twin() const { return embedding_twin_; }
   KvShape kv_shape(at::ScalarType dtype) const;
   /// A cache for `batch` sequences of at most `capacity` tokens.
   KvCache make_cache(int64_t batch, int64_t capacity, at::ScalarType dtype) const;

@@ -19,24 +19,22 @@ namespace {
 namespace fs = std::filesystem;
 constexpr size_t kMaxConfigBytes = 1 << 20;
 
-struct Source {
-  const SafetensorsFile* file;
-  std::string file_name;
-  TensorEntry entry;
-};
-
-void check_source(const std::string& name, const Source& source, const at::Tensor& target) {
+void check_source(const StoredTensor& source) {
+  const auto& target = source.target;
   if (!target.sizes().equals(source.entry.shape)) {
     throw Error(fmt::format("{}: '{}': expected shape [{}], got [{}]",
-                            source.file_name,
-                            name,
+                            source.path,
+                            source.entry.name,
                             fmt::join(target.sizes(), ", "),
                             fmt::join(source.entry.shape, ", ")));
   }
   const auto expected = dtype_name(target.scalar_type());
   if (source.entry.dtype != expected) {
-    throw Error(fmt::format(
-        "{}: '{}': expected {}, got {}", source.file_name, name, expected, source.entry.dtype));
+    throw Error(fmt::format("{}: '{}': expected {}, got {}",
+                            source.path,
+                            source.entry.name,
+                            expected,
+                            source.entry.dtype));
   }
 }
 
@@ -97,41 +95,48 @@ ModelConfig read_model_config(Io& io, const std::string& directory) {
   return config;
 }
 
-void load_tensors(Io& io,
-                  const VerifiedCheckpoint& checkpoint,
-                  const std::string& prefix,
-                  const NamedTensors& targets) {
-  const at::NoGradGuard no_grad;
-  std::vector<SafetensorsFile> files;
-  files.reserve(checkpoint.manifest.files.size());
-  std::map<std::string, Source> sources;
+std::vector<StoredTensor> match_tensors(Io& io,
+                                        const VerifiedCheckpoint& checkpoint,
+                                        const std::string& prefix,
+                                        const NamedTensors& targets) {
+  std::map<std::string, StoredTensor> sources;
   for (const auto& record : checkpoint.manifest.files) {
     if (record.name.rfind(prefix, 0) != 0 || !record.name.ends_with(".safetensors")) continue;
     const auto path = checkpoint.directory + "/" + record.name;
-    const auto& file = files.emplace_back(io, path);
-    for (const auto& entry : file.tensors()) {
-      if (!sources.emplace(entry.name, Source{&file, path, entry}).second) {
+    const auto file = std::make_shared<const SafetensorsFile>(io, path);
+    for (const auto& entry : file->tensors()) {
+      if (!sources.emplace(entry.name, StoredTensor{file, path, entry, {}}).second) {
         throw Error(fmt::format("{}: '{}' is in another file too", path, entry.name));
       }
     }
   }
+  std::vector<StoredTensor> matched;
   for (const auto& [name, target] : targets) {
     const auto source = sources.find(name);
     if (source == sources.end()) {
       throw Error(fmt::format("{}: expected tensor '{}', got none", checkpoint.directory, name));
     }
-    check_source(name, source->second, target);
+    matched.push_back(source->second);
+    matched.back().target = target;
+    check_source(matched.back());
   }
   if (sources.size() != targets.size()) {
     for (const auto& [name, target] : targets) sources.erase(name);
     throw Error(fmt::format("{}: '{}' is no tensor of this model",
-                            sources.begin()->second.file_name,
+                            sources.begin()->second.path,
                             sources.begin()->first));
   }
-  for (const auto& [name, target] : targets) {
-    const auto& source = sources.at(name);
+  return matched;
+}
+
+void load_tensors(Io& io,
+                  const VerifiedCheckpoint& checkpoint,
+                  const std::string& prefix,
+                  const NamedTensors& targets) {
+  const at::NoGradGuard no_grad;
+  for (const auto& [file, path, entry, target] : match_tensors(io, checkpoint, prefix, targets)) {
     auto value = at::empty(target.sizes(), target.options().requires_grad(false));
-    source.file->read(source.entry, value.data_ptr());
+    file->read(entry, value.data_ptr());
     target.detach().copy_(value);
   }
 }

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "common/io.h"
 #include "formats/checkpoint_manifest.h"
+#include "formats/safetensors.h"
 #include "model/model_config.h"
 #include "model/named_tensors.h"
 #include "model/transformer.h"
@@ -30,6 +32,21 @@ VerifiedCheckpoint find_checkpoint(Io& io, const std::string& path);
 
 /// The `model` section of a checkpoint's config.json. Throws Error.
 ModelConfig read_model_config(Io& io, const std::string& directory);
+
+/// A tensor of a checkpoint and what it belongs into.
+struct StoredTensor {
+  std::shared_ptr<const SafetensorsFile> file;
+  std::string path;
+  TensorEntry entry;
+  at::Tensor target;
+};
+
+/// Finds every target in the safetensors files of a checkpoint whose names begin with `prefix`, in
+/// the order of `targets`. Throws Error as load_tensors does.
+std::vector<StoredTensor> match_tensors(Io& io,
+                                        const VerifiedCheckpoint& checkpoint,
+                                        const std::string& prefix,
+                                        const NamedTensors& targets);
 
 /// Fills `targets` from the safetensors files of a checkpoint whose names begin with `prefix`:
 /// every target must be there with its shape and type, and nothing may be left over. Throws Error
