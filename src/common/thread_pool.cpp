@@ -9,10 +9,17 @@
 namespace dsmoe {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
 
 constexpr int kSpins = 1000;  // some tens of microseconds
-constexpr auto kYielding = std::chrono::microseconds(300);
+constexpr auto kYielding = microseconds(300);
+// A worker is late that has not done its last item this long after the caller did its own, in items
+// of the caller's and on top.
+constexpr int kLateItems = 4;
+constexpr auto kLate = microseconds(200);
+constexpr auto kAloneLeast = milliseconds(4);
+constexpr auto kAloneMost = milliseconds(256);
 
 inline void pause_briefly() {
 #if defined(__x86_64__)
@@ -50,28 +57,64 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::run_all(const Region& region) {
-  if (workers_.empty() || region.n_items <= 1 || is_taken_.exchange(true)) {
+  const auto run_alone = [&] {
     for (int64_t item = 0; item < region.n_items; ++item) region.call(region.context, item, 0);
-    return;
+  };
+  if (workers_.empty() || region.n_items <= 1 || is_taken_.exchange(true)) return run_alone();
+  if (Clock::now() < alone_until_) {
+    run_alone();
+  } else {
+    run_shared(region);
   }
+  is_taken_ = false;
+}
+
+void ThreadPool::run_shared(const Region& region) {
   region_ = region;
   next_item_ = 0;
   phase_.fetch_add(1);
   if (n_asleep_ > 0) phase_.notify_all();
-  claim_items(0);
+  const auto begin = Clock::now();
+  const int64_t n_done = claim_items(0);
   phase_.fetch_add(1);
   // A worker counts itself in before it looks whether the region is still open: none is missed.
-  for (int spins = 0; n_inside_ > 0; ++spins)
-    spins < kSpins ? pause_briefly() : (void)sched_yield();
-  is_taken_ = false;
+  if (n_inside_ == 0) return;
+  const auto done = Clock::now();
+  wait_for_workers();
+  const auto end = Clock::now();
+  const auto item = (done - begin) / std::max<int64_t>(n_done, 1);
+  if (end - done > kLate + kLateItems * item) note_late_worker(end);
 }
 
-void ThreadPool::claim_items(int thread) noexcept {
-  for (;;) {
+// Asleep rather than yielding: that would give a whole slice away on a busy machine.
+void ThreadPool::wait_for_workers() {
+  for (int spins = 0; spins < kSpins; ++spins) {
+    if (n_inside_ == 0) return;
+    pause_briefly();
+  }
+  caller_sleeps_ = true;
+  for (int inside = n_inside_; inside > 0; inside = n_inside_) n_inside_.wait(inside);
+  caller_sleeps_ = false;
+}
+
+void ThreadPool::note_late_worker(Clock::time_point now) {
+  const bool again = now - alone_until_ < 4 * alone_for_;
+  alone_for_ = again ? std::min<Clock::duration>(2 * alone_for_, kAloneMost) : kAloneLeast;
+  alone_until_ = now + alone_for_;
+}
+
+// Returns how many it did.
+int64_t ThreadPool::claim_items(int thread) noexcept {
+  for (int64_t n_done = 0;; ++n_done) {
     const int64_t item = next_item_.fetch_add(1, std::memory_order_relaxed);
-    if (item >= region_.n_items) return;
+    if (item >= region_.n_items) return n_done;
     region_.call(region_.context, item, thread);
   }
+}
+
+void ThreadPool::leave() noexcept {
+  n_inside_.fetch_sub(1);
+  if (caller_sleeps_) n_inside_.notify_all();
 }
 
 void ThreadPool::serve(int thread) {
@@ -82,7 +125,7 @@ void ThreadPool::serve(int thread) {
     if (seen % 2 == 0) continue;
     n_inside_.fetch_add(1);
     if (phase_ == seen) claim_items(thread);
-    n_inside_.fetch_sub(1);
+    leave();
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <thread>
@@ -12,9 +13,11 @@ namespace dsmoe {
 /// Threads for regions of microseconds, as the kernels of inference have by the hundred per token.
 ///
 /// A region's items are claimed one by one, and its end waits for claimed items only: a worker that
-/// the system has put aside delays nothing it did not begin, so that a busy machine costs the help
-/// of the other threads and no more. A worker without work spins for some tens of microseconds,
-/// then yields, then sleeps. OpenMP's team either spins for good or sleeps at once.
+/// the system has put aside delays nothing it did not begin. One that was put aside in the middle
+/// of an item does; the caller then goes on alone for some milliseconds, longer the sooner it
+/// happens again, so that a busy machine costs the help of the other threads and hardly more. A
+/// worker without work spins for some tens of microseconds, then yields, then sleeps. OpenMP's team
+/// either spins for good or sleeps at once.
 class ThreadPool {
  public:
   /// n_threads counts the caller of run().
@@ -27,7 +30,8 @@ class ThreadPool {
 
   /// Calls body(item, thread) for every item in 0 .. n_items - 1 and thread in 0 .. n_threads() -
   /// 1, in any order; returns when all are done. The body may not throw. A region begun inside
-  /// another one, or while another thread has one, runs on its caller alone, as thread 0.
+  /// another one, while another thread has one or after a late worker, runs on its caller alone, as
+  /// thread 0: items may not wait for one another.
   template <typename Body>
   void run(int64_t n_items, const Body& body) {
     static_assert(std::is_invocable_v<const Body&, int64_t, int>);
@@ -45,8 +49,14 @@ class ThreadPool {
     int64_t n_items;
   };
 
+  using Clock = std::chrono::steady_clock;
+
   void run_all(const Region& region);
-  void claim_items(int thread) noexcept;
+  void run_shared(const Region& region);
+  int64_t claim_items(int thread) noexcept;
+  void leave() noexcept;
+  void wait_for_workers();
+  void note_late_worker(Clock::time_point now);
   void serve(int thread);
   uint32_t wait_for_change(uint32_t seen);
 
@@ -58,6 +68,10 @@ class ThreadPool {
   alignas(64) std::atomic<uint32_t> phase_{0};  // odd while a region is open
   alignas(64) std::atomic<int> n_inside_{0};    // workers that may look at region_
   alignas(64) std::atomic<int> n_asleep_{0};
+  std::atomic<bool> caller_sleeps_{false};
+  // Of the caller that has the region.
+  Clock::time_point alone_until_{};
+  Clock::duration alone_for_{};
   std::vector<std::thread> workers_;
 };
 

@@ -16,6 +16,16 @@ std::vector<int> counts_of_run(ThreadPool& pool, int64_t n_items) {
   return {counts.begin(), counts.end()};
 }
 
+using Clock = std::chrono::steady_clock;
+
+// Begins one item on each of two threads; false if the pool left both to one.
+bool meet(std::atomic<int>& n_begun) {
+  n_begun += 1;
+  const auto end = Clock::now() + std::chrono::milliseconds(100);
+  while (n_begun < 2 && Clock::now() < end) std::this_thread::yield();
+  return n_begun == 2;
+}
+
 }  // namespace
 
 TEST_CASE("ThreadPool: does every item once, region after region", "[common][thread_pool]") {
@@ -42,15 +52,50 @@ TEST_CASE("ThreadPool: results of a region are seen after it", "[common][thread_
 TEST_CASE("ThreadPool: workers that went to sleep take part again", "[common][thread_pool]") {
   ThreadPool pool(2);
   for (int round = 0; round < 3; ++round) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    std::atomic<int> n_inside{0};
-    // Item 0 holds its thread until somebody else has begun item 1.
-    pool.run(2, [&](int64_t, int) {
-      n_inside += 1;
-      while (n_inside < 2) std::this_thread::yield();
-    });
-    CHECK(n_inside == 2);
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    std::atomic<int> n_begun{0};
+    std::atomic<bool> met{true};
+    pool.run(2, [&](int64_t, int) { met = meet(n_begun) && met; });
+    CHECK(met);
   }
+}
+
+TEST_CASE("ThreadPool: after a late worker the caller goes on alone for a while, then together",
+          "[common][thread_pool]") {
+  ThreadPool pool(2);
+  int n_alone = 0;
+  for (int round = 0; round < 6; ++round) {
+    std::atomic<int> n_begun{0};
+    std::atomic<bool> was_late{false};
+    Clock::time_point late_end;
+    const auto start = Clock::now();
+    pool.run(2, [&](int64_t, int thread) {
+      // Late is what takes much longer than the caller's own item.
+      const bool quick = meet(n_begun) && Clock::now() - start < std::chrono::milliseconds(5);
+      if (thread == 0) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      was_late = quick;
+      late_end = Clock::now();
+    });
+    if (!was_late) continue;
+    std::atomic<bool> is_alone{true};
+    const auto begin = Clock::now();
+    pool.run(64, [&](int64_t, int thread) {
+      if (thread != 0) is_alone = false;
+      const auto end = Clock::now() + std::chrono::microseconds(20);
+      while (Clock::now() < end) {
+      }
+    });
+    if (begin - late_end > std::chrono::milliseconds(3)) continue;
+    CHECK(is_alone);
+    n_alone += 1;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  CHECK(n_alone > 0);
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  std::atomic<int> n_begun{0};
+  pool.run(2, [&](int64_t, int) { meet(n_begun); });
+  CHECK(n_begun == 2);
 }
 
 TEST_CASE("ThreadPool: a region ends when its slowest item has", "[common][thread_pool]") {
@@ -60,8 +105,7 @@ TEST_CASE("ThreadPool: a region ends when its slowest item has", "[common][threa
     std::atomic<int> n_done{0};
     // One on each thread: the quick one's thread, which may be the caller's, has to wait.
     pool.run(2, [&](int64_t item, int) {
-      n_begun += 1;
-      while (n_begun < 2) std::this_thread::yield();
+      meet(n_begun);
       if (item == round % 2) std::this_thread::sleep_for(std::chrono::milliseconds(5));
       n_done += 1;
     });
