@@ -148,16 +148,31 @@ void check_tokens(const char* who, const ExpertPairs& pairs, int64_t n_tokens) {
   TORCH_CHECK(all_there, who, ": expected tokens below ", n_tokens);
 }
 
+// Cuts an expert's panels into runs. The last ones of a region are single panels, so that its
+// threads end together.
+void add_runs(int64_t expert,
+              int64_t n_panels,
+              bool few_rows,
+              bool is_last,
+              std::vector<PanelRun>& runs) {
+  const int64_t length = run_length(n_panels, few_rows);
+  const int64_t n_single = is_last ? length * kernel_threads().n_threads() : 0;
+  for (int64_t first = 0; first < n_panels;) {
+    const int64_t left = n_panels - first;
+    const int64_t count = left > n_single ? std::min(length, left) : 1;
+    runs.push_back({expert, first, count});
+    first += count;
+  }
+}
+
 // The runs of every expert that has rows.
 std::vector<PanelRun> list_runs(const PackedRows& rows, int64_t n_panels) {
   std::vector<PanelRun> runs;
-  for (int64_t expert = 0; expert < rows.n_experts(); ++expert) {
+  int64_t last = rows.n_experts() - 1;
+  while (last > 0 && rows.blocks_of(last).empty()) --last;
+  for (int64_t expert = 0; expert <= last; ++expert) {
     const size_t n_blocks = rows.blocks_of(expert).size();
-    if (n_blocks == 0) continue;
-    const int64_t length = run_length(n_panels, n_blocks == 1);
-    for (int64_t first = 0; first < n_panels; first += length) {
-      runs.push_back({expert, first, std::min(length, n_panels - first)});
-    }
+    if (n_blocks > 0) add_runs(expert, n_panels, n_blocks == 1, expert == last, runs);
   }
   return runs;
 }
@@ -298,13 +313,14 @@ void fill_sum(const at::Tensor& hidden,
                             .y = pointer<T>(y)};
   auto& threads = kernel_threads();
   const int64_t n_panels = shape.n_panels();
-  const int64_t length = run_length(n_panels, y.size(0) <= kFewTokens);
-  const int64_t n_sums = length * y.size(0) * kPanelWidth;
+  const bool few_tokens = y.size(0) <= kFewTokens;
+  std::vector<PanelRun> runs;
+  add_runs(0, n_panels, few_tokens, true, runs);
+  const int64_t n_sums = run_length(n_panels, few_tokens) * y.size(0) * kPanelWidth;
   const auto scratch = at::empty({threads.n_threads(), n_sums}, at::kFloat);
-  threads.run((n_panels + length - 1) / length, [&](int64_t item, int thread) {
-    const int64_t first = item * length;
-    region.fill(
-        first, std::min(length, n_panels - first), scratch.data_ptr<float>() + thread * n_sums);
+  threads.run(static_cast<int64_t>(runs.size()), [&](int64_t item, int thread) {
+    const auto& run = runs[static_cast<size_t>(item)];
+    region.fill(run.first, run.count, scratch.data_ptr<float>() + thread * n_sums);
   });
 }
 
