@@ -37,7 +37,7 @@ ModelConfig moa_config() {
 
 // Every kind of attention, FFN, router, norm and activation at least once.
 std::vector<ModelConfig> configs() {
-  std::vector<ModelConfig> list(5, moa_config());
+  std::vector<ModelConfig> list(6, moa_config());
   list[1].positions = PositionKind::kLearned;
   list[1].norm = NormKind::kLayerNorm;
   list[1].bias = true;
@@ -59,6 +59,10 @@ std::vector<ModelConfig> configs() {
   list[4].ffn.router.kind = RouterKind::kLinear;
   list[4].ffn.partition.layers = "0-0";
   list[4].ffn.partition.zero_active = ZeroActive::kArgmax;
+  list[5].ffn = list[4].ffn;
+  list[5].ffn.partition.gates = PartitionGates::kSoftmax;
+  list[5].ffn.partition.straight_through = false;
+  list[5].ffn.partition.layers = "all";
   return list;
 }
 
