@@ -6,6 +6,7 @@
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
+#include "cli/generate_prompts.h"
 #include "common/error.h"
 #include "common/stop_signal.h"
 #include "infer/generator.h"
@@ -19,53 +20,55 @@ struct Options {
   ModelOptions model;
   std::string prompt;
   std::string prompt_file;
-  SamplingConfig sampling;
-  std::vector<std::string> stop;
-  int64_t max_tokens = 128;
+  GenerateRequest request;
+  PromptsCommand prompts;
   int64_t n = 1;
   bool json = false;
 };
 
-std::vector<int32_t> encode_prompt(const Options& options, const Tokenizer& tokenizer) {
-  const auto text = options.prompt_file.empty()
-                        ? options.prompt
-                        : read_file(posix_io(), options.prompt_file, kMaxPromptBytes);
-  std::vector<int32_t> ids;
-  if (const auto bos = tokenizer.bos_id()) ids.push_back(*bos);
-  const auto encoded = tokenizer.encode(text);
-  ids.insert(ids.end(), encoded.begin(), encoded.end());
-  if (ids.empty()) {
-    throw Error("--prompt: expected a text, got none; this tokenizer has no BOS to start from");
-  }
-  return ids;
+std::string prompt_text(const Options& options) {
+  return options.prompt_file.empty() ? options.prompt
+                                     : read_file(posix_io(), options.prompt_file, kMaxPromptBytes);
 }
 
 double per_second(int64_t tokens, double seconds) {
   return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0;
 }
 
-void print_result(const std::vector<Completion>& completions, const GenerateStats& stats) {
+void print_result(const std::vector<Completion>& completions,
+                  const GenerateStats& stats,
+                  const LoadedCheckpoint& loaded) {
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const auto& completion : completions) {
-    list.push_back({{"text", completion.text},
-                    {"ids", completion.ids},
-                    {"finish_reason", to_string(completion.finish_reason)}});
+    list.push_back(completion_json(completion));
   }
-  print_json({{"completions", list},
-              {"prompt_tokens", stats.prompt_tokens},
-              {"generated_tokens", stats.generated_tokens},
-              {"prefill_tokens_per_second", per_second(stats.prompt_tokens, stats.prefill_seconds)},
-              {"decode_tokens_per_second", per_second(stats.decode_tokens, stats.decode_seconds)},
-              {"active_experts", active_experts_json(stats.usage.active_experts())}});
+  nlohmann::ordered_json json = {
+      {"completions", list},
+      {"prompt_tokens", stats.prompt_tokens},
+      {"generated_tokens", stats.generated_tokens},
+      {"prefill_tokens_per_second", per_second(stats.prompt_tokens, stats.prefill_seconds)},
+      {"decode_tokens_per_second", per_second(stats.decode_tokens, stats.decode_seconds)},
+      {"seconds_to_first_token", stats.prefill_seconds},
+      {"active_experts", active_experts_json(stats.usage.active_experts())}};
+  add_load_json(json, loaded.load_seconds, loaded.model);
+  print_json(json);
 }
 
 int generate(const Options& options) {
-  options.sampling.validate();
+  options.request.sampling.validate();
   auto loaded = load_checkpoint(options.model);
-  GenerateRequest request{.prompt = encode_prompt(options, *loaded.tokenizer),
-                          .max_tokens = options.max_tokens,
-                          .sampling = options.sampling,
-                          .stop = options.stop};
+  if (!options.prompts.file.empty()) {
+    auto command = options.prompts;
+    command.defaults = options.request;
+    command.n = options.n;
+    command.json = options.json;
+    return generate_prompts(command, loaded);
+  }
+  auto requests = std::vector<GenerateRequest>(static_cast<size_t>(options.n), options.request);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].prompt = encode_prompt(prompt_text(options), *loaded.tokenizer);
+    requests[i].draw = static_cast<int64_t>(i);
+  }
   // Several completions at once would interleave: they are printed when all are done.
   const bool stream = !options.json && options.n == 1;
   GeneratorOptions generator_options{.plan = loaded.plan,
@@ -82,11 +85,10 @@ int generate(const Options& options) {
   }
   install_stop_signal();
   Generator generator(loaded.model, *loaded.tokenizer, generator_options);
-  const auto completions =
-      generator.generate(std::vector<GenerateRequest>(static_cast<size_t>(options.n), request));
+  const auto completions = generator.generate(requests);
   const auto& stats = generator.stats();
   if (options.json) {
-    print_result(completions, stats);
+    print_result(completions, stats, loaded);
   } else if (stream) {
     std::fputc('\n', stdout);
     std::fflush(stdout);
@@ -112,6 +114,31 @@ void add_sampling_options(CLI::App& command, SamplingConfig& sampling) {
   command.add_option("--seed", sampling.seed, "of the draws");
 }
 
+CLI::Option* add_prompts_options(CLI::App& command, PromptsCommand& prompts) {
+  auto* file = command.add_option("--prompts",
+                                  prompts.file,
+                                  "prompts that share the passes: one a line, or in FILE.jsonl one "
+                                  "object a line, {\"prompt\": TEXT} and its own max_tokens, stop, "
+                                  "temperature, top_k, top_p, min_p, repetition_penalty, seed");
+  command
+      .add_option("--kv-budget",
+                  prompts.kv_budget_mib,
+                  "MiB for the keys and values of --prompts (default 1024); others wait")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
+      ->needs(file);
+  command
+      .add_option(
+          "--max-batch", prompts.max_batch, "most completions of --prompts at once (default 64)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
+      ->needs(file);
+  command
+      .add_flag("--json-lines",
+                prompts.json_lines,
+                "each completion of --prompts as it ends, one JSON object a line; totals last")
+      ->needs(file);
+  return file;
+}
+
 }  // namespace
 
 void add_generate_command(CLI::App& app, CommandRun& run) {
@@ -122,14 +149,16 @@ void add_generate_command(CLI::App& app, CommandRun& run) {
                                      "--policy top_k=4 --temperature 0.8");
   add_model_options(*command, options->model);
   auto* prompt = command->add_option("--prompt", options->prompt, "text; empty: BOS alone");
-  command->add_option("--prompt-file", options->prompt_file, "read the prompt from a file")
-      ->excludes(prompt);
-  command->add_option("--max-tokens", options->max_tokens, "most tokens to generate")
+  auto* file =
+      command->add_option("--prompt-file", options->prompt_file, "read the prompt from a file")
+          ->excludes(prompt);
+  add_prompts_options(*command, options->prompts)->excludes(prompt)->excludes(file);
+  command->add_option("--max-tokens", options->request.max_tokens, "most tokens to generate")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
   command->add_option("--n", options->n, "completions")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 16));
-  command->add_option("--stop", options->stop, "texts that end the completion");
-  add_sampling_options(*command, options->sampling);
+  command->add_option("--stop", options->request.stop, "texts that end the completion");
+  add_sampling_options(*command, options->request.sampling);
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->callback([options, &run] { run = [options] { return generate(*options); }; });
 }

@@ -6,14 +6,10 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
 #include <optional>
-
-#include "common/error.h"
-#include "infer/completion_text.h"
 
 namespace dsmoe {
 namespace {
@@ -24,122 +20,37 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// One completion while it grows.
-struct Sequence {
+struct LiveSequence {
   size_t request;
-  size_t n_prompt;
-  std::vector<int32_t> ids;  // prompt and generated
-  Sampler sampler;
-  CompletionText text;
-  size_t n_decoded_bytes;  // of the text of all ids
-  std::optional<FinishReason> finish_reason;
+  Sequence sequence;
 };
 
-void check_request(const GenerateRequest& request, const ModelConfig& config) {
-  request.sampling.validate();
-  if (request.prompt.empty()) throw Error("generate: expected a prompt of at least one token");
-  if (request.max_tokens < 1) throw Error("generate: expected max_tokens of at least 1");
-  if (static_cast<int64_t>(request.prompt.size()) >= config.max_seq_len) {
-    throw Error(fmt::format("generate: a prompt of {} tokens leaves no room in the context of {}",
-                            request.prompt.size(),
-                            config.max_seq_len));
-  }
-  for (const auto& stop : request.stop) {
-    if (stop.empty()) throw Error("generate: expected stop texts of at least one character");
-  }
-  for (const int32_t id : request.prompt) {
-    if (id < 0 || id >= config.vocab_size) {
-      throw Error(fmt::format(
-          "generate: token id {} is outside the vocabulary of {}", id, config.vocab_size));
-    }
-  }
-}
-
-Sequence begin_sequence(const GenerateRequest& request, size_t index, const Tokenizer& tokenizer) {
-  return {.request = index,
-          .n_prompt = request.prompt.size(),
-          .ids = request.prompt,
-          .sampler = Sampler(request.sampling, static_cast<int64_t>(index)),
-          .text = CompletionText(request.stop),
-          .n_decoded_bytes = tokenizer.decode(request.prompt).size(),
-          .finish_reason = std::nullopt};
-}
-
 // The prompts, padded on the right: [n_sequences, longest].
-at::Tensor pad_prompts(const std::vector<Sequence>& sequences) {
+at::Tensor pad_prompts(const std::vector<LiveSequence>& sequences) {
   size_t longest = 0;
-  for (const auto& sequence : sequences) longest = std::max(longest, sequence.ids.size());
+  for (const auto& [request, sequence] : sequences)
+    longest = std::max(longest, sequence.ids().size());
   auto tokens = at::full(
       {static_cast<int64_t>(sequences.size()), static_cast<int64_t>(longest)}, 0, at::kLong);
   auto* row = tokens.data_ptr<int64_t>();
-  for (const auto& sequence : sequences) {
-    std::copy(sequence.ids.begin(), sequence.ids.end(), row);
+  for (const auto& [request, sequence] : sequences) {
+    std::copy(sequence.ids().begin(), sequence.ids().end(), row);
     row += longest;
   }
   return tokens;
 }
 
-at::Tensor last_ids(const std::vector<Sequence>& sequences) {
+at::Tensor last_ids(const std::vector<LiveSequence>& sequences) {
   std::vector<int64_t> ids;
-  for (const auto& sequence : sequences) ids.push_back(sequence.ids.back());
+  for (const auto& [request, sequence] : sequences) ids.push_back(sequence.ids().back());
   return at::tensor(ids, at::kLong).unsqueeze(1);  // [n_sequences, 1]
-}
-
-// Draws the next token of a sequence from its logits [vocab_size] and notes whether it ends there.
-std::string extend(Sequence& sequence,
-                   const at::Tensor& logits,
-                   const GenerateRequest& request,
-                   const Tokenizer& tokenizer,
-                   int64_t max_seq_len) {
-  const auto row = logits.to(at::kFloat).contiguous();
-  const int32_t id = sequence.sampler.sample(
-      {row.const_data_ptr<float>(), static_cast<size_t>(row.numel())}, sequence.ids);
-  sequence.ids.push_back(id);
-  if (tokenizer.eos_id() == id) {
-    sequence.finish_reason = FinishReason::kEos;
-    return sequence.text.finish();
-  }
-  // Ids past the tokenizer's are padding of the vocabulary and have no text.
-  std::string bytes;
-  if (id < tokenizer.vocab_size()) {
-    const auto whole = tokenizer.decode(sequence.ids);
-    bytes = whole.substr(sequence.n_decoded_bytes);
-    sequence.n_decoded_bytes = whole.size();
-  }
-  auto shown = sequence.text.push(bytes);
-  const auto n_generated = static_cast<int64_t>(sequence.ids.size() - sequence.n_prompt);
-  if (sequence.text.is_stopped()) {
-    sequence.finish_reason = FinishReason::kStop;
-  } else if (n_generated >= request.max_tokens) {
-    sequence.finish_reason = FinishReason::kLength;
-  } else if (static_cast<int64_t>(sequence.ids.size()) >= max_seq_len) {
-    sequence.finish_reason = FinishReason::kContext;
-  }
-  if (sequence.finish_reason) shown += sequence.text.finish();
-  return shown;
 }
 
 }  // namespace
 
-const char* to_string(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kEos:
-      return "eos";
-    case FinishReason::kStop:
-      return "stop";
-    case FinishReason::kLength:
-      return "length";
-    case FinishReason::kContext:
-      return "context";
-    case FinishReason::kInterrupted:
-      return "interrupted";
-  }
-  return "";
-}
-
 // What one generate() call works on: the sequences that go on, and their cache.
 struct Generator::Batch {
-  std::vector<Sequence> live;
+  std::vector<LiveSequence> live;
   std::optional<KvCache> cache;
   at::Tensor logits;  // [n_live, vocab_size], of each sequence's last token
 };
@@ -159,21 +70,15 @@ std::vector<Completion> Generator::generate(const std::vector<GenerateRequest>& 
     const bool interrupted = options_.stop && options_.stop();
     std::vector<int64_t> going_on;
     for (size_t i = 0; i < batch.live.size(); ++i) {
-      auto& sequence = batch.live[i];
-      std::string shown;
-      if (interrupted) {
-        sequence.finish_reason = FinishReason::kInterrupted;
-        shown = sequence.text.finish();
-      } else {
-        shown = extend(sequence,
-                       batch.logits[static_cast<int64_t>(i)],
-                       requests[sequence.request],
-                       tokenizer_,
-                       model_->config().max_seq_len);
-        stats_.generated_tokens += 1;
-      }
-      if (options_.on_text && !shown.empty()) options_.on_text(sequence.request, shown);
-      if (!sequence.finish_reason) going_on.push_back(static_cast<int64_t>(i));
+      auto& [request, sequence] = batch.live[i];
+      const auto row = static_cast<int64_t>(i);
+      const auto shown =
+          interrupted
+              ? sequence.interrupt()
+              : sequence.extend(batch.logits[row], tokenizer_, model_->config().max_seq_len);
+      if (!interrupted) stats_.generated_tokens += 1;
+      if (options_.on_text && !shown.empty()) options_.on_text(request, shown);
+      if (!sequence.is_finished()) going_on.push_back(row);
     }
     retire(batch, going_on, completions);
     if (!batch.live.empty()) decode_step(batch);
@@ -189,7 +94,7 @@ Generator::Batch Generator::prefill(const std::vector<GenerateRequest>& requests
   std::vector<int64_t> lengths;
   for (size_t i = 0; i < requests.size(); ++i) {
     check_request(requests[i], config);
-    batch.live.push_back(begin_sequence(requests[i], i, tokenizer_));
+    batch.live.push_back({i, Sequence(requests[i], tokenizer_)});
     lengths.push_back(static_cast<int64_t>(requests[i].prompt.size()));
     capacity = std::max(capacity, lengths.back() + requests[i].max_tokens);
     stats_.prompt_tokens += lengths.back();
@@ -235,10 +140,9 @@ void Generator::decode_step(Batch& batch) {
 // Without a cache: each sequence from its beginning.
 void Generator::compute_whole(Batch& batch, ExpertUsage* usage) {
   std::vector<at::Tensor> rows;
-  for (const auto& sequence : batch.live) {
-    const auto tokens = at::tensor(std::vector<int64_t>(sequence.ids.begin(), sequence.ids.end()),
-                                   at::kLong)
-                            .unsqueeze(0);  // [1, seq]
+  for (const auto& [request, sequence] : batch.live) {
+    const std::vector<int64_t> ids(sequence.ids().begin(), sequence.ids().end());
+    const auto tokens = at::tensor(ids, at::kLong).unsqueeze(0);  // [1, seq]
     const auto output =
         model_->forward(tokens, options_.plan, {.compute_dtype = options_.compute_dtype});
     rows.push_back(output.logits[0][-1]);
@@ -254,17 +158,13 @@ void Generator::retire(Batch& batch,
                        const std::vector<int64_t>& going_on,
                        std::vector<Completion>& completions) {
   if (going_on.size() == batch.live.size()) return;
-  std::vector<Sequence> live;
-  for (auto& sequence : batch.live) {
-    if (!sequence.finish_reason) {
-      live.push_back(std::move(sequence));
-      continue;
+  std::vector<LiveSequence> live;
+  for (auto& one : batch.live) {
+    if (one.sequence.is_finished()) {
+      completions[one.request] = one.sequence.completion();
+    } else {
+      live.push_back(std::move(one));
     }
-    auto& completion = completions[sequence.request];
-    completion.text = sequence.text.text();
-    completion.ids.assign(sequence.ids.begin() + static_cast<int64_t>(sequence.n_prompt),
-                          sequence.ids.end());
-    completion.finish_reason = *sequence.finish_reason;
   }
   batch.live = std::move(live);
   if (batch.cache && !batch.live.empty()) batch.cache->keep(going_on);

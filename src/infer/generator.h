@@ -6,28 +6,12 @@
 #include <vector>
 
 #include "data/tokenizer.h"
-#include "infer/sampler.h"
+#include "infer/sequence.h"
 #include "model/expert_usage.h"
 #include "model/moe/routing_plan.h"
 #include "model/transformer.h"
 
 namespace dsmoe {
-
-struct GenerateRequest {
-  std::vector<int32_t> prompt;  ///< ids, BOS included; at least one
-  int64_t max_tokens = 128;
-  SamplingConfig sampling;
-  std::vector<std::string> stop;  ///< texts that end the completion; they are not part of it
-};
-
-enum class FinishReason { kEos, kStop, kLength, kContext, kInterrupted };
-const char* to_string(FinishReason reason);
-
-struct Completion {
-  std::string text;          ///< of the generated tokens, without EOS and stop text
-  std::vector<int32_t> ids;  ///< generated, EOS included
-  FinishReason finish_reason = FinishReason::kLength;
-};
 
 struct GenerateStats {
   int64_t prompt_tokens = 0;
@@ -54,9 +38,7 @@ class Generator {
  public:
   Generator(Transformer model, const Tokenizer& tokenizer, GeneratorOptions options);
 
-  /// One completion per request, in order; sequence i draws with Sampler(sampling, i). Throws Error
-  /// for an empty prompt, an id outside the vocabulary, or a prompt that leaves no room in the
-  /// context (max_seq_len).
+  /// One completion per request, in order. Throws Error as check_request does.
   std::vector<Completion> generate(const std::vector<GenerateRequest>& requests);
   const GenerateStats& stats() const { return stats_; }
 

@@ -104,7 +104,10 @@ TEST_CASE("packed weights: greedy ids by definition; alone and in a batch the sa
 
 TEST_CASE("sampled ids do not depend on the cache and differ between sequences and seeds") {
   auto requests = std::vector<GenerateRequest>(3, request_for("To be"));
-  for (auto& request : requests) request.sampling = {.temperature = 1.0, .seed = 4};
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].sampling = {.temperature = 1.0, .seed = 4};
+    requests[i].draw = static_cast<int64_t>(i);
+  }
   const auto with_cache = generate(requests);
   const auto without = generate(requests, "all", false);
   for (size_t i = 0; i < requests.size(); ++i) CHECK(with_cache[i].ids == without[i].ids);

@@ -160,7 +160,8 @@ class CliTest(unittest.TestCase):
         self.assertEqual(len(made["completions"]), 2)
         self.assertLessEqual({"text", "ids", "finish_reason"}, made["completions"][0].keys())
         self.assertLessEqual({"prompt_tokens", "generated_tokens", "prefill_tokens_per_second",
-                              "decode_tokens_per_second", "active_experts"}, made.keys())
+                              "decode_tokens_per_second", "active_experts", "seconds_to_first_token",
+                              "load_seconds", "weight_bytes", "peak_memory_bytes"}, made.keys())
 
         inspected = json.loads(run("inspect", self.run_directory, "--json").stdout)
         self.assertEqual(inspected["step"], 6)
@@ -363,6 +364,59 @@ class CliTest(unittest.TestCase):
         arguments = ["generate", self.run_directory, "--prompt", "line", "--max-tokens", 8]
         text = json.loads(run(*arguments, "--json").stdout)["completions"][0]["text"]
         self.assertEqual(run(*arguments).stdout, "line" + text + "\n")
+
+    def test_prompts_share_passes_and_give_what_each_gives_alone(self):
+        lines = self.directory / "prompts.jsonl"
+        requests = [{"prompt": "line"}, {"prompt": "", "max_tokens": 3}, {"prompt": "the", "seed": 5},
+                    {"prompt": "a", "temperature": 0, "stop": ["zzz"]}]
+        lines.write_text("".join(json.dumps(request) + "\n" for request in requests))
+        common = ["generate", self.run_directory, "--max-tokens", 8, "--temperature", 0.9, "--dtype", "bfloat16"]
+        done = json.loads(run(*common, "--prompts", lines, "--json").stdout)
+        self.assertEqual(len(done["completions"]), 4)
+        for request, completion in zip(requests, done["completions"]):
+            own = [f"--{key.replace('_', '-')}={value}" for key, value in request.items() if key not in ("prompt", "stop")]
+            alone = json.loads(run("generate", self.run_directory, "--prompt", request["prompt"], "--dtype", "bfloat16",
+                                   *({"--max-tokens": "--max-tokens=8", "--temperature": "--temperature=0.9",
+                                      **{option.split("=")[0]: option for option in own}}.values()),
+                                   "--json").stdout)
+            self.assertEqual(alone["completions"], [completion])
+        self.assertLessEqual({"generated_tokens_per_second", "steps", "largest_batch", "kv_budget_bytes",
+                              "peak_kv_bytes", "load_seconds", "seconds"}, done.keys())
+        self.assertEqual(done["largest_batch"], 4)
+
+        # As they end, the shortest first; two at once give the same.
+        ended = [json.loads(line) for line in
+                 run(*common, "--prompts", lines, "--json-lines", "--max-batch", 2).stdout.splitlines()]
+        self.assertEqual(ended[0]["request"], 1)
+        self.assertEqual({line["request"]: line["ids"] for line in ended[:-1]},
+                         {i: completion["ids"] for i, completion in enumerate(done["completions"])})
+        self.assertEqual(ended[-1]["largest_batch"], 2)
+
+        # Plain lines, in the order given.
+        plain = self.directory / "prompts.txt"
+        plain.write_text("line\nthe\n")
+        shown = run("generate", self.run_directory, "--prompts", plain, "--max-tokens", 4, "--n", 2).stdout
+        texts = [json.loads(run("generate", self.run_directory, "--prompt", prompt, "--max-tokens", 4, "--json")
+                            .stdout)["completions"][0]["text"] for prompt in ("line", "the")]
+        blocks = [f"--- {i + 1}\n{prompt}{texts[i // 2]}\n" for i, prompt in enumerate(["line", "line", "the", "the"])]
+        self.assertEqual(shown, "".join(blocks))
+
+    def test_prompt_files_that_do_not_fit_are_refused(self):
+        def refused(text, says, *options, name="refused.jsonl"):
+            path = self.directory / name
+            path.write_text(text)
+            self.refused("generate", self.run_directory, "--prompts", path, *options, says=says)
+
+        refused('{"prompt": "x"}\n{"prompt": 3}\n', ["refused.jsonl:2", "'prompt'", "a text"])
+        refused('{"prompt": "x", "beams": 3}\n', ["refused.jsonl:1", "'beams'"])
+        refused('{"text": "x"}\n', ["refused.jsonl:1", "'prompt'"])
+        refused('{"prompt": "x"', ["refused.jsonl:1"])
+        refused('{"prompt": "x", "top_k": 1.5}', ["'top_k'", "whole number"])
+        refused("", ["expected prompts"], name="refused.txt")
+        refused("x\n" + "y" * 16 + "\n", ["17 tokens", "16"], name="refused.txt")
+        refused("x\n", ["--kv-budget"], "--kv-budget", "0", name="refused.txt")
+        self.refused("generate", self.run_directory, "--prompt", "x", "--kv-budget", "1", says=["--prompts"])
+        self.refused("generate", self.run_directory, "--prompts", self.directory / "none.txt", says=["none.txt"])
 
     def test_overrides_and_dry_run_and_printed_config(self):
         printed = run("train", self.config, "--train.steps=7", "--print-config").stdout

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <string>
+
+#include "cli/command_support.h"
+#include "infer/sequence.h"
+
+namespace dsmoe {
+
+/// What `generate --prompts` is asked to do.
+struct PromptsCommand {
+  std::string file;
+  GenerateRequest defaults;      ///< of requests that do not say otherwise
+  int64_t n = 1;                 ///< completions of each prompt
+  int64_t kv_budget_mib = 1024;  ///< of keys and values
+  int64_t max_batch = 64;
+  bool json = false;
+  bool json_lines = false;
+};
+
+/// Runs all prompts through the batch scheduler; prints completions in the order given, or as JSON
+/// lines as they end. Returns the exit status.
+int generate_prompts(const PromptsCommand& command, LoadedCheckpoint& loaded);
+
+/// The ids that a prompt begins with, BOS first. Throws Error if there is none.
+std::vector<int32_t> encode_prompt(const std::string& text, const Tokenizer& tokenizer);
+
+/// `{"text", "ids", "finish_reason"}`.
+nlohmann::ordered_json completion_json(const Completion& completion);
+
+}  // namespace dsmoe

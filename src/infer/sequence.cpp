@@ -1,0 +1,94 @@
+#include "infer/sequence.h"
+
+#include <fmt/format.h>
+
+#include "common/error.h"
+
+namespace dsmoe {
+
+void check_request(const GenerateRequest& request, const ModelConfig& config) {
+  request.sampling.validate();
+  if (request.prompt.empty()) throw Error("generate: expected a prompt of at least one token");
+  if (request.max_tokens < 1) throw Error("generate: expected max_tokens of at least 1");
+  if (static_cast<int64_t>(request.prompt.size()) >= config.max_seq_len) {
+    throw Error(fmt::format("generate: a prompt of {} tokens leaves no room in the context of {}",
+                            request.prompt.size(),
+                            config.max_seq_len));
+  }
+  for (const auto& stop : request.stop) {
+    if (stop.empty()) throw Error("generate: expected stop texts of at least one character");
+  }
+  for (const int32_t id : request.prompt) {
+    if (id < 0 || id >= config.vocab_size) {
+      throw Error(fmt::format(
+          "generate: token id {} is outside the vocabulary of {}", id, config.vocab_size));
+    }
+  }
+}
+
+const char* to_string(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kEos:
+      return "eos";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kContext:
+      return "context";
+    case FinishReason::kInterrupted:
+      return "interrupted";
+  }
+  return "";
+}
+
+Sequence::Sequence(const GenerateRequest& request, const Tokenizer& tokenizer)
+    : n_prompt_(static_cast<int64_t>(request.prompt.size())),
+      max_tokens_(request.max_tokens),
+      ids_(request.prompt),
+      sampler_(request.sampling, request.draw),
+      text_(request.stop),
+      n_decoded_bytes_(tokenizer.decode(request.prompt).size()) {}
+
+std::string Sequence::extend(const at::Tensor& logits,
+                             const Tokenizer& tokenizer,
+                             int64_t max_seq_len) {
+  const auto row = logits.to(at::kFloat).contiguous();
+  const int32_t id =
+      sampler_.sample({row.const_data_ptr<float>(), static_cast<size_t>(row.numel())}, ids_);
+  ids_.push_back(id);
+  if (tokenizer.eos_id() == id) {
+    finish_reason_ = FinishReason::kEos;
+    return text_.finish();
+  }
+  // Ids past the tokenizer's are padding of the vocabulary and have no text.
+  std::string bytes;
+  if (id < tokenizer.vocab_size()) {
+    const auto whole = tokenizer.decode(ids_);
+    bytes = whole.substr(n_decoded_bytes_);
+    n_decoded_bytes_ = whole.size();
+  }
+  auto shown = text_.push(bytes);
+  if (text_.is_stopped()) {
+    finish_reason_ = FinishReason::kStop;
+  } else if (n_ids() - n_prompt_ >= max_tokens_) {
+    finish_reason_ = FinishReason::kLength;
+  } else if (n_ids() >= max_seq_len) {
+    finish_reason_ = FinishReason::kContext;
+  }
+  if (finish_reason_) shown += text_.finish();
+  return shown;
+}
+
+std::string Sequence::interrupt() {
+  finish_reason_ = FinishReason::kInterrupted;
+  return text_.finish();
+}
+
+Completion Sequence::completion() const {
+  return {text_.text(),
+          std::vector<int32_t>(ids_.begin() + n_prompt_, ids_.end()),
+          finish_reason_.value_or(FinishReason::kInterrupted)};
+}
+
+}  // namespace dsmoe

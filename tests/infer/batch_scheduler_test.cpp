@@ -1,0 +1,217 @@
+#include "infer/batch_scheduler.h"
+
+#include <catch2/catch.hpp>
+#include <map>
+
+#include "common/error.h"
+#include "common/random_seed.h"
+#include "data/byte_tokenizer.h"
+#include "infer/generator.h"
+#include "model/packed_weights.h"
+#include "support/tiny_model.h"
+
+namespace dsmoe {
+namespace {
+
+using Catch::Matchers::Contains;
+using Ids = std::vector<int32_t>;
+
+const ByteTokenizer kTokenizer;
+
+// The tiny model with a context of several blocks of a prompt.
+Transformer make_packed(PackedFormat format) {
+  auto config = tiny_model_config();
+  config.max_seq_len = 200;
+  Transformer model(config);
+  init_weights(model, 1, 0.4);
+  pack_weights(model, {.format = format});
+  return model;
+}
+
+at::ScalarType compute_type(PackedFormat format) {
+  return format == PackedFormat::kFloat32 ? at::kFloat : at::kBFloat16;
+}
+
+GenerateRequest request_of(int64_t n_prompt, int64_t max_tokens, double temperature = 0.0) {
+  GenerateRequest request;
+  for (int64_t i = 0; i < n_prompt; ++i) {
+    request.prompt.push_back(
+        static_cast<int32_t>(mix_bits(static_cast<uint64_t>(n_prompt * 1000 + i)) % 256));
+  }
+  request.max_tokens = max_tokens;
+  request.sampling = {.temperature = temperature, .seed = static_cast<uint64_t>(n_prompt)};
+  return request;
+}
+
+// Around blocks of 32 and parts of 64; some greedy, some drawn.
+std::vector<GenerateRequest> ragged_requests() {
+  return {request_of(1, 9),
+          request_of(150, 12, 0.9),
+          request_of(33, 1),
+          request_of(64, 7, 1.1),
+          request_of(5, 20),
+          request_of(100, 5),
+          request_of(196, 100),
+          request_of(31, 3, 0.7)};
+}
+
+struct Run {
+  std::vector<Ids> ids;
+  std::vector<size_t> order;  // of the ends
+  SchedulerStats stats;
+};
+
+Run run_all(Transformer model,
+            const std::vector<GenerateRequest>& requests,
+            SchedulerOptions options) {
+  Run run;
+  run.ids.resize(requests.size());
+  options.on_completion = [&](size_t request, const Completion& completion) {
+    run.ids[request] = completion.ids;
+    run.order.push_back(request);
+  };
+  BatchScheduler scheduler(std::move(model), kTokenizer, options);
+  for (const auto& request : requests) scheduler.submit(request);
+  while (scheduler.step()) {
+  }
+  run.stats = scheduler.stats();
+  return run;
+}
+
+SchedulerOptions options_of(const std::string& policy, PackedFormat format) {
+  SchedulerOptions options;
+  options.plan = parse_routing_plan(policy);
+  options.compute_dtype = compute_type(format);
+  options.prompt_chunk = 64;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("BatchScheduler: a request's tokens are those it gives alone, bit for bit") {
+  const auto requests = ragged_requests();
+  for (const auto format : {PackedFormat::kFloat32, PackedFormat::kBfloat16, PackedFormat::kInt8}) {
+    auto model = make_packed(format);
+    for (const std::string policy : {"all", "top_k=2", "moe:threshold=0.6;moa:top_k=1"}) {
+      INFO(policy << ", format " << static_cast<int>(format));
+      const auto options = options_of(policy, format);
+      const auto together = run_all(model, requests, options);
+      CHECK(together.stats.largest_batch == 6);
+      GeneratorOptions whole{
+          .plan = options.plan, .compute_dtype = options.compute_dtype, .on_text = {}};
+      for (size_t i = 0; i < requests.size(); ++i) {
+        INFO("request " << i);
+        CHECK(run_all(model, {requests[i]}, options).ids[0] == together.ids[i]);
+        // Which takes the prompt in one pass.
+        CHECK(Generator(model, kTokenizer, whole).generate({requests[i]})[0].ids ==
+              together.ids[i]);
+      }
+      auto few = options;
+      few.max_batch = 2;
+      few.prompt_chunk = 32;
+      CHECK(run_all(model, requests, few).ids == together.ids);
+    }
+  }
+}
+
+TEST_CASE("BatchScheduler: requests join while others run, and a prompt stalls nobody") {
+  auto model = make_packed(PackedFormat::kBfloat16);
+  auto options = options_of("top_k=2", PackedFormat::kBfloat16);
+  options.prompt_chunk = 32;
+  std::map<size_t, Ids> ids;
+  options.on_completion = [&](size_t request, const Completion& completion) {
+    ids[request] = completion.ids;
+  };
+  BatchScheduler scheduler(model, kTokenizer, options);
+  REQUIRE(scheduler.submit(request_of(5, 20)) == 0);
+  scheduler.step();
+  scheduler.step();
+  REQUIRE(scheduler.stats().generated_tokens == 2);
+  REQUIRE(scheduler.submit(request_of(150, 3)) == 1);
+  // Five steps for the new one's prompt; each gives the old one its token.
+  for (int64_t i = 1; i <= 4; ++i) {
+    scheduler.step();
+    CHECK(scheduler.stats().generated_tokens == 2 + i);
+  }
+  scheduler.step();
+  CHECK(scheduler.stats().generated_tokens == 2 + 5 + 1);
+  while (scheduler.step()) {
+  }
+  CHECK_FALSE(scheduler.step());
+  options.on_completion = {};
+  CHECK(ids[0] == run_all(model, {request_of(5, 20)}, options).ids[0]);
+  CHECK(ids[1] == run_all(model, {request_of(150, 3)}, options).ids[0]);
+  CHECK(scheduler.stats().prompt_tokens == 155);
+  CHECK(scheduler.stats().usage.n_tokens() == scheduler.stats().generated_tokens - 2);
+}
+
+TEST_CASE("BatchScheduler: keys and values stay within the budget; requests wait for room") {
+  auto model = make_packed(PackedFormat::kBfloat16);
+  auto options = options_of("all", PackedFormat::kBfloat16);
+  const auto requests = std::vector<GenerateRequest>(7, request_of(20, 11));
+  const auto free = run_all(model, requests, options);
+  CHECK(free.stats.largest_batch == 7);
+  // 20 + 11 - 1 tokens of each.
+  const int64_t bytes = 30 * model->kv_shape(at::kBFloat16).bytes_per_token();
+  CHECK(free.stats.peak_kv_bytes == 7 * bytes);
+  options.kv_budget_bytes = 3 * bytes + bytes / 2;
+  const auto bounded = run_all(model, requests, options);
+  CHECK(bounded.stats.largest_batch == 3);
+  CHECK(bounded.stats.peak_kv_bytes == 3 * bytes);
+  CHECK(bounded.ids == free.ids);
+
+  options.kv_budget_bytes = bytes - 1;
+  BatchScheduler scheduler(model, kTokenizer, options);
+  CHECK_THROWS_WITH(scheduler.submit(requests[0]),
+                    Contains("request 1") && Contains("30 tokens") && Contains("--kv-budget"));
+  CHECK(scheduler.submit(request_of(20, 10)) == 0);
+}
+
+TEST_CASE("BatchScheduler: a large request waits for room, not behind all that come after it") {
+  auto model = make_packed(PackedFormat::kBfloat16);
+  auto options = options_of("all", PackedFormat::kBfloat16);
+  options.kv_budget_bytes = 120 * model->kv_shape(at::kBFloat16).bytes_per_token();
+  const auto run =
+      run_all(model,
+              {request_of(20, 31), request_of(100, 4), request_of(20, 2), request_of(20, 2)},
+              options);
+  CHECK(run.order == std::vector<size_t>{0, 1, 2, 3});
+}
+
+TEST_CASE("BatchScheduler: an interruption ends what runs and what waits") {
+  auto options = options_of("all", PackedFormat::kFloat32);
+  options.max_batch = 1;
+  int n_asked = 0;
+  options.stop = [&] { return ++n_asked > 3; };
+  std::vector<Completion> completions(2);
+  options.on_completion = [&](size_t request, const Completion& completion) {
+    completions[request] = completion;
+  };
+  BatchScheduler scheduler(make_packed(PackedFormat::kFloat32), kTokenizer, options);
+  for (int i = 0; i < 2; ++i) scheduler.submit(request_of(5, 20));
+  while (scheduler.step()) {
+  }
+  for (const auto& completion : completions) {
+    CHECK(completion.finish_reason == FinishReason::kInterrupted);
+  }
+  CHECK(completions[0].ids.size() == 3);
+  CHECK(completions[1].ids.empty());
+}
+
+TEST_CASE("BatchScheduler: options and requests out of range are refused") {
+  auto model = make_packed(PackedFormat::kFloat32);
+  const auto refused = [&](const std::function<void(SchedulerOptions&)>& change) {
+    auto options = options_of("all", PackedFormat::kFloat32);
+    change(options);
+    CHECK_THROWS_AS(BatchScheduler(model, kTokenizer, options), Error);
+  };
+  refused([](auto& options) { options.prompt_chunk = 48; });
+  refused([](auto& options) { options.max_batch = 0; });
+  refused([](auto& options) { options.kv_budget_bytes = 0; });
+  BatchScheduler scheduler(model, kTokenizer, options_of("all", PackedFormat::kFloat32));
+  CHECK_THROWS_WITH(scheduler.submit({}), Contains("at least one token"));
+  CHECK_THROWS_WITH(scheduler.submit(request_of(200, 1)), Contains("leaves no room"));
+  CHECK_FALSE(scheduler.step());
+}
+
+}  // namespace dsmoe
