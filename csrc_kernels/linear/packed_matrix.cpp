@@ -13,7 +13,7 @@
 namespace dsmoe {
 namespace {
 
-constexpr int64_t kPieceBytes = 8 << 20;
+constexpr int64_t kPieceBytes = 2 << 20;
 
 // The block of one expert, [d_out, d_in].
 at::Tensor expert_block(const at::Tensor& weight, int64_t expert, int64_t n, ExpertAxis axis) {
