@@ -273,7 +273,6 @@ RunRecord read_run(Io& io, const std::string& run_directory) {
   if (run.name.empty()) {
     run.name = std::filesystem::path(run_directory).lexically_normal().parent_path().filename();
   }
-  run.config = read_file(io, run_directory + "/config.yaml", kMaxLineBytes);
   const auto path = run_directory + "/metrics.jsonl";
   std::istringstream lines(read_file(io, path, kMaxFileBytes));
   int64_t line_number = 0;
@@ -285,6 +284,7 @@ RunRecord read_run(Io& io, const std::string& run_directory) {
                                                     : run.steps;
     list.push_back(std::move(json));
   }
+  run.config = read_file(io, run_directory + "/config.yaml", kMaxLineBytes);
   if (run.steps.empty()) throw Error(path + ": expected at least one logged step, got none");
   return run;
 }

@@ -335,7 +335,7 @@ class CliTest(unittest.TestCase):
         html = page.read_text()
         self.assertIn("Language-model loss", html)
         self.assertIn("Load of attention experts, layer 1", html)
-        self.refused("report", self.directory, says=["config.yaml"])
+        self.refused("report", self.directory, says=["metrics.jsonl"])
 
     def test_check_passes_a_trained_run(self):
         done = run("check", self.run_directory, "--data", self.text, "--json")
