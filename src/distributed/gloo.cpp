@@ -38,7 +38,7 @@ c10::intrusive_ptr<c10d::Store> open_store(const LaunchEnv& env, double timeout_
 }
 
 // Where this rank listens, for the others to connect.
-RankGroup::MakeBackend listening_backend(const LaunchEnv& env) {
+MakeBackend listening_backend(const LaunchEnv& env) {
   const auto& meeting = env.rendezvous;
   if (!meeting.file.empty() || env.local_size == env.world_size) return gloo_backend();
   if (const auto interface = process_environment("GLOO_SOCKET_IFNAME")) {
@@ -57,7 +57,7 @@ RankGroup::MakeBackend listening_backend(const LaunchEnv& env) {
 
 }  // namespace
 
-RankGroup::MakeBackend gloo_backend(const std::string& address, const std::string& interface) {
+MakeBackend gloo_backend(const std::string& address, const std::string& interface) {
   return [=](const c10::intrusive_ptr<c10d::Store>& store,
              int64_t rank,
              int64_t size,
@@ -70,6 +70,11 @@ RankGroup::MakeBackend gloo_backend(const std::string& address, const std::strin
     return c10::make_intrusive<c10d::ProcessGroupGloo>(
         store, static_cast<int>(rank), static_cast<int>(size), options);
   };
+}
+
+c10::intrusive_ptr<c10d::Backend> compare_collectives(c10::intrusive_ptr<c10d::Backend> backend,
+                                                      c10::intrusive_ptr<c10d::Backend> helper) {
+  return c10::make_intrusive<c10d::ProcessGroupWrapper>(backend, std::move(helper));
 }
 
 std::unique_ptr<RankGroup> join_ranks(const LaunchEnv& env, const RankGroupConfig& config) {

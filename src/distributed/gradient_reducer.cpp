@@ -86,7 +86,7 @@ void GradientReducer::lay_out_buckets(const std::vector<at::Tensor>& parameters)
   auto sum = parameters.front().sum();
   for (size_t i = 1; i < parameters.size(); ++i) sum = sum + parameters[i].sum();
   backward(sum, true);
-  reducer_->rebuild_buckets();
+  group_.run("laying out the buckets", [&] { reducer_->rebuild_buckets(); });
   for (const auto& parameter : parameters) parameter.mutable_grad() = at::Tensor();
 }
 

@@ -6,10 +6,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <torch/csrc/distributed/c10d/debug.h>
 #include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <fstream>
+#include <future>
+#include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/Store.hpp>
@@ -21,7 +24,16 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr double kHangGraceSeconds = 4;  // of the 5 that are promised
+// When an operation counts as one that ignores its own timeout. Set-up may take its timeout twice:
+// once for the store, once for the connections.
+double hang_seconds(const RankGroupConfig& config) {
+  return std::max(2 * config.setup_timeout_seconds, config.step_timeout_seconds) +
+         config.grace_seconds;
+}
+
+std::chrono::milliseconds milliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<int64_t>(1000 * seconds));
+}
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -55,6 +67,7 @@ std::string trouble_of(const Process& process) {
 
 struct RankGroup::Members {
   c10::intrusive_ptr<c10d::Store> store;
+  std::vector<c10::intrusive_ptr<c10d::Backend>> backends;
   c10::intrusive_ptr<c10d::ProcessGroup> group;
   std::vector<Process> processes;  // by rank
   std::unique_ptr<Watchdog> watchdog;
@@ -72,33 +85,51 @@ RankGroup::RankGroup(c10::intrusive_ptr<c10d::Store> store,
   members_ = std::make_unique<Members>();
   members_->store = store;
   if (config.on_failure) {
-    // Set-up may take its timeout twice: once for the store, once for the connections.
-    const double limit =
-        std::max(2 * config.setup_timeout_seconds, config.step_timeout_seconds) + kHangGraceSeconds;
-    members_->watchdog =
-        std::make_unique<Watchdog>(limit, [this](const std::string& what, double seconds) {
-          config_.on_failure(failure_text(what, seconds, "it does not return"));
+    members_->watchdog = std::make_unique<Watchdog>(
+        hang_seconds(config), [this](const std::string& what, double seconds) {
+          report_failure(what, seconds, "it does not return");
         });
   }
-  run("meeting the other ranks", [&] {
-    auto backend = make_backend(c10::make_intrusive<c10d::PrefixStore>("ranks", store),
-                                rank,
-                                size,
-                                config.setup_timeout_seconds);
-    const auto type = c10d::ProcessGroup::BackendType::CUSTOM;
-    members_->group = c10::make_intrusive<c10d::ProcessGroup>(
-        store, static_cast<int>(rank), static_cast<int>(size));
-    members_->group->setBackend(at::kCPU, type, backend);
-    members_->group->setDefaultBackend(type);
-    backend->setTimeout(
-        std::chrono::milliseconds(static_cast<int64_t>(1000 * config.step_timeout_seconds)));
-  });
+  run("meeting the other ranks", [&] { connect(make_backend); });
   const auto all = all_gather(fmt::format("{} {}", getpid(), host_name()), "process numbers");
   for (const auto& text : all) {
     const auto space = text.find(' ');
     members_->processes.push_back(
         {.host = text.substr(space + 1), .pid = std::stoll(text.substr(0, space))});
   }
+}
+
+void RankGroup::connect(const MakeBackend& make_backend) {
+  const bool debug = config_.debug || c10d::debug_level() == c10d::DebugLevel::Detail;
+  members_->group = c10::make_intrusive<c10d::ProcessGroup>(
+      members_->store, static_cast<int>(rank_), static_cast<int>(size_));
+  const auto make = [&](const std::string& name, const MakeBackend& maker, double timeout_seconds) {
+    auto backend = maker(c10::make_intrusive<c10d::PrefixStore>(name, members_->store),
+                         rank_,
+                         size_,
+                         config_.setup_timeout_seconds);
+    backend->setTimeout(milliseconds(timeout_seconds));
+    const std::lock_guard<std::mutex> lock(failure_mutex_);  // the watchdog may be aborting them
+    members_->backends.push_back(backend);
+    return backend;
+  };
+  const double step_timeout = config_.step_timeout_seconds;
+  const auto helper = debug ? make("debug", make_backend, step_timeout) : nullptr;
+  const auto in_debug = [&](const c10::intrusive_ptr<c10d::Backend>& backend) {
+    return debug ? compare_collectives(backend, helper) : backend;
+  };
+  using Type = c10d::ProcessGroup::BackendType;
+  // A type of backend stands for one device.
+  auto& group = *members_->group;
+  group.setBackend(at::kCPU, Type::CUSTOM, in_debug(make("cpu", make_backend, step_timeout)));
+  if (const auto& accelerator = config_.accelerator) {
+    // What NCCL does about its own timeout would end the process without our text: ours is first.
+    const double timeout = hang_seconds(config_) + 2 * config_.grace_seconds;
+    group.setBackend(accelerator->device,
+                     Type::NCCL,
+                     in_debug(make("accelerator", accelerator->make_backend, timeout)));
+  }
+  group.setDefaultBackend(Type::CUSTOM);
 }
 
 RankGroup::~RankGroup() = default;
@@ -151,12 +182,17 @@ std::vector<std::string> RankGroup::all_gather(const std::string& text, std::str
 void RankGroup::barrier(std::string_view what) { all_reduce_sum(at::zeros({1}, at::kFloat), what); }
 
 void RankGroup::run(std::string_view what, const std::function<void()>& operation) {
+  if (has_failed_) {
+    const std::lock_guard<std::mutex> lock(failure_mutex_);
+    throw RankFailure(failure_);
+  }
   const auto start = Clock::now();
   auto* watchdog = members_ ? members_->watchdog.get() : nullptr;
   if (watchdog != nullptr) watchdog->begin(std::string(what));
   std::string reason;
   try {
     operation();
+    if (config_.accelerator && config_.accelerator->finish) config_.accelerator->finish();
     if (watchdog != nullptr) watchdog->end();
     return;
   } catch (const c10::Error& error) {
@@ -164,13 +200,43 @@ void RankGroup::run(std::string_view what, const std::function<void()>& operatio
   } catch (const std::exception& error) {
     reason = error.what();
   }
-  fail(what, seconds_since(start), first_line(reason));
+  if (watchdog != nullptr) watchdog->end();
+  throw RankFailure(report_failure(what, seconds_since(start), first_line(reason)));
 }
 
-void RankGroup::fail(std::string_view what, double seconds, const std::string& reason) {
-  const auto text = failure_text(what, seconds, reason);
-  if (config_.on_failure) config_.on_failure(text);
-  throw RankFailure(text);
+// The second to come waits until the first has been reported.
+std::string RankGroup::report_failure(std::string_view what,
+                                      double seconds,
+                                      const std::string& reason) {
+  const std::lock_guard<std::mutex> lock(failure_mutex_);
+  if (has_failed_) return failure_;
+  failure_ = failure_text(what, seconds, reason);
+  has_failed_ = true;
+  failure_ += abort_backends();
+  if (config_.on_failure) config_.on_failure(failure_);
+  return failure_;
+}
+
+// Ends what is in flight, so that no thread waits for it for ever; "" if that went well. An abort
+// may hang as what it aborts does: it gets a thread of its own, and some time.
+std::string RankGroup::abort_backends() const {
+  if (members_ == nullptr) return "";
+  auto done = std::make_shared<std::promise<std::string>>();
+  auto result = done->get_future();
+  std::thread([backends = members_->backends, done] {
+    std::string trouble;
+    for (const auto& backend : backends) {
+      try {
+        backend->abort();
+      } catch (const std::exception& error) {
+        trouble = "; aborting failed: " + first_line(error.what());
+      }
+    }
+    done->set_value(trouble);
+  }).detach();
+  const std::chrono::duration<double> limit(config_.grace_seconds / 4);
+  if (result.wait_for(limit) == std::future_status::ready) return result.get();
+  return fmt::format("; aborting did not end within {:.1f} s", limit.count());
 }
 
 std::string RankGroup::failure_text(std::string_view what,

@@ -7,11 +7,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "common/error.h"
+#include "distributed/accelerator.h"
 #include "distributed/launch_env.h"
 
 namespace c10d {
@@ -27,31 +30,34 @@ struct RankGroupConfig {
   double step_timeout_seconds = 300;  ///< the longest that one rank may let the others wait
   /// Called instead of throwing RankFailure, with its text; must not return. May be empty.
   std::function<void(const std::string& text)> on_failure = {};
+  /// Beyond its timeout an operation may take this until the group ends it, and a quarter of this
+  /// until its backends have given up: 5 seconds in all.
+  double grace_seconds = 4;
+  std::optional<Accelerator> accelerator = {};  ///< for tensors that are not on the CPU
+  /// Ranks compare every collective before they begin it and say which differ, at the price of two
+  /// small collectives more. TORCH_DISTRIBUTED_DEBUG=DETAIL does the same.
+  bool debug = false;
 };
 
 /// A collective failed: a rank died, hangs, or does something else than this one. The text names
 /// rank, step, operation, time, the last finished step and, where they run on this host, the ranks
-/// that are gone. No collective may follow.
+/// that are gone. Later collectives throw it again and do nothing.
 class RankFailure : public RunError {
  public:
   using RunError::RunError;
 };
 
 /// The ranks of a job and what they do together. Every rank calls the same operations in the same
-/// order; a group of one does nothing in all of them.
+/// order; a group of one does nothing in all of them. A collective takes the backend of its
+/// tensors' device.
 class RankGroup {
  public:
-  /// Makes the backend that carries out the collectives, from a store of its own.
-  using MakeBackend =
-      std::function<c10::intrusive_ptr<c10d::Backend>(c10::intrusive_ptr<c10d::Store> store,
-                                                      int64_t rank,
-                                                      int64_t size,
-                                                      double timeout_seconds)>;
+  using MakeBackend = dsmoe::MakeBackend;
 
   /// One rank.
   RankGroup();
-  /// Meets the others through `store`. Throws RankFailure if they do not come within the set-up
-  /// timeout.
+  /// Meets the others through `store`; make_backend is that of CPU tensors. Throws RankFailure if
+  /// they do not come within the set-up timeout.
   RankGroup(c10::intrusive_ptr<c10d::Store> store,
             int64_t rank,
             int64_t size,
@@ -85,7 +91,11 @@ class RankGroup {
   c10::intrusive_ptr<c10d::ProcessGroup> process_group() const;
 
  private:
-  [[noreturn]] void fail(std::string_view what, double seconds, const std::string& reason);
+  struct Members;
+  void connect(const MakeBackend& make_backend);
+  /// The text of the group's one failure, which this is unless another thread came first.
+  std::string report_failure(std::string_view what, double seconds, const std::string& reason);
+  std::string abort_backends() const;
   std::string failure_text(std::string_view what, double seconds, const std::string& reason) const;
   std::string lost_ranks() const;
 
@@ -93,15 +103,23 @@ class RankGroup {
   int64_t rank_ = 0;
   int64_t size_ = 1;
   std::atomic<int64_t> step_ = 0;  // the watchdog reads it too
-  struct Members;
+  std::atomic<bool> has_failed_ = false;
+  std::mutex failure_mutex_;
+  std::string failure_;  // of the first failure
   std::unique_ptr<Members> members_;
 };
 
 /// Gloo, listening on an address of this host or, if one is named, on a network interface.
-RankGroup::MakeBackend gloo_backend(const std::string& address = "127.0.0.1",
-                                    const std::string& interface = "");
+MakeBackend gloo_backend(const std::string& address = "127.0.0.1",
+                         const std::string& interface = "");
 
-/// The group of a launched process over Gloo; one rank if the environment says so.
+/// A backend that compares each collective over `helper`, a Gloo backend of the same ranks, before
+/// `backend` begins it, and throws if ranks differ.
+c10::intrusive_ptr<c10d::Backend> compare_collectives(c10::intrusive_ptr<c10d::Backend> backend,
+                                                      c10::intrusive_ptr<c10d::Backend> helper);
+
+/// The group of a launched process, over Gloo and the config's accelerator; one rank if the
+/// environment says so.
 std::unique_ptr<RankGroup> join_ranks(const LaunchEnv& env, const RankGroupConfig& config);
 
 }  // namespace dsmoe

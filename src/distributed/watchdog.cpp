@@ -1,8 +1,14 @@
 #include "distributed/watchdog.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace dsmoe {
+namespace {
+
+constexpr std::chrono::duration<double> kLongestLook{0.25};
+
+}  // namespace
 
 Watchdog::Watchdog(double limit_seconds, OnHang on_hang)
     : limit_(limit_seconds), on_hang_(std::move(on_hang)), thread_([this] { watch(); }) {}
@@ -32,7 +38,7 @@ void Watchdog::end() {
 void Watchdog::watch() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (!is_closing_) {
-    changed_.wait_for(lock, limit_ / 10, [this] { return is_closing_; });
+    changed_.wait_for(lock, std::min(limit_ / 10, kLongestLook), [this] { return is_closing_; });
     const std::chrono::duration<double> lasted = Clock::now() - since_;
     if (!is_busy_ || is_closing_ || lasted < limit_) continue;
     const auto what = what_;

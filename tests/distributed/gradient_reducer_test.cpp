@@ -6,15 +6,19 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/tanh.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 
 #include "csrc_kernels/random_tensors.h"
+#include "support/fake_backend.h"
 #include "support/rank_threads.h"
 
 namespace dsmoe {
 namespace {
 
 constexpr int64_t kSteps = 3;
+// Below either matrix's bytes: each is a bucket, also when their order is known.
+const GradientReducerConfig kTwoBuckets{.bucket_mebibytes = 2e-4};
 
 struct Net {
   at::Tensor first, second;
@@ -101,6 +105,88 @@ TEST_CASE("GradientReducer: bfloat16 travel costs its rounding and no agreement"
     CHECK(at::allclose(gradients[0][step], expected[step], 2e-2, 2e-3));
     CHECK_FALSE(at::allclose(gradients[0][step], expected[step], 1e-6, 1e-7));
     CHECK(at::equal(gradients[0][step], gradients[1][step]));
+  }
+}
+
+TEST_CASE("GradientReducer: buckets are reduced in the last micro-batch's backward only",
+          "[distributed]") {
+  FakeNetwork network(2);
+  run_ranks(
+      2,
+      [&](RankGroup& group) {
+        const Net net(static_cast<uint64_t>(10 * group.rank()));
+        GradientReducer reducer(group, net.parameters(), kTwoBuckets);
+        for (int64_t micro = 0; micro < 3; ++micro) {
+          network.note(group.rank(), "micro-batch");
+          reducer.backward(net.loss(micro), micro == 2);
+        }
+        network.note(group.rank(), "step");
+      },
+      {},
+      network.make_backend());
+  for (int64_t rank = 0; rank < 2; ++rank) {
+    auto log = network.log(rank);
+    const auto first = std::find(log.begin(), log.end(), "micro-batch");
+    // The weights of rank 0 before the first step: each parameter, in order.
+    const std::vector<std::string> weights = {"broadcast 128", "broadcast 64"};
+    CHECK(std::search(log.begin(), first, weights.begin(), weights.end()) != first);
+    // The second matrix has its gradient first.
+    CHECK(std::vector<std::string>(first, log.end() - 1) ==
+          std::vector<std::string>{"micro-batch",
+                                   "micro-batch",
+                                   "micro-batch",
+                                   "all-reduce 64",
+                                   "all-reduce 128",
+                                   "step"});
+  }
+}
+
+TEST_CASE("GradientReducer: a bucket that cannot be reduced ends the backward pass with the step",
+          "[distributed][failure]") {
+  // Setting up takes 2 collectives for the ranks' names, then those of the reducer.
+  FakeNetwork healthy(2);
+  const auto steps = [](FakeNetwork& network, RankGroup& group) {
+    Net net(1);
+    GradientReducer reducer(group, net.parameters(), kTwoBuckets);
+    for (int64_t step = 1; step <= 2; ++step) {
+      network.note(group.rank(), "step");
+      group.set_step(step);
+      reducer.backward(net.loss(step), true);
+      net.clear();
+    }
+  };
+  run_ranks(
+      2, [&](RankGroup& group) { steps(healthy, group); }, {}, healthy.make_backend());
+  const auto log = healthy.log(0);
+  const auto is_collective = [](const std::string& line) { return line != "step"; };
+  const auto second_step =
+      std::find(std::find(log.begin(), log.end(), "step") + 1, log.end(), "step");
+  const auto before = std::count_if(log.begin(), second_step, is_collective);
+  const auto last_bucket = std::find(second_step, log.end(), "all-reduce 128");
+  REQUIRE(last_bucket != log.end());
+  const auto k = before + std::count_if(second_step, last_bucket, is_collective);  // the first's
+
+  FakeNetwork network(2, {.rank = 1, .throws_at = k});
+  std::vector<std::string> failures(2);
+  const auto fail = [&] {
+    run_ranks(
+        2,
+        [&](RankGroup& group) {
+          try {
+            steps(network, group);
+          } catch (const RankFailure& failure) {
+            failures[static_cast<size_t>(group.rank())] = failure.what();
+            throw;
+          }
+        },
+        {},
+        network.make_backend());
+  };
+  REQUIRE_THROWS_AS(fail(), RankFailure);
+  for (int64_t rank = 0; rank < 2; ++rank) {
+    CHECK_THAT(failures[static_cast<size_t>(rank)],
+               Catch::Contains("step 2: averaging the gradients failed after"));
+    CHECK(network.log(rank).back() == "abort");  // the second bucket is not begun
   }
 }
 

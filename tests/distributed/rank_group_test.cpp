@@ -81,6 +81,54 @@ TEST_CASE("RankGroup: a rank that leaves fails the others, who say when and wher
   }
 }
 
+TEST_CASE("RankGroup: in debug mode ranks that call unlike collectives are told which",
+          "[distributed]") {
+  RankGroupConfig config{.setup_timeout_seconds = 20, .step_timeout_seconds = 20, .debug = true};
+  std::vector<std::string> failures(2);
+  const auto part_ways = [&] {
+    run_ranks(
+        2,
+        [&](RankGroup& group) {
+          group.barrier("together");
+          group.set_step(4);
+          auto tensor = at::full({4}, 1.0);
+          try {
+            if (group.is_first()) {
+              group.all_reduce_sum(tensor, "adding the losses");
+            } else {
+              group.broadcast(tensor, "sending the weights");
+            }
+          } catch (const RankFailure& failure) {
+            failures[static_cast<size_t>(group.rank())] = failure.what();
+            throw;
+          }
+        },
+        config);
+  };
+  REQUIRE_THROWS_AS(part_ways(), RankFailure);
+  CHECK_THAT(failures[0],
+             Catch::Contains("step 4: adding the losses failed") &&
+                 Catch::Contains("Detected mismatch between collectives on ranks") &&
+                 Catch::Contains("ALLREDUCE") && Catch::Contains("BROADCAST"));
+  CHECK_THAT(failures[1],
+             Catch::Contains("step 4: sending the weights failed") &&
+                 Catch::Contains("Detected mismatch between collectives on ranks"));
+}
+
+TEST_CASE("RankGroup: in debug mode unlike shapes are told, not left to end the process",
+          "[distributed]") {
+  RankGroupConfig config{.setup_timeout_seconds = 20, .step_timeout_seconds = 20, .debug = true};
+  const auto part_ways = [&] {
+    run_ranks(
+        2,
+        [&](RankGroup& group) {
+          group.all_reduce_sum(at::full({group.is_first() ? 4 : 400}, 1.0), "adding the losses");
+        },
+        config);
+  };
+  REQUIRE_THROWS_WITH(part_ways(), Catch::Contains("Detected mismatch between collectives"));
+}
+
 namespace {
 
 // Refuses every all-reduce.

@@ -14,12 +14,13 @@
 
 namespace dsmoe {
 
-/// Runs `work` on `size` ranks, each a thread of this process with a Gloo group of its own.
+/// Runs `work` on `size` ranks, each a thread of this process with a group of its own, over Gloo.
 /// Rethrows the first rank's exception. Assertions belong into the caller's thread.
 inline void run_ranks(int64_t size,
                       const std::function<void(RankGroup&)>& work,
                       const RankGroupConfig& config = {.setup_timeout_seconds = 20,
-                                                       .step_timeout_seconds = 20}) {
+                                                       .step_timeout_seconds = 20},
+                      const MakeBackend& make_backend = gloo_backend()) {
   // torch's flight recorder is one for all groups of a process, and not safe from several threads.
   setenv("TORCH_FR_BUFFER_SIZE", "0", 1);
   auto store = c10::make_intrusive<c10d::HashStore>();
@@ -29,7 +30,7 @@ inline void run_ranks(int64_t size,
     threads.emplace_back([&, rank] {
       at::init_num_threads();
       try {
-        RankGroup group(store, rank, size, config, gloo_backend());
+        RankGroup group(store, rank, size, config, make_backend);
         work(group);
         group.barrier("leaving");
       } catch (...) {

@@ -1,0 +1,178 @@
+// What a group does when its backend fails, over a fake that fails on order; NCCL's backend has the
+// same interface.
+#include <ATen/ops/ones.h>
+
+#include <algorithm>
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <chrono>
+
+#include "support/fake_backend.h"
+#include "support/rank_threads.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr double kGrace = 0.3;
+
+struct Report {
+  std::string thrown;                   // by the group's constructor or its collectives
+  std::vector<std::string> on_failure;  // what the handler was told
+};
+
+// Two ranks that add a tensor up to ten times, in steps from 1 on. Setting up takes two
+// collectives.
+std::vector<Report> run_with(FakeNetwork& network) {
+  std::vector<Report> reports(2);
+  std::vector<std::thread> threads;
+  const auto store = c10::make_intrusive<c10d::HashStore>();
+  for (int64_t rank = 0; rank < 2; ++rank) {
+    threads.emplace_back([&, rank] {
+      auto& report = reports[static_cast<size_t>(rank)];
+      const RankGroupConfig config{
+          .setup_timeout_seconds = 0.1,
+          .step_timeout_seconds = 0.3,
+          .on_failure = [&](const std::string& text) { report.on_failure.push_back(text); },
+          .grace_seconds = kGrace};
+      try {
+        RankGroup group(store, rank, 2, config, network.make_backend());
+        for (int64_t step = 1; step <= 10; ++step) {
+          group.set_step(step);
+          group.all_reduce_sum(at::ones({3}), "adding threes");
+        }
+      } catch (const RankFailure& failure) {
+        report.thrown = failure.what();
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  return reports;
+}
+
+// What came after the first abort.
+std::vector<std::string> after_abort(const FakeNetwork& network, int64_t rank) {
+  const auto log = network.log(rank);
+  const auto abort = std::find(log.begin(), log.end(), "abort");
+  return abort == log.end() ? std::vector<std::string>{"no abort"}
+                            : std::vector<std::string>(abort + 1, log.end());
+}
+
+TEST_CASE("RankGroup: a backend that works is not aborted", "[distributed][failure]") {
+  FakeNetwork network(2);
+  const auto reports = run_with(network);
+  for (int64_t rank = 0; rank < 2; ++rank) {
+    CHECK(reports[static_cast<size_t>(rank)].thrown.empty());
+    CHECK(reports[static_cast<size_t>(rank)].on_failure.empty());
+    const auto log = network.log(rank);
+    REQUIRE(log.size() == 12);
+    CHECK(log[0] == "all-gather 1");  // lengths of the ranks' names, then the names
+    CHECK(std::count(log.begin(), log.end(), "all-reduce 3") == 10);
+  }
+}
+
+TEST_CASE("RankGroup: a rank that cannot set up fails, and the other does not wait for ever",
+          "[distributed][failure]") {
+  FakeNetwork network(2, {.rank = 1, .throws_at = 0});
+  const auto reports = run_with(network);
+  CHECK_THAT(reports[1].thrown,
+             Catch::Matches("rank 1 of 2: step 0: meeting the other ranks failed after [0-9.]+ s, "
+                            ".*: NCCL error: unhandled system error; the last finished step is 0"));
+  CHECK_THAT(reports[0].thrown,
+             Catch::Matches("rank 0 of 2: step 0: process numbers failed after [0-9.]+ s, .*: it "
+                            "does not return; the last finished step is 0"));
+  for (const auto& report : reports) {
+    CHECK(report.on_failure == std::vector<std::string>{report.thrown});
+  }
+  CHECK(network.log(1).empty());
+  CHECK(after_abort(network, 0).empty());
+}
+
+TEST_CASE("RankGroup: a failure in the k-th collective ends both ranks' collectives",
+          "[distributed][failure]") {
+  const int64_t k = GENERATE(3, 7, 12);
+  FakeNetwork network(2, {.rank = 1, .throws_at = k});
+  const auto reports = run_with(network);
+  CAPTURE(k);
+  const auto where = "step " + std::to_string(k - 2) + ": adding threes failed after ";
+  CHECK_THAT(
+      reports[1].thrown,
+      Catch::Contains(where) && Catch::Contains("NCCL error: remote process exited; the last"));
+  CHECK_THAT(reports[0].thrown,
+             Catch::Contains(where) && Catch::Contains("connection closed by peer"));
+  for (int64_t rank = 0; rank < 2; ++rank) {
+    const auto& report = reports[static_cast<size_t>(rank)];
+    CHECK(report.on_failure == std::vector<std::string>{report.thrown});
+    CHECK(after_abort(network, rank).empty());
+    CHECK(network.log(rank).size() == static_cast<size_t>(k) + 1);  // and the abort
+  }
+}
+
+TEST_CASE("RankGroup: after a failure every collective throws it again and begins nothing",
+          "[distributed][failure]") {
+  FakeNetwork network(2, {.rank = 1, .throws_at = 3});
+  std::vector<std::string> first(2), second(2);
+  std::atomic<int> n_begun = 0;
+  const auto work = [&](RankGroup& group) {
+    const auto rank = static_cast<size_t>(group.rank());
+    try {
+      group.barrier("waiting");
+    } catch (const RankFailure& failure) {
+      first[rank] = failure.what();
+    }
+    try {
+      group.run("averaging the gradients", [&] { ++n_begun; });
+    } catch (const RankFailure& failure) {
+      second[rank] = failure.what();
+    }
+  };
+  REQUIRE_THROWS_AS(run_ranks(2, work, {}, network.make_backend()), RankFailure);
+  CHECK(n_begun == 0);
+  for (int64_t rank = 0; rank < 2; ++rank) {
+    const auto index = static_cast<size_t>(rank);
+    CHECK_THAT(first[index], Catch::Contains("waiting failed after"));
+    CHECK(second[index] == first[index]);
+    CHECK(after_abort(network, rank).empty());
+  }
+}
+
+TEST_CASE("RankGroup: a collective that hangs is ended by the watchdog within its bound",
+          "[distributed][failure]") {
+  FakeNetwork network(2, {.rank = 1, .hangs_at = 5});
+  const auto start = std::chrono::steady_clock::now();
+  const auto reports = run_with(network);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  CHECK(took.count() < 0.3 + kGrace + 5);
+  CHECK_THAT(reports[1].thrown,
+             Catch::Matches("rank 1 of 2: step 3: adding threes failed after [0-9.]+ s, .*: "
+                            "(it does not return|NCCL error: connection closed by peer); .*"));
+  const auto hung = [](const Report& report) {
+    return report.thrown.find("it does not return") != std::string::npos;
+  };
+  CHECK((hung(reports[0]) || hung(reports[1])));
+  for (int64_t rank = 0; rank < 2; ++rank) {
+    const auto& report = reports[static_cast<size_t>(rank)];
+    CHECK(report.on_failure == std::vector<std::string>{report.thrown});  // once, though two saw it
+    CHECK(after_abort(network, rank).empty());
+  }
+}
+
+TEST_CASE("RankGroup: an abort that fails is part of the report", "[distributed][failure]") {
+  FakeNetwork network(2, {.rank = 1, .throws_at = 4, .abort_throws = true});
+  const auto reports = run_with(network);
+  CHECK_THAT(reports[1].thrown,
+             Catch::Contains("remote process exited; the last finished step is 1; aborting failed: "
+                             "ncclCommAbort: invalid usage"));
+  CHECK(reports[1].on_failure == std::vector<std::string>{reports[1].thrown});
+}
+
+TEST_CASE("RankGroup: an abort that hangs does not keep the report back",
+          "[distributed][failure]") {
+  FakeNetwork network(2, {.rank = 1, .throws_at = 4, .abort_hangs = true});
+  const auto reports = run_with(network);
+  CHECK_THAT(reports[1].thrown, Catch::EndsWith("; aborting did not end within 0.1 s"));
+  CHECK(reports[1].on_failure == std::vector<std::string>{reports[1].thrown});
+  CHECK_THAT(reports[0].thrown, Catch::Contains("it does not return"));
+}
+
+}  // namespace
+}  // namespace dsmoe
