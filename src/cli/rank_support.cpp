@@ -27,7 +27,8 @@ std::shared_ptr<RankGroup> join_job(const LaunchEnv& env, const DistributedConfi
   std::shared_ptr<RankGroup> ranks = join_ranks(env,
                                                 {.setup_timeout_seconds = config.setup_timeout,
                                                  .step_timeout_seconds = config.step_timeout,
-                                                 .on_failure = leave});
+                                                 .on_failure = leave,
+                                                 .debug = config.debug});
   return ranks;
 }
 

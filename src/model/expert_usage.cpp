@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <numeric>
 
 namespace dsmoe {
@@ -67,6 +68,47 @@ void ExpertUsage::add(const ModelOutput& output, const at::Tensor& token_mask) {
   const auto mask = token_mask.defined() ? token_mask.contiguous() : token_mask;
   add_layers(moe_, output.moe, mask);
   add_layers(moa_, output.moa, mask);
+}
+
+std::vector<double> ExpertUsage::numbers() const {
+  std::vector<double> numbers = {static_cast<double>(n_tokens_),
+                                 static_cast<double>(moe_.size()),
+                                 static_cast<double>(moa_.size())};
+  for (const auto* layers : {&moe_, &moa_}) {
+    for (const auto& layer : *layers) {
+      numbers.push_back(static_cast<double>(layer.tokens_per_expert.size()));
+      for (const int64_t n : layer.tokens_per_expert) numbers.push_back(static_cast<double>(n));
+      numbers.push_back(static_cast<double>(layer.tokens_without_expert));
+      numbers.push_back(layer.selected_probs);
+    }
+  }
+  return numbers;
+}
+
+void ExpertUsage::add(const std::vector<double>& numbers) {
+  size_t at = 0;
+  const auto next = [&] {
+    TORCH_CHECK(at < numbers.size(), "ExpertUsage: expected more than ", at, " numbers");
+    return numbers[at++];
+  };
+  const auto next_count = [&] { return static_cast<int64_t>(next()); };
+  n_tokens_ += next_count();
+  const auto n_moe = static_cast<size_t>(next_count());
+  const auto n_moa = static_cast<size_t>(next_count());
+  // A rank that scored nothing has no layers yet.
+  moe_.resize(std::max(moe_.size(), n_moe));
+  moa_.resize(std::max(moa_.size(), n_moa));
+  const auto add_layers = [&](std::vector<LayerUsage>& layers, size_t n) {
+    for (size_t i = 0; i < n; ++i) {
+      auto& counts = layers[i].tokens_per_expert;
+      counts.resize(std::max(counts.size(), static_cast<size_t>(next_count())));
+      for (auto& count : counts) count += next_count();
+      layers[i].tokens_without_expert += next_count();
+      layers[i].selected_probs += next();
+    }
+  };
+  add_layers(moe_, n_moe);
+  add_layers(moa_, n_moa);
 }
 
 ActiveExperts ExpertUsage::active_experts() const {

@@ -25,6 +25,11 @@ class ExpertUsage {
   /// Adds the tokens of one pass. token_mask [batch, seq] bool, tokens that count; undefined: all.
   void add(const ModelOutput& output, const at::Tensor& token_mask = {});
 
+  /// All sums as numbers, for other ranks to add; of any length.
+  std::vector<double> numbers() const;
+  /// Adds what another's numbers() gave. Throws c10::Error if that is of another model.
+  void add(const std::vector<double>& numbers);
+
   int64_t n_tokens() const { return n_tokens_; }
   ActiveExperts active_experts() const;
   /// By layer; empty for a kind that the model lacks.

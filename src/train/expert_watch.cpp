@@ -5,8 +5,9 @@
 #include <ATen/ops/log_softmax.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <utility>
 
 namespace dsmoe {
 namespace {
@@ -55,15 +56,12 @@ void ExpertWatch::add_record(Layer& layer,
       selects_all ? probs.ge(1.0 / static_cast<double>(n_experts)) : record.selected.flatten(0, 1);
   const auto counts = served.sum(0).contiguous();  // [n_experts] int64
   layer.step_load.resize(n_experts);
-  layer.load.resize(n_experts);
-  layer.idle_steps.resize(n_experts);
   for (size_t e = 0; e < n_experts; ++e) {
-    const int64_t count = counts.const_data_ptr<int64_t>()[e];
+    const auto count = static_cast<double>(counts.const_data_ptr<int64_t>()[e]);
     layer.step_load[e] += count;
-    layer.load[e] += count;
-    layer.step_selected += selects_all ? n_tokens : count;
+    layer.step_selected += selects_all ? static_cast<double>(n_tokens) : count;
   }
-  layer.n_tokens += n_tokens;
+  layer.step_tokens += static_cast<double>(n_tokens);
   if (!measures) return;
   const auto log_probs = at::log_softmax(record.router_logits.flatten(0, 1), -1);
   layer.sum_entropy -= (probs * log_probs).sum().item<double>();
@@ -72,7 +70,21 @@ void ExpertWatch::add_record(Layer& layer,
   for (size_t e = 0; e < n_experts; ++e) {
     layer.sum_probs[e] += sums.const_data_ptr<double>()[e];
   }
-  layer.n_measured += n_tokens;
+  layer.n_measured += static_cast<double>(n_tokens);
+}
+
+std::vector<double*> ExpertWatch::step_numbers() {
+  std::vector<double*> numbers;
+  for (auto* layers : {&moe_, &moa_}) {
+    for (auto& layer : *layers) {
+      for (auto& count : layer.step_load) numbers.push_back(&count);
+      numbers.insert(numbers.end(), {&layer.step_selected, &layer.step_tokens});
+      if (layer.n_measured == 0) continue;
+      for (auto& sum : layer.sum_probs) numbers.push_back(&sum);
+      numbers.insert(numbers.end(), {&layer.sum_entropy, &layer.n_measured});
+    }
+  }
+  return numbers;
 }
 
 std::vector<std::string> ExpertWatch::end_step() {
@@ -81,6 +93,7 @@ std::vector<std::string> ExpertWatch::end_step() {
     for (auto& layer : *layers) {
       check_use(layer, alarms);
       check(layer, alarms);
+      close_step(layer);
     }
   }
   return alarms;
@@ -94,20 +107,28 @@ void ExpertWatch::check_use(Layer& layer, std::vector<std::string>& alarms) {
                     "threshold of 0.5)",
                     layer.name));
   }
-  layer.n_selected += std::exchange(layer.step_selected, 0);
 }
 
-void ExpertWatch::check(Layer& layer, std::vector<std::string>& alarms) const {
+void ExpertWatch::close_step(Layer& layer) {
+  layer.load.resize(layer.step_load.size());
+  for (size_t e = 0; e < layer.load.size(); ++e) {
+    layer.load[e] += std::exchange(layer.step_load[e], 0.0);
+  }
+  layer.n_selected += std::exchange(layer.step_selected, 0.0);
+  layer.n_tokens += std::exchange(layer.step_tokens, 0.0);
+}
+
+void ExpertWatch::check(Layer& layer, std::vector<std::string>& alarms) {
+  layer.idle_steps.resize(layer.step_load.size());
   for (size_t e = 0; e < layer.step_load.size(); ++e) {
     layer.idle_steps[e] = layer.step_load[e] > 0 ? 0 : layer.idle_steps[e] + 1;
-    layer.step_load[e] = 0;
     if (config_.dead_expert_steps > 0 && layer.idle_steps[e] == config_.dead_expert_steps) {
       alarms.push_back(fmt::format(
           "{}: expert {} had no load for {} steps", layer.name, e, layer.idle_steps[e]));
     }
   }
   if (layer.n_measured == 0 || layer.sum_probs.size() < 2 || config_.collapse_entropy <= 0) return;
-  const double share = entropy_of(layer.sum_probs, static_cast<double>(layer.n_measured)) /
+  const double share = entropy_of(layer.sum_probs, layer.n_measured) /
                        std::log(static_cast<double>(layer.sum_probs.size()));
   // A NaN counts as collapsed.
   const bool was_collapsed =
@@ -122,14 +143,11 @@ void ExpertWatch::check(Layer& layer, std::vector<std::string>& alarms) const {
 
 LayerRoutingStats ExpertWatch::take(Layer& layer) {
   LayerRoutingStats stats;
-  const auto n_tokens = static_cast<double>(std::max<int64_t>(layer.n_tokens, 1));
-  for (auto& count : layer.load) {
-    stats.load.push_back(static_cast<double>(std::exchange(count, 0)) / n_tokens);
-  }
-  stats.active_experts = static_cast<double>(std::exchange(layer.n_selected, 0)) / n_tokens;
-  layer.n_tokens = 0;
+  const double n_tokens = std::max(std::exchange(layer.n_tokens, 0.0), 1.0);
+  for (auto& count : layer.load) stats.load.push_back(std::exchange(count, 0.0) / n_tokens);
+  stats.active_experts = std::exchange(layer.n_selected, 0.0) / n_tokens;
   if (layer.n_measured > 0) {
-    const auto n_measured = static_cast<double>(std::exchange(layer.n_measured, 0));
+    const double n_measured = std::exchange(layer.n_measured, 0.0);
     stats.entropies = {.token = std::exchange(layer.sum_entropy, 0.0) / n_measured,
                        .mean = entropy_of(layer.sum_probs, n_measured)};
     layer.sum_probs.assign(layer.sum_probs.size(), 0.0);

@@ -46,6 +46,10 @@ class ExpertWatch {
   /// have none.
   void add(const ModelOutput& output, bool measures);
 
+  /// What add() counted in this step. Where ranks share a step, each of these is to be replaced by
+  /// its sum over them before the step ends.
+  std::vector<double*> step_numbers();
+
   /// Ends a step. Returns one text per alarm that begins with it: an expert without load for
   /// dead_expert_steps, a layer of which no token used an expert, a router whose mean distribution
   /// has collapsed. An alarm is raised again only after it was over.
@@ -57,21 +61,26 @@ class ExpertWatch {
  private:
   struct Layer {
     std::string name;                 // `layer 2 moe`
-    std::vector<int64_t> step_load;   // tokens of this step, per expert
-    std::vector<int64_t> load;        // tokens since the last report
-    std::vector<int64_t> idle_steps;  // without load, up to now
-    int64_t step_selected = 0;        // pairs of token and expert of this step
-    int64_t n_selected = 0;           // since the last report
-    int64_t n_tokens = 0;             // since the last report
-    std::vector<double> sum_probs;    // of the measured step
+    std::vector<int64_t> idle_steps;  // without load, up to now, per expert
+    // Of the steps since the last report:
+    std::vector<double> load;  // tokens per expert
+    double n_selected = 0;     // pairs of token and expert
+    double n_tokens = 0;
+    // Of this step:
+    std::vector<double> step_load;
+    double step_selected = 0;
+    double step_tokens = 0;
+    // Of the last measured step:
+    std::vector<double> sum_probs;
     double sum_entropy = 0;
-    int64_t n_measured = 0;
+    double n_measured = 0;  // tokens
     bool is_unused = false;
     bool is_collapsed = false;
   };
   void add_record(Layer& layer, const RoutingRecord& record, bool selects_all, bool measures);
-  void check(Layer& layer, std::vector<std::string>& alarms) const;
   static void check_use(Layer& layer, std::vector<std::string>& alarms);
+  static void close_step(Layer& layer);
+  void check(Layer& layer, std::vector<std::string>& alarms);
   static LayerRoutingStats take(Layer& layer);
 
   GuardConfig config_;

@@ -227,6 +227,18 @@ void describe_distributed(ConfigVisitor& v, DistributedConfig& config) {
   v.boolean("compress_gradients",
             config.compress_gradients,
             {.doc = "gradients travel in bfloat16", .resume = kApplied});
+  v.boolean("debug",
+            config.debug,
+            {.doc = "ranks compare every collective before they begin it, and say which differ; "
+                    "slow, for finding a fault",
+             .resume = kFree});
+  v.integer("check_every",
+            config.check_every,
+            0,
+            kMany,
+            {.doc = "ranks compare a hash of every parameter, and stop where one differs; 0: never",
+             .unit = "steps",
+             .resume = kFree});
   v.end_section();
 }
 

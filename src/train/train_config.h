@@ -80,6 +80,8 @@ struct DistributedConfig {
   double step_timeout = 300;        ///< seconds that one rank may let the others wait
   int64_t bucket_mebibytes = 25;    ///< gradients that travel together
   bool compress_gradients = false;  ///< travel in bfloat16
+  bool debug = false;               ///< compare every collective before it begins
+  int64_t check_every = 500;        ///< steps between comparisons of the ranks' weights; 0: none
 };
 
 struct TrainConfig {

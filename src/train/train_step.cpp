@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
@@ -139,24 +140,28 @@ void TrainStep::backward(const at::Tensor& loss, bool is_last) {
   reducer_->backward(loss * static_cast<double>(ranks_.size()), is_last);
 }
 
-// Loss terms, and whether to stop: one small all-reduce.
+// Loss terms, what hooks have to add, and whether to stop: one small all-reduce.
 void TrainStep::add_over_ranks(StepResult& result) {
   result.stop = stop_requested();
   if (ranks_.is_alone()) return;
   auto& loss = result.loss;
   const std::array terms = {
       &loss.total, &loss.lm, &loss.moe_mi, &loss.moa_mi, &loss.sparsity, &loss.balance, &loss.z};
-  std::vector<double> numbers;
+  std::vector<double> numbers = {result.stop ? 1.0 : 0.0};
   for (const auto* term : terms) {
     numbers.push_back(term->defined() ? term->item<double>() : 0.0);
   }
-  numbers.push_back(result.stop ? 1.0 : 0.0);
+  const auto others = hooks_.numbers_to_add ? hooks_.numbers_to_add() : std::vector<double*>{};
+  for (const auto* other : others) numbers.push_back(*other);
   const auto sums = at::tensor(numbers, at::kDouble);
   ranks_.all_reduce_sum(sums, "adding the losses");
-  for (size_t i = 0; i < terms.size(); ++i) {
-    if (terms[i]->defined()) *terms[i] = sums[static_cast<int64_t>(i)].to(terms[i]->scalar_type());
+  const auto* sum = sums.const_data_ptr<double>();
+  result.stop = *sum++ > 0;
+  for (auto* term : terms) {
+    if (term->defined()) *term = at::scalar_tensor(*sum, term->options());
+    ++sum;
   }
-  result.stop = sums[static_cast<int64_t>(terms.size())].item<double>() > 0;
+  for (auto* other : others) *other = *sum++;
 }
 
 StepRouting TrainStep::measure_routing(const std::vector<Batch>& batches) {

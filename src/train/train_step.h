@@ -49,7 +49,9 @@ struct StepResult {
 struct StepHooks {
   std::function<void(const ModelOutput& output)> on_output;  ///< of each micro-batch
   std::function<void(at::Tensor& loss)> on_loss;             ///< of each, before backward
-  std::function<void()> on_gradients;                        ///< before they are measured
+  /// Numbers of this step that are replaced by their sums over ranks, as many on each.
+  std::function<std::vector<double*>()> numbers_to_add;
+  std::function<void()> on_gradients;  ///< before they are measured
   /// False: the update is dropped. Empty: a non-finite loss or gradient throws.
   std::function<bool(const StepResult& result, const std::vector<Batch>& batches)> accepts;
 };

@@ -6,12 +6,14 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <cstring>
 
 #include "common/log.h"
 #include "common/process_setup.h"
 #include "common/stop_signal.h"
 #include "eval/perplexity.h"
 #include "train/lr_schedule.h"
+#include "train/replica_check.h"
 
 namespace dsmoe {
 namespace {
@@ -26,6 +28,20 @@ double number(const at::Tensor& scalar) { return scalar.item<double>(); }
 
 std::optional<double> optional_number(const at::Tensor& scalar) {
   return scalar.defined() ? std::optional<double>(number(scalar)) : std::nullopt;
+}
+
+// Ranks may have scored unlike numbers of windows, or none.
+void add_usage(ExpertUsage& usage, RankGroup& ranks) {
+  if (ranks.is_alone()) return;
+  const auto mine = usage.numbers();
+  const std::string bytes(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(double));
+  const auto all = ranks.all_gather(bytes, "adding the use of experts");
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    if (rank == static_cast<size_t>(ranks.rank())) continue;
+    std::vector<double> numbers(all[rank].size() / sizeof(double));
+    std::memcpy(numbers.data(), all[rank].data(), all[rank].size());
+    usage.add(numbers);
+  }
 }
 
 bool is_due(int64_t step, int64_t every, int64_t last) {
@@ -47,6 +63,7 @@ TrainResult Trainer::run() {
     const auto step = train_step();
     trace_.end_step(state_.step);
     for (const auto& alarm : watch_.end_step()) note(state_.step, "alarm", alarm);
+    if (is_check_due()) check_replicas(*ranks_, named_parameters(*model_), state_.step);
     if (is_due(state_.step, config_.train.log_every, config_.train.steps) || is_stopping()) {
       result.last = measure(
           step, seconds_since(interval_start) - other_seconds, state_.step - interval_first);
@@ -69,6 +86,11 @@ TrainResult Trainer::run() {
 }
 
 bool Trainer::is_stopping() const { return ranks_->is_alone() ? stop_requested() : is_stopping_; }
+
+bool Trainer::is_check_due() const {
+  const int64_t every = config_.distributed.check_every;
+  return !ranks_->is_alone() && every > 0 && state_.step % every == 0;
+}
 
 // One optimizer step over `accumulation` micro-batches; TrainStep::run has its arithmetic. A step
 // whose update is dropped counts as one: data and schedule move on, weights and moments do not.
@@ -143,7 +165,8 @@ void Trainer::validate(TrainResult& result) {
   }
   state_.validated_step = state_.step;
   measured.nats_total = sums[0].item<double>();
-  measured.tokens_scored = sums[1].item<int64_t>();  // the use of experts stays that of this rank
+  measured.tokens_scored = sums[1].item<int64_t>();
+  add_usage(measured.usage, *ranks_);
   state_.validation_loss = measured.nats_per_token();
   result.validation_loss = state_.validation_loss;
   if (metrics_) metrics_->add_validation(state_.step, measured);

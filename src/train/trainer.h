@@ -67,6 +67,7 @@ class Trainer {
                        const std::string& reason);
   StepMetrics measure(const StepResult& result, double seconds, int64_t steps);
   bool is_validation_due() const;
+  bool is_check_due() const;
   bool is_stopping() const;
   void note(int64_t step, const std::string& event, const std::string& text);
   void validate(TrainResult& result);

@@ -32,6 +32,7 @@ StepHooks Trainer::step_hooks() {
     const int64_t step = state_.step + 1;
     watch_.add(output, step % config_.train.log_every == 0 || step == config_.train.steps);
   };
+  hooks.numbers_to_add = [this] { return watch_.step_numbers(); };
   if (hooks_.on_loss) {
     hooks.on_loss = [this](at::Tensor& loss) { hooks_.on_loss(state_.step, loss); };
   }

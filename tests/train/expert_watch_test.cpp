@@ -146,5 +146,33 @@ TEST_CASE("ExpertWatch: a router that sends every token to one expert raises an 
   CHECK(alarms_of(output_of({{std::nan(""), 0.3, 0.3}, {0.4, 0.3, 0.3}})) == 1);
 }
 
+TEST_CASE("ExpertWatch: sums of two ranks' numbers watch the tokens of both", "[train][guard]") {
+  const auto first = output_of({{0.5, 0.4, 0.1}, {0.4, 0.5, 0.1}});
+  const auto second = output_of({{0.1, 0.2, 0.7}, {0.3, 0.1, 0.6}});
+  std::vector<ExpertWatch> ranks(2, ExpertWatch(alarms_after(1), RoutingPolicy::all()));
+  ExpertWatch alone(alarms_after(1), RoutingPolicy::all());
+  for (const bool measures : {false, true}) {
+    ranks[0].add(first, measures);
+    ranks[1].add(second, measures);
+    const auto mine = ranks[0].step_numbers();
+    const auto theirs = ranks[1].step_numbers();
+    REQUIRE(mine.size() == theirs.size());
+    for (size_t i = 0; i < mine.size(); ++i) *mine[i] = *theirs[i] = *mine[i] + *theirs[i];
+    for (const auto* output : {&first, &second}) alone.add(*output, measures);
+    // Each rank alone has an expert without load.
+    CHECK(alone.end_step().empty());
+    for (auto& rank : ranks) CHECK(rank.end_step().empty());
+  }
+  const auto expected = alone.take_stats().moe[0];
+  for (auto& rank : ranks) {
+    const auto stats = rank.take_stats().moe[0];
+    CHECK(stats.load == expected.load);
+    CHECK(stats.active_experts == expected.active_experts);
+    REQUIRE(stats.entropies);
+    CHECK(stats.entropies->token == Approx(expected.entropies->token).epsilon(1e-12));
+    CHECK(stats.entropies->mean == Approx(expected.entropies->mean).epsilon(1e-12));
+  }
+}
+
 }  // namespace
 }  // namespace dsmoe

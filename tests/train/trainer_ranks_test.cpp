@@ -1,11 +1,13 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "common/error.h"
+#include "support/fake_backend.h"
 #include "support/rank_threads.h"
 #include "train/tiny_run.h"
 #include "train/trainer.h"
@@ -127,6 +129,86 @@ TEST_CASE("Trainer: ranks that share a global batch train as one rank does", "[t
   for (const int64_t size : {2, 4}) {
     CAPTURE(size);
     check_close(train(size, {.mi_scope = scope}), alone);
+  }
+}
+
+TEST_CASE("Trainer: ranks report the use of experts by the tokens of all of them", "[train]") {
+  const TemporaryDirectory directory;
+  std::vector<std::vector<nlohmann::json>> runs;
+  for (const int64_t size : {1, 2}) {
+    auto config = run_config(directory.file(std::to_string(size)), shards(), {});
+    config.train.steps = 4;
+    config.train.log_every = 2;  // loads are those of two steps
+    train_on(size, config);
+    auto& lines = runs.emplace_back();
+    std::istringstream text(read_file(posix_io(), config.run_dir + "/metrics.jsonl", 1 << 20));
+    for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+  }
+  REQUIRE(runs[0].size() == runs[1].size());
+  int n_compared = 0;
+  for (size_t i = 0; i < runs[0].size(); ++i) {
+    for (const auto* key : {"moe_routing", "moa_routing", "experts"}) {
+      if (!runs[0][i].contains(key)) continue;
+      ++n_compared;
+      const auto alone = runs[0][i][key].flatten();
+      const auto shared = runs[1][i][key].flatten();
+      REQUIRE(alone.size() == shared.size());
+      for (const auto& [path, value] : alone.items()) {
+        CAPTURE(i, key, path);
+        if (value.is_number()) {
+          CHECK(shared[path].get<double>() ==
+                Approx(value.get<double>()).epsilon(2e-2).margin(1e-2));
+        }
+      }
+    }
+  }
+  CHECK(n_compared > 0);
+}
+
+TEST_CASE("Trainer: a step's collectives are its buckets, then the losses", "[train]") {
+  const TemporaryDirectory directory;
+  auto config = run_config(directory.file("run"), shards(), {.mi_scope = MiScope::kLocal});
+  config.train.steps = 3;
+  config.train.validate_every = 0;
+  config.train.save_every = 0;
+  FakeNetwork network(2);
+  run_ranks(
+      2,
+      [&](RankGroup& group) {
+        TrainHooks hooks;
+        hooks.on_loss = [&](int64_t, at::Tensor&) { network.note(group.rank(), "micro-batch"); };
+        hooks.on_gradients = [&](int64_t, const NamedTensors&) {
+          network.note(group.rank(), "norm");
+        };
+        hooks.on_step_end = [&](int64_t, const NamedTensors&) {
+          network.note(group.rank(), "updated");
+        };
+        Trainer(posix_io(),
+                config,
+                "none",
+                hooks,
+                std::shared_ptr<RankGroup>(&group, [](RankGroup*) {}))
+            .run();
+      },
+      {},
+      network.make_backend());
+  Transformer model(config.model);
+  int64_t n_parameters = 0;
+  for (const auto& [name, parameter] : named_parameters(*model)) n_parameters += parameter.numel();
+  for (int64_t rank = 0; rank < 2; ++rank) {
+    const auto log = network.log(rank);
+    const auto first = std::find(log.begin(), log.end(), "micro-batch");
+    // The configs are compared before a weight is sent, each weight before the first step.
+    CHECK(std::count_if(log.begin(), first, [](const std::string& line) {
+            return line.rfind("broadcast", 0) == 0;
+          }) >= static_cast<int64_t>(named_parameters(*model).size()));
+    CHECK(log[0].rfind("all-gather", 0) == 0);
+    REQUIRE(log.end() - first >= 6);
+    CHECK(*(first + 1) == "micro-batch");
+    CHECK(*(first + 2) == "all-reduce " + std::to_string(n_parameters));
+    CHECK((first + 3)->rfind("all-reduce ", 0) == 0);  // losses, expert use, the wish to stop
+    CHECK(*(first + 4) == "norm");                     // of averaged gradients: no collective
+    CHECK(*(first + 5) == "updated");
   }
 }
 
