@@ -37,7 +37,7 @@ ModelConfig moa_config() {
 
 // Every kind of attention, FFN, router, norm and activation at least once.
 std::vector<ModelConfig> configs() {
-  std::vector<ModelConfig> list(6, moa_config());
+  std::vector<ModelConfig> list(7, moa_config());
   list[1].positions = PositionKind::kLearned;
   list[1].norm = NormKind::kLayerNorm;
   list[1].bias = true;
@@ -63,6 +63,7 @@ std::vector<ModelConfig> configs() {
   list[5].ffn.partition.gates = PartitionGates::kSoftmax;
   list[5].ffn.partition.straight_through = false;
   list[5].ffn.partition.layers = "all";
+  list[6].attention.heads_per_expert = 1;
   return list;
 }
 

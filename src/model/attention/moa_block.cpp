@@ -210,7 +210,8 @@ at::Tensor MoABlockImpl::attend_packed(const AttentionContext& context,
   const auto by_token = [&] {
     return heads.q.view({n_experts_, batch * seq, heads_per_expert_, head_dim_})
         .transpose(0, 1)
-        .reshape({batch * seq, n_experts_ * heads_per_expert_, head_dim_});
+        .reshape({batch * seq, n_experts_ * heads_per_expert_, head_dim_})
+        .contiguous();  // with one head an expert, reshape copies nothing
   };
   const auto by_expert = [&](const at::Tensor& y) {
     return y.view({batch * seq, n_experts_, heads_per_expert_, head_dim_})
