@@ -126,8 +126,11 @@ void describe_ffn(ConfigVisitor& v, ModelConfig& config) {
          ffn.activation,
          {{"gelu", FfnActivation::kGelu},
           {"gelu_tanh", FfnActivation::kGeluTanh},
-          {"swiglu", FfnActivation::kSwiglu}},
-         {.doc = "swiglu adds a third matrix, gate_proj"});
+          {"swiglu", FfnActivation::kSwiglu},
+          {"silu", FfnActivation::kSilu},
+          {"quick_gelu", FfnActivation::kQuickGelu},
+          {"relu_squared", FfnActivation::kReluSquared}},
+         {.doc = "swiglu adds a third matrix, gate_proj; quick_gelu is x sigmoid(1.702 x)"});
   v.integer("d_ffn", ffn.d_ffn, 1, kMaxSize, {.doc = "width of the dense kind"});
   v.end_section();
   v.begin_section("moe", "mixture of feed-forward experts");
@@ -219,6 +222,9 @@ void describe(ConfigVisitor& v, ModelConfig& config) {
             config.tie_embeddings,
             {.doc = "the output head uses the embedding matrix"});
   v.boolean("bias", config.bias, {.doc = "biases in attention, FFN and layer norms"});
+  v.boolean("output_bias",
+            config.output_bias,
+            {.doc = "biases of the last projection of attention and FFN only; part of bias"});
   v.real("dropout",
          config.dropout,
          0.0,

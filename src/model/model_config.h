@@ -16,7 +16,11 @@ enum class AttentionKind { kDense, kMoa };
 enum class FfnKind { kDense, kMoe, kPartitioned };
 enum class PartitionGates { kSigmoid, kSoftmax };
 enum class ZeroActive { kZero, kArgmax, kAll };
-enum class FfnActivation { kGelu, kGeluTanh, kSwiglu };
+enum class FfnActivation { kGelu, kGeluTanh, kSwiglu, kSilu, kQuickGelu, kReluSquared };
+
+/// Which projections have biases; arXiv:2404.05567 does not say. kOutput: the last one of attention
+/// and FFN, whose bias is added once and never weighted.
+enum class Biases { kNone, kOutput, kAll };
 
 /// What a backward pass computes again instead of the forward pass keeping it.
 enum class Recompute {
@@ -92,11 +96,16 @@ struct ModelConfig {
   double rope_theta = 10000.0;
   RopeScalingConfig rope_scaling;
   bool tie_embeddings = true;
-  bool bias = false;
-  double dropout = 0.0;  ///< of the embedding and of each block's two outputs; 0: off
+  bool bias = false;         ///< in every projection and in layer norms
+  bool output_bias = false;  ///< in the last projection of attention and FFN; bias has it anyway
+  double dropout = 0.0;      ///< of the embedding and of each block's two outputs; 0: off
   AttentionConfig attention;
   FfnConfig ffn;
   std::string training_policy = "all";  ///< the selection trained with, and used when none is given
+
+  Biases biases() const {
+    return bias ? Biases::kAll : output_bias ? Biases::kOutput : Biases::kNone;
+  }
 
   /// True if any FFN is a mixture, or that of one layer.
   bool has_ffn_experts() const { return ffn.kind != FfnKind::kDense; }

@@ -26,7 +26,8 @@ void add_attention(ParameterCount& count, const ModelConfig& config) {
   const int64_t d_keys =
       (moa ? attention.heads_per_expert : attention.n_kv_heads) * attention.head_dim;
   count.matrices += 2 * config.d_model * (d_queries + d_keys);
-  if (config.bias) count.biases += d_queries + 2 * d_keys + config.d_model;
+  if (config.bias) count.biases += d_queries + 2 * d_keys;
+  if (config.biases() != Biases::kNone) count.biases += config.d_model;
   if (attention.qk_norm) count.norms += d_queries + d_keys;
   if (moa) count.routers += router_size(attention.router, config.d_model, attention.n_experts);
 }
@@ -35,7 +36,8 @@ void add_ffn(ParameterCount& count, const ModelConfig& config) {
   const auto& ffn = config.ffn;
   const int64_t width = config.has_ffn_experts() ? ffn.n_experts * ffn.d_expert : ffn.d_ffn;
   count.matrices += (n_inward(config) + 1) * width * config.d_model;
-  if (config.bias) count.biases += n_inward(config) * width + config.d_model;
+  if (config.bias) count.biases += n_inward(config) * width;
+  if (config.biases() != Biases::kNone) count.biases += config.d_model;
 }
 
 // Parameters of one FFN expert: its matrices and, where there are any, their inner biases.

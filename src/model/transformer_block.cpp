@@ -9,23 +9,25 @@ TransformerBlockImpl::TransformerBlockImpl(const ModelConfig& config, int64_t la
   const auto norm = [&] { return Norm(config.norm, config.d_model, config.norm_eps, config.bias); };
   attention_norm_ = register_module("attention_norm", norm());
   if (config.attention.kind == AttentionKind::kMoa) {
-    moa_ = register_module("moa", MoABlock(config.d_model, config.attention, config.bias));
+    moa_ = register_module("moa", MoABlock(config.d_model, config.attention, config.biases()));
   } else {
     attention_ = register_module(
         "attention",
-        CausalAttention(config.d_model, config.attention, config.bias, config.norm_eps));
+        CausalAttention(config.d_model, config.attention, config.biases(), config.norm_eps));
   }
   ffn_norm_ = register_module("ffn_norm", norm());
   if (config.ffn.kind == FfnKind::kMoe) {
-    moe_ = register_module("moe", DSMoELayer(config.d_model, config.ffn, config.bias));
+    moe_ = register_module("moe", DSMoELayer(config.d_model, config.ffn, config.biases()));
   } else if (config.has_ffn_experts(layer)) {
     partitioned_ =
-        register_module("moe", PartitionedMoELayer(config.d_model, config.ffn, config.bias));
+        register_module("moe", PartitionedMoELayer(config.d_model, config.ffn, config.biases()));
   } else {
-    ffn_ = register_module(
-        "ffn",
-        ExpertFfn(
-            config.d_model, /*n_experts=*/1, config.ffn.d_ffn, config.ffn.activation, config.bias));
+    ffn_ = register_module("ffn",
+                           ExpertFfn(config.d_model,
+                                     /*n_experts=*/1,
+                                     config.ffn.d_ffn,
+                                     config.ffn.activation,
+                                     config.biases()));
   }
 }
 

@@ -63,6 +63,8 @@ std::vector<ModelConfig> configs() {
   list[5].ffn.partition.gates = PartitionGates::kSoftmax;
   list[5].ffn.partition.straight_through = false;
   list[5].ffn.partition.layers = "all";
+  list[6].ffn.activation = FfnActivation::kReluSquared;
+  list[6].output_bias = true;
   list[6].attention.heads_per_expert = 1;
   return list;
 }

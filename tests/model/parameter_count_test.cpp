@@ -61,8 +61,10 @@ TEST_CASE("count_parameters: equals what a model of every kind allocates", "[mod
   config.ffn.d_ffn = 17;
   config.attention.kind = GENERATE(AttentionKind::kDense, AttentionKind::kMoa);
   config.ffn.kind = GENERATE(FfnKind::kDense, FfnKind::kMoe);
-  config.ffn.activation = GENERATE(FfnActivation::kGelu, FfnActivation::kSwiglu);
-  config.bias = GENERATE(false, true);
+  config.ffn.activation = GENERATE(FfnActivation::kSilu, FfnActivation::kSwiglu);
+  const auto biases = GENERATE(Biases::kNone, Biases::kOutput, Biases::kAll);
+  config.bias = biases == Biases::kAll;
+  config.output_bias = biases == Biases::kOutput;
   config.norm = GENERATE(NormKind::kLayerNorm, NormKind::kRmsNorm);
   config.positions = GENERATE(PositionKind::kRotary, PositionKind::kLearned);
   config.tie_embeddings = GENERATE(true, false);

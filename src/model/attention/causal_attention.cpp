@@ -126,13 +126,15 @@ at::Tensor self_attention(const AttentionContext& context,
 
 CausalAttentionImpl::CausalAttentionImpl(int64_t d_model,
                                          const AttentionConfig& config,
-                                         bool bias,
+                                         Biases biases,
                                          double norm_eps)
     : n_heads_(config.n_heads), n_kv_heads_(config.n_kv_heads), head_dim_(config.head_dim) {
-  q_proj_ = register_module("q_proj", Linear(d_model, n_heads_ * head_dim_, bias));
-  k_proj_ = register_module("k_proj", Linear(d_model, n_kv_heads_ * head_dim_, bias));
-  v_proj_ = register_module("v_proj", Linear(d_model, n_kv_heads_ * head_dim_, bias));
-  o_proj_ = register_module("o_proj", Linear(n_heads_ * head_dim_, d_model, bias));
+  const bool inner = biases == Biases::kAll;
+  q_proj_ = register_module("q_proj", Linear(d_model, n_heads_ * head_dim_, inner));
+  k_proj_ = register_module("k_proj", Linear(d_model, n_kv_heads_ * head_dim_, inner));
+  v_proj_ = register_module("v_proj", Linear(d_model, n_kv_heads_ * head_dim_, inner));
+  o_proj_ =
+      register_module("o_proj", Linear(n_heads_ * head_dim_, d_model, biases != Biases::kNone));
   if (config.qk_norm) {
     const auto norm = [&](int64_t width) {
       return Norm(NormKind::kRmsNorm, width, norm_eps, false);

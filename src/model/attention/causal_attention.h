@@ -80,7 +80,7 @@ class CausalAttentionImpl : public torch::nn::Module {
   /// norm_eps is added to the mean square of the optional norms.
   CausalAttentionImpl(int64_t d_model,
                       const AttentionConfig& config,
-                      bool bias,
+                      Biases biases,
                       double norm_eps = 1e-6);
 
   /// x [batch, seq, d_model] in the compute dtype; returns the same shape.

@@ -40,17 +40,19 @@ PaddedSlots pad_by_sequence(const at::Tensor& sequence_of_row, int64_t batch) {
 
 }  // namespace
 
-MoABlockImpl::MoABlockImpl(int64_t d_model, const AttentionConfig& config, bool bias)
+MoABlockImpl::MoABlockImpl(int64_t d_model, const AttentionConfig& config, Biases biases)
     : n_experts_(config.n_experts),
       heads_per_expert_(config.heads_per_expert),
       head_dim_(config.head_dim),
       renormalise_(config.router.renormalise) {
   const int64_t d_keys = heads_per_expert_ * head_dim_;
+  const bool inner = biases == Biases::kAll;
   router = register_module("router", Router(d_model, n_experts_, config.router));
-  q_proj_ = register_module("q_proj", Linear(d_model, n_experts_ * d_keys, bias));
-  k_proj_ = register_module("k_proj", Linear(d_model, d_keys, bias));
-  v_proj_ = register_module("v_proj", Linear(d_model, d_keys, bias));
-  o_proj_ = register_module("o_proj", Linear(n_experts_ * d_keys, d_model, bias));
+  q_proj_ = register_module("q_proj", Linear(d_model, n_experts_ * d_keys, inner));
+  k_proj_ = register_module("k_proj", Linear(d_model, d_keys, inner));
+  v_proj_ = register_module("v_proj", Linear(d_model, d_keys, inner));
+  o_proj_ =
+      register_module("o_proj", Linear(n_experts_ * d_keys, d_model, biases != Biases::kNone));
 }
 
 MoeOutput MoABlockImpl::forward(const at::Tensor& x,

@@ -21,7 +21,7 @@ namespace dsmoe {
 /// and 8 (where K_i, V_i carry the head index).
 class MoABlockImpl : public torch::nn::Module {
  public:
-  MoABlockImpl(int64_t d_model, const AttentionConfig& config, bool bias);
+  MoABlockImpl(int64_t d_model, const AttentionConfig& config, Biases biases);
 
   /// x [batch, seq, d_model], in the compute dtype, as is y; router logits are float32
   MoeOutput forward(const at::Tensor& x,

@@ -2,11 +2,11 @@
 
 namespace dsmoe {
 
-DSMoELayerImpl::DSMoELayerImpl(int64_t d_model, const FfnConfig& config, bool bias)
+DSMoELayerImpl::DSMoELayerImpl(int64_t d_model, const FfnConfig& config, Biases biases)
     : renormalise_(config.router.renormalise) {
   router = register_module("router", Router(d_model, config.n_experts, config.router));
   experts = register_module(
-      "experts", ExpertFfn(d_model, config.n_experts, config.d_expert, config.activation, bias));
+      "experts", ExpertFfn(d_model, config.n_experts, config.d_expert, config.activation, biases));
 }
 
 MoeOutput DSMoELayerImpl::forward(const at::Tensor& x, const RoutingPolicy& policy) {

@@ -16,7 +16,7 @@ namespace dsmoe {
 /// expert active; the same weights and probabilities then run with the selected experts only.
 class DSMoELayerImpl : public torch::nn::Module {
  public:
-  DSMoELayerImpl(int64_t d_model, const FfnConfig& config, bool bias);
+  DSMoELayerImpl(int64_t d_model, const FfnConfig& config, Biases biases);
 
   /// x [batch, seq, d_model], in the compute dtype, as is y; router logits are float32
   /// Gradients reach every selected expert and, through their weights, the router.

@@ -17,6 +17,12 @@ Activation kernel_activation(FfnActivation activation) {
       return Activation::kGeluTanh;
     case FfnActivation::kSwiglu:
       return Activation::kSwiglu;
+    case FfnActivation::kSilu:
+      return Activation::kSilu;
+    case FfnActivation::kQuickGelu:
+      return Activation::kQuickGelu;
+    case FfnActivation::kReluSquared:
+      return Activation::kReluSquared;
   }
   TORCH_CHECK(false, "ExpertFfn: unknown activation");
 }
@@ -27,14 +33,15 @@ ExpertFfnImpl::ExpertFfnImpl(int64_t d_model,
                              int64_t n_experts,
                              int64_t d_expert,
                              FfnActivation activation,
-                             bool bias)
+                             Biases biases)
     : d_model_(d_model), n_experts_(n_experts), d_expert_(d_expert), activation_(activation) {
   const int64_t d_wide = n_experts * d_expert;
-  up_proj_ = register_module("up_proj", Linear(d_model, d_wide, bias));
+  const bool inner = biases == Biases::kAll;
+  up_proj_ = register_module("up_proj", Linear(d_model, d_wide, inner));
   if (activation == FfnActivation::kSwiglu) {
-    gate_proj_ = register_module("gate_proj", Linear(d_model, d_wide, bias));
+    gate_proj_ = register_module("gate_proj", Linear(d_model, d_wide, inner));
   }
-  down_proj_ = register_module("down_proj", Linear(d_wide, d_model, bias));
+  down_proj_ = register_module("down_proj", Linear(d_wide, d_model, biases != Biases::kNone));
 }
 
 at::Tensor ExpertFfnImpl::run_wide(const at::Tensor& x, const at::Tensor& expert_weights) {

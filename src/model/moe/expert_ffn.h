@@ -21,7 +21,7 @@ class ExpertFfnImpl : public torch::nn::Module {
                 int64_t n_experts,
                 int64_t d_expert,
                 FfnActivation activation,
-                bool bias);
+                Biases biases);
 
   /// The plain FFN over the whole width. x [n_tokens, d_model], returns the same shape.
   at::Tensor forward(const at::Tensor& x);

@@ -35,12 +35,12 @@ EmptyChoice empty_choice(ZeroActive rule) {
 
 PartitionedMoELayerImpl::PartitionedMoELayerImpl(int64_t d_model,
                                                  const FfnConfig& config,
-                                                 bool bias)
+                                                 Biases biases)
     : config_(config.partition) {
   router = register_module(
       "router", Router(d_model, config.n_experts, config.router, config.router_activation()));
   experts = register_module(
-      "experts", ExpertFfn(d_model, config.n_experts, config.d_expert, config.activation, bias));
+      "experts", ExpertFfn(d_model, config.n_experts, config.d_expert, config.activation, biases));
 }
 
 ExpertSelection PartitionedMoELayerImpl::open_gates(const at::Tensor& gates,

@@ -25,7 +25,7 @@ namespace dsmoe {
 /// LLaMA-MoE adds in training.
 class PartitionedMoELayerImpl : public torch::nn::Module {
  public:
-  PartitionedMoELayerImpl(int64_t d_model, const FfnConfig& config, bool bias);
+  PartitionedMoELayerImpl(int64_t d_model, const FfnConfig& config, Biases biases);
 
   /// x [batch, seq, d_model], in the compute dtype, as is y; gates are float32
   /// The weights of a closed expert get exactly no gradient; its gate gets one under the

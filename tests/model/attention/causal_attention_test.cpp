@@ -81,7 +81,7 @@ at::Tensor by_hand(const torch::nn::Module& m, const at::Tensor& x, double theta
 
 TEST_CASE("CausalAttention: qk_norm norms all heads as one vector before they are turned",
           "[model][attention]") {
-  CausalAttention attention(kWidth, qk_norm_config(), /*bias=*/false, kEps);
+  CausalAttention attention(kWidth, qk_norm_config(), Biases::kNone, kEps);
   attention->to(at::kDouble);
   randomise(*attention, 3, 0.5);
   RandomTensors random(4);

@@ -30,16 +30,16 @@ struct Form {
   int64_t head_dim;
   int64_t batch;
   int64_t seq;
-  bool bias;
+  Biases biases;
   bool rotary;
 };
 
-const std::vector<Form> kForms = {{10, 3, 2, 4, 2, 5, false, true},
-                                  {7, 2, 3, 6, 1, 9, true, true},
-                                  {6, 5, 2, 3, 3, 4, true, false},
-                                  {5, 1, 2, 2, 2, 3, false, true},
-                                  {5, 4, 1, 2, 2, 3, true, true},
-                                  {4, 3, 2, 2, 1, 1, false, true}};
+const std::vector<Form> kForms = {{10, 3, 2, 4, 2, 5, Biases::kNone, true},
+                                  {7, 2, 3, 6, 1, 9, Biases::kAll, true},
+                                  {6, 5, 2, 3, 3, 4, Biases::kAll, false},
+                                  {5, 1, 2, 2, 2, 3, Biases::kOutput, true},
+                                  {5, 4, 1, 2, 2, 3, Biases::kAll, true},
+                                  {4, 3, 2, 2, 1, 1, Biases::kNone, true}};
 
 const std::vector<RoutingPolicy> kPolicies = {RoutingPolicy::all(),
                                               RoutingPolicy::top_k(1),
@@ -57,7 +57,7 @@ MoABlock make_block(const Form& form, uint64_t seed, bool renormalise = false) {
   config.heads_per_expert = form.heads_per_expert;
   config.router.kind = RouterKind::kLinear;
   config.router.renormalise = renormalise;
-  MoABlock block(form.d_model, config, form.bias);
+  MoABlock block(form.d_model, config, form.biases);
   randomise(*block, seed, 0.6);
   block->to(at::kDouble);
   return block;
@@ -117,7 +117,7 @@ at::Tensor expert_loop(const MoABlock& block,
   const int64_t d = form.head_dim;
   const auto project = [&](const std::string& name, const at::Tensor& row, int64_t head) {
     const auto y = row.matmul(named[name + ".weight"].narrow(0, head * d, d).t());
-    return form.bias ? y + named[name + ".bias"].narrow(0, head * d, d) : y;
+    return form.biases == Biases::kAll ? y + named[name + ".bias"].narrow(0, head * d, d) : y;
   };
   const auto turned = [&](const at::Tensor& y) { return form.rotary ? turn(y) : y; };
   std::vector<at::Tensor> outputs;
@@ -136,7 +136,7 @@ at::Tensor expert_loop(const MoABlock& block,
         sum = sum + (place == WeightPlace::kAfterOutput ? y * weight : y);
       }
     }
-    outputs.push_back(form.bias ? sum + named["o_proj.bias"] : sum);
+    outputs.push_back(form.biases != Biases::kNone ? sum + named["o_proj.bias"] : sum);
   }
   return at::stack(outputs, 0);
 }
@@ -200,7 +200,7 @@ TEST_CASE("MoABlock: the expert-major and the key-major layout are one permutati
   config.head_dim = form.head_dim;
   config.n_heads = form.n_experts * n_kv;
   config.n_kv_heads = n_kv;
-  CausalAttention grouped(form.d_model, config, form.bias);
+  CausalAttention grouped(form.d_model, config, form.biases);
   grouped->to(at::kDouble);
   std::vector<int64_t> rows;
   for (int64_t j = 0; j < n_kv; ++j) {

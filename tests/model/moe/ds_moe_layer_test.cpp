@@ -2,11 +2,13 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/clamp_min.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/sigmoid.h>
+#include <ATen/ops/square.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 
@@ -24,14 +26,17 @@ struct Form {
   int64_t d_expert;
   int64_t n_tokens;
   FfnActivation activation;
-  bool bias;
+  Biases biases;
 };
 
-const std::vector<Form> kForms = {{8, 4, 6, 6, FfnActivation::kGeluTanh, false},
-                                  {7, 5, 3, 9, FfnActivation::kGelu, true},
-                                  {5, 3, 1, 1, FfnActivation::kSwiglu, true},
-                                  {6, 1, 5, 4, FfnActivation::kGeluTanh, true},
-                                  {9, 7, 5, 13, FfnActivation::kSwiglu, false}};
+const std::vector<Form> kForms = {{8, 4, 6, 6, FfnActivation::kGeluTanh, Biases::kNone},
+                                  {7, 5, 3, 9, FfnActivation::kGelu, Biases::kAll},
+                                  {5, 3, 1, 1, FfnActivation::kSwiglu, Biases::kAll},
+                                  {6, 1, 5, 4, FfnActivation::kGeluTanh, Biases::kAll},
+                                  {9, 7, 5, 13, FfnActivation::kSwiglu, Biases::kNone},
+                                  {7, 3, 4, 5, FfnActivation::kSilu, Biases::kOutput},
+                                  {6, 2, 3, 7, FfnActivation::kQuickGelu, Biases::kAll},
+                                  {5, 4, 2, 6, FfnActivation::kReluSquared, Biases::kNone}};
 
 const std::vector<RoutingPolicy> kPolicies = {RoutingPolicy::all(),
                                               RoutingPolicy::top_k(1),
@@ -48,7 +53,7 @@ DSMoELayer make_layer(const Form& form, uint64_t seed, bool renormalise = false)
   config.n_experts = form.n_experts;
   config.d_expert = form.d_expert;
   config.router = {.kind = RouterKind::kSwiglu, .d_hidden = 5, .renormalise = renormalise};
-  DSMoELayer layer(form.d_model, config, form.bias);
+  DSMoELayer layer(form.d_model, config, form.biases);
   randomise(*layer, seed, 0.7);
   layer->to(at::kDouble);
   return layer;
@@ -69,11 +74,14 @@ at::Tensor expert_output(const DSMoELayer& layer,
   };
   const auto project = [&](const std::string& name) {
     const auto y = x.matmul(block(name + ".weight").t());
-    return form.bias ? y + block(name + ".bias") : y;
+    return form.biases == Biases::kAll ? y + block(name + ".bias") : y;
   };
   auto hidden = project("up_proj");
   if (form.activation == FfnActivation::kGelu) hidden = at::gelu(hidden);
   if (form.activation == FfnActivation::kGeluTanh) hidden = at::gelu(hidden, "tanh");
+  if (form.activation == FfnActivation::kSilu) hidden = hidden * at::sigmoid(hidden);
+  if (form.activation == FfnActivation::kQuickGelu) hidden = hidden * at::sigmoid(1.702 * hidden);
+  if (form.activation == FfnActivation::kReluSquared) hidden = at::clamp_min(hidden, 0).square();
   if (form.activation == FfnActivation::kSwiglu) {
     const auto gate = project("gate_proj");
     hidden = gate * at::sigmoid(gate) * hidden;
@@ -91,7 +99,8 @@ at::Tensor expert_loop(const DSMoELayer& layer,
   for (int64_t i = 0; i < form.n_experts; ++i) {
     sum = sum + weights.narrow(1, i, 1) * expert_output(layer, form, x, i);
   }
-  return form.bias ? sum + layer->named_parameters()["experts.down_proj.bias"] : sum;
+  return form.biases != Biases::kNone ? sum + layer->named_parameters()["experts.down_proj.bias"]
+                                      : sum;
 }
 
 }  // namespace
@@ -183,7 +192,7 @@ TEST_CASE("ExpertFfn: the weight's gradient is <e_i, upstream>, that of e_i is w
 }
 
 TEST_CASE("DSMoELayer: gradients of a tiny layer equal finite differences", "[model][moe]") {
-  const Form form{3, 3, 2, 2, FfnActivation::kGeluTanh, true};
+  const Form form{3, 3, 2, 2, FfnActivation::kGeluTanh, Biases::kAll};
   for (const auto execution : {Execution::kDense, Execution::kSparse}) {
     auto layer = make_layer(form, 93);
     const auto x = leaf_copy(input(form, 94));
@@ -244,7 +253,8 @@ TEST_CASE("DSMoELayer: identical experts give that one expert's output", "[model
     }
     const auto x = input(form, 102);
     auto expected = expert_output(layer, form, x[0], form.n_experts - 1);
-    if (form.bias) expected = expected + parameter(*layer, "experts.down_proj.bias");
+    if (form.biases != Biases::kNone)
+      expected = expected + parameter(*layer, "experts.down_proj.bias");
     CHECK(max_difference(layer(x, RoutingPolicy::all()).y[0], expected) < 1e-12);
   }
 }
@@ -277,7 +287,7 @@ TEST_CASE("ExpertFfn: with all weights one it is the plain wide FFN", "[model][m
 }
 
 TEST_CASE("DSMoELayer: bfloat16 computing stays near float32 in both executions", "[model][moe]") {
-  const Form form{16, 6, 8, 20, FfnActivation::kGeluTanh, true};
+  const Form form{16, 6, 8, 20, FfnActivation::kGeluTanh, Biases::kAll};
   auto layer = make_layer(form, 107);
   {
     const at::NoGradGuard no_grad;

@@ -44,7 +44,7 @@ FfnConfig ffn_config() {
 
 /// The router reads logit i from coordinate i of x, so that a test can choose the gates.
 PartitionedMoELayer readable_layer(const FfnConfig& config, uint64_t seed) {
-  PartitionedMoELayer layer(kModel, config, /*bias=*/false);
+  PartitionedMoELayer layer(kModel, config, Biases::kNone);
   randomise(*layer, seed, 0.6);
   layer->to(at::kDouble);
   const at::NoGradGuard no_grad;
@@ -99,7 +99,7 @@ bool all_finite(const at::Tensor& x) { return at::isfinite(x).all().item<bool>()
 TEST_CASE("PartitionedMoELayer: gates forced to 1 give the dense FFN it was cut from",
           "[model][moe]") {
   auto layer = readable_layer(ffn_config(), 1);
-  ExpertFfn dense(kModel, 1, kExperts * kWidth, FfnActivation::kSwiglu, false);
+  ExpertFfn dense(kModel, 1, kExperts * kWidth, FfnActivation::kSwiglu, Biases::kNone);
   dense->to(at::kDouble);
   {
     const at::NoGradGuard no_grad;
@@ -292,7 +292,7 @@ TEST_CASE("PartitionedMoELayer: a symmetric router leaves one token in 256 witho
   FfnConfig config = ffn_config();
   config.n_experts = 8;
   config.d_expert = 1;
-  PartitionedMoELayer layer(256, config, false);
+  PartitionedMoELayer layer(256, config, Biases::kNone);
   randomise(*layer, 15, 0.02);
   const at::NoGradGuard no_grad;
   const auto x = RandomTensors(16).normal({1, 20000, 256}, at::kFloat);
@@ -339,7 +339,7 @@ TEST_CASE("PartitionedMoELayer: all gradients equal finite differences of the su
           "[model][moe]") {
   constexpr double kSparsityWeight = 0.7;
   for (const uint64_t seed : {21, 22, 23}) {
-    PartitionedMoELayer layer(kModel, ffn_config(), false);
+    PartitionedMoELayer layer(kModel, ffn_config(), Biases::kNone);
     randomise(*layer, seed, 0.6);
     layer->to(at::kDouble);
     const auto x = leaf_copy(RandomTensors(seed + 10).normal({1, 6, kModel}));

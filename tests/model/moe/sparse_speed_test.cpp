@@ -31,7 +31,7 @@ TEST_CASE("DSMoELayer: 4 of 32 experts for 512 tokens at d_model 512 are faster 
   FfnConfig config;
   config.n_experts = 32;
   config.d_expert = 64;
-  DSMoELayer layer(512, config, false);
+  DSMoELayer layer(512, config, Biases::kNone);
   randomise(*layer, 3, 0.05);
   const auto x = RandomTensors(4).normal({1, 512, 512}).to(at::kFloat);
   for (auto& parameter : layer->parameters()) parameter.set_data(parameter.to(at::kFloat));
