@@ -16,13 +16,15 @@ from safetensors.torch import save_file
 PINNED = {"torch": "2.11.0", "transformers": "5.23.0"}
 
 
-def jetmoe(experts_used):
-    config = transformers.JetMoeConfig(
-        vocab_size=99, hidden_size=32, num_hidden_layers=2, num_key_value_heads=2, kv_channels=8, intermediate_size=11,
-        num_local_experts=4, num_experts_per_tok=experts_used, max_position_embeddings=24, tie_word_embeddings=True,
-        rms_norm_eps=1e-6, rope_parameters={"rope_type": "default", "rope_theta": 500.0},
-        attn_implementation="eager")
-    return transformers.JetMoeForCausalLM(config)
+def jetmoe(activation="silu", tied=True, intermediate_size=37):
+    def make(experts_used):
+        config = transformers.JetMoeConfig(
+            vocab_size=99, hidden_size=32, num_hidden_layers=2, num_key_value_heads=2, kv_channels=8,
+            intermediate_size=intermediate_size, num_local_experts=4, num_experts_per_tok=experts_used,
+            max_position_embeddings=24, tie_word_embeddings=tied, rms_norm_eps=1e-6, activation_function=activation,
+            rope_parameters={"rope_type": "default", "rope_theta": 500.0}, attn_implementation="eager")
+        return transformers.JetMoeForCausalLM(config)
+    return make
 
 
 def olmoe(experts_used):
@@ -35,23 +37,26 @@ def olmoe(experts_used):
     return transformers.OlmoeForCausalLM(config)
 
 
-def randomise(model):
+def randomise(model, factor):
+    """factor: what an expert's first half is of its second one; None: drawn for itself."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()  # the framework's models have none here
-            elif "norm" in name:
+            if "norm" in name:
                 parameter.copy_(1 + 0.3 * torch.randn(parameter.shape, generator=generator))
             else:
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
             parameter.copy_(parameter.to(torch.bfloat16).float())
+            if factor is not None and name.endswith("mlp.input_linear.weight"):
+                half = parameter.shape[1] // 2
+                parameter[:, :half] = factor * parameter[:, half:]
 
 
-def write(folder, make, experts_used):
+def write(folder, make, experts_used, factor=None):
     model = make(experts_used[0]).eval().float()
-    randomise(model)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    randomise(model, factor)
+    exact_in_bfloat16 = all(torch.equal(p, p.to(torch.bfloat16).float()) for p in model.parameters())
+    model.to(torch.bfloat16 if exact_in_bfloat16 else torch.float32).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     vocabulary = model.config.vocab_size
     tokens = torch.randint(vocabulary, (2, 9), generator=torch.Generator().manual_seed(11))
@@ -71,7 +76,11 @@ def main():
         assert module.__version__.split("+")[0] == wanted, f"{module.__name__}: expected {wanted}, got {module.__version__}"
     folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else __file__).resolve()
     folder = folder if folder.is_dir() else folder.parent
-    write(folder / "jetmoe", jetmoe, [2, 4])
+    write(folder / "jetmoe", jetmoe(), [2, 4])
+    # W_out (act(c x) x): SiLU and quick-GELU of one product x by the sigmoid, its squared ReLU by the ReLU.
+    write(folder / "jetmoe_silu", jetmoe("sigmoid", tied=False, intermediate_size=5), [2, 4], factor=1.0)
+    write(folder / "jetmoe_quick_gelu", jetmoe("sigmoid", intermediate_size=5), [2, 4], factor=1.702)
+    write(folder / "jetmoe_relu_squared", jetmoe("relu", intermediate_size=5), [2, 4], factor=1.0)
     write(folder / "olmoe", olmoe, [2, 5])
 
 

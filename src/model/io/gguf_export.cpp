@@ -182,6 +182,7 @@ ModelConfig read_config(const GgufFile& file, const std::string& path) {
 
 std::vector<std::string> gguf_obstacles(const ModelConfig& config, const RoutingPlan& plan) {
   auto obstacles = common_obstacles(config);
+  for (auto& text : plain_expert_obstacles(config)) obstacles.push_back(std::move(text));
   const auto& attention = config.attention;
   if (attention.kind != AttentionKind::kDense) {
     obstacles.emplace_back("attention.kind moa: the target's attention is dense");

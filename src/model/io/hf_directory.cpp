@@ -17,6 +17,16 @@ namespace {
 constexpr size_t kMaxConfigBytes = 1 << 20;
 constexpr const char* kTensorFile = "/model.safetensors";
 
+at::Tensor read_tensor(const SafetensorsFile& file,
+                       const std::string& path,
+                       const std::string& name) {
+  const auto* entry = file.find(name);
+  if (entry == nullptr) throw Error(fmt::format("{}: expected '{}'", path, name));
+  auto value = at::empty(entry->shape, dtype_from_name(entry->dtype));
+  file.read(*entry, value.data_ptr());
+  return value;
+}
+
 }  // namespace
 
 void write_hf_directory(Io& io,
@@ -51,13 +61,12 @@ void read_hf_tensors(Io& io, const std::string& directory, const std::vector<Ten
     throw Error(
         fmt::format("{}: expected {} tensors, got {}", path, links.size(), file.tensors().size()));
   }
-  for (const auto& link : links) {
-    const auto* entry = file.find(link.name);
-    if (entry == nullptr) throw Error(fmt::format("{}: expected '{}'", path, link.name));
-    const auto value = at::empty(entry->shape, dtype_from_name(entry->dtype));
-    file.read(*entry, value.data_ptr());
-    scatter(link, value);
-  }
+  for (const auto& link : links) scatter(link, read_tensor(file, path, link.name));
+}
+
+at::Tensor read_hf_tensor(Io& io, const std::string& directory, const std::string& name) {
+  const auto path = directory + kTensorFile;
+  return read_tensor(SafetensorsFile(io, path), path, name);
 }
 
 HfConfig::HfConfig(Io& io, const std::string& directory, const std::string& model_type)

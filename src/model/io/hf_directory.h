@@ -21,6 +21,9 @@ void write_hf_directory(Io& io,
 /// Fills every link from `model.safetensors`: none missing, none left over. Throws Error.
 void read_hf_tensors(Io& io, const std::string& directory, const std::vector<TensorLink>& links);
 
+/// One tensor of `model.safetensors`. Throws Error if there is none of that name.
+at::Tensor read_hf_tensor(Io& io, const std::string& directory, const std::string& name);
+
 /// `config.json` of a directory whose values are read one by one.
 class HfConfig {
  public:

@@ -1,7 +1,10 @@
 #include "model/io/jetmoe_export.h"
 
+#include <ATen/ops/equal.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
+
+#include <optional>
 
 #include "common/error.h"
 #include "model/io/hf_directory.h"
@@ -12,6 +15,32 @@ namespace dsmoe {
 namespace {
 
 constexpr double kBlockNormEps = 1e-6;  // fixed in the target's block norms
+constexpr double kQuickGelu = 1.702;
+
+// The target's experts are W_out (act(a) b) of two products a, b: activations of one product x are
+// those with a = first_factor x, b = x.
+struct GatedForm {
+  const char* function;  // the target's name of act
+  bool repeats;          // a and b come from up_proj
+  double first_factor;
+};
+
+std::optional<GatedForm> gated_form(FfnActivation activation) {
+  switch (activation) {
+    case FfnActivation::kSwiglu:
+      return GatedForm{"silu", false, 1.0};
+    case FfnActivation::kSilu:
+      return GatedForm{"sigmoid", true, 1.0};
+    case FfnActivation::kQuickGelu:
+      return GatedForm{"sigmoid", true, kQuickGelu};
+    case FfnActivation::kReluSquared:
+      return GatedForm{"relu", true, 1.0};
+    case FfnActivation::kGelu:
+    case FfnActivation::kGeluTanh:
+      break;
+  }
+  return std::nullopt;
+}
 
 // [n_experts, ...] -> [copies * n_experts, ...], each expert's copies together
 at::Tensor repeat_experts(const at::Tensor& experts, int64_t copies) {
@@ -32,7 +61,13 @@ std::vector<TensorLink> block_links(const Parameters& parameters,
   const auto name = [&](const char* tail) {
     return fmt::format("model.layers.{}.{}", layer, tail);
   };
-  const auto bias = at::zeros({config.d_model});
+  const auto form = gated_form(config.ffn.activation).value();
+  const auto up = expert_rows(of("moe.experts.up_proj.weight"), n_ffn);
+  const auto bias = [&](const char* tail, const char* own) {
+    if (config.output_bias) return TensorLink{.name = name(tail), .parts = {of(own)}};
+    return TensorLink{
+        .name = name(tail), .parts = {at::zeros({config.d_model})}, .is_constant = true};
+  };
   return {
       {name("input_layernorm.weight"), {of("attention_norm.weight")}},
       {name("self_attention.kv_proj.weight"), {of("moa.k_proj.weight"), of("moa.v_proj.weight")}},
@@ -42,16 +77,16 @@ std::vector<TensorLink> block_links(const Parameters& parameters,
        {repeat_experts(expert_rows(of("moa.q_proj.weight"), n_attention), copies)}},
       {name("self_attention.experts.output_linear.weight"),
        {repeat_experts(expert_columns(of("moa.o_proj.weight"), n_attention), copies)}},
-      {.name = name("self_attention.experts.bias"), .parts = {bias}, .is_constant = true},
+      bias("self_attention.experts.bias", "moa.o_proj.bias"),
       {name("post_attention_layernorm.weight"), {of("ffn_norm.weight")}},
       {name("mlp.router.layer.weight"), {of("moe.router.out_proj.weight")}},
-      {name("mlp.input_linear.weight"),
-       {expert_rows(of("moe.experts.gate_proj.weight"), n_ffn),
-        expert_rows(of("moe.experts.up_proj.weight"), n_ffn)},
-       /*axis=*/1},
+      {.name = name("mlp.input_linear.weight"),
+       .parts = {form.repeats ? up : expert_rows(of("moe.experts.gate_proj.weight"), n_ffn), up},
+       .axis = 1,
+       .first_factor = form.first_factor},
       {name("mlp.output_linear.weight"),
        {expert_columns(of("moe.experts.down_proj.weight"), n_ffn)}},
-      {.name = name("mlp.bias"), .parts = {bias}, .is_constant = true}};
+      bias("mlp.bias", "moe.experts.down_proj.bias")};
 }
 
 std::vector<TensorLink> links_of(const Transformer& model, int64_t copies) {
@@ -78,7 +113,7 @@ nlohmann::ordered_json config_of(const ModelConfig& config, int64_t top_k, at::S
       {"kv_channels", attention.head_dim},
       {"intermediate_size", config.ffn.d_expert},
       {"max_position_embeddings", config.max_seq_len},
-      {"activation_function", "silu"},
+      {"activation_function", gated_form(config.ffn.activation).value().function},
       {"num_local_experts", config.ffn.n_experts},
       {"num_experts_per_tok", top_k},
       {"tie_word_embeddings", config.tie_embeddings},
@@ -92,6 +127,28 @@ nlohmann::ordered_json config_of(const ModelConfig& config, int64_t top_k, at::S
     json["head_dim"] = attention.head_dim;
   }
   return json;
+}
+
+// input_linear [n_experts, 2 * d_expert, d_model] of one layer
+FfnActivation activation_of(const HfConfig& json, const at::Tensor& input_linear) {
+  const auto function = json.text("activation_function");
+  if (function == "silu") return FfnActivation::kSwiglu;
+  if (function == "relu") return FfnActivation::kReluSquared;
+  if (function != "sigmoid") json.expect("activation_function", "silu, sigmoid or relu");
+  const auto halves = input_linear.chunk(2, 1);
+  return at::equal(halves[0], halves[1]) ? FfnActivation::kSilu : FfnActivation::kQuickGelu;
+}
+
+// The target always has them; all zero, they are none.
+bool has_output_biases(Io& io, const std::string& directory, int64_t n_layers) {
+  for (int64_t layer = 0; layer < n_layers; ++layer) {
+    for (const char* tail : {"self_attention.experts.bias", "mlp.bias"}) {
+      const auto bias =
+          read_hf_tensor(io, directory, fmt::format("model.layers.{}.{}", layer, tail));
+      if (bias.count_nonzero().item<int64_t>() != 0) return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace
@@ -108,6 +165,12 @@ std::vector<std::string> jetmoe_obstacles(const ModelConfig& config, const Routi
   if (config.norm_eps != kBlockNormEps) {
     obstacles.push_back(fmt::format(
         "norm_eps {}: the target's block norms have {}", config.norm_eps, kBlockNormEps));
+  }
+  if (!gated_form(ffn.activation)) {
+    obstacles.push_back(fmt::format(
+        "ffn.activation {}: the target's experts are SwiGLU ones, which can also say silu, "
+        "quick_gelu and relu_squared",
+        activation_name(ffn.activation)));
   }
   std::string why;
   const auto selection = fixed_selection(config, plan, why);
@@ -154,6 +217,13 @@ int64_t write_jetmoe(Io& io,
   std::string why;
   const auto selection = fixed_selection(config, request.plan, why);
   if (!selection) throw Error("export: " + why);
+  if (config.ffn.activation == FfnActivation::kQuickGelu && request.dtype != at::kFloat) {
+    throw Error(
+        fmt::format("export: expected float32 for ffn.activation quick_gelu, got {}: the file has "
+                    "{} times the weights, which fewer bits round away",
+                    hf_dtype_name(request.dtype),
+                    kQuickGelu));
+  }
   check_every_parameter_is_linked(model, links_of(model, /*copies=*/1));
   const auto links = links_of(model, config.ffn.n_experts / config.attention.n_experts);
   const auto json = config_of(config, selection->moe, request.dtype);
@@ -163,7 +233,6 @@ int64_t write_jetmoe(Io& io,
 
 Transformer read_jetmoe(Io& io, const std::string& out) {
   const HfConfig json(io, out, "jetmoe");
-  json.expect("activation_function", "silu");
   ModelConfig config;
   config.vocab_size = json.integer("vocab_size");
   config.d_model = json.integer("hidden_size");
@@ -176,8 +245,10 @@ Transformer read_jetmoe(Io& io, const std::string& out) {
   attention.head_dim = json.integer("kv_channels");
   attention.heads_per_expert = json.integer("num_key_value_heads");
   attention.n_experts = config.ffn.n_experts = json.integer("num_local_experts");
-  config.ffn.activation = FfnActivation::kSwiglu;
   config.ffn.d_expert = json.integer("intermediate_size");
+  config.ffn.activation =
+      activation_of(json, read_hf_tensor(io, out, "model.layers.0.mlp.input_linear.weight"));
+  config.output_bias = has_output_biases(io, out, config.n_layers);
   attention.router = config.ffn.router = {.kind = RouterKind::kLinear, .renormalise = true};
   const auto policy = RoutingPolicy::top_k(json.integer("num_experts_per_tok")).to_string();
   config.training_policy = fmt::format("moe:{};moa:{}", policy, policy);

@@ -218,7 +218,9 @@ std::vector<std::string> llama_obstacles(const ModelConfig& config) {
   obstacle(config.attention.kind != AttentionKind::kDense, "attention.kind moa: its is dense");
   obstacle(config.attention.qk_norm, "attention.qk_norm: it has none");
   obstacle(config.ffn.kind == FfnKind::kMoe, "ffn.kind moe: it has no experts");
-  obstacle(config.ffn.activation != FfnActivation::kSwiglu, "ffn.activation gelu: its is SwiGLU");
+  obstacle(config.ffn.activation != FfnActivation::kSwiglu,
+           "ffn.activation other than swiglu: its is SwiGLU");
+  obstacle(config.output_bias && !config.bias, "output_bias: it has biases everywhere or none");
   obstacle(config.norm != NormKind::kRmsNorm, "norm layer_norm: it has RMSNorm");
   obstacle(config.positions != PositionKind::kRotary, "positions learned: it has rotary ones");
   return obstacles;

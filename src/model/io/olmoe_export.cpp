@@ -79,6 +79,7 @@ nlohmann::ordered_json config_of(const ModelConfig& config, int64_t top_k, at::S
 
 std::vector<std::string> olmoe_obstacles(const ModelConfig& config, const RoutingPlan& plan) {
   auto obstacles = common_obstacles(config);
+  for (auto& text : plain_expert_obstacles(config)) obstacles.push_back(std::move(text));
   const auto& attention = config.attention;
   if (attention.kind != AttentionKind::kDense) {
     obstacles.emplace_back("attention.kind moa: the target's attention is dense");

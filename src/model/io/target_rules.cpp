@@ -60,11 +60,39 @@ std::vector<std::string> common_obstacles(const ModelConfig& config) {
            "ffn.kind dense or partitioned: the target has FFN experts behind a softmax");
   obstacle(config.rope_scaling.kind != RopeScalingKind::kNone,
            "rope_scaling: the target's rotary positions are not scaled");
-  obstacle(config.ffn.activation != FfnActivation::kSwiglu,
-           "ffn.activation gelu: the target's experts are SwiGLU ones");
   obstacle(config.ffn.kind == FfnKind::kMoe && config.ffn.router.kind != RouterKind::kLinear,
            "moe.router.kind swiglu: the target's router is one matrix");
   return obstacles;
+}
+
+std::vector<std::string> plain_expert_obstacles(const ModelConfig& config) {
+  std::vector<std::string> obstacles;
+  if (config.output_bias && !config.bias) {
+    obstacles.emplace_back("output_bias: the target has no biases after attention and experts");
+  }
+  if (config.ffn.activation != FfnActivation::kSwiglu) {
+    obstacles.push_back(fmt::format("ffn.activation {}: the target's experts are SwiGLU ones",
+                                    activation_name(config.ffn.activation)));
+  }
+  return obstacles;
+}
+
+const char* activation_name(FfnActivation activation) {
+  switch (activation) {
+    case FfnActivation::kGelu:
+      return "gelu";
+    case FfnActivation::kGeluTanh:
+      return "gelu_tanh";
+    case FfnActivation::kSwiglu:
+      return "swiglu";
+    case FfnActivation::kSilu:
+      return "silu";
+    case FfnActivation::kQuickGelu:
+      return "quick_gelu";
+    case FfnActivation::kReluSquared:
+      break;
+  }
+  return "relu_squared";
 }
 
 std::string weight_obstacle(const RouterConfig& router,

@@ -22,8 +22,15 @@ std::optional<FixedSelection> fixed_selection(const ModelConfig& config,
                                               std::string& why);
 
 /// What no target of mixtures of experts can express: a norm other than RMSNorm, learned positions,
-/// biases, FFN experts other than SwiGLU ones, a router of more than one matrix.
+/// biases inside attention and experts, a router of more than one matrix.
 std::vector<std::string> common_obstacles(const ModelConfig& config);
+
+/// What targets lack whose experts are SwiGLU ones without any bias: other activations, and biases
+/// after attention and experts.
+std::vector<std::string> plain_expert_obstacles(const ModelConfig& config);
+
+/// As the config says it.
+const char* activation_name(FfnActivation activation);
 
 /// Why the weights of `selected` of `n_experts` experts do not fit a target that always, or never,
 /// divides them by their sum; empty if they do (with every expert selected both are the same).

@@ -14,7 +14,9 @@ namespace dsmoe {
 
 at::Tensor gather(const TensorLink& link, at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
-  const auto whole = link.parts.size() == 1 ? link.parts[0] : at::cat(link.parts, link.axis);
+  auto parts = link.parts;
+  if (link.first_factor != 1.0) parts[0] = parts[0] * link.first_factor;
+  const auto whole = parts.size() == 1 ? parts[0] : at::cat(parts, link.axis);
   return whole.to(link.stays_float32 ? at::kFloat : dtype).contiguous();
 }
 
@@ -41,6 +43,11 @@ void scatter(const TensorLink& link, const at::Tensor& value) {
     const int64_t length = link.parts.size() == 1 ? 0 : part.size(link.axis);
     part.copy_(link.parts.size() == 1 ? value : value.narrow(link.axis, begin, length));
     begin += length;
+  }
+  const bool repeats =
+      link.parts.size() == 2 && link.parts[0].const_data_ptr() == link.parts[1].const_data_ptr();
+  if (repeats && !at::equal(gather(link, value.scalar_type()), value)) {
+    throw Error(fmt::format("'{}': expected its halves to say the same", link.name));
   }
 }
 

@@ -17,13 +17,14 @@ struct TensorLink {
   int64_t axis = 0;               // along which the parts stand one after another
   bool is_constant = false;       // the model has no such tensor; parts hold what the target wants
   bool stays_float32 = false;     // whatever type the file's matrices have
+  double first_factor = 1.0;      // the first part stands in the file times this
 };
 
 /// The tensor as the file has it, contiguous.
 at::Tensor gather(const TensorLink& link, at::ScalarType dtype);
 
 /// Fills the parts from a tensor of the file, or compares a constant with it. Throws Error naming
-/// the tensor if shape or constant differ.
+/// the tensor if shape or constant differ, or parts that are one parameter get two values.
 void scatter(const TensorLink& link, const at::Tensor& value);
 
 /// Throws Error naming a parameter of the model that no link holds: nothing is dropped in silence.

@@ -1,10 +1,13 @@
 #include "model/io/export_model.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <catch2/catch.hpp>
 
 #include "common/error.h"
 #include "formats/gguf_reader.h"
 #include "formats/safetensors.h"
+#include "model/io/jetmoe_export.h"
 #include "support/temporary_directory.h"
 
 namespace dsmoe {
@@ -125,6 +128,64 @@ TEST_CASE("export: JetMoE with fewer experts needs renormalised weights of both 
   CHECK_THAT(refusal(config, "hf-jetmoe"), Catch::Contains("does not divide the second"));
 }
 
+TEST_CASE("export: JetMoE says SiLU, quick-GELU and squared ReLU with gated experts",
+          "[model][io]") {
+  auto config = jetmoe_config(3);
+  const auto [activation, function] =
+      GENERATE(std::pair{FfnActivation::kSilu, "\"activation_function\": \"sigmoid\""},
+               std::pair{FfnActivation::kQuickGelu, "\"activation_function\": \"sigmoid\""},
+               std::pair{FfnActivation::kReluSquared, "\"activation_function\": \"relu\""});
+  config.ffn.activation = activation;
+  config.output_bias = GENERATE(false, true);
+  const TemporaryDirectory directory;
+  const auto report = write(config, "hf-jetmoe", "all", directory.file("out"));
+  CHECK(report.max_abs_logit_error < 1e-5 * report.max_abs_logit);
+  CHECK_THAT(read_file(posix_io(), directory.file("out/config.json"), 1 << 20),
+             Catch::Contains(function));
+  const auto read = read_jetmoe(posix_io(), directory.file("out"));
+  CHECK(read->config().ffn.activation == activation);
+  const bool exact = activation != FfnActivation::kQuickGelu;
+  const auto narrow = [&] {
+    write(config, "hf-jetmoe", "all", directory.file("narrow"), at::kBFloat16);
+  };
+  if (exact) {
+    CHECK_NOTHROW(narrow());
+  } else {
+    CHECK_THROWS_WITH(narrow(), Catch::Contains("expected float32 for ffn.activation quick_gelu"));
+  }
+}
+
+TEST_CASE("export: a JetMoE directory with one bias that is not zero has biases", "[model][io]") {
+  auto config = jetmoe_config(6);
+  config.output_bias = true;
+  auto model = random_model(config);
+  const std::string name =
+      GENERATE("blocks_0.moe.experts.down_proj.bias", "blocks_1.moa.o_proj.bias", "none");
+  if (name != "none") {
+    const at::NoGradGuard no_grad;
+    model->named_parameters()[name].fill_(0.5);
+  }
+  const TemporaryDirectory directory;
+  const auto out = directory.file("out");
+  const auto report =
+      export_model(posix_io(), model, "hf-jetmoe", {.plan = parse_routing_plan("all")}, out);
+  CHECK(report.max_abs_logit_error < 1e-5 * report.max_abs_logit);
+  CHECK(read_jetmoe(posix_io(), out)->config().output_bias == (name != "none"));
+}
+
+TEST_CASE("export: halves of a JetMoE expert that say different things are no SiLU expert",
+          "[model][io]") {
+  auto config = jetmoe_config(6);
+  const TemporaryDirectory directory;
+  write(config, "hf-jetmoe", "all", directory.file("out"));
+  const auto path = directory.file("out/config.json");
+  auto text = read_file(posix_io(), path, 1 << 20);
+  text.replace(text.find("\"silu\""), 6, "\"relu\"");
+  write_file(posix_io(), path, text);
+  CHECK_THROWS_WITH(read_jetmoe(posix_io(), directory.file("out")),
+                    Catch::Contains("expected its halves to say the same"));
+}
+
 TEST_CASE("export: what JetMoE lacks is named", "[model][io]") {
   const auto refused = [](void (*change)(ModelConfig&)) {
     auto config = jetmoe_config(6);
@@ -132,7 +193,9 @@ TEST_CASE("export: what JetMoE lacks is named", "[model][io]") {
     return refusal(config, "hf-jetmoe");
   };
   CHECK_THAT(refused([](ModelConfig& c) { c.ffn.activation = FfnActivation::kGeluTanh; }),
-             Catch::Contains("ffn.activation gelu"));
+             Catch::Contains("ffn.activation gelu_tanh"));
+  CHECK_THAT(refused([](ModelConfig& c) { c.ffn.activation = FfnActivation::kGelu; }),
+             Catch::Contains("ffn.activation gelu:"));
   CHECK_THAT(refused([](ModelConfig& c) { c.ffn.router.kind = RouterKind::kSwiglu; }),
              Catch::Contains("moe.router.kind swiglu"));
   CHECK_THAT(refused([](ModelConfig& c) { c.attention.router.kind = RouterKind::kSwiglu; }),
@@ -165,6 +228,18 @@ TEST_CASE("export: OLMoE keeps raw or renormalised weights and grouped keys", "[
 }
 
 TEST_CASE("export: what OLMoE lacks is named", "[model][io]") {
+  const auto refused = [](void (*change)(ModelConfig&), const char* target) {
+    auto config = olmoe_config(/*qk_norm=*/true, 6);
+    change(config);
+    return refusal(config, target);
+  };
+  for (const char* target : {"hf-olmoe", "gguf"}) {
+    CHECK_THAT(refused([](ModelConfig& c) { c.ffn.activation = FfnActivation::kSilu; }, target),
+               Catch::Contains("ffn.activation silu"));
+    CHECK_THAT(refused([](ModelConfig& c) { c.output_bias = true; }, target),
+               Catch::Contains("output_bias"));
+  }
+
   CHECK_THAT(refusal(olmoe_config(false, 6), "hf-olmoe"),
              Catch::Contains("attention.qk_norm false"));
   CHECK_THAT(refusal(jetmoe_config(6), "hf-olmoe"), Catch::Contains("attention.kind moa"));
