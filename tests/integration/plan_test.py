@@ -55,7 +55,8 @@ class PlanTest(unittest.TestCase):
                 peaks[sharded] = measured, planned
             saved, planned = (whole - shard for whole, shard in zip(peaks["false"], peaks["true"]))
             print(f"saved {saved / 2**20:.1f} MiB, planned {planned / 2**20:.1f}")
-            self.assertGreater(saved, 0.5 * planned)
+            # Two runs of one program differ by a few MiB; the larger model saves 15.
+            self.assertLess(abs(saved - planned), 4 << 20)
 
 
 if __name__ == "__main__":
