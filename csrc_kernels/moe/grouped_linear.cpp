@@ -18,12 +18,11 @@ at::Tensor expert_block(const at::Tensor& weight, int64_t i, int64_t n_experts, 
   return weight.narrow(axis_dim(axis), i * width, width);
 }
 
-// oneDNN compiles its bfloat16 product for every number of rows that it meets and keeps a thousand
-// of them, half a MB each; counts are rounded up by an eighth at most, so that few sizes remain.
-int64_t rounded_rows(int64_t n_rows, at::ScalarType type) {
-  if (type != at::kBFloat16) return n_rows;
+// oneDNN compiles its product for every number of rows that it meets and keeps a thousand of them,
+// half a MB each; counts are rounded up, by a quarter at most above 16, so that few sizes remain.
+int64_t rounded_rows(int64_t n_rows) {
   int64_t step = 16;
-  while (16 * step < n_rows) step *= 2;
+  while (8 * step < n_rows) step *= 2;
   return (n_rows + step - 1) / step * step;
 }
 
@@ -44,7 +43,7 @@ void fill_rows(at::Tensor& y,
                const at::Tensor& matrix,
                int64_t begin,
                int64_t n_rows) {
-  const int64_t n_rounded = rounded_rows(n_rows, x.scalar_type());
+  const int64_t n_rounded = rounded_rows(n_rows);
   if (begin + n_rounded <= x.size(0)) {
     auto y_rows = y.narrow(0, begin, n_rounded);
     at::mm_out(y_rows, x.narrow(0, begin, n_rounded), matrix);
@@ -92,7 +91,7 @@ struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
       const int64_t n_rows = offsets[i + 1] - offsets[i];
       if (n_rows == 0) continue;
       fill_rows(grad_x, grad_y, expert_block(weight, i, n_experts, axis), offsets[i], n_rows);
-      const int64_t n_rounded = rounded_rows(n_rows, x.scalar_type());
+      const int64_t n_rounded = rounded_rows(n_rows);
       const auto grad_rows = zero_padded(grad_y, offsets[i], n_rows, n_rounded);
       expert_block(grad_weight, i, n_experts, axis)
           .copy_(at::mm(grad_rows.t(), zero_padded(x, offsets[i], n_rows, n_rounded)));
