@@ -1,6 +1,7 @@
 #include "report/memory_plan.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "model/parameter_count.h"
 
@@ -16,6 +17,9 @@ constexpr double kLossChunkTokens = 256;  // or more, for this many tokens
 // changing size.
 constexpr double kRuntime = 45 << 20;
 constexpr double kHeapOfWorkspace = 0.7;
+// Code of one product of selected experts at one number of rows, measured in the same way.
+constexpr double kProductCode = 0.34 * (1 << 20);
+constexpr double kProductCodeBfloat16 = 0.56 * (1 << 20);
 
 // Logits, probabilities and weights in float32, the selection in bytes, and both inputs of the
 // swiglu form's activation.
@@ -56,15 +60,45 @@ double n_activation_inputs(const FfnConfig& ffn) {
   return ffn.activation == FfnActivation::kSwiglu ? 2.0 : 1.0;
 }
 
+// Experts of a token that training computes for themselves; 0 where it computes all of them wide.
+// What a threshold selects is not known beforehand: as many as it may.
+double sparse_rows(const ModelConfig& config) {
+  if (!config.has_ffn_experts()) return 0.0;
+  const auto policy = training_plan(config).layer(0).moe;
+  if (policy.execution != Execution::kSparse) return 0.0;
+  const int64_t limit = policy.selection == Selection::kTopK ? policy.k : policy.max_experts;
+  return static_cast<double>(limit > 0 ? limit : config.ffn.n_experts);
+}
+
 double ffn_bytes(const ModelConfig& config, double bytes_per_value) {
   const auto& ffn = config.ffn;
-  // What enters the activation; its result is computed again.
-  double bytes = input_bytes(config, bytes_per_value) +
-                 n_activation_inputs(ffn) * ffn_width(ffn) * bytes_per_value;
+  const double n_inputs = n_activation_inputs(ffn);
+  const double n_rows = sparse_rows(config);
+  double bytes = input_bytes(config, bytes_per_value);
+  if (n_rows > 0) {
+    // Each row's input, what enters the activation, its result, the weight and both indices.
+    const double values =
+        static_cast<double>(config.d_model) + (n_inputs + 1.0) * static_cast<double>(ffn.d_expert);
+    bytes += n_rows * (values * bytes_per_value + kFloat32 + 2.0 * sizeof(int64_t));
+  } else {
+    // What enters the activation; its result is computed again.
+    bytes += n_inputs * ffn_width(ffn) * bytes_per_value;
+  }
   if (ffn.kind != FfnKind::kDense) {
     bytes += router_bytes(ffn.router, ffn.n_experts, bytes_per_value);
   }
   return bytes;
+}
+
+// Of one token, in the backward pass.
+double ffn_workspace(const ModelConfig& config, double bytes_per_value) {
+  const double n_rows = sparse_rows(config);
+  const double width =
+      n_rows > 0 ? n_rows * static_cast<double>(config.ffn.d_expert) : ffn_width(config.ffn);
+  // The activation's result, its gradient and those of its inputs; of each row the gradients of its
+  // output, in float32 too, and of its input.
+  return (2.0 + n_activation_inputs(config.ffn)) * width * bytes_per_value +
+         n_rows * static_cast<double>(config.d_model) * (kFloat32 + 2.0 * bytes_per_value);
 }
 
 void add_activations(TrainingMemory& memory, const RunConfig& config, double bytes_per_value) {
@@ -77,10 +111,24 @@ void add_activations(TrainingMemory& memory, const RunConfig& config, double byt
   memory.activations = n_tokens * n_layers * (block.attention + block.ffn);
   memory.activations_selective = n_tokens * (n_layers * (stream + block.ffn) + block.attention);
   memory.activations_checkpointed = n_tokens * (n_layers * stream + block.attention + block.ffn);
-  // The activation's result, its gradient and those of its inputs; two gradients of the stream.
-  memory.workspace =
-      n_tokens * ((2.0 + n_activation_inputs(model.ffn)) * ffn_width(model.ffn) * bytes_per_value +
-                  2.0 * kFloat32 * static_cast<double>(model.d_model));
+  // Two gradients of the stream beside the FFN's.
+  memory.workspace = n_tokens * (ffn_workspace(model, bytes_per_value) +
+                                 2.0 * kFloat32 * static_cast<double>(model.d_model));
+}
+
+// Numbers of rows up to n that grouped_linear's products are compiled for.
+double n_product_sizes(double n) { return n <= 128 ? n / 16 : 8 + 4 * std::log2(n / 128); }
+
+// The six products, forward and backward, of selected experts, compiled for every number of rows
+// that experts of unequal load meet: a quarter to four times the mean.
+double product_code(const RunConfig& config, bool narrow) {
+  const double n_rows = sparse_rows(config.model);
+  if (n_rows == 0) return 0.0;
+  const auto n_tokens = static_cast<double>(config.train.batch_size * config.seq_len());
+  const double mean = n_tokens * n_rows / static_cast<double>(config.model.ffn.n_experts);
+  const double n_sizes =
+      1 + n_product_sizes(std::min(4 * mean, n_tokens)) - n_product_sizes(mean / 4);
+  return 6 * n_sizes * (narrow ? kProductCodeBfloat16 : kProductCode);
 }
 
 // Buckets of all gradients, and what the ranks exchange of updated parameters at a time.
@@ -137,7 +185,7 @@ TrainingMemory training_memory(const RunConfig& config, int64_t n_ranks) {
   const bool keeps_gradients = config.train.accumulation > n_ranks;
   // The loss is done before the first block's backward pass begins.
   const double forward_end = kept + std::max(memory.loss, memory.workspace);
-  memory.runtime = kRuntime;
+  memory.runtime = kRuntime + product_code(config, narrow);
   memory.heap = kHeapOfWorkspace * memory.workspace;
   memory.peak =
       persistent + memory.runtime + memory.heap +

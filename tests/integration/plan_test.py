@@ -26,6 +26,7 @@ class PlanTest(unittest.TestCase):
         for config, vocab_size in (
             ("quickstart.yaml", 257),
             ("quickstart-dense.yaml", 257),
+            ("quickstart-sparse.yaml", 257),
             ("partition-dense.yaml", 1024),
             ("partition.yaml", 1024),
         ):

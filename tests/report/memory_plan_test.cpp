@@ -39,6 +39,21 @@ TEST_CASE("activation_bytes_per_token: worked by hand", "[report]") {
   CHECK(activation_bytes_per_token(model, 2).attention == 10 * 6 + 2 * 2 * 4 * (4 + 1) + 4 * 4);
 }
 
+TEST_CASE("activation_bytes_per_token: selected experts keep their rows", "[report]") {
+  auto model = small_config().model;
+  const double always = 10 * 6 + 13 * 8;  // input and router
+  // Per expert: its input, what enters the activation, its result; the weight, two indices.
+  const double row = 2 * (10 + 2 * 5) + 4 + 2 * 8;
+  model.training_policy = "moe:top_k=3;moa:all";
+  CHECK(activation_bytes_per_token(model, 2).ffn == always + 3 * row);
+  model.training_policy = "moe:threshold=0.5,max=2;moa:all";
+  CHECK(activation_bytes_per_token(model, 2).ffn == always + 2 * row);
+  model.training_policy = "moe:threshold=0.5;moa:all";
+  CHECK(activation_bytes_per_token(model, 2).ffn == always + 8 * row);
+  model.training_policy = "moe:all;moa:top_k=1";
+  CHECK(activation_bytes_per_token(model, 2).ffn == always + 2 * 40);
+}
+
 TEST_CASE("training_memory: what is computed again is kept for one block only", "[report]") {
   auto config = small_config();
   const double n_tokens = 3 * 20;
