@@ -15,23 +15,17 @@
 #include "common/thread_pool.h"
 #include "model/module_testing.h"
 #include "model/transformer.h"
+#include "support/tiny_model_config.h"
 
 namespace dsmoe {
 namespace {
 
 ModelConfig moa_config() {
-  ModelConfig config;
-  config.vocab_size = 37;
+  auto config = tiny_model_config(37);
   config.d_model = 20;
-  config.n_layers = 2;
   config.max_seq_len = 40;
   config.attention.head_dim = 6;
-  config.attention.n_experts = 3;
-  config.attention.heads_per_expert = 2;
-  config.attention.router.d_hidden = 5;
-  config.ffn.n_experts = 5;
   config.ffn.d_expert = 7;
-  config.ffn.router.d_hidden = 5;
   return config;
 }
 

@@ -14,6 +14,7 @@
 
 #include "common/error.h"
 #include "model/module_testing.h"
+#include "support/tiny_model_config.h"
 
 namespace dsmoe {
 namespace {
@@ -21,18 +22,8 @@ namespace {
 constexpr int64_t kVocab = 23;
 
 ModelConfig tiny_config() {
-  ModelConfig config;
-  config.vocab_size = kVocab;
-  config.d_model = 10;
+  auto config = tiny_model_config(kVocab);
   config.n_layers = 3;
-  config.max_seq_len = 16;
-  config.attention.head_dim = 4;
-  config.attention.n_experts = 3;
-  config.attention.heads_per_expert = 2;
-  config.attention.router.d_hidden = 5;
-  config.ffn.n_experts = 5;
-  config.ffn.d_expert = 3;
-  config.ffn.router.d_hidden = 5;
   return config;
 }
 
@@ -272,7 +263,7 @@ TEST_CASE("Transformer: wrong tokens and too long a context throw", "[model][tra
   auto model = make_model(tiny_config(), 160);
   CHECK_THROWS_AS(model(at::zeros({5}, at::kLong), RoutingPolicy::all()), c10::Error);
   CHECK_THROWS_AS(model(at::zeros({1, 5}, at::kInt), RoutingPolicy::all()), c10::Error);
-  CHECK_THROWS_AS(model(at::zeros({1, 17}, at::kLong), RoutingPolicy::all()), Error);
+  CHECK_THROWS_AS(model(at::zeros({1, tiny_config().max_seq_len + 1}, at::kLong), RoutingPolicy::all()), Error);
   auto cache = model->make_cache(1, 4, at::kDouble);
   ForwardOptions options;
   options.cache = &cache;

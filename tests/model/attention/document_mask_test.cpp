@@ -14,6 +14,7 @@
 
 #include "model/module_testing.h"
 #include "model/transformer.h"
+#include "support/tiny_model_config.h"
 
 namespace dsmoe {
 namespace {
@@ -24,24 +25,8 @@ using Lengths = std::vector<int64_t>;  // of the documents of one sequence
 // Every row is packed with documents of other lengths; 13 tokens each.
 const std::vector<Lengths> kRows = {{5, 1, 7}, {13}, {1, 2, 4, 6}};
 
-ModelConfig small_config() {
-  ModelConfig config;
-  config.vocab_size = kVocab;
-  config.d_model = 10;
-  config.n_layers = 2;
-  config.max_seq_len = 16;
-  config.attention.head_dim = 4;
-  config.attention.n_experts = 3;
-  config.attention.heads_per_expert = 2;
-  config.attention.router.d_hidden = 5;
-  config.ffn.n_experts = 5;
-  config.ffn.d_expert = 3;
-  config.ffn.router.d_hidden = 5;
-  return config;
-}
-
 std::vector<ModelConfig> configs() {
-  std::vector<ModelConfig> list(3, small_config());
+  std::vector<ModelConfig> list(3, tiny_model_config(kVocab));
   list[1].attention.kind = AttentionKind::kDense;
   list[1].attention.n_heads = 6;
   list[1].attention.n_kv_heads = 2;
@@ -132,7 +117,7 @@ TEST_CASE("document mask: packed documents have the logits and gradients of sepa
 TEST_CASE("document mask: one document is the plain pass; recomputation keeps the mask",
           "[model][documents]") {
   const auto tokens = random_ids(1);
-  auto model = make_model(small_config());
+  auto model = make_model(tiny_model_config(kVocab));
   const auto plan = parse_routing_plan("all");
   ForwardOptions options;
   options.document_positions = at::arange(13, at::kLong).expand({3, 13});
@@ -142,7 +127,7 @@ TEST_CASE("document mask: one document is the plain pass; recomputation keeps th
                          model->forward(tokens, plan).logits) < 1e-12);
   }
   options.document_positions = positions_of_rows();
-  auto again = make_model(small_config());
+  auto again = make_model(tiny_model_config(kVocab));
   loss_of(model->forward(tokens, plan, options).logits, tokens).backward();
   options.recompute = Recompute::kBlock;
   loss_of(again->forward(tokens, plan, options).logits, tokens).backward();
@@ -152,7 +137,7 @@ TEST_CASE("document mask: one document is the plain pass; recomputation keeps th
 TEST_CASE("document mask: positions that name no document of the sequence are refused",
           "[model][documents]") {
   const auto tokens = random_ids(1);
-  auto model = make_model(small_config());
+  auto model = make_model(tiny_model_config(kVocab));
   const auto plan = parse_routing_plan("all");
   const auto forward = [&](const at::Tensor& positions) {
     ForwardOptions options;
