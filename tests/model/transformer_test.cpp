@@ -263,7 +263,8 @@ TEST_CASE("Transformer: wrong tokens and too long a context throw", "[model][tra
   auto model = make_model(tiny_config(), 160);
   CHECK_THROWS_AS(model(at::zeros({5}, at::kLong), RoutingPolicy::all()), c10::Error);
   CHECK_THROWS_AS(model(at::zeros({1, 5}, at::kInt), RoutingPolicy::all()), c10::Error);
-  CHECK_THROWS_AS(model(at::zeros({1, tiny_config().max_seq_len + 1}, at::kLong), RoutingPolicy::all()), Error);
+  CHECK_THROWS_AS(
+      model(at::zeros({1, tiny_config().max_seq_len + 1}, at::kLong), RoutingPolicy::all()), Error);
   auto cache = model->make_cache(1, 4, at::kDouble);
   ForwardOptions options;
   options.cache = &cache;
