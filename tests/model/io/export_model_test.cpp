@@ -163,7 +163,7 @@ TEST_CASE("export: a JetMoE directory with one bias that is not zero has biases"
       GENERATE("blocks_0.moe.experts.down_proj.bias", "blocks_1.moa.o_proj.bias", "none");
   if (name != "none") {
     const at::NoGradGuard no_grad;
-    model->named_parameters()[name].fill_(0.5);
+    model->named_parameters()[name][3].fill_(0.5);
   }
   const TemporaryDirectory directory;
   const auto out = directory.file("out");
@@ -254,6 +254,7 @@ TEST_CASE("export: GGUF takes architecture olmoe with qk_norm, qwen2moe without"
   const bool qk_norm = GENERATE(true, false);
   auto config = olmoe_config(qk_norm, qk_norm ? 6 : 3);
   config.tie_embeddings = GENERATE(true, false);
+  config.rope_theta = 5000;
   const auto dtype = GENERATE(at::kFloat, at::kHalf, at::kBFloat16);
   const TemporaryDirectory directory;
   const auto out = directory.file("model.gguf");
@@ -264,10 +265,30 @@ TEST_CASE("export: GGUF takes architecture olmoe with qk_norm, qwen2moe without"
   CHECK(std::get<std::string>(*file.find_value("general.architecture")) == architecture);
   CHECK(std::get<uint32_t>(*file.find_value(architecture + ".expert_used_count")) == 2);
   CHECK(std::get<uint32_t>(*file.find_value(architecture + ".feed_forward_length")) == 5);
+  CHECK(std::get<float>(*file.find_value(architecture + ".rope.freq_base")) == 5000);
   CHECK(file.find_tensor("output.weight") != nullptr);
-  CHECK(file.find_tensor("blk.1.ffn_gate_inp.weight")->type == GgufType::kF32);
+  for (const char* name :
+       {"blk.1.ffn_gate_inp.weight", "blk.1.attn_norm.weight", "output_norm.weight"}) {
+    CHECK(file.find_tensor(name)->type == GgufType::kF32);
+  }
   CHECK(file.find_tensor("blk.1.ffn_down_exps.weight")->shape == std::vector<int64_t>{6, 12, 5});
   CHECK((file.find_tensor("blk.1.ffn_gate_shexp.weight") != nullptr) == !qk_norm);
+}
+
+TEST_CASE("export: GGUF's qwen2moe has the widths and the gate that llama.cpp needs of it",
+          "[model][io]") {
+  const TemporaryDirectory directory;
+  const auto out = directory.file("model.gguf");
+  write(olmoe_config(/*qk_norm=*/false, 3), "gguf", "top_k=2", out);
+  const GgufFile file(posix_io(), out);
+  CHECK(std::get<uint32_t>(*file.find_value("qwen2moe.expert_feed_forward_length")) == 5);
+  CHECK(std::get<uint32_t>(*file.find_value("qwen2moe.expert_shared_feed_forward_length")) == 32);
+  // The gate's value divides in llama.cpp: zero would make NaN of a shared expert of zeros.
+  const auto* gate = file.find_tensor("blk.0.ffn_gate_inp_shexp.weight");
+  REQUIRE(gate->shape == std::vector<int64_t>{12});
+  std::vector<float> values(12);
+  file.read(*gate, values.data());
+  for (const float value : values) CHECK(value > 0);
 }
 
 TEST_CASE("export: what GGUF lacks is named", "[model][io]") {
