@@ -10,6 +10,7 @@
 #include "common/error.h"
 #include "common/stop_signal.h"
 #include "infer/generator.h"
+#include "infer/speculative_generator.h"
 
 namespace dsmoe {
 namespace {
@@ -22,6 +23,8 @@ struct Options {
   std::string prompt_file;
   GenerateRequest request;
   PromptsCommand prompts;
+  std::string draft;  // policy; empty: no speculation
+  int64_t draft_tokens = 4;
   int64_t n = 1;
   bool json = false;
 };
@@ -35,9 +38,43 @@ double per_second(int64_t tokens, double seconds) {
   return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0;
 }
 
-void print_result(const std::vector<Completion>& completions,
-                  const GenerateStats& stats,
-                  const LoadedCheckpoint& loaded) {
+struct Result {
+  std::vector<Completion> completions;
+  SpeculationStats stats;
+};
+
+Result speculate(const Options& options,
+                 const LoadedCheckpoint& loaded,
+                 const GeneratorOptions& plain,
+                 const std::vector<GenerateRequest>& requests) {
+  SpeculationOptions own{
+      .plan = plain.plan,
+      .draft = parse_routing_plan(options.draft).with(parse_execution(options.model.execution)),
+      .draft_tokens = options.draft_tokens,
+      .compute_dtype = plain.compute_dtype,
+      .stop = plain.stop};
+  validate_plan(own.draft, loaded.model->config());
+  if (plain.on_text) own.on_text = [&](const std::string& text) { plain.on_text(0, text); };
+  SpeculativeGenerator generator(loaded.model, *loaded.tokenizer, own);
+  Result result;
+  for (const auto& request : requests) result.completions.push_back(generator.generate(request));
+  result.stats = generator.stats();
+  return result;
+}
+
+Result complete(const Options& options,
+                const LoadedCheckpoint& loaded,
+                const GeneratorOptions& plain,
+                const std::vector<GenerateRequest>& requests) {
+  if (!options.draft.empty()) return speculate(options, loaded, plain, requests);
+  Generator generator(loaded.model, *loaded.tokenizer, plain);
+  Result result{.completions = generator.generate(requests), .stats = {}};
+  static_cast<GenerateStats&>(result.stats) = generator.stats();
+  return result;
+}
+
+void print_result(const Options& options, const Result& result, const LoadedCheckpoint& loaded) {
+  const auto& [completions, stats] = result;
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const auto& completion : completions) {
     list.push_back(completion_json(completion));
@@ -50,6 +87,10 @@ void print_result(const std::vector<Completion>& completions,
       {"decode_tokens_per_second", per_second(stats.decode_tokens, stats.decode_seconds)},
       {"seconds_to_first_token", stats.prefill_seconds},
       {"active_experts", active_experts_json(stats.usage.active_experts())}};
+  if (!options.draft.empty()) {
+    json["drafted_tokens"] = stats.drafted_tokens;
+    json["accepted_tokens"] = stats.accepted_tokens;
+  }
   add_load_json(json, loaded.load_seconds, loaded.model);
   print_json(json);
 }
@@ -84,11 +125,10 @@ int generate(const Options& options) {
     };
   }
   install_stop_signal();
-  Generator generator(loaded.model, *loaded.tokenizer, generator_options);
-  const auto completions = generator.generate(requests);
-  const auto& stats = generator.stats();
+  const auto result = complete(options, loaded, generator_options, requests);
+  const auto& [completions, stats] = result;
   if (options.json) {
-    print_result(completions, stats, loaded);
+    print_result(options, result, loaded);
   } else if (stream) {
     std::fputc('\n', stdout);
     std::fflush(stdout);
@@ -101,6 +141,10 @@ int generate(const Options& options) {
              "{} tokens, {:.1f} per second\n",
              stats.generated_tokens,
              per_second(stats.decode_tokens, stats.decode_seconds));
+  if (!options.draft.empty()) {
+    fmt::print(
+        stderr, "{} of {} guesses were right\n", stats.accepted_tokens, stats.drafted_tokens);
+  }
   return stop_requested() ? kExitStopped : 0;
 }
 
@@ -152,7 +196,18 @@ void add_generate_command(CLI::App& app, CommandRun& run) {
   auto* file =
       command->add_option("--prompt-file", options->prompt_file, "read the prompt from a file")
           ->excludes(prompt);
-  add_prompts_options(*command, options->prompts)->excludes(prompt)->excludes(file);
+  auto* draft = command->add_option("--draft",
+                                    options->draft,
+                                    "policy of fewer experts that guesses tokens for --policy to "
+                                    "check, several in one pass; the text stays the same");
+  command
+      ->add_option("--draft-tokens", options->draft_tokens, "guesses before each check (default 4)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 10))
+      ->needs(draft);
+  add_prompts_options(*command, options->prompts)
+      ->excludes(prompt)
+      ->excludes(file)
+      ->excludes(draft);
   command->add_option("--max-tokens", options->request.max_tokens, "most tokens to generate")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
   command->add_option("--n", options->n, "completions")

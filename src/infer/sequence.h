@@ -51,6 +51,7 @@ class Sequence {
   int64_t n_ids() const { return static_cast<int64_t>(ids_.size()); }
   int64_t n_prompt() const { return n_prompt_; }
   Completion completion() const;
+  const Sampler& sampler() const { return sampler_; }  ///< as it is before the next draw
 
  private:
   int64_t n_prompt_;

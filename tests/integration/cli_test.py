@@ -163,6 +163,13 @@ class CliTest(unittest.TestCase):
                               "decode_tokens_per_second", "active_experts", "seconds_to_first_token",
                               "load_seconds", "weight_bytes", "peak_memory_bytes"}, made.keys())
 
+        plain = ["generate", self.run_directory, "--prompt", "line", "--max-tokens", 8, "--policy", "all", "--json"]
+        whole = json.loads(run(*plain).stdout)
+        guessed = json.loads(run(*plain, "--draft", "top_k=1", "--draft-tokens", 2).stdout)
+        self.assertEqual(guessed["completions"], whole["completions"])
+        self.assertGreater(guessed["drafted_tokens"], 0)
+        self.assertLessEqual(guessed["accepted_tokens"], guessed["drafted_tokens"])
+
         inspected = json.loads(run("inspect", self.run_directory, "--json").stdout)
         self.assertEqual(inspected["step"], 6)
         self.assertTrue(inspected["valid"])
@@ -605,6 +612,8 @@ class CliTest(unittest.TestCase):
         self.refused("eval", self.run_directory, "--data", self.text, "--stride", "17", says=["stride"])
         self.refused("generate", self.run_directory, "--prompt", "x" * 16, says=["17 tokens", "16"])
         self.refused("generate", self.run_directory, "--prompt", "x", "--top-p", "2", says=["top-p"])
+        self.refused("generate", self.run_directory, "--prompt", "x", "--draft", "top_k=99", says=["top_k"])
+        self.refused("generate", self.run_directory, "--prompt", "x", "--draft-tokens", "2", says=["--draft"])
         self.refused("generate", self.run_directory, "--prompt", "x", "--device", "tpu", says=["tpu"])
         self.refused("generate", self.run_directory, "--prompt", "x", "--dtype", "float8", says=["float8"])
         self.refused("inspect", self.directory, says=[self.directory])

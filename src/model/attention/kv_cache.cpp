@@ -115,6 +115,16 @@ void KvCache::advance_segments() {
   }
 }
 
+void KvCache::rewind(int64_t sequence, int64_t length) {
+  auto& own = sequences_.at(static_cast<size_t>(sequence)).length;
+  TORCH_CHECK(length >= 0 && length <= own,
+              "KvCache: expected to keep 0 to ",
+              own,
+              " tokens, got ",
+              length);
+  own = length;
+}
+
 int64_t KvCache::length(int64_t sequence) const {
   return sequences_.at(static_cast<size_t>(sequence)).length;
 }

@@ -64,6 +64,8 @@ class KvCache {
   void advance(int64_t seq);
   /// The same, every segment's sequence by its tokens.
   void advance_segments();
+  /// A sequence forgets all but its first `length` tokens. Throws c10::Error if it has fewer.
+  void rewind(int64_t sequence, int64_t length);
 
   /// One layer's stored rows and the pass's places, for append_to_cache and cached_attention.
   KvRows rows(int64_t layer) const;

@@ -1,0 +1,112 @@
+#include "infer/speculative_generator.h"
+
+#include <catch2/catch.hpp>
+
+#include "common/error.h"
+#include "data/byte_tokenizer.h"
+#include "infer/generator.h"
+#include "model/packed_weights.h"
+#include "support/tiny_model.h"
+
+namespace dsmoe {
+namespace {
+
+using Catch::Matchers::Contains;
+
+const ByteTokenizer kTokenizer;
+constexpr int64_t kContext = 60;
+
+Transformer make_packed(PackedFormat format = PackedFormat::kFloat32) {
+  auto config = tiny_model_config();
+  config.max_seq_len = kContext;
+  Transformer model(config);
+  init_weights(model, 1, 0.4);
+  pack_weights(model, {.format = format});
+  return model;
+}
+
+GenerateRequest request_of(const std::string& prompt, int64_t max_tokens, double temperature) {
+  GenerateRequest request;
+  request.prompt = {256};
+  for (const int32_t id : kTokenizer.encode(prompt)) request.prompt.push_back(id);
+  request.max_tokens = max_tokens;
+  request.sampling = {.temperature = temperature, .seed = 7};
+  return request;
+}
+
+SpeculationOptions options_of(const std::string& plan, const std::string& draft, int64_t n = 4) {
+  return {.plan = parse_routing_plan(plan), .draft = parse_routing_plan(draft), .draft_tokens = n};
+}
+
+}  // namespace
+
+TEST_CASE("SpeculativeGenerator: the Generator's tokens, greedy and drawn, whatever is guessed") {
+  const auto format =
+      GENERATE(PackedFormat::kFloat32, PackedFormat::kBfloat16, PackedFormat::kInt8);
+  const auto dtype = format == PackedFormat::kFloat32 ? at::kFloat : at::kBFloat16;
+  const std::string plan = GENERATE("all", "moe:top_k=3;moa:all", "threshold=0.6");
+  const std::string draft = GENERATE("moe:top_k=1;moa:all", "moe:top_k=1;moa:top_k=1");
+  const double temperature = GENERATE(0.0, 0.8);
+  auto model = make_packed(format);
+  GeneratorOptions plain{.plan = parse_routing_plan(plan), .compute_dtype = dtype, .on_text = {}};
+  auto options = options_of(plan, draft, GENERATE(1, 3, 8));
+  options.compute_dtype = dtype;
+  SpeculativeGenerator generator(model, kTokenizer, options);
+  int64_t n_generated = 0;
+  for (auto request : {request_of("To be", 25, temperature),
+                       request_of("", 1, temperature),
+                       request_of("a context that ends", 1000, temperature)}) {
+    request.sampling.repetition_penalty = 1.1;
+    const auto expected = Generator(model, kTokenizer, plain).generate({request})[0];
+    const auto got = generator.generate(request);
+    CHECK(got.ids == expected.ids);
+    CHECK(got.text == expected.text);
+    CHECK(got.finish_reason == expected.finish_reason);
+    n_generated += static_cast<int64_t>(expected.ids.size());
+  }
+  const auto& stats = generator.stats();
+  CHECK(stats.generated_tokens == n_generated);
+  CHECK(stats.decode_tokens == n_generated - 3);
+  CHECK(stats.accepted_tokens <= stats.drafted_tokens);
+  CHECK(stats.drafted_tokens > 0);
+}
+
+TEST_CASE("SpeculativeGenerator: guesses of the plan itself are all right") {
+  SpeculativeGenerator generator(make_packed(), kTokenizer, options_of("top_k=2", "top_k=2", 3));
+  const auto completion = generator.generate(request_of("x", 21, GENERATE(0.0, 1.0)));
+  REQUIRE(completion.finish_reason == FinishReason::kLength);
+  const auto& stats = generator.stats();
+  CHECK(stats.accepted_tokens == stats.drafted_tokens);
+  // 20 tokens after the first, four to a pass.
+  CHECK(stats.drafted_tokens == 15);
+  CHECK(stats.usage.active_experts().moe == std::vector<double>(2, 2.0));
+}
+
+TEST_CASE("SpeculativeGenerator: a stop text ends in the middle of what was guessed") {
+  auto request = request_of("To be", 25, 0.0);
+  auto model = make_packed();
+  const auto whole = Generator(model, kTokenizer, {.on_text = {}}).generate({request})[0];
+  REQUIRE(whole.text.size() > 6);
+  request.stop = {whole.text.substr(4, 2)};
+  std::string shown;
+  auto options = options_of("all", "all", 8);
+  options.on_text = [&](const std::string& text) { shown += text; };
+  const auto completion = SpeculativeGenerator(model, kTokenizer, options).generate(request);
+  CHECK(completion.finish_reason == FinishReason::kStop);
+  CHECK(completion.text == whole.text.substr(0, whole.text.find(request.stop[0])));
+  CHECK(shown == completion.text);
+}
+
+TEST_CASE("SpeculativeGenerator: it stops between passes when asked, and refuses empty drafts") {
+  auto options = options_of("all", "top_k=1", 2);
+  int n_asked = 0;
+  options.stop = [&] { return ++n_asked == 3; };
+  const auto completion =
+      SpeculativeGenerator(make_packed(), kTokenizer, options).generate(request_of("x", 50, 0.0));
+  CHECK(completion.finish_reason == FinishReason::kInterrupted);
+  CHECK(completion.ids.size() >= 3);
+  CHECK_THROWS_WITH(SpeculativeGenerator(make_packed(), kTokenizer, options_of("all", "all", 0)),
+                    Contains("at least 1 token"));
+}
+
+}  // namespace dsmoe
