@@ -130,6 +130,30 @@ TEST_CASE("open_hf_llama: one file and shards give the same model", "[model][io]
   CHECK_THROWS_WITH(open_hf_llama(posix_io(), sharded.file("")), Contains("plain name"));
 }
 
+TEST_CASE("open_llama: rotary pairs of neighbours become halves, head by head", "[model][io]") {
+  const auto config = hf_config();
+  const auto tensors = hf_tensors(config);
+  const TemporaryDirectory directory;
+  write_directory(directory, config, tensors);
+  const std::vector<std::string> files{directory.file("model.safetensors")};
+  const auto source = open_llama(std::make_shared<SafetensorsSource>(posix_io(), files),
+                                 parse_llama_config(config.dump(), "config").model,
+                                 RotaryPairs::kNeighbours,
+                                 "files");
+  // Two heads of keys, four of queries, of six rows each.
+  const std::vector<int64_t> rows{0, 2, 4, 1, 3, 5};
+  for (const auto& [part, n_heads] : {std::pair("k_proj", 2), std::pair("q_proj", 4)}) {
+    const auto& theirs = tensors.at(fmt::format("model.layers.1.self_attn.{}.weight", part));
+    const auto ours =
+        tensor_named(source, fmt::format("blocks_1.attention.{}.weight", part)).load();
+    for (int64_t i = 0; i < 6 * n_heads; ++i) {
+      CHECK(ours[i].equal(theirs[i / 6 * 6 + rows[static_cast<size_t>(i % 6)]]));
+    }
+  }
+  const auto values = tensor_named(source, "blocks_1.attention.v_proj.weight").load();
+  CHECK(values.equal(tensors.at("model.layers.1.self_attn.v_proj.weight")));
+}
+
 TEST_CASE("open_hf_llama: half-precision weights are widened exactly", "[model][io]") {
   for (const auto dtype : {at::kBFloat16, at::kHalf}) {
     const auto tensors = hf_tensors(hf_config(), dtype);
