@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <memory>
@@ -11,6 +12,7 @@
 #include "common/error.h"
 #include "common/io.h"
 #include "common/stop_signal.h"
+#include "eval/divergence.h"
 #include "eval/multiple_choice.h"
 #include "eval/perplexity.h"
 
@@ -22,6 +24,8 @@ struct Options {
   std::string data;
   std::string choices;
   std::string out;
+  std::string against;
+  std::string against_policy;
   EvalProtocol protocol;
   int64_t batch = 8;
   std::string words;
@@ -80,21 +84,75 @@ void print_text(const nlohmann::ordered_json& json) {
   }
 }
 
+// The checkpoint to compare with: another, or the same under another policy.
+std::optional<LoadedCheckpoint> load_reference(const Options& options,
+                                               const LoadedCheckpoint& loaded) {
+  if (options.against.empty() && options.against_policy.empty()) return std::nullopt;
+  auto model = options.model;
+  model.policy = options.against_policy;
+  if (!options.against.empty()) model.checkpoint = options.against;
+  auto reference = load_checkpoint(model);
+  if (reference.tokenizer->fingerprint() != loaded.tokenizer->fingerprint()) {
+    throw Error(fmt::format("--against: expected a checkpoint with tokenizer {}, got {}",
+                            loaded.tokenizer->fingerprint(),
+                            reference.tokenizer->fingerprint()));
+  }
+  return reference;
+}
+
+// Adds how far the predictions are from the reference's.
+void add_divergence(nlohmann::ordered_json& json,
+                    const Divergence& divergence,
+                    const LoadedCheckpoint& reference) {
+  json["against"] = {{"checkpoint", reference.checkpoint.directory},
+                     {"policy", reference.plan.to_string()},
+                     {"perplexity", divergence.reference.perplexity()},
+                     {"kl_divergence", divergence.kl_per_token()},
+                     {"kl_divergence_max", divergence.kl_max},
+                     {"top1_agreement", divergence.top1_agreement()}};
+}
+
+void print_divergence(const nlohmann::ordered_json& against) {
+  const auto number = [&](const char* key) { return against[key].get<double>(); };
+  fmt::print(
+      "against {} under {} (perplexity {:.4f}): KL divergence {:.6g} nats per token, at most "
+      "{:.4g}; the same most likely token for {:.2f} %\n",
+      against["checkpoint"].get<std::string>(),
+      against["policy"].get<std::string>(),
+      number("perplexity"),
+      number("kl_divergence"),
+      number("kl_divergence_max"),
+      100 * number("top1_agreement"));
+}
+
 int eval_text(const Options& options, LoadedCheckpoint& loaded) {
-  const auto& protocol = options.protocol;
-  const int64_t context = loaded.model->config().max_seq_len;
+  auto reference = load_reference(options, loaded);
+  auto protocol = options.protocol;
+  const int64_t context = reference ? std::min(loaded.model->config().max_seq_len,
+                                               reference->model->config().max_seq_len)
+                                    : loaded.model->config().max_seq_len;
+  if (protocol.window == 0) protocol.window = context;
   const auto text = read_eval_text(options.data, *loaded.tokenizer, protocol.documents, context);
   const auto n_words = count_for(options.words, text);
   install_stop_signal();
-  const auto result = evaluate_perplexity(loaded.model,
-                                          text,
-                                          {.window = protocol.window,
-                                           .stride = protocol.stride,
-                                           .batch = options.batch,
-                                           .plan = loaded.plan,
-                                           .compute_dtype = loaded.compute_dtype,
-                                           .stop = stop_requested});
+  const PerplexityOptions how{.window = protocol.window,
+                              .stride = protocol.stride,
+                              .batch = options.batch,
+                              .plan = loaded.plan,
+                              .compute_dtype = loaded.compute_dtype,
+                              .stop = stop_requested};
+  Divergence divergence;
+  if (reference) {
+    divergence = compare_predictions({loaded.model, loaded.plan, loaded.compute_dtype},
+                                     {reference->model, reference->plan, reference->compute_dtype},
+                                     text,
+                                     how);
+  } else {
+    divergence.model = evaluate_perplexity(loaded.model, text, how);
+  }
+  const auto& result = divergence.model;
   auto json = perplexity_to_json(result, loaded, options.model, protocol);
+  if (reference) add_divergence(json, divergence, *reference);
   if (n_words) {
     json["words"] = *n_words;
     json["word_perplexity"] = std::exp(result.nats_total / static_cast<double>(*n_words));
@@ -103,6 +161,7 @@ int eval_text(const Options& options, LoadedCheckpoint& loaded) {
     print_json(json);
   } else {
     print_text(json);
+    if (reference) print_divergence(json["against"]);
   }
   return result.complete ? 0 : kExitStopped;
 }
@@ -153,6 +212,9 @@ int eval(const Options& options) {
     throw Error("eval: expected --data or --choices, got " +
                 std::string(options.data.empty() ? "neither" : "both"));
   }
+  if (options.data.empty() && !(options.against + options.against_policy).empty()) {
+    throw Error("eval: expected --data with --against, got --choices");
+  }
   auto loaded = load_checkpoint(options.model);
   return options.data.empty() ? eval_choices(options, loaded) : eval_text(options, loaded);
 }
@@ -172,6 +234,13 @@ void add_eval_command(CLI::App& app, CommandRun& run) {
                       options->choices,
                       "lines of JSON: context, choices and answer, or good and bad; group");
   command->add_option("--out", options->out, "with --choices: each item's log-likelihoods");
+  command->add_option("--against",
+                      options->against,
+                      "with --data: a checkpoint whose predictions are compared with");
+  command->add_option(
+      "--against-policy",
+      options->against_policy,
+      "its policy, or another of this checkpoint (default: the training selection)");
   command->add_option(
       "--window", options->protocol.window, "tokens per forward pass (default: the context)");
   command->add_option(

@@ -11,6 +11,8 @@
 
 namespace dsmoe {
 
+struct EvalBatch;
+
 struct PerplexityOptions {
   int64_t window = 0;  ///< tokens per forward pass and sequence; 0: the model's max_seq_len
   int64_t stride = 0;  ///< new tokens per window; 0: window, no overlap
@@ -31,6 +33,8 @@ struct PerplexityResult {
   double seconds = 0;
   bool complete = true;  ///< false after a stop
 
+  /// Adds the batch's targets; log_softmax runs in float32.
+  void add(const ModelOutput& output, const EvalBatch& batch);
   double nats_per_token() const;
   double perplexity() const;
   double bits_per_byte() const;
@@ -40,8 +44,7 @@ struct PerplexityResult {
 /// (document boundaries), each exactly once, with the context its window gives.
 ///
 /// The first window of a sequence scores all its targets; window w starts at w * stride and scores
-/// its last `stride`. log_softmax runs in float32. The model is in evaluation mode for the call and
-/// no gradient is kept.
+/// its last `stride`. The model is in evaluation mode for the call and no gradient is kept.
 /// Throws Error if window or stride do not fit (stride <= window <= max_seq_len), if no token can
 /// be scored, or if an id is outside the model's vocabulary.
 PerplexityResult evaluate_perplexity(Transformer& model,

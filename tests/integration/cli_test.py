@@ -317,6 +317,23 @@ class CliTest(unittest.TestCase):
         self.assertEqual(plot.read_text().count("<circle"), 3)
         self.refused("curve", self.run_directory, "--data", self.text, "--policies", "all", "top_k=99", says=["99"])
 
+    def test_two_policies_or_checkpoints_are_compared_token_by_token(self):
+        compare = ["eval", self.run_directory, "--data", self.text, "--policy", "top_k=1"]
+        alone = json.loads(run(*compare, "--json").stdout)
+        policies = json.loads(run(*compare, "--against-policy", "all", "--json").stdout)
+        self.assertEqual(policies["perplexity"], alone["perplexity"])
+        self.assertNotIn("against", alone)
+        self.assertGreater(policies["against"]["kl_divergence"], 0)
+        self.assertGreater(policies["against"]["kl_divergence_max"], policies["against"]["kl_divergence"])
+        checkpoints = sorted((self.run_directory / "checkpoints").glob("step-*"))
+        other = json.loads(run(*compare, "--against", checkpoints[0], "--against-policy", "top_k=1", "--json").stdout)
+        self.assertEqual(other["against"]["checkpoint"], str(checkpoints[0]))
+        self.assertNotEqual(other["against"]["perplexity"], alone["perplexity"])
+        itself = json.loads(run(*compare, "--against", self.run_directory, "--against-policy", "top_k=1", "--json").stdout)
+        self.assertEqual((itself["against"]["kl_divergence"], itself["against"]["top1_agreement"]), (0, 1))
+        self.assertIn("KL divergence", run(*compare, "--against-policy", "all").stdout)
+        self.refused("eval", self.run_directory, "--choices", self.text, "--against-policy", "all", says=["--data"])
+
     def test_a_budget_writes_a_routing_that_keeps_to_it(self):
         routing = self.directory / "routing.yaml"
         whole = json.loads(run("eval", self.run_directory, "--data", self.text, "--policy", "all", "--json").stdout)

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "eval/eval_text.h"
+#include "eval/perplexity.h"
+
+namespace dsmoe {
+
+/// What one forward pass reads and what of it is scored; all [batch, length].
+struct EvalBatch {
+  at::Tensor tokens;   ///< int64
+  at::Tensor targets;  ///< int64, the token after each
+  at::Tensor counts;   ///< bool, targets that are scored
+};
+
+/// The forward passes over a text in which each target is scored once; see evaluate_perplexity.
+class EvalBatches {
+ public:
+  /// Keeps a reference to the text. Throws Error as evaluate_perplexity does.
+  EvalBatches(const EvalText& text, const ModelConfig& config, const PerplexityOptions& options);
+
+  /// None at the end.
+  std::optional<EvalBatch> next();
+
+ private:
+  // Inputs [begin, begin + length) of a sequence, of whose targets the last n_scored count.
+  struct Window {
+    const std::vector<int32_t>* sequence;
+    int64_t begin;
+    int64_t length;
+    int64_t n_scored;
+  };
+
+  void cut(int64_t window, int64_t stride);
+  void take_part(int64_t part, int64_t n_parts);
+
+  const EvalText& text_;
+  size_t batch_;
+  std::vector<Window> windows_;
+  size_t next_ = 0;
+};
+
+}  // namespace dsmoe
