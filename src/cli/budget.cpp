@@ -110,7 +110,7 @@ std::vector<RoutingPolicy> candidates_of(const Options& options, const ModelConf
   for (int64_t k = 1; k < most; k += std::max<int64_t>(k / 2, 1)) {
     candidates.push_back(RoutingPolicy::top_k(k));
   }
-  for (const double threshold : {0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0}) {
+  for (const double threshold : {0.2, 0.3, 0.5, 0.8, 1.2, 1.6, 2.4}) {
     candidates.push_back(RoutingPolicy::threshold(threshold));
   }
   return candidates;
