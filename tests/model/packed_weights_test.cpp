@@ -117,6 +117,7 @@ const std::vector<RoutingPolicy> kPolicies = {RoutingPolicy::all(),
                                               RoutingPolicy::top_k(2),
                                               RoutingPolicy::threshold(0.9),
                                               RoutingPolicy::threshold(0.7, 2),
+                                              RoutingPolicy::threshold(5),  // no expert at all
                                               RoutingPolicy::threshold_top_k(0.9)};
 const PackedFormat kFormats[] = {PackedFormat::kFloat32,
                                  PackedFormat::kBfloat16,

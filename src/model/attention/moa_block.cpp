@@ -191,7 +191,7 @@ MoeOutput MoABlockImpl::forward_packed(const at::Tensor& x,
       {q, split_heads(kv[0], heads_per_expert_), split_heads(kv[1], heads_per_expert_)},
       pairs.token_of_row,
       all_pairs);
-  const auto weighted = heads.view({q.size(0), -1}) *
+  const auto weighted = heads.view({q.size(0), heads_per_expert_ * head_dim_}) *
                         pairs.weight_of_row.to(x.scalar_type()).unsqueeze(1);  // [n_rows, d_keys]
   const auto y = expert_sum(weighted, pairs, o_proj_->packed(), flat.size(0));
   return {y.view(x.sizes()), {routed.router_logits, probs, choice.selected.view(probs.sizes())}};
