@@ -76,6 +76,7 @@ class Bench {
                                     .generate = n_steps,
                                     .depth = n_steps,
                                     .repetitions = 7,
+                                    .measure_bandwidth = false,
                                     .plan = plan.with(execution_),
                                     .compute_dtype = loaded_.compute_dtype};
     double best = INFINITY;
@@ -172,47 +173,21 @@ std::pair<RoutingPlan, Quality> uniform_threshold(Bench& bench, double parameter
   return {RoutingPolicy::threshold(within), quality};
 }
 
-// ms = start + per_parameter * active parameters, from plans along the way.
-struct TimeModel {
-  double start = 0;
-  double per_parameter = 0;
-
-  double ms(double parameters) const { return start + per_parameter * parameters; }
-};
-
+// From plans along the way.
 TimeModel fit_time(Bench& bench, const std::vector<BudgetPlan>& steps) {
-  std::vector<std::pair<double, double>> points;
-  for (size_t i = 0; i < 5; ++i) {
-    const auto& step = steps[i * (steps.size() - 1) / 4];
-    points.emplace_back(step.parameters, bench.ms_per_token(step.plan));
+  constexpr size_t kPoints = 7;
+  std::vector<TimedExperts> points;
+  for (size_t i = 0; i < kPoints; ++i) {
+    const auto& step = steps[i * (steps.size() - 1) / (kPoints - 1)];
+    points.push_back({step.experts, bench.ms_per_token(step.plan)});
   }
-  double x = 0, y = 0, xx = 0, xy = 0;
-  const auto n = static_cast<double>(points.size());
-  for (const auto& [parameters, ms] : points) {
-    x += parameters / n;
-    y += ms / n;
-    xx += parameters * parameters / n;
-    xy += parameters * ms / n;
-  }
-  const double slope = xx > x * x ? (xy - x * y) / (xx - x * x) : 0.0;
-  return {.start = y - slope * x, .per_parameter = slope};
-}
-
-const BudgetPlan& within_time(const std::vector<BudgetPlan>& steps,
-                              const TimeModel& time,
-                              double ms) {
-  for (const auto& step : steps) {
-    if (time.ms(step.parameters) <= ms) return step;
-  }
-  throw Error(fmt::format("budget: expected at least {:.4g} ms per token, got {:.4g}",
-                          time.ms(steps.back().parameters),
-                          ms));
+  return fit_time_model(points);
 }
 
 const BudgetPlan& choose(const Options& options,
                          Bench& bench,
                          const std::vector<BudgetPlan>& steps,
-                         std::optional<TimeModel>& time) {
+                         const TimeModel& time) {
   if (options.active_parameters >= 0) return within_parameters(steps, options.active_parameters);
   if (options.perplexity_rise >= 0) {
     const auto measure = [&](const RoutingPlan& plan) {
@@ -221,8 +196,7 @@ const BudgetPlan& choose(const Options& options,
     return within_nats(
         steps, measure(steps.front().plan) + std::log1p(options.perplexity_rise), measure);
   }
-  time = fit_time(bench, steps);
-  return within_time(steps, *time, options.ms_per_token);
+  return within_time(steps, time, options.ms_per_token);
 }
 
 void check(const Options& options) {
@@ -235,9 +209,7 @@ void check(const Options& options) {
                   n_asked));
 }
 
-nlohmann::ordered_json report_of(Bench& bench,
-                                 const BudgetPlan& chosen,
-                                 const std::optional<TimeModel>& time) {
+nlohmann::ordered_json report_of(Bench& bench, const BudgetPlan& chosen, const TimeModel& time) {
   const auto whole = bench.held_out(RoutingPolicy::all());
   const auto plan = bench.held_out(chosen.plan);
   nlohmann::ordered_json json = {{"routing", plan_to_yaml(chosen.plan, bench.config())},
@@ -255,10 +227,15 @@ nlohmann::ordered_json report_of(Bench& bench,
   json["uniform_threshold"] = threshold.to_string();
   json["uniform_threshold_perplexity"] = at_threshold.perplexity;
   json["uniform_threshold_active_parameters"] = at_threshold.active_parameters;
-  if (time) {
-    json["predicted_ms_per_token"] = time->ms(chosen.parameters);
-    json["ms_per_token"] = bench.ms_per_token(chosen.plan);
-  }
+  const double predicted = time.ms(chosen.experts);
+  const double measured = bench.ms_per_token(chosen.plan);
+  json["predicted_ms_per_token"] = predicted;
+  json["ms_per_token"] = measured;
+  json["ms_per_token_error"] = predicted / measured - 1;
+  json["ms_per_token_all"] = bench.ms_per_token(RoutingPolicy::all());
+  json["time_model"] = {{"fixed_ms", time.fixed_ms},
+                        {"ms_per_moe_expert", time.ms_per_moe_expert},
+                        {"ms_per_moa_expert", time.ms_per_moa_expert}};
   return json;
 }
 
@@ -282,11 +259,13 @@ void print_text(const nlohmann::ordered_json& json) {
   };
   compare("uniform");
   compare("uniform_threshold");
-  if (json.contains("ms_per_token")) {
-    fmt::print("decoding takes {:.4g} ms per token ({:.4g} predicted)\n",
-               number("ms_per_token"),
-               number("predicted_ms_per_token"));
-  }
+  fmt::print(
+      "decoding takes {:.4g} ms per token ({:.4g} predicted, {:+.1f} %), {:.4g} with every "
+      "expert\n",
+      number("ms_per_token"),
+      number("predicted_ms_per_token"),
+      100 * number("ms_per_token_error"),
+      number("ms_per_token_all"));
 }
 
 int budget(const Options& options) {
@@ -304,7 +283,7 @@ int budget(const Options& options) {
                        static_cast<long long>(all));
         });
     const auto steps = plan_steps(sensitivity);
-    std::optional<TimeModel> time;
+    const auto time = fit_time(bench, steps);
     const auto& chosen = choose(options, bench, steps, time);
     const auto json = report_of(bench, chosen, time);
     if (!options.out.empty()) {

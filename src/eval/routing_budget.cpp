@@ -31,13 +31,19 @@ class Measure {
   Measure(Transformer& model, const EvalText& text, PerplexityOptions options)
       : model_(model), text_(text), options_(std::move(options)) {}
 
-  BudgetChoice operator()(const RoutingPolicy& policy, const RoutingPlan& plan) {
+  // Of the experts it counts those of one layer and kind.
+  BudgetChoice operator()(const RoutingPolicy& policy,
+                          const RoutingPlan& plan,
+                          size_t layer,
+                          bool is_moa) {
     options_.plan = plan;
     const auto result = evaluate_perplexity(model_, text_, options_);
     if (!result.complete) throw StoppedError("budget: stopped as asked");
+    const auto active = result.usage.active_experts();
     return {.policy = policy,
             .nats = result.nats_per_token(),
-            .parameters = active_parameters(model_->config(), result.usage.active_experts())};
+            .parameters = active_parameters(model_->config(), active),
+            .experts = (is_moa ? active.moa : active.moe).at(layer)};
   }
 
  private:
@@ -104,20 +110,31 @@ Sensitivity measure_sensitivity(Transformer& model,
     throw Error(
         "budget: expected a model with experts and candidates that leave some out, got none");
   }
-  const auto all = measure(RoutingPolicy::all(), RoutingPlan(every_expert(config)).with(execution));
-  Sensitivity sensitivity{
-      .config = config, .nats = all.nats, .parameters = all.parameters, .layers = {}};
+  const auto& first = passes.front();
+  auto all = measure(RoutingPolicy::all(),
+                     RoutingPlan(every_expert(config)).with(execution),
+                     first.layer,
+                     first.is_moa);
+  Sensitivity sensitivity{.config = config,
+                          .nats = all.nats,
+                          .parameters = all.parameters,
+                          .experts = {},
+                          .layers = {}};
   int64_t n_done = 0;
   for (const auto& pass : passes) {
     auto& layers = sensitivity.layers;
     if (layers.empty() || layers.back().layer != pass.layer ||
         layers.back().is_moa != pass.is_moa) {
+      auto& experts = pass.is_moa ? sensitivity.experts.moa : sensitivity.experts.moe;
+      all.experts =
+          static_cast<double>(pass.is_moa ? config.attention.n_experts : config.ffn.n_experts);
+      experts += all.experts;
       layers.push_back({.layer = pass.layer, .is_moa = pass.is_moa, .choices = {all}});
     }
     auto plan = every_expert(config);
     policy_of(plan, pass.layer, pass.is_moa) = pass.policy;
-    layers.back().choices.push_back(
-        measure(pass.policy, RoutingPlan(std::move(plan)).with(execution)));
+    layers.back().choices.push_back(measure(
+        pass.policy, RoutingPlan(std::move(plan)).with(execution), pass.layer, pass.is_moa));
     if (on_pass) on_pass(++n_done, static_cast<int64_t>(passes.size()));
   }
   for (auto& layer : sensitivity.layers) layer.choices = hull_of(std::move(layer.choices));
@@ -137,14 +154,18 @@ std::vector<BudgetPlan> plan_steps(const Sensitivity& sensitivity) {
   auto layers = every_expert(sensitivity.config);
   std::vector<BudgetPlan> steps = {{.plan = RoutingPlan(layers),
                                     .nats = sensitivity.nats,
-                                    .parameters = sensitivity.parameters}};
+                                    .parameters = sensitivity.parameters,
+                                    .experts = sensitivity.experts}};
   for (const auto& move : moves) {
     const auto& from = move.layer->choices[move.to - 1];
     const auto& to = move.layer->choices[move.to];
     policy_of(layers, move.layer->layer, move.layer->is_moa) = to.policy;
-    steps.push_back({.plan = RoutingPlan(layers),
-                     .nats = steps.back().nats + to.nats - from.nats,
-                     .parameters = steps.back().parameters + to.parameters - from.parameters});
+    auto step = steps.back();
+    step.plan = RoutingPlan(layers);
+    step.nats += to.nats - from.nats;
+    step.parameters += to.parameters - from.parameters;
+    (move.layer->is_moa ? step.experts.moa : step.experts.moe) += to.experts - from.experts;
+    steps.push_back(std::move(step));
   }
   return steps;
 }
@@ -170,6 +191,17 @@ const BudgetPlan& within_nats(const std::vector<BudgetPlan>& steps,
     (measure(steps[middle].plan) <= nats ? within : beyond) = middle;
   }
   return steps[within];
+}
+
+const BudgetPlan& within_time(const std::vector<BudgetPlan>& steps,
+                              const TimeModel& time,
+                              double ms) {
+  for (const auto& step : steps) {
+    if (time.ms(step.experts) <= ms) return step;
+  }
+  throw Error(fmt::format("budget: expected at least {:.4g} ms per token, got {:.4g}",
+                          time.ms(steps.back().experts),
+                          ms));
 }
 
 std::string plan_to_yaml(const RoutingPlan& plan, const ModelConfig& config) {

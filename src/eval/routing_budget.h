@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "eval/perplexity.h"
+#include "eval/time_model.h"
 
 namespace dsmoe {
 
@@ -22,6 +23,7 @@ struct BudgetChoice {
   RoutingPolicy policy;
   double nats = 0;        ///< per token
   double parameters = 0;  ///< active, of the whole model
+  double experts = 0;     ///< per token, of this layer and kind
 };
 
 /// The choices worth having of one layer and kind, from every expert to the cheapest: each saves
@@ -37,6 +39,7 @@ struct Sensitivity {
   ModelConfig config;
   double nats = 0;        ///< per token, with every expert
   double parameters = 0;  ///< active, with every expert
+  ExpertCounts experts;   ///< with every expert
   std::vector<LayerChoices> layers;
 };
 
@@ -55,6 +58,7 @@ struct BudgetPlan {
   RoutingPlan plan{RoutingPolicy::all()};
   double nats = 0;        ///< per token, predicted: losses of layers add
   double parameters = 0;  ///< active, predicted
+  ExpertCounts experts;   ///< predicted
 };
 
 /// The steps of the way, of which each gives up the experts that cost the fewest nats per saved
@@ -69,6 +73,11 @@ const BudgetPlan& within_parameters(const std::vector<BudgetPlan>& steps, double
 const BudgetPlan& within_nats(const std::vector<BudgetPlan>& steps,
                               double nats,
                               const std::function<double(const RoutingPlan&)>& measure);
+
+/// The first step that the model times within `ms`. Throws Error naming the least that is possible.
+const BudgetPlan& within_time(const std::vector<BudgetPlan>& steps,
+                              const TimeModel& time,
+                              double ms);
 
 /// The file that `routing=FILE` reads: a list `layers` with the policies of both kinds.
 std::string plan_to_yaml(const RoutingPlan& plan, const ModelConfig& config);

@@ -80,15 +80,16 @@ InferBenchResult run_infer_bench(Transformer& model, const InferBenchOptions& op
   Bench bench(model, options);
   InferBenchResult result;
   ExpertUsage usage;
+  const auto bandwidth = [&] { return options.measure_bandwidth ? measure_read_bandwidth() : 0.0; };
   for (int64_t i = -options.warmup; i < options.repetitions; ++i) {
     InferBenchRound round;
     if (options.prompt > 0) round.prefill_seconds = bench.time_prefill();
-    round.bandwidth_before = measure_read_bandwidth();
+    round.bandwidth_before = bandwidth();
     if (options.generate > 0) round.decode_seconds = bench.time_decode(usage);
-    round.bandwidth_after = measure_read_bandwidth();
+    round.bandwidth_after = bandwidth();
     if (i >= 0) result.rounds.push_back(round);
   }
-  release_bandwidth_memory();
+  if (options.measure_bandwidth) release_bandwidth_memory();
   result.active = options.generate > 0 ? usage.active_experts() : all_experts(model->config());
   return result;
 }

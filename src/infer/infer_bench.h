@@ -17,7 +17,8 @@ struct InferBenchOptions {
   int64_t depth = 0;      ///< tokens in the cache before either
   int64_t batch = 1;      ///< sequences at once
   int64_t repetitions = 5;
-  int64_t warmup = 1;  ///< repetitions before these
+  int64_t warmup = 1;             ///< repetitions before these
+  bool measure_bandwidth = true;  ///< around each repetition; else the rounds have 0
   RoutingPlan plan{RoutingPolicy::all()};
   at::ScalarType compute_dtype = at::kFloat;
 };

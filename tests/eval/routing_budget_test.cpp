@@ -25,7 +25,7 @@ Sensitivity random_sensitivity(uint64_t seed) {
   std::mt19937_64 random(seed);
   std::uniform_real_distribution<double> uniform(0.1, 1.0);
   Sensitivity sensitivity{
-      .config = tiny_model_config(), .nats = 2.0, .parameters = 100.0, .layers = {}};
+      .config = tiny_model_config(), .nats = 2.0, .parameters = 100.0, .experts = {}, .layers = {}};
   for (size_t layer = 0; layer < 2; ++layer) {
     for (const bool is_moa : {false, true}) {
       LayerChoices choices{.layer = layer, .is_moa = is_moa, .choices = {{{}, 2.0, 100.0}}};
@@ -99,6 +99,32 @@ TEST_CASE("within_parameters, within_nats: the first and the last step that fit"
   }
 }
 
+TEST_CASE("plan_steps count experts by kind, within_time takes the first that is fast enough") {
+  auto sensitivity = random_sensitivity(3);
+  sensitivity.experts = {.moe = 10, .moa = 6};
+  for (auto& layer : sensitivity.layers) {
+    double experts = layer.is_moa ? 3 : 5;
+    for (auto& choice : layer.choices) choice.experts = experts--;
+  }
+  const auto steps = plan_steps(sensitivity);
+  for (const auto& step : steps) {
+    ExpertCounts counts;
+    for (size_t layer = 0; layer < 2; ++layer) {
+      const auto given_up = [](const RoutingPolicy& policy) {
+        return policy.selection == Selection::kAll ? 0.0 : 3.0 - static_cast<double>(policy.k);
+      };
+      counts.moe += 5 - given_up(step.plan.layer(layer).moe);
+      counts.moa += 3 - given_up(step.plan.layer(layer).moa);
+    }
+    CHECK(step.experts.moe == counts.moe);
+    CHECK(step.experts.moa == counts.moa);
+  }
+  const TimeModel time{.fixed_ms = 1, .ms_per_moe_expert = 0.1, .ms_per_moa_expert = 0.5};
+  CHECK(&within_time(steps, time, 1e9) == &steps[0]);
+  CHECK(&within_time(steps, time, time.ms(steps[5].experts) + 1e-9) == &steps[5]);
+  REQUIRE_THROWS_WITH(within_time(steps, time, 1.0), Catch::Contains("ms per token"));
+}
+
 TEST_CASE("measure_sensitivity: each choice is an evaluation of its plan, hulls are convex") {
   auto model = make_tiny_model();
   const auto text = some_text();
@@ -111,6 +137,8 @@ TEST_CASE("measure_sensitivity: each choice is an evaluation of its plan, hulls 
       model, text, candidates, {}, [&](int64_t, int64_t all) { n_passes = all; });
   CHECK(n_passes == 2 * (4 + 3));  // attention has 3 experts: no top_k=4
   REQUIRE(sensitivity.layers.size() == 4);
+  CHECK(sensitivity.experts.moe == 10);
+  CHECK(sensitivity.experts.moa == 6);
   size_t n_kept = 0;
   for (const auto& layer : sensitivity.layers) {
     CAPTURE(layer.layer, layer.is_moa);
@@ -121,7 +149,9 @@ TEST_CASE("measure_sensitivity: each choice is an evaluation of its plan, hulls 
       (layer.is_moa ? plan[layer.layer].moa : plan[layer.layer].moe) = choice.policy;
       const auto alone = evaluate_perplexity(model, text, {.plan = RoutingPlan(plan)});
       CHECK(choice.nats == alone.nats_per_token());
-      CHECK(choice.parameters == active_parameters(model->config(), alone.usage.active_experts()));
+      const auto active = alone.usage.active_experts();
+      CHECK(choice.parameters == active_parameters(model->config(), active));
+      CHECK(choice.experts == (layer.is_moa ? active.moa : active.moe).at(layer.layer));
       CHECK(choice.parameters < layer.choices[i - 1].parameters);
       ++n_kept;
       if (i == 1) continue;

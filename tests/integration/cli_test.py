@@ -348,7 +348,9 @@ class CliTest(unittest.TestCase):
                                "--json").stdout)
         self.assertLess(abs(again["active_parameters"] / result["active_parameters"] - 1), 0.1)
         timed = json.loads(run("budget", self.run_directory, "--data", self.text, "--ms-per-token", "1000", "--json").stdout)
-        self.assertGreater(timed["ms_per_token"], 0)
+        for made in (result, timed):
+            self.assertGreater(made["ms_per_token"], 0)
+            self.assertAlmostEqual(made["ms_per_token_error"], made["predicted_ms_per_token"] / made["ms_per_token"] - 1)
         self.refused("budget", self.run_directory, "--data", self.text, says=["--active-parameters", "--ms-per-token"])
         self.refused("budget", self.run_directory, "--data", self.text, "--active-parameters", "1", says=["at least"])
 
