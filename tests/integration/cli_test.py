@@ -317,6 +317,25 @@ class CliTest(unittest.TestCase):
         self.assertEqual(plot.read_text().count("<circle"), 3)
         self.refused("curve", self.run_directory, "--data", self.text, "--policies", "all", "top_k=99", says=["99"])
 
+    def test_a_stopped_curve_keeps_the_points_that_are_finished(self):
+        text = self.directory / "long.txt"
+        text.write_text(self.text.read_text() * 30)
+        policies = ["all", "top_k=1", "threshold=0.6"] * 100
+        alone = json.loads(run("eval", self.run_directory, "--data", text, "--policy", "all", "--json").stdout)
+        process = subprocess.Popen([DSMOE, "curve", str(self.run_directory), "--data", str(text), "--json", "--policies",
+                                    *policies], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for line in process.stderr:
+            if "curve: 2 of 300" in line:
+                process.send_signal(signal.SIGTERM)
+        curve = json.loads(process.stdout.read())
+        process.stdout.close()
+        process.stderr.close()
+        self.assertEqual(process.wait(timeout=60), 75)
+        self.assertFalse(curve["complete"])
+        self.assertLess(1, len(curve["points"]))
+        self.assertLess(len(curve["points"]), 300)
+        self.assertEqual(curve["points"][0]["nats_total"], alone["nats_total"])
+
     def test_two_policies_or_checkpoints_are_compared_token_by_token(self):
         compare = ["eval", self.run_directory, "--data", self.text, "--policy", "top_k=1"]
         alone = json.loads(run(*compare, "--json").stdout)
