@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -240,6 +241,28 @@ void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   }
 }
 
+// Of another device than the CPU: ATen's, which keeps no matrix of scores there either.
+at::Tensor fused_attention(const at::Tensor& q,
+                           const at::Tensor& k,
+                           const at::Tensor& v,
+                           HeadLayout layout) {
+  const int64_t group = q.size(2) / k.size(2);
+  // [batch, seq, n_kv_heads, head_dim] -> [batch, n_heads, seq, head_dim]
+  const auto per_query_head = [&](const at::Tensor& x) {
+    const auto repeated =
+        layout == HeadLayout::kKvMajor ? x.repeat_interleave(group, 2) : x.repeat({1, 1, group, 1});
+    return repeated.transpose(1, 2);
+  };
+  return at::scaled_dot_product_attention(q.transpose(1, 2),
+                                          per_query_head(k),
+                                          per_query_head(v),
+                                          /*attn_mask=*/{},
+                                          /*dropout_p=*/0.0,
+                                          /*is_causal=*/true)
+      .transpose(1, 2)
+      .contiguous();
+}
+
 }  // namespace
 
 at::Tensor causal_attention(const at::Tensor& q,
@@ -254,6 +277,7 @@ at::Tensor causal_attention(const at::Tensor& q,
               q.size(1),
               " queries, got ",
               k.size(1));
+  if (!q.is_cpu()) return fused_attention(q, k, v, layout);
   return CausalAttention::apply(
       q, k, v, static_cast<int64_t>(layout), static_cast<int64_t>(products));
 }

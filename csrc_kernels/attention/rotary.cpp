@@ -69,6 +69,7 @@ at::Tensor rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
                 table->scalar_type());
   }
   TORCH_CHECK(cos.size(0) == sin.size(0), kName, ": expected tables of one size");
+  if (!x.is_cpu()) return rotary_ref(x, cos, sin);
   return Rotary::apply(x, cos, sin);
 }
 

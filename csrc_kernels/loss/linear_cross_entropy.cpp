@@ -110,6 +110,7 @@ at::Tensor linear_cross_entropy(const at::Tensor& features,
               lowest.item<int64_t>(),
               " to ",
               highest.item<int64_t>());
+  if (!features.is_cpu()) return linear_cross_entropy_ref(features, head_weight, targets);
   const bool with_gradient =
       at::GradMode::is_enabled() && (features.requires_grad() || head_weight.requires_grad());
   return LinearCrossEntropy::apply(

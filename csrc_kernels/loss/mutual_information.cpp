@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/softmax.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -108,12 +109,20 @@ at::Tensor mutual_information(const at::Tensor& logits,
               logits.size(1),
               "], got ",
               mean_probs.defined() ? mean_probs.sizes() : at::IntArrayRef{});
+  if (!logits.is_cpu()) {
+    return mutual_information_ref(logits, counted, mean_probs, n_tokens);
+  }
   return MutualInformation::apply(
       logits.contiguous(), optional(contiguous(counted)), optional(mean_probs), n_tokens);
 }
 
 at::Tensor sum_softmax(const at::Tensor& logits, const at::Tensor& counted) {
   check(logits, counted);
+  if (!logits.is_cpu()) {
+    const auto rows =
+        counted.defined() ? logits.index_select(0, counted.nonzero().squeeze(1)) : logits;
+    return at::softmax(rows.detach(), -1).sum(0);
+  }
   return sums_of(logits.detach().contiguous(), contiguous(counted))
       .narrow(0, 0, logits.size(1))
       .to(logits.scalar_type());

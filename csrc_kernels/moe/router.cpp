@@ -127,6 +127,7 @@ void check(const at::Tensor& x, const RouterWeights& w) {
 
 RouterResult route(const at::Tensor& x, const RouterWeights& weights) {
   check(x, weights);
+  if (!x.is_cpu()) return route_ref(x, weights);
   const auto outputs = Route::apply(
       x, optional(weights.gate), optional(weights.up), optional(weights.hidden), weights.out);
   return {outputs[0], outputs[1]};

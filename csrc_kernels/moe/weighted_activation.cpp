@@ -166,6 +166,7 @@ at::Tensor weighted_activation(Activation activation,
                                const at::Tensor& gate,
                                const at::Tensor& expert_weights) {
   check(activation, up, gate, expert_weights);
+  if (!up.is_cpu()) return weighted_activation_ref(activation, up, gate, expert_weights);
   return WeightedActivation::apply(
       static_cast<int64_t>(activation), up, optional(gate), optional(expert_weights));
 }
@@ -186,6 +187,9 @@ at::Tensor weighted_activation_linear(Activation activation,
               down_weight.sizes(),
               " ",
               down_weight.scalar_type());
+  if (!up.is_cpu()) {
+    return at::mm(weighted_activation_ref(activation, up, gate, expert_weights), down_weight.t());
+  }
   return WeightedActivationLinear::apply(
       static_cast<int64_t>(activation), up, optional(gate), optional(expert_weights), down_weight);
 }

@@ -168,6 +168,7 @@ ResidualNormOutput residual_norm(const at::Tensor& x,
                                  const NormParameters& parameters,
                                  at::ScalarType type) {
   check(x, y, parameters, type);
+  if (!x.is_cpu()) return residual_norm_ref(x, y, parameters, type);
   if (!at::GradMode::is_enabled()) {
     // An autograd function costs more than the norm of one token.
     Tensors t;

@@ -1,7 +1,5 @@
 #include "csrc_kernels/optim/adamw.h"
 
-#include <ATen/ops/linalg_vector_norm.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -14,7 +12,9 @@ namespace {
 
 constexpr int64_t kPieceSize = 1 << 15;  // four arrays of it fit into L2
 
-bool is_double(const at::Tensor& tensor) { return tensor.scalar_type() == at::kDouble; }
+bool takes_reference(const at::Tensor& tensor) {
+  return !tensor.is_cpu() || tensor.scalar_type() == at::kDouble;
+}
 
 void check(const AdamwSlot& slot) {
   for (const auto* tensor : {&slot.parameter, &slot.gradient, &slot.exp_avg, &slot.exp_avg_sq}) {
@@ -68,14 +68,7 @@ std::vector<GradientPiece> pieces_of(const std::vector<at::Tensor>& gradients) {
 }  // namespace
 
 double gradient_norm(const std::vector<at::Tensor>& gradients) {
-  if (!gradients.empty() && is_double(gradients.front())) {
-    double sum = 0;
-    for (const auto& gradient : gradients) {
-      const auto norm = at::linalg_vector_norm(gradient).item<double>();
-      sum += norm * norm;
-    }
-    return std::sqrt(sum);
-  }
+  if (!gradients.empty() && takes_reference(gradients[0])) return gradient_norm_ref(gradients);
   const auto pieces = pieces_of(gradients);
   std::vector<double> sums(pieces.size());
   DSMOE_CALL_FOR_ISA(
@@ -84,7 +77,7 @@ double gradient_norm(const std::vector<at::Tensor>& gradients) {
 }
 
 void adamw_step(const std::vector<AdamwSlot>& slots, const AdamwOptions& options) {
-  if (!slots.empty() && is_double(slots.front().parameter)) {
+  if (!slots.empty() && takes_reference(slots.front().parameter)) {
     adamw_step_ref(slots, options);
   } else {
     const auto pieces = pieces_of(slots, options);

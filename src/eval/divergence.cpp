@@ -17,8 +17,8 @@ namespace {
 // Adds the batch to `sums`; returns its logits.
 at::Tensor run(const ModelUnderPlan& under, const EvalBatch& batch, PerplexityResult& sums) {
   const auto start = std::chrono::steady_clock::now();
-  const auto output =
-      under.model->forward(batch.tokens, under.plan, {.compute_dtype = under.compute_dtype});
+  const auto output = under.model->forward(
+      batch.tokens.to(under.model->device()), under.plan, {.compute_dtype = under.compute_dtype});
   sums.add(output, batch);
   sums.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return output.logits;

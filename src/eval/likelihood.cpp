@@ -57,10 +57,13 @@ std::vector<Likelihood> score(TransformerImpl& model,
     std::copy(ids.begin(), ids.end() - 1, tokens.data_ptr<int64_t>() + b * length);
     std::copy(ids.begin() + 1, ids.end(), targets.data_ptr<int64_t>() + b * length);
   }
-  const auto output = model.forward(tokens, options.plan, {.compute_dtype = options.compute_dtype});
+  const auto device = model.device();
+  targets = targets.to(device);
+  const auto output =
+      model.forward(tokens.to(device), options.plan, {.compute_dtype = options.compute_dtype});
   const auto log_probs = at::log_softmax(at_least_float32(output.logits), -1);
-  const auto chosen = log_probs.gather(-1, targets).squeeze(-1).to(at::kDouble).contiguous();
-  const auto best = log_probs.argmax(-1, true).eq(targets).squeeze(-1).contiguous();
+  const auto chosen = log_probs.gather(-1, targets).squeeze(-1).to(at::kDouble).contiguous().cpu();
+  const auto best = log_probs.argmax(-1, true).eq(targets).squeeze(-1).contiguous().cpu();
   std::vector<Likelihood> likelihoods;
   for (int64_t b = 0; b < batch; ++b) {
     auto& likelihood = likelihoods.emplace_back();

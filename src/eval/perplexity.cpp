@@ -24,9 +24,11 @@ double PerplexityResult::bits_per_byte() const {
 
 void PerplexityResult::add(const ModelOutput& output, const EvalBatch& batch) {
   const auto log_probs = at::log_softmax(at_least_float32(output.logits), -1);
-  const auto nats =
-      log_probs.gather(-1, batch.targets.unsqueeze(-1)).squeeze(-1).to(at::kDouble).neg();
-  nats_total += nats.masked_select(batch.counts).sum().item<double>();
+  const auto nats = log_probs.gather(-1, batch.targets.to(log_probs.device()).unsqueeze(-1))
+                        .squeeze(-1)
+                        .to(at::kDouble)
+                        .neg();
+  nats_total += nats.masked_select(batch.counts.to(log_probs.device())).sum().item<double>();
   tokens_scored += batch.counts.sum().item<int64_t>();
   usage.add(output, batch.counts);
 }
@@ -45,9 +47,10 @@ PerplexityResult evaluate_perplexity(Transformer& model,
       result.complete = false;
       break;
     }
-    result.add(
-        model->forward(batch->tokens, options.plan, {.compute_dtype = options.compute_dtype}),
-        *batch);
+    result.add(model->forward(batch->tokens.to(model->device()),
+                              options.plan,
+                              {.compute_dtype = options.compute_dtype}),
+               *batch);
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (result.tokens_scored == 0 && result.complete && options.n_parts == 1) {

@@ -103,7 +103,7 @@ Generator::Batch Generator::prefill(const std::vector<GenerateRequest>& requests
     batch.cache = model_->make_cache(static_cast<int64_t>(requests.size()),
                                      std::min(capacity, config.max_seq_len),
                                      options_.compute_dtype);
-    const auto tokens = pad_prompts(batch.live);  // [n_live, longest]
+    const auto tokens = pad_prompts(batch.live).to(model_->device());  // [n_live, longest]
     std::vector<int64_t> last;
     for (const int64_t length : lengths) last.push_back(length - 1);
     const auto output = model_->forward(
@@ -124,7 +124,7 @@ void Generator::decode_step(Batch& batch) {
   const auto start = Clock::now();
   if (batch.cache) {
     const auto output =
-        model_->forward(last_ids(batch.live),  // [n_live, 1]
+        model_->forward(last_ids(batch.live).to(model_->device()),  // [n_live, 1]
                         options_.plan,
                         {.compute_dtype = options_.compute_dtype, .cache = &*batch.cache});
     batch.cache->advance(1);
@@ -142,7 +142,7 @@ void Generator::compute_whole(Batch& batch, ExpertUsage* usage) {
   std::vector<at::Tensor> rows;
   for (const auto& [request, sequence] : batch.live) {
     const std::vector<int64_t> ids(sequence.ids().begin(), sequence.ids().end());
-    const auto tokens = at::tensor(ids, at::kLong).unsqueeze(0);  // [1, seq]
+    const auto tokens = at::tensor(ids, at::kLong).unsqueeze(0).to(model_->device());  // [1, seq]
     const auto output =
         model_->forward(tokens, options_.plan, {.compute_dtype = options_.compute_dtype});
     rows.push_back(output.logits[0][-1]);

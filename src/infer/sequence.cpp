@@ -53,7 +53,7 @@ Sequence::Sequence(const GenerateRequest& request, const Tokenizer& tokenizer)
 std::string Sequence::extend(const at::Tensor& logits,
                              const Tokenizer& tokenizer,
                              int64_t max_seq_len) {
-  const auto row = logits.to(at::kFloat).contiguous();
+  const auto row = logits.to(at::kFloat).contiguous().cpu();
   const int32_t id =
       sampler_.sample({row.const_data_ptr<float>(), static_cast<size_t>(row.numel())}, ids_);
   ids_.push_back(id);

@@ -1,6 +1,6 @@
 #include "model/activation_checkpoint.h"
 
-#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -14,14 +14,14 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-at::Tensor random_state() {
-  auto generator = at::detail::getDefaultCPUGenerator();
+at::Tensor random_state(at::Device device) {
+  auto generator = at::globalContext().defaultGenerator(device);
   const std::lock_guard<std::mutex> lock(generator.mutex());
   return generator.get_state();
 }
 
-void set_random_state(const at::Tensor& state) {
-  auto generator = at::detail::getDefaultCPUGenerator();
+void set_random_state(at::Device device, const at::Tensor& state) {
+  auto generator = at::globalContext().defaultGenerator(device);
   const std::lock_guard<std::mutex> lock(generator.mutex());
   generator.set_state(state);
 }
@@ -39,7 +39,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
                                CheckpointedFunction function) {
     auto recipe = c10::make_intrusive<Recipe>();
     recipe->function = std::move(function);
-    recipe->random_state = random_state();
+    recipe->random_state = random_state(x.device());
     ctx->save_for_backward({x, y.value_or(at::Tensor())});
     ctx->set_materialize_grads(false);
     const at::NoGradGuard no_grad;
@@ -62,14 +62,14 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
     const auto saved = ctx->get_saved_variables();
     const auto x = leaf_of(saved[0]);
     const auto y = leaf_of(saved[1]);
-    const auto now = random_state();
+    const auto now = random_state(x.device());
     variable_list outputs;
     {
-      set_random_state(recipe->random_state);
+      set_random_state(x.device(), recipe->random_state);
       const at::AutoGradMode with_grad(true);
       outputs = recipe->function(x, y);
     }
-    set_random_state(now);
+    set_random_state(x.device(), now);
     variable_list roots;
     variable_list root_grads;
     for (size_t i = 0; i < outputs.size(); ++i) {

@@ -10,9 +10,9 @@ namespace {
 
 // Plain loops: one token at a time, as in decoding, tensor operations cost more than the count.
 void add_layer(LayerUsage& layer, const RoutingRecord& record, const at::Tensor& token_mask) {
-  const auto selected = record.selected.flatten(0, 1).contiguous();  // [n_tokens, n_experts]
+  const auto selected = record.selected.flatten(0, 1).contiguous().cpu();  // [n_tokens, n_experts]
   const auto probs = record.router_probs.defined()
-                         ? record.router_probs.to(at::kDouble).contiguous()
+                         ? record.router_probs.to(at::kDouble).contiguous().cpu()
                          : at::Tensor();
   const auto* is_selected = selected.const_data_ptr<bool>();
   const auto* prob = probs.defined() ? probs.const_data_ptr<double>() : nullptr;
@@ -65,7 +65,7 @@ void ExpertUsage::add(const ModelOutput& output, const at::Tensor& token_mask) {
   const auto& of_tokens = output.features.defined() ? output.features : output.logits;
   n_tokens_ += token_mask.defined() ? token_mask.sum().item<int64_t>()
                                     : of_tokens.size(0) * of_tokens.size(1);
-  const auto mask = token_mask.defined() ? token_mask.contiguous() : token_mask;
+  const auto mask = token_mask.defined() ? token_mask.contiguous().cpu() : token_mask;
   add_layers(moe_, output.moe, mask);
   add_layers(moa_, output.moa, mask);
 }

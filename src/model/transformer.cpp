@@ -26,7 +26,9 @@ std::vector<at::Tensor> to_list(const BlockOutput& output) {
   std::vector<at::Tensor> list{output.stream.sum, output.stream.pending};
   for (const auto* record : {&output.moa, &output.moe}) {
     for (const auto* tensor : {&record->router_logits, &record->router_probs, &record->selected}) {
-      list.push_back(tensor->defined() ? *tensor : at::empty({0}, at::kBool));
+      list.push_back(tensor->defined()
+                         ? *tensor
+                         : at::empty({0}, output.stream.sum.options().dtype(at::kBool)));
     }
   }
   return list;
@@ -83,7 +85,7 @@ at::Tensor begin_cached_pass(const ForwardOptions& options, const at::Tensor& to
               cache.positions().size(),
               " places in the cache, got ",
               tokens.sizes());
-  return at::tensor(cache.positions(), at::kLong).view(tokens.sizes());
+  return at::tensor(cache.positions(), at::kLong).view(tokens.sizes()).to(tokens.device());
 }
 
 at::Tensor narrow_embedding(const at::Tensor& embedding, const ReadCallback& on_read) {
@@ -135,8 +137,9 @@ ModelOutput TransformerImpl::forward(const at::Tensor& tokens,
               tokens.scalar_type());
   const int64_t seq = tokens.size(1);
   AttentionContext context{.positions = {}, .first_keys = {}, .rotary = {}, .cache = options.cache};
-  context.positions = options.cache ? begin_cached_pass(options, tokens)
-                                    : at::arange(seq, at::kLong).expand({tokens.size(0), seq});
+  context.positions = options.cache
+                          ? begin_cached_pass(options, tokens)
+                          : at::arange(seq, tokens.options()).expand({tokens.size(0), seq});
   const int64_t n_positions =
       context.positions.numel() > 0 ? context.positions.max().item<int64_t>() + 1 : 0;
   if (n_positions > config_.max_seq_len) {
@@ -178,7 +181,9 @@ at::Tensor TransformerImpl::logits_of(const ModelOutput& output, const ForwardOp
         " sequences");
     auto rows = at::tensor(options.logits_at, at::kLong);
     if (batch > 1) rows = rows + at::arange(batch, at::kLong) * features.size(1);
-    features = features.flatten(0, 1).index_select(0, rows).unsqueeze(1);  // [n, 1, d_model]
+    features = features.flatten(0, 1)
+                   .index_select(0, rows.to(features.device()))
+                   .unsqueeze(1);  // [n, 1, d_model]
   }
   const auto& twin = head_.is_empty() ? embedding_twin_ : head_->twin;
   if (twin.defined() && !at::GradMode::is_enabled()) {
@@ -264,7 +269,7 @@ int64_t TransformerImpl::n_kv_heads() const {
 }
 
 KvShape TransformerImpl::kv_shape(at::ScalarType dtype) const {
-  return {config_.n_layers, n_kv_heads(), config_.attention.head_dim, dtype};
+  return {config_.n_layers, n_kv_heads(), config_.attention.head_dim, dtype, device()};
 }
 
 KvCache TransformerImpl::make_cache(int64_t batch, int64_t capacity, at::ScalarType dtype) const {

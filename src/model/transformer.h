@@ -60,6 +60,8 @@ class TransformerImpl : public torch::nn::Module {
   void force_gates(bool forced);
 
   const ModelConfig& config() const { return config_; }
+  /// Where the parameters are, all of them.
+  at::Device device() const { return embedding_.device(); }
   int64_t n_kv_heads() const;
   /// Of an embedding that is the head too, where weights are packed.
   const PackedMatrix& embedding_twin() const { return embedding_twin_; }

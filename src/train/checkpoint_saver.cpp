@@ -15,7 +15,10 @@ void copy_tensors(const NamedTensors& from, NamedTensors& to) {
   const at::NoGradGuard no_grad;
   if (to.size() != from.size()) {
     to.clear();
-    for (const auto& [name, tensor] : from) to.emplace_back(name, tensor.detach().clone());
+    for (const auto& [name, tensor] : from) {
+      to.emplace_back(name,
+                      tensor.detach().to(at::kCPU, tensor.scalar_type(), false, /*copy=*/true));
+    }
     return;
   }
   for (size_t i = 0; i < from.size(); ++i) {

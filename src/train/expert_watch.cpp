@@ -54,7 +54,7 @@ void ExpertWatch::add_record(Layer& layer,
   const auto n_experts = static_cast<size_t>(probs.size(1));
   const auto served =
       selects_all ? probs.ge(1.0 / static_cast<double>(n_experts)) : record.selected.flatten(0, 1);
-  const auto counts = served.sum(0).contiguous();  // [n_experts] int64
+  const auto counts = served.sum(0).contiguous().cpu();  // [n_experts] int64
   layer.step_load.resize(n_experts);
   for (size_t e = 0; e < n_experts; ++e) {
     const auto count = static_cast<double>(counts.const_data_ptr<int64_t>()[e]);
@@ -65,7 +65,7 @@ void ExpertWatch::add_record(Layer& layer,
   if (!measures) return;
   const auto log_probs = at::log_softmax(record.router_logits.flatten(0, 1), -1);
   layer.sum_entropy -= (probs * log_probs).sum().item<double>();
-  const auto sums = probs.sum(0, false, at::kDouble).contiguous();  // [n_experts]
+  const auto sums = probs.sum(0, false, at::kDouble).contiguous().cpu();  // [n_experts]
   layer.sum_probs.resize(n_experts);
   for (size_t e = 0; e < n_experts; ++e) {
     layer.sum_probs[e] += sums.const_data_ptr<double>()[e];

@@ -12,7 +12,7 @@ std::optional<int64_t> first_non_finite(const at::Tensor& tensor) {
               tensor.scalar_type());
   constexpr int64_t kBlock = 4096;
   constexpr uint32_t kExponent = 0x7f800000;  // all ones: NaN or Inf
-  const auto contiguous = tensor.detach().contiguous();
+  const auto contiguous = tensor.detach().contiguous().cpu();
   const float* values = contiguous.const_data_ptr<float>();
   const int64_t n = contiguous.numel();
   for (int64_t begin = 0; begin < n; begin += kBlock) {

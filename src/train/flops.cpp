@@ -6,22 +6,25 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 namespace dsmoe {
 
-double measure_matrix_speed(at::ScalarType dtype) {
+double measure_matrix_speed(at::ScalarType dtype, at::Device device) {
   using Clock = std::chrono::steady_clock;
-  constexpr int64_t kSize = 1024;
+  const int64_t size = device.is_cuda() ? 8192 : 1024;
   const at::NoGradGuard no_grad;
-  const auto a = at::ones({kSize, kSize}, dtype);
-  at::mm(a, a);
+  const auto a = at::ones({size, size}, at::TensorOptions(dtype).device(device));
+  // Reading an element waits for the device.
+  const auto multiply = [&] { return at::mm(a, a).view(-1)[0].item<float>(); };
+  multiply();
   double best = 0;
   const auto end = Clock::now() + std::chrono::milliseconds(100);
   do {
     const auto start = Clock::now();
-    at::mm(a, a);
+    multiply();
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    best = std::max(best, 2.0 * kSize * kSize * kSize / seconds);
+    best = std::max(best, 2.0 * std::pow(size, 3) / seconds);
   } while (Clock::now() < end);
   return best;
 }

@@ -30,8 +30,9 @@ Optimizer::Optimizer(NamedTensors parameters, const OptimizerConfig& config, Opt
         {name, parameter, at::zeros({}, at::kFloat), parameter.dim() >= 2, n_elements});
     n_elements += parameter.numel();
   }
-  const auto dtype = parameters.empty() ? at::kFloat : parameters.front().second.scalar_type();
-  moments_ = at::zeros({2, (n_elements + shard.count - 1) / shard.count}, dtype);
+  const auto options = slots_.empty() ? at::TensorOptions(at::kFloat)
+                                      : slots_[0].parameter.options().requires_grad(false);
+  moments_ = at::zeros({2, (n_elements + shard.count - 1) / shard.count}, options);
 }
 
 at::Tensor Optimizer::moment_of(const Slot& slot, int64_t which) const {

@@ -22,7 +22,7 @@ struct OptimizerShard {
 ///
 /// Matrices decay; biases and 1-D parameters (norm weights) do not. A parameter without a gradient
 /// is left alone, its moments and step count too. Parameters, gradients and state are float32 (all
-/// of them float64 for references), on the CPU. A shard keeps the moments of its elements and
+/// of them float64 for references), on one device. A shard keeps the moments of its elements and
 /// updates these only; what the others update is up to share_parameters.
 class Optimizer {
  public:

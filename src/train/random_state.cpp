@@ -1,6 +1,6 @@
 #include "train/random_state.h"
 
-#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 
@@ -11,15 +11,15 @@
 
 namespace dsmoe {
 
-std::string capture_random_state() {
-  auto generator = at::detail::getDefaultCPUGenerator();
+std::string capture_random_state(at::Device device) {
+  auto generator = at::globalContext().defaultGenerator(device);
   std::lock_guard lock(generator.mutex());
   const auto state = generator.get_state();  // [size_bytes] uint8
   return {static_cast<const char*>(state.data_ptr()), static_cast<size_t>(state.numel())};
 }
 
-void restore_random_state(const std::string& bytes) {
-  auto generator = at::detail::getDefaultCPUGenerator();
+void restore_random_state(const std::string& bytes, at::Device device) {
+  auto generator = at::globalContext().defaultGenerator(device);
   std::lock_guard lock(generator.mutex());
   const auto expected = static_cast<size_t>(generator.get_state().numel());
   if (bytes.size() != expected) {

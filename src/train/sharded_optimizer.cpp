@@ -40,14 +40,14 @@ void exchange(const Optimizer& optimizer,
               const char* what,
               const Read& read,
               const Write& write) {
+  const auto& options = optimizer.moments().options();
   const int64_t shard_size = optimizer.moments().size(1);
-  const auto dtype = optimizer.moments().scalar_type();
-  const auto window = kExchangeBytes / static_cast<int64_t>(at::elementSize(dtype));
+  const auto window = kExchangeBytes / static_cast<int64_t>(optimizer.moments().element_size());
   for (int64_t done = 0; done < shard_size; done += window) {
     const int64_t n = std::min(window, shard_size - done);
-    const auto mine = at::zeros({n}, dtype);
+    const auto mine = at::zeros({n}, options);
     read(ranks.rank() * shard_size + done, mine);
-    const auto all = at::empty({ranks.size(), n}, dtype);
+    const auto all = at::empty({ranks.size(), n}, options);
     ranks.all_gather(all, mine, what);
     for (int64_t rank = 0; rank < ranks.size(); ++rank) {
       write(rank, rank * shard_size + done, all[rank]);
@@ -138,9 +138,8 @@ void scatter_state(Optimizer& optimizer, RankGroup& ranks, const NamedTensors& w
   for (size_t i = 0; i < parameters.size(); ++i) {
     const auto& [name, parameter] = parameters[i];
     for (int64_t which = 0; which < 2; ++which) {
-      const auto values = ranks.is_first()
-                              ? whole.at(3 * i + static_cast<size_t>(which)).second.clone()
-                              : at::empty(parameter.sizes(), parameter.scalar_type());
+      const auto values = at::empty(parameter.sizes(), moments.options());
+      if (ranks.is_first()) values.copy_(whole.at(3 * i + static_cast<size_t>(which)).second);
       ranks.broadcast(values, "sending the moments of " + name);
       const int64_t first = std::max(start, mine);
       const int64_t last = std::min(start + parameter.numel(), mine + moments.size(1));

@@ -389,6 +389,15 @@ void describe(ConfigVisitor& v, RunConfig& config) {
             4096,
             {.doc = "0: all cores; results are the same bits only for the same number",
              .resume = kApplied});
+  choice(
+      v,
+      "device",
+      config.device,
+      {{"cpu", DeviceKind::kCpu}, {"cuda", DeviceKind::kCuda}, {"auto", DeviceKind::kAuto}},
+      {.doc = "where the model is; cuda needs a build of the cuda preset and has not been run on "
+              "hardware, auto takes it where there is a GPU. A rank takes the GPU of its number "
+              "on its host",
+       .resume = kApplied});
   describe(v, config.model);
   describe_data(v, config.data);
   describe_train(v, config.train);

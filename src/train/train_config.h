@@ -12,6 +12,7 @@ namespace dsmoe {
 enum class ScheduleKind { kCosine, kWsd, kConstant };
 enum class DecayShape { kLinear, kOneMinusSqrt };
 enum class MiScope { kLocal, kGlobal };
+enum class DeviceKind { kCpu, kCuda, kAuto };
 enum class ComputeDtype { kAuto, kFloat32, kBfloat16 };
 enum class OnNonFinite { kStop, kSkip };
 enum class OnSpike { kReport, kSkip };
@@ -114,6 +115,7 @@ struct RunConfig {
   std::string run_dir;  ///< where checkpoints and metrics go
   int64_t seed = 0;     ///< of weights, data order and dropout
   int64_t threads = 0;  ///< 0: all cores
+  DeviceKind device = DeviceKind::kCpu;
   ModelConfig model;
   DataConfig data;
   TrainConfig train;

@@ -28,8 +28,8 @@ constexpr int64_t kTrimSteps = 16;
 
 }  // namespace
 
-ComputeDtype resolve_compute_dtype(ComputeDtype dtype) {
-  const bool fast_bfloat16 = has_fast_bfloat16();
+ComputeDtype resolve_compute_dtype(ComputeDtype dtype, DeviceKind device) {
+  const bool fast_bfloat16 = device != DeviceKind::kCpu || has_fast_bfloat16();
   if (dtype == ComputeDtype::kAuto) {
     return fast_bfloat16 ? ComputeDtype::kBfloat16 : ComputeDtype::kFloat32;
   }
@@ -169,13 +169,13 @@ StepRouting TrainStep::measure_routing(const std::vector<Batch>& batches) {
   const int64_t n_batches = static_cast<int64_t>(batches.size()) * ranks_.size();
   if (settings_.loss.mi_scope != MiScope::kGlobal || n_batches < 2) return {};
   const at::NoGradGuard no_grad;
-  const auto before = capture_random_state();
+  const auto before = capture_random_state(model_->device());
   StepRoutingSum sum;
   for (const auto& batch : batches) {
     sum.add(model_->forward(batch.tokens, settings_.plan, options_for(batch)));
   }
   // The second pass draws the same dropout masks.
-  restore_random_state(before);
+  restore_random_state(before, model_->device());
   for (const auto& tensor : sum.tensors()) {
     ranks_.all_reduce_sum(tensor, "adding the routers' probabilities");
   }

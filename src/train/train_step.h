@@ -30,8 +30,8 @@ struct StepSettings {
 /// The settings of a resolved config: compute_dtype is no longer `auto`.
 StepSettings step_settings(const RunConfig& config);
 
-/// `auto` decided for this CPU; warns where bfloat16 would be slow.
-ComputeDtype resolve_compute_dtype(ComputeDtype dtype);
+/// `auto` decided for this CPU, or bfloat16 elsewhere; warns where bfloat16 would be slow.
+ComputeDtype resolve_compute_dtype(ComputeDtype dtype, DeviceKind device = DeviceKind::kCpu);
 
 /// Chooses the library of float32 products for the whole process: oneDNN, which is about twice as
 /// fast as MKL on AMD CPUs, or MKL. Stays with MKL where the CPU has AMX, on which oneDNN would

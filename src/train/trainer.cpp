@@ -96,7 +96,7 @@ bool Trainer::is_check_due() const {
 // whose update is dropped counts as one: data and schedule move on, weights and moments do not.
 StepResult Trainer::train_step() {
   ranks_->set_step(state_.step + 1);
-  if (!ranks_->is_alone()) seed_dropout();
+  if (!ranks_->is_alone() || !model_->device().is_cpu()) seed_dropout();
   const auto batches = next_batches();  // this rank's share of accumulation x [batch, seq]
   const double rate = learning_rate(config_.train.schedule_of_run(), state_.step);
   const auto result = step_.run(batches, state_.step + 1, rate);
@@ -109,7 +109,12 @@ StepResult Trainer::train_step() {
 
 std::vector<Batch> Trainer::next_batches() {
   std::vector<Batch> batches;
-  for (int64_t i = 0; i < n_micro_batches(); ++i) batches.push_back(loader_.next());
+  for (int64_t i = 0; i < n_micro_batches(); ++i) {
+    auto& batch = batches.emplace_back(loader_.next());
+    for (auto* tensor : {&batch.tokens, &batch.targets, &batch.document_positions}) {
+      if (tensor->defined()) *tensor = tensor->to(model_->device());  // itself on the CPU
+    }
+  }
   return batches;
 }
 

@@ -1,5 +1,5 @@
 // What the ranks of one run agree on and share; trainer.cpp holds the loop and the step.
-#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 #include <fmt/format.h>
 #include <torch/version.h>
 
@@ -44,10 +44,11 @@ void Trainer::share_state() {
   restored_optimizer_.clear();
 }
 
-// A function of the step, so that ranks draw apart and a resume needs no state of theirs.
+// A function of the step, so that ranks draw apart and a resume needs no state of theirs, nor of
+// another device's.
 void Trainer::seed_dropout() {
   const auto index = static_cast<uint64_t>(state_.step * ranks_->size() + ranks_->rank());
-  auto generator = at::detail::getDefaultCPUGenerator();
+  auto generator = at::globalContext().defaultGenerator(model_->device());
   const std::lock_guard<std::mutex> lock(generator.mutex());
   generator.set_current_seed(derive_seed(static_cast<uint64_t>(config_.seed), "dropout", index));
 }

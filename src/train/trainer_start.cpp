@@ -35,10 +35,17 @@ Describe describer(RunConfig& config) {
   return [&config](ConfigVisitor& visitor) { describe(visitor, config); };
 }
 
-Transformer make_model(const RunConfig& config) {
+// Weights are drawn on the CPU: the same ones for every device.
+Transformer make_model(const RunConfig& config, at::Device device) {
   Transformer model(config.model);
   init_weights(model, derive_seed(static_cast<uint64_t>(config.seed), "weights"));
+  model->to(device);
   return model;
+}
+
+// The one of its kind that was selected, where there are many.
+at::Device configured_device(const RunConfig& config) {
+  return config.device == DeviceKind::kCuda ? at::kCUDA : at::kCPU;
 }
 
 TrainingData open_data(const RunConfig& config) {
@@ -70,7 +77,7 @@ RunConfig resolve_run_config(RunConfig config) {
   }
   config.data.seq_len = config.seq_len();
   if (config.threads == 0) config.threads = at::get_num_threads();
-  config.train.compute_dtype = resolve_compute_dtype(config.train.compute_dtype);
+  config.train.compute_dtype = resolve_compute_dtype(config.train.compute_dtype, config.device);
   return config;
 }
 
@@ -92,7 +99,7 @@ Trainer::Trainer(Io& io,
                .document_mask = config.data.document_mask,
                .rank = ranks_->rank(),
                .n_ranks = ranks_->size()}),
-      model_(make_model(config)),
+      model_(make_model(config, hooks.device.value_or(configured_device(config)))),
       settings_(step_settings(config)),
       optimizer_(named_parameters(*model_),
                  config.train.optimizer,
@@ -112,7 +119,7 @@ Trainer::Trainer(Io& io,
   at::set_num_threads(static_cast<int>(config.threads));
   flops_per_token_ = train_flops_per_token(config.model, config.seq_len());
   use_fast_float32_products(settings_.fast_float32);
-  peak_flops_ = measure_matrix_speed(settings_.forward.compute_dtype);
+  peak_flops_ = measure_matrix_speed(settings_.forward.compute_dtype, model_->device());
   step_.set_hooks(step_hooks());
   model_->train();
   if (ranks_->is_first()) {

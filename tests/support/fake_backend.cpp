@@ -155,7 +155,8 @@ at::Tensor FakeNetwork::exchange(int64_t rank,
   // The next collective begins when all have taken the last one's result.
   changed_.wait(lock, [&] { return n_taken_ == 0 || aborted_by_ >= 0; });
   check();
-  given_[index] = mine.detach().clone();
+  // Ranks have devices of their own.
+  given_[index] = mine.detach().to(at::kCPU, mine.scalar_type(), false, /*copy=*/true);
   if (++n_given_ == size_) {
     result_ = combine(given_);
     n_taken_ = size_;

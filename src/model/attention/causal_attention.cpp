@@ -15,7 +15,7 @@ namespace {
 
 bool uses_cache_kernels(const AttentionContext& context, const at::Tensor& q) {
   return context.cache != nullptr && !context.first_keys.defined() && !at::GradMode::is_enabled() &&
-         context.cache->dtype() == q.scalar_type();
+         context.cache->dtype() == q.scalar_type() && q.is_cpu();
 }
 
 }  // namespace

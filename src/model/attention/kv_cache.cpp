@@ -15,8 +15,8 @@ void KvCache::add_sequence(int64_t capacity) {
   Sequence sequence;
   sequence.capacity = capacity;
   // One piece, so that it is given back whole; its pages cost memory when they are first written.
-  const auto all =
-      at::empty({shape_.n_layers, 2, shape_.n_kv_heads, capacity, shape_.head_dim}, shape_.dtype);
+  const auto all = at::empty({shape_.n_layers, 2, shape_.n_kv_heads, capacity, shape_.head_dim},
+                             shape_.options());
   for (const auto& layer : all.unbind()) {
     sequence.keys.push_back(layer[0]);
     sequence.values.push_back(layer[1]);
@@ -64,8 +64,8 @@ std::pair<at::Tensor, at::Tensor> KvCache::append(int64_t layer,
               is_rectangular_ ? "" : "; a pass of segments needs packed weights");
   int64_t longest = 0;
   for (const auto& sequence : sequences_) longest = std::max(longest, sequence.length + seq);
-  auto keys = at::zeros({k.size(0), k.size(1), longest, k.size(3)}, shape_.dtype);
-  auto values = at::zeros(keys.sizes(), shape_.dtype);
+  auto keys = at::zeros({k.size(0), k.size(1), longest, k.size(3)}, shape_.options());
+  auto values = at::zeros(keys.sizes(), shape_.options());
   for (int64_t b = 0; b < k.size(0); ++b) {
     const auto& sequence = sequences_[static_cast<size_t>(b)];
     const int64_t end = sequence.length + seq;

@@ -16,7 +16,9 @@ struct KvShape {
   int64_t n_kv_heads = 0;
   int64_t head_dim = 0;
   at::ScalarType dtype = at::kFloat;
+  at::Device device = at::kCPU;
 
+  at::TensorOptions options() const { return at::TensorOptions(dtype).device(device); }
   int64_t bytes_per_token() const {
     return 2 * n_layers * n_kv_heads * head_dim * static_cast<int64_t>(at::elementSize(dtype));
   }

@@ -135,7 +135,7 @@ void load_tensors(Io& io,
                   const NamedTensors& targets) {
   const at::NoGradGuard no_grad;
   for (const auto& [file, path, entry, target] : match_tensors(io, checkpoint, prefix, targets)) {
-    auto value = at::empty(target.sizes(), target.options().requires_grad(false));
+    auto value = at::empty(target.sizes(), target.options().device(at::kCPU).requires_grad(false));
     file->read(entry, value.data_ptr());
     target.detach().copy_(value);
   }

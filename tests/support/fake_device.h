@@ -1,0 +1,13 @@
+#pragma once
+
+#include <c10/core/Device.h>
+
+namespace dsmoe {
+
+/// A device that is not the CPU to torch or to us, and computes there: every operation copies its
+/// inputs to the CPU and its results back. Tensors of the two do not mix. There are two of them, 0
+/// and 1; ranks that are threads need one each, as torch runs the backward passes of a device on
+/// one thread.
+c10::Device fake_device(c10::DeviceIndex index = 0);
+
+}  // namespace dsmoe
