@@ -14,6 +14,7 @@ declare -A may_include=(
   [eval]="common formats data model"
   [train]="common csrc_kernels formats distributed data model eval"
   [infer]="common formats data model"
+  [cuda]="common distributed"
   [report]="common formats model eval train"
   [cli]="common csrc_kernels formats distributed data model eval train infer report"
 )

@@ -37,6 +37,10 @@ std::vector<RunConfig> read_configs(const Options& options) {
   for (const auto& path : options.configs) {
     RunConfig config;
     read_config_file(path, overrides, [&](ConfigVisitor& visitor) { describe(visitor, config); });
+    if (config.device == DeviceKind::kCuda) {
+      throw Error(
+          fmt::format("bench: expected device cpu, which it measures, got cuda in {}", path));
+    }
     configs.push_back(resolve_bench_config(std::move(config)));
   }
   return configs;

@@ -271,6 +271,9 @@ void print_text(const nlohmann::ordered_json& json) {
 int budget(const Options& options) {
   check(options);
   auto loaded = load_checkpoint(options.model);
+  if (options.ms_per_token >= 0 && !loaded.model->device().is_cpu()) {
+    throw Error("--ms-per-token: expected --device cpu, where decoding is measured");
+  }
   Bench bench(loaded, options);
   const auto candidates = candidates_of(options, bench.config());
   install_stop_signal();

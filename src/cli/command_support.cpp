@@ -6,6 +6,7 @@
 #include <chrono>
 #include <iostream>
 
+#include "cli/device.h"
 #include "common/cpu_features.h"
 #include "common/error.h"
 #include "common/log.h"
@@ -55,12 +56,21 @@ void validate_plan(const RoutingPlan& plan, const ModelConfig& config) {
                 config.has_ffn_experts() ? config.ffn.n_experts : 0);
 }
 
+namespace {
+
+c10::Device device_of(const ModelOptions& options, PackedFormat format) {
+  if (format != PackedFormat::kInt8) return open_device(options.device);
+  if (options.device == "cpu" || options.device == "auto") return c10::kCPU;
+  throw Error(
+      fmt::format("--dtype int8: expected --device cpu, whose kernels alone have it, got '{}'",
+                  options.device));
+}
+
+}  // namespace
+
 LoadedCheckpoint load_checkpoint(const ModelOptions& options) {
-  if (options.device != "cpu" && options.device != "auto") {
-    throw Error(fmt::format(
-        "--device: expected cpu or auto, got '{}'; this build has no CUDA module", options.device));
-  }
   const auto format = parse_weight_format(options.dtype);
+  const auto device = device_of(options, format);
   const auto execution = parse_execution(options.execution);
   set_threads(options.threads);
   using Clock = std::chrono::steady_clock;
@@ -87,7 +97,13 @@ LoadedCheckpoint load_checkpoint(const ModelOptions& options) {
                             loaded.tokenizer->vocab_size(),
                             config.vocab_size));
   }
-  loaded.model = load_packed_model(io, loaded.checkpoint, {.format = format});
+  if (device.is_cpu()) {
+    loaded.model = load_packed_model(io, loaded.checkpoint, {.format = format});
+  } else {
+    loaded.model = load_model(io, loaded.checkpoint);
+    loaded.model->to(device);
+    loaded.compute_dtype = format == PackedFormat::kFloat32 ? at::kFloat : at::kBFloat16;
+  }
   loaded.load_seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return loaded;
 }

@@ -97,7 +97,9 @@ void print_result(const Options& options, const Result& result, const LoadedChec
 
 int generate(const Options& options) {
   options.request.sampling.validate();
-  auto loaded = load_checkpoint(options.model);
+  auto model_options = options.model;
+  if (!options.prompts.file.empty() && model_options.device == "auto") model_options.device = "cpu";
+  auto loaded = load_checkpoint(model_options);
   if (!options.prompts.file.empty()) {
     auto command = options.prompts;
     command.defaults = options.request;

@@ -82,6 +82,9 @@ nlohmann::ordered_json completion_json(const Completion& completion) {
 }
 
 int generate_prompts(const PromptsCommand& command, LoadedCheckpoint& loaded) {
+  if (!loaded.model->device().is_cpu()) {
+    throw Error("--prompts: expected --device cpu, whose kernels alone mix sequences in a pass");
+  }
   const auto texts = read_prompts(posix_io(), command.file, command.defaults);
   std::vector<std::string> prompts;
   for (const auto& text : texts) {

@@ -20,16 +20,18 @@ namespace {
 
 }  // namespace
 
-std::shared_ptr<RankGroup> join_job(const LaunchEnv& env, const DistributedConfig& config) {
+std::shared_ptr<RankGroup> join_job(const LaunchEnv& env,
+                                    const DistributedConfig& config,
+                                    c10::Device device) {
   // A rank that goes while this one writes to it is a failed collective, not the end without a
   // word.
   if (env.world_size > 1) std::signal(SIGPIPE, SIG_IGN);
-  std::shared_ptr<RankGroup> ranks = join_ranks(env,
-                                                {.setup_timeout_seconds = config.setup_timeout,
-                                                 .step_timeout_seconds = config.step_timeout,
-                                                 .on_failure = leave,
-                                                 .debug = config.debug});
-  return ranks;
+  RankGroupConfig group{.setup_timeout_seconds = config.setup_timeout,
+                        .step_timeout_seconds = config.step_timeout,
+                        .on_failure = leave,
+                        .debug = config.debug};
+  if (!device.is_cpu()) group.accelerator = accelerator_of(device.type());
+  return join_ranks(env, group);
 }
 
 int64_t threads_of_rank(int64_t threads, const LaunchEnv& env) {

@@ -10,7 +10,11 @@ namespace dsmoe {
 
 /// The ranks that the launcher started with this process. A failed collective ends the process at
 /// once, with its text and exit code 1: nothing may wait for the other ranks then.
-std::shared_ptr<RankGroup> join_job(const LaunchEnv& env, const DistributedConfig& config);
+///
+/// device  where tensors are that are not on the CPU, as open_device gave it
+std::shared_ptr<RankGroup> join_job(const LaunchEnv& env,
+                                    const DistributedConfig& config,
+                                    c10::Device device = c10::kCPU);
 
 /// `threads`, or where it is 0 and several ranks share this host's cores, this rank's share.
 int64_t threads_of_rank(int64_t threads, const LaunchEnv& env);

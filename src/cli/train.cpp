@@ -5,6 +5,7 @@
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
+#include "cli/device.h"
 #include "cli/rank_support.h"
 #include "common/config_reader.h"
 #include "common/error.h"
@@ -20,6 +21,7 @@ namespace {
 struct Options {
   std::string config;
   std::string resume = "auto";
+  std::string device;  // empty: the config's
   std::vector<std::string> overrides;
   bool dry_run = false;
   bool print_config = false;
@@ -58,6 +60,16 @@ int dry_run(const RunConfig& config) {
   return 0;
 }
 
+// Opens what the run needs; a config that is only looked at needs no GPU. Decides `auto`.
+c10::Device open_config_device(RunConfig& config, int64_t local_rank, bool runs) {
+  if (config.device == DeviceKind::kCpu || (config.device == DeviceKind::kCuda && !runs)) {
+    return c10::kCPU;
+  }
+  const auto device = open_device(config.device == DeviceKind::kCuda ? "cuda" : "auto", local_rank);
+  config.device = device.is_cpu() ? DeviceKind::kCpu : DeviceKind::kCuda;
+  return device;
+}
+
 int train(const Options& options) {
   RunConfig config;
   const auto describe_config = [&](ConfigVisitor& visitor) { describe(visitor, config); };
@@ -66,12 +78,16 @@ int train(const Options& options) {
     return 0;
   }
   if (options.config.empty()) throw Error("train: expected a config file, got none; see --help");
-  read_config_file(options.config, take_overrides("train", options.overrides), describe_config);
-  if (!options.print_config && !options.dry_run) {
+  auto overrides = take_overrides("train", options.overrides);
+  if (!options.device.empty()) overrides.push_back("device=" + options.device);
+  read_config_file(options.config, overrides, describe_config);
+  const bool runs = !options.print_config && !options.dry_run;
+  if (runs) {
     install_stop_signal();
     install_trace_signal();
   }
   const auto env = read_launch_env(process_environment);
+  const auto device = open_config_device(config, env.local_rank, runs);
   config.threads = threads_of_rank(config.threads, env);
   set_threads(static_cast<int>(config.threads));
   config = resolve_run_config(config);
@@ -83,7 +99,7 @@ int train(const Options& options) {
   if (options.dry_run) return dry_run(config);
   if (env.rank == 0) std::fprintf(stderr, "%s", yaml.c_str());
   step_memory::install();
-  const auto ranks = join_job(env, config.distributed);
+  const auto ranks = join_job(env, config.distributed, device);
   Trainer trainer(posix_io(), config, options.resume, {}, ranks);
   const auto result = trainer.run();
   ranks->barrier("leaving together");
@@ -106,6 +122,7 @@ void add_train_command(CLI::App& app, CommandRun& run) {
                       options->resume,
                       "auto (default: from run_dir's newest valid checkpoint, if any), none, or a "
                       "checkpoint");
+  command->add_option("--device", options->device, "cpu, cuda or auto: the key device");
   command->add_flag("--dry-run", options->dry_run, "check config and data, then stop");
   command->add_flag(
       "--print-config", options->print_config, "print the resolved config, then stop");

@@ -657,6 +657,20 @@ class CliTest(unittest.TestCase):
         self.refused("inspect", self.directory, says=[self.directory])
         self.refused("inspect", self.directory / "none", says=["none"])
 
+    @unittest.skipIf(os.path.exists("/dev/nvidiactl"), "this machine has an NVIDIA driver")
+    def test_a_device_that_is_not_there_is_missed_by_name(self):
+        module = pathlib.Path(DSMOE).with_name("dsmoe_cuda.so")
+        missing = "Found no NVIDIA driver" if module.exists() else "was built without CUDA"
+        elsewhere = self.directory / "no-device"
+        says = ["device cuda: ", missing]
+        self.refused("train", self.config, f"--run_dir={elsewhere}", "--device", "cuda", says=says)
+        self.refused("train", self.config, f"--run_dir={elsewhere}", "--device=cuda", says=says)
+        self.assertFalse(elsewhere.exists())
+        self.refused("eval", self.run_directory, "--data", self.text, "--device", "cuda", says=says)
+        self.refused("generate", self.run_directory, "--prompt", "x", "--device", "cuda", says=says)
+        self.refused("generate", self.run_directory, "--prompt", "x", "--device", "cuda", "--dtype", "int8", says=["--dtype int8"])
+        self.refused("bench", "--train", "--config", self.config, "--device=cuda", says=["device cpu"])
+
     def test_altered_checkpoints_are_refused_by_file_and_tensor(self):
         directory = self.copy_of_run()
         for older in sorted((directory / "checkpoints").glob("step-*"))[:-1]:

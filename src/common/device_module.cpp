@@ -1,0 +1,48 @@
+#include "common/device_module.h"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <string>
+
+#include "common/error.h"
+
+namespace dsmoe {
+namespace {
+
+DeviceModule* registered = nullptr;
+
+std::filesystem::path module_path() {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path() / "dsmoe_cuda.so";
+}
+
+}  // namespace
+
+void register_device_module(DeviceModule& module) { registered = &module; }
+
+bool has_cuda_module() { return std::filesystem::exists(module_path()); }
+
+DeviceModule& open_cuda_module() {
+  if (registered != nullptr) return *registered;
+  const auto path = module_path();
+  if (!has_cuda_module()) {
+    throw Error(
+        fmt::format("device cuda: this program was built without CUDA, '{}' is missing; run "
+                    "scripts/setup.sh --cuda, cmake --preset cuda and cmake --build --preset cuda",
+                    path.string()));
+  }
+  // Never closed: what it registers with torch has no way back.
+  if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) {
+    const char* reason = dlerror();
+    throw Error(fmt::format("device cuda: '{}' cannot be loaded: {}",
+                            path.string(),
+                            reason == nullptr ? "unknown reason" : reason));
+  }
+  if (registered == nullptr) {
+    throw Error(fmt::format("device cuda: '{}' is no module of this program", path.string()));
+  }
+  return *registered;
+}
+
+}  // namespace dsmoe
