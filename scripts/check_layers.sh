@@ -14,7 +14,7 @@ declare -A may_include=(
   [eval]="common formats data model"
   [train]="common csrc_kernels formats distributed data model eval"
   [infer]="common formats data model"
-  [cuda]="common distributed"
+  [cuda_module]="common distributed"
   [report]="common formats model eval train"
   [cli]="common csrc_kernels formats distributed data model eval train infer report"
 )
@@ -23,6 +23,7 @@ report() { printf '%s\n' "$1"; violations=$((violations + 1)); }
 
 while read -r file; do
   case "$file" in
+    csrc_kernels/cuda_module/*) room=cuda_module ;;
     csrc_kernels/*) room=csrc_kernels ;;
     *) room=${file#src/}; room=${room%%/*} ;;
   esac

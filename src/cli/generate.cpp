@@ -54,6 +54,9 @@ Result speculate(const Options& options,
       .compute_dtype = plain.compute_dtype,
       .stop = plain.stop};
   validate_plan(own.draft, loaded.model->config());
+  if (!loaded.model->device().is_cpu()) {
+    throw Error("--draft: expected --device cpu, whose kernels alone check guesses bit for bit");
+  }
   if (plain.on_text) own.on_text = [&](const std::string& text) { plain.on_text(0, text); };
   SpeculativeGenerator generator(loaded.model, *loaded.tokenizer, own);
   Result result;
@@ -98,7 +101,8 @@ void print_result(const Options& options, const Result& result, const LoadedChec
 int generate(const Options& options) {
   options.request.sampling.validate();
   auto model_options = options.model;
-  if (!options.prompts.file.empty() && model_options.device == "auto") model_options.device = "cpu";
+  const bool needs_packed_weights = !options.prompts.file.empty() || !options.draft.empty();
+  if (needs_packed_weights && model_options.device == "auto") model_options.device = "cpu";
   auto loaded = load_checkpoint(model_options);
   if (!options.prompts.file.empty()) {
     auto command = options.prompts;

@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 
 #include "common/error.h"
+#include "support/fake_backend.h"
 #include "support/rank_threads.h"
 #include "train/tiny_run.h"
 #include "train/trainer.h"
@@ -17,9 +18,11 @@ void flip_lowest_bit(const at::Tensor& tensor, int64_t element) {
 }
 
 // What each of `size` ranks throws for its tensors, `b` with a flipped bit on some of them.
-std::vector<std::string> check_with_flips(int64_t size, const std::vector<int64_t>& flipped) {
+std::vector<std::string> check_with_flips(int64_t size,
+                                          const std::vector<int64_t>& flipped,
+                                          const MakeBackend& make_backend = gloo_backend()) {
   std::vector<std::string> errors(static_cast<size_t>(size));
-  run_ranks(size, [&](RankGroup& group) {
+  const auto check = [&](RankGroup& group) {
     const auto a = at::arange(10, at::kFloat);
     const auto b = at::arange(1000, at::kFloat);
     if (std::find(flipped.begin(), flipped.end(), group.rank()) != flipped.end()) {
@@ -30,7 +33,8 @@ std::vector<std::string> check_with_flips(int64_t size, const std::vector<int64_
     } catch (const RunError& error) {
       errors[static_cast<size_t>(group.rank())] = error.what();
     }
-  });
+  };
+  run_ranks(size, check, {.setup_timeout_seconds = 20, .step_timeout_seconds = 20}, make_backend);
   return errors;
 }
 
@@ -46,6 +50,10 @@ TEST_CASE("check_replicas: a flipped bit is told to every rank, by parameter and
                                    "in 'b' on rank " +
                                    std::to_string(rank) + ";"));
     }
+  }
+  FakeNetwork network(3);
+  for (const auto& error : check_with_flips(3, {2}, network.make_backend())) {
+    CHECK_THAT(error, Catch::Contains("in 'b' on rank 2;"));
   }
   // Of two ranks nobody knows whose is right.
   for (const auto& error : check_with_flips(2, {0})) {
