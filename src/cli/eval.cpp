@@ -9,10 +9,12 @@
 #include "cli/command_support.h"
 #include "cli/commands.h"
 #include "cli/eval_result.h"
+#include "cli/expert_tables.h"
 #include "common/error.h"
 #include "common/io.h"
 #include "common/stop_signal.h"
 #include "eval/divergence.h"
+#include "eval/expert_statistics.h"
 #include "eval/multiple_choice.h"
 #include "eval/perplexity.h"
 
@@ -21,7 +23,7 @@ namespace {
 
 struct Options {
   ModelOptions model;
-  std::string data;
+  std::vector<std::string> data;
   std::string choices;
   std::string out;
   std::string against;
@@ -29,6 +31,7 @@ struct Options {
   EvalProtocol protocol;
   int64_t batch = 8;
   std::string words;
+  bool experts = false;
   bool json = false;
 };
 
@@ -132,15 +135,24 @@ int eval_text(const Options& options, LoadedCheckpoint& loaded) {
                                                reference->model->config().max_seq_len)
                                     : loaded.model->config().max_seq_len;
   if (protocol.window == 0) protocol.window = context;
-  const auto text = read_eval_text(options.data, *loaded.tokenizer, protocol.documents, context);
+  EvalText text;
+  for (const auto& path : options.data) {
+    append_group(text, read_eval_text(path, *loaded.tokenizer, protocol.documents, context));
+  }
   const auto n_words = count_for(options.words, text);
   install_stop_signal();
-  const PerplexityOptions how{.window = protocol.window,
-                              .stride = protocol.stride,
-                              .batch = options.batch,
-                              .plan = loaded.plan,
-                              .compute_dtype = loaded.compute_dtype,
-                              .stop = stop_requested};
+  ExpertStatistics experts;
+  PerplexityOptions how{.window = protocol.window,
+                        .stride = protocol.stride,
+                        .batch = options.batch,
+                        .plan = loaded.plan,
+                        .compute_dtype = loaded.compute_dtype,
+                        .stop = stop_requested};
+  if (options.experts) {
+    how.on_pass = [&](const ModelOutput& output, const EvalBatch& batch) {
+      experts.add(output, batch);
+    };
+  }
   Divergence divergence;
   if (reference) {
     divergence = compare_predictions({loaded.model, loaded.plan, loaded.compute_dtype},
@@ -157,11 +169,15 @@ int eval_text(const Options& options, LoadedCheckpoint& loaded) {
     json["words"] = *n_words;
     json["word_perplexity"] = std::exp(result.nats_total / static_cast<double>(*n_words));
   }
+  if (options.experts) {
+    json["experts"] = expert_statistics_to_json(experts, options.data, *loaded.tokenizer);
+  }
   if (options.json) {
     print_json(json);
   } else {
     print_text(json);
     if (reference) print_divergence(json["against"]);
+    if (options.experts) print_expert_statistics(json["experts"]);
   }
   return result.complete ? 0 : kExitStopped;
 }
@@ -212,10 +228,19 @@ int eval(const Options& options) {
     throw Error("eval: expected --data or --choices, got " +
                 std::string(options.data.empty() ? "neither" : "both"));
   }
-  if (options.data.empty() && !(options.against + options.against_policy).empty()) {
+  const bool is_alone = options.against.empty() && options.against_policy.empty();
+  if (options.data.empty() && !is_alone) {
     throw Error("eval: expected --data with --against, got --choices");
   }
+  if (options.experts && (options.data.empty() || !is_alone)) {
+    throw Error("eval: expected --data alone with --experts, got --choices or --against");
+  }
   auto loaded = load_checkpoint(options.model);
+  const auto& config = loaded.model->config();
+  if (options.experts && config.ffn.kind == FfnKind::kDense &&
+      config.attention.kind == AttentionKind::kDense) {
+    throw Error("--experts: expected a model with experts, got a dense one");
+  }
   return options.data.empty() ? eval_choices(options, loaded) : eval_text(options, loaded);
 }
 
@@ -229,7 +254,15 @@ void add_eval_command(CLI::App& app, CommandRun& run) {
       "Example: dsmoe eval runs/quickstart --data data/tinyshakespeare/valid.txt --policy "
       "threshold=0.48");
   add_model_options(*command, options->model);
-  command->add_option("--data", options->data, "text or .jsonl file, or token shards");
+  command
+      ->add_option("--data",
+                   options->data,
+                   "text or .jsonl file, or token shards; repeated: each scored on its own")
+      ->allow_extra_args(false);
+  command->add_flag("--experts",
+                    options->experts,
+                    "with --data: experts that go together, tokens typical of each, and with "
+                    "several --data how the experts tell them apart");
   command->add_option("--choices",
                       options->choices,
                       "lines of JSON: context, choices and answer, or good and bad; group");

@@ -43,12 +43,12 @@ EvalBatches::EvalBatches(const EvalText& text,
 
 // Every target exactly once, each with the longest context that its window gives.
 void EvalBatches::cut(int64_t window, int64_t stride) {
-  for (const auto& sequence : text_.sequences) {
-    const auto n_targets = static_cast<int64_t>(sequence.size()) - 1;
+  for (size_t sequence = 0; sequence < text_.sequences.size(); ++sequence) {
+    const auto n_targets = static_cast<int64_t>(text_.sequences[sequence].size()) - 1;
     int64_t scored = 0;  // targets 1 .. scored are done
     for (int64_t begin = 0; scored < n_targets; begin += stride) {
       const int64_t end = std::min(begin + window, n_targets);
-      windows_.push_back({&sequence, begin, end - begin, end - scored});
+      windows_.push_back({sequence, begin, end - begin, end - scored});
       scored = end;
     }
   }
@@ -79,7 +79,8 @@ std::optional<EvalBatch> EvalBatches::next() {
                   .counts = at::empty({n_windows, length}, at::kBool)};
   for (int64_t b = 0; b < n_windows; ++b) {
     const auto& window = windows_[first + static_cast<size_t>(b)];
-    const auto* ids = window.sequence->data() + window.begin;
+    const auto* ids = text_.sequences[window.sequence].data() + window.begin;
+    batch.groups.push_back(text_.groups.empty() ? 0 : text_.groups[window.sequence]);
     for (int64_t i = 0; i < length; ++i) {
       batch.tokens.data_ptr<int64_t>()[b * length + i] = ids[i];
       batch.targets.data_ptr<int64_t>()[b * length + i] = ids[i + 1];

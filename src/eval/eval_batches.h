@@ -13,9 +13,10 @@ namespace dsmoe {
 
 /// What one forward pass reads and what of it is scored; all [batch, length].
 struct EvalBatch {
-  at::Tensor tokens;   ///< int64
-  at::Tensor targets;  ///< int64, the token after each
-  at::Tensor counts;   ///< bool, targets that are scored
+  at::Tensor tokens;                ///< int64
+  at::Tensor targets;               ///< int64, the token after each
+  at::Tensor counts;                ///< bool, targets that are scored
+  std::vector<size_t> groups = {};  ///< [batch], of each row's sequence, see EvalText
 };
 
 /// The forward passes over a text in which each target is scored once; see evaluate_perplexity.
@@ -30,7 +31,7 @@ class EvalBatches {
  private:
   // Inputs [begin, begin + length) of a sequence, of whose targets the last n_scored count.
   struct Window {
-    const std::vector<int32_t>* sequence;
+    size_t sequence;
     int64_t begin;
     int64_t length;
     int64_t n_scored;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 
 #include "common/error.h"
 #include "data/text_reader.h"
@@ -70,6 +71,19 @@ void add_document(EvalText& text,
 }
 
 }  // namespace
+
+void append_group(EvalText& text, EvalText other) {
+  const size_t group =
+      text.sequences.empty() ? 0 : 1 + (text.groups.empty() ? 0 : text.groups.back());
+  text.groups.resize(text.sequences.size(), 0);
+  text.groups.resize(text.sequences.size() + other.sequences.size(), group);
+  for (auto& sequence : other.sequences) text.sequences.push_back(std::move(sequence));
+  text.n_bytes += other.n_bytes;
+  // Shards hold no words: then the whole's number is not known either.
+  const bool is_known = group == 0 || (text.n_words > 0 && other.n_words > 0);
+  text.n_words = is_known ? text.n_words + other.n_words : 0;
+  text.unscored_id = other.unscored_id;
+}
 
 int64_t count_words(std::string_view text) {
   int64_t count = 0;

@@ -12,10 +12,14 @@ namespace dsmoe {
 /// Text to be scored: sequences that are scored each on its own.
 struct EvalText {
   std::vector<std::vector<int32_t>> sequences;
-  int64_t n_bytes = 0;       ///< of text
-  int64_t n_words = 0;       ///< white-space words plus line ends; 0 when read from shards
-  int32_t unscored_id = -1;  ///< a target that is never scored: the document boundary; -1: none
+  int64_t n_bytes = 0;         ///< of text
+  int64_t n_words = 0;         ///< white-space words plus line ends; 0 when read from shards
+  std::vector<size_t> groups;  ///< of each sequence, which of several texts it is of; empty: one
+  int32_t unscored_id = -1;    ///< a target that is never scored: the document boundary; -1: none
 };
+
+/// Appends `other`, of the same tokenizer, as one more group.
+void append_group(EvalText& text, EvalText other);
 
 /// White-space separated words plus line ends, the WikiText convention.
 int64_t count_words(std::string_view text);

@@ -47,10 +47,11 @@ PerplexityResult evaluate_perplexity(Transformer& model,
       result.complete = false;
       break;
     }
-    result.add(model->forward(batch->tokens.to(model->device()),
-                              options.plan,
-                              {.compute_dtype = options.compute_dtype}),
-               *batch);
+    const auto output = model->forward(batch->tokens.to(model->device()),
+                                       options.plan,
+                                       {.compute_dtype = options.compute_dtype});
+    result.add(output, *batch);
+    if (options.on_pass) options.on_pass(output, *batch);
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (result.tokens_scored == 0 && result.complete && options.n_parts == 1) {

@@ -13,6 +13,9 @@ namespace dsmoe {
 
 struct EvalBatch;
 
+/// Sees each forward pass and what it read.
+using PassObserver = std::function<void(const ModelOutput& output, const EvalBatch& batch)>;
+
 struct PerplexityOptions {
   int64_t window = 0;  ///< tokens per forward pass and sequence; 0: the model's max_seq_len
   int64_t stride = 0;  ///< new tokens per window; 0: window, no overlap
@@ -22,6 +25,7 @@ struct PerplexityOptions {
   int64_t part = 0;     ///< windows that are scored here: every n_parts-th from this one on
   int64_t n_parts = 1;  ///< whose sums add to those of the whole
   std::function<bool()> stop = {};  ///< asked before each batch; true ends the count early
+  PassObserver on_pass = {};        ///< not called by compare_predictions
 };
 
 /// Sums, so that parts of a text add.

@@ -81,4 +81,28 @@ TEST_CASE("evaluation text from shards is the text's own; another tokenizer's sh
   CHECK_THROWS_AS(read_eval_text(directory.file("none"), ByteTokenizer(), false, 0), Error);
 }
 
+TEST_CASE("append_group: sequences keep the number of their text, sums add") {
+  const auto text_of = [](size_t n_sequences, int64_t n_words) {
+    EvalText text;
+    text.sequences.assign(n_sequences, {1, 2});
+    text.n_bytes = 10;
+    text.n_words = n_words;
+    text.unscored_id = 5;
+    return text;
+  };
+  EvalText all;
+  append_group(all, text_of(2, 4));
+  append_group(all, text_of(1, 3));
+  append_group(all, text_of(2, 2));
+  CHECK(all.groups == std::vector<size_t>{0, 0, 1, 2, 2});
+  CHECK(all.sequences.size() == 5);
+  CHECK(all.n_bytes == 30);
+  CHECK(all.n_words == 9);
+  CHECK(all.unscored_id == 5);
+  append_group(all, text_of(1, 0));  // as of shards
+  CHECK(all.n_words == 0);
+  append_group(all, text_of(1, 3));
+  CHECK(all.n_words == 0);
+}
+
 }  // namespace dsmoe

@@ -353,6 +353,37 @@ class CliTest(unittest.TestCase):
         self.assertIn("KL divergence", run(*compare, "--against-policy", "all").stdout)
         self.refused("eval", self.run_directory, "--choices", self.text, "--against-policy", "all", says=["--data"])
 
+    def test_expert_statistics_of_texts_agree_with_their_use(self):
+        other = self.directory / "other.txt"
+        other.write_text("QUITE ANOTHER KIND OF TEXT, IN CAPITALS\n" * 40)
+        evaluate = ["eval", self.run_directory, "--data", self.text, "--data", other, "--policy", "top_k=2", "--experts"]
+        result = json.loads(run(*evaluate, "--json").stdout)
+        experts = result["experts"]
+        sizes = [path.stat().st_size for path in (self.text, other)]
+        self.assertEqual([group["data"] for group in experts["groups"]], [str(self.text), str(other)])
+        self.assertEqual([group["tokens"] for group in experts["groups"]], sizes)
+        self.assertEqual(result["bytes"], sum(sizes))
+        alone = [json.loads(run("eval", self.run_directory, "--data", path, "--policy", "top_k=2", "--json").stdout)
+                 for path in (self.text, other)]
+        self.assertAlmostEqual(result["nats_total"], sum(one["nats_total"] for one in alone), delta=1e-3)
+        for layer, used in zip(experts["moe"], result["expert_use"]["moe"]):
+            self.assertEqual(len(layer["co_activation"]), 4)
+            for expert, n_tokens in zip(layer["experts"], used["tokens_per_expert"]):
+                self.assertAlmostEqual(expert["share"], n_tokens / sum(sizes))
+        for i, layer in enumerate(experts["moe"]):
+            loads = [one["expert_use"]["moe"][i]["tokens_per_expert"] for one in alone]
+            whole = [sum(pair) / (2 * sum(sizes)) for pair in zip(*loads)]
+            for kl, load in zip(layer["group_kl"], loads):
+                shares = [n / sum(load) for n in load]
+                self.assertAlmostEqual(kl, sum(p * math.log(p / q) for p, q in zip(shares, whole) if p), places=9)
+        everything = json.loads(run(*evaluate[:4], "--policy", "all", "--experts", "--json").stdout)["experts"]
+        self.assertEqual(everything["moa"][0]["co_activation"], [[1.0] * 3] * 3)
+        self.assertNotIn("group_kl", everything["moe"][0])
+        text = run(*evaluate).stdout
+        self.assertIn("together, against chance", text)
+        self.assertIn("mutual information", text)
+        self.refused(*evaluate, "--against-policy", "all", says=["--experts"])
+
     def test_a_budget_writes_a_routing_that_keeps_to_it(self):
         routing = self.directory / "routing.yaml"
         whole = json.loads(run("eval", self.run_directory, "--data", self.text, "--policy", "all", "--json").stdout)
