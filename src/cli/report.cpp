@@ -12,10 +12,12 @@ namespace dsmoe {
 namespace {
 
 constexpr size_t kMaxCurveBytes = size_t{1} << 28;
+constexpr size_t kMaxSampleBytes = size_t{1} << 18;
 
 struct Options {
   std::vector<std::string> runs;
   std::string curve;
+  std::vector<std::string> samples;
   std::string out = "report.html";
   bool json = false;
 };
@@ -28,7 +30,11 @@ int report(const Options& options) {
   if (!options.curve.empty()) {
     curve = parse_json(read_file(io, options.curve, kMaxCurveBytes), options.curve, kMaxCurveBytes);
   }
-  write_file(io, options.out, runs_to_html(runs, curve));
+  std::vector<TextSample> samples;
+  for (const auto& path : options.samples) {
+    samples.push_back({.name = path, .text = read_file(io, path, kMaxSampleBytes)});
+  }
+  write_file(io, options.out, runs_to_html(runs, curve, samples));
   if (options.json) {
     print_json({{"path", options.out}});
   } else {
@@ -44,10 +50,15 @@ void add_report_command(CLI::App& app, CommandRun& run) {
   auto* command = app.add_subcommand(
       "report",
       "Writes one HTML page of one or several runs, readable without a network: losses, learning\n"
-      "rate, throughput, expert load over time, active experts, config.\n"
+      "rate, throughput, expert load over time, active experts, sample texts, environment, "
+      "config.\n"
       "Example: dsmoe report runs/quickstart runs/quickstart-dense --out report.html");
   command->add_option("runs", options->runs, "run directories")->required();
   command->add_option("--curve", options->curve, "what curve --json printed, to be plotted too");
+  command
+      ->add_option(
+          "--samples", options->samples, "a text to be shown, such as generate printed; repeatable")
+      ->allow_extra_args(false);
   command->add_option("--out", options->out, "the page (default: report.html)");
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->callback([options, &run] { run = [options] { return report(*options); }; });

@@ -4,20 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <functional>
 #include <limits>
-#include <sstream>
 
-#include "common/error.h"
-#include "formats/json_limits.h"
 #include "report/plot.h"
 
 namespace dsmoe {
 namespace {
 
-constexpr uint64_t kMaxFileBytes = uint64_t{1} << 32;
-constexpr size_t kMaxLineBytes = size_t{1} << 26;
 constexpr size_t kMaxCells = 6000;  // of all heat maps of a run: about 0.6 MB
 constexpr size_t kMaxEvents = 100;
 constexpr const char* kKinds[] = {"moe_routing", "moa_routing"};
@@ -35,6 +29,7 @@ table { border-collapse: collapse; } th, td { padding: .2rem .7rem; text-align: 
 th:first-child, td:first-child { text-align: left; }
 pre { overflow-x: auto; border: 1px solid var(--line); padding: .7rem; }
 summary { cursor: pointer; }
+.sample { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 30rem; overflow-y: auto; }
 </style></head><body>
 )";
 
@@ -237,6 +232,27 @@ std::string events_of(const RunRecord& run) {
   return html + "</table></div></details>\n";
 }
 
+std::string environment_of(const RunRecord& run) {
+  if (run.environment.empty()) return "";
+  std::string html =
+      "<details><summary>environment</summary><div class=\"wide\"><table class=\"environment\">\n";
+  for (const auto& [name, value] : run.environment) {
+    html += "<tr><td>" + escape_html(name) + "</td><td>" + escape_html(value) + "</td></tr>\n";
+  }
+  return html + "</table></div></details>\n";
+}
+
+std::string samples_of(const std::vector<TextSample>& samples) {
+  if (samples.empty()) return "";
+  std::string html = "<h2>Sample texts</h2>\n";
+  for (const auto& sample : samples) {
+    // A parser drops the first line end behind <pre>.
+    html += "<h3>" + escape_html(sample.name) + "</h3>\n<pre class=\"sample\">\n" +
+            escape_html(sample.text) + "</pre>\n";
+  }
+  return html;
+}
+
 std::string section_of(const RunRecord& run) {
   std::string plots = active_by_layer(run);
   for (const std::string kind : kKinds) {
@@ -244,8 +260,8 @@ std::string section_of(const RunRecord& run) {
     plots += by_layer_over_time(run, kind, "token_entropy", "Entropy of a token's router, nats");
   }
   return "<h2>" + escape_html(run.name) + "</h2>\n<div class=\"plots\">" + plots + "</div>\n" +
-         heat_maps(run) + events_of(run) + "<details><summary>config</summary><pre>" +
-         escape_html(run.config) + "</pre></details>\n";
+         heat_maps(run) + events_of(run) + environment_of(run) +
+         "<details><summary>config</summary><pre>" + escape_html(run.config) + "</pre></details>\n";
 }
 
 std::string curve_of(const nlohmann::json& curve) {
@@ -267,35 +283,15 @@ std::string curve_of(const nlohmann::json& curve) {
 
 }  // namespace
 
-RunRecord read_run(Io& io, const std::string& run_directory) {
-  RunRecord run;
-  run.name = std::filesystem::path(run_directory).lexically_normal().filename().string();
-  if (run.name.empty()) {
-    run.name = std::filesystem::path(run_directory).lexically_normal().parent_path().filename();
-  }
-  const auto path = run_directory + "/metrics.jsonl";
-  std::istringstream lines(read_file(io, path, kMaxFileBytes));
-  int64_t line_number = 0;
-  for (std::string line; std::getline(lines, line) && !lines.eof();) {
-    const auto where = fmt::format("{}:{}", path, ++line_number);
-    auto json = parse_json(line, where, kMaxLineBytes);
-    auto& list = json.contains("event")             ? run.events
-                 : json.contains("validation_loss") ? run.validations
-                                                    : run.steps;
-    list.push_back(std::move(json));
-  }
-  run.config = read_file(io, run_directory + "/config.yaml", kMaxLineBytes);
-  if (run.steps.empty()) throw Error(path + ": expected at least one logged step, got none");
-  return run;
-}
-
-std::string runs_to_html(const std::vector<RunRecord>& runs, const nlohmann::json& curve) {
+std::string runs_to_html(const std::vector<RunRecord>& runs,
+                         const nlohmann::json& curve,
+                         const std::vector<TextSample>& samples) {
   std::string html = std::string(kHead) + "<h1>dsmoe runs</h1>\n" + table_of(runs);
   html += "<div class=\"plots\">" + loss_plot(runs) + "\n" +
           plot_of_all(runs, "Learning rate", "learning_rate", "") + "\n" +
           plot_of_all(runs, "Gradient norm before clipping", "gradient_norm", "", true) + "\n" +
           plot_of_all(runs, "Throughput", "tokens_per_second", "tokens per second") + "</div>\n";
-  html += curve_of(curve);
+  html += curve_of(curve) + samples_of(samples);
   for (const auto& run : runs) html += section_of(run);
   return html + "</body></html>\n";
 }

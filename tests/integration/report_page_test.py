@@ -48,7 +48,9 @@ class ReportPageTest(unittest.TestCase):
         cls.addClassCleanup(shutil.rmtree, cls.directory)
         write_run(cls.directory / "run")
         cls.page = cls.directory / "report.html"
-        done = subprocess.run([DSMOE, "report", cls.directory / "run", "--out", cls.page], capture_output=True, text=True)
+        sample = cls.directory / "sample.txt"
+        sample.write_text("ROMEO: <script>nothing.here()</script>\n" + "longword" * 200 + "\n" + "line\n" * 500)
+        done = subprocess.run([DSMOE, "report", cls.directory / "run", "--samples", sample, "--out", cls.page], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
     def browse(self, page, *options):
@@ -80,6 +82,12 @@ class ReportPageTest(unittest.TestCase):
         self.assertEqual(n_drawn, n_plots)
         broken = self.with_script("broken.html", "nothing.here()")
         self.assertTrue(self.browse(broken)[1], "the test would not see an error")
+
+    def test_a_sample_text_is_there_letter_by_letter(self):
+        page = self.with_script("sample.html", "document.title = document.querySelector('.sample').textContent.length;")
+        dom, _ = self.browse(page)
+        self.assertEqual(int(re.search(r"<title>(\d+)</title>", dom)[1]),
+                         len((self.directory / "sample.txt").read_text()))
 
     def test_text_and_ground_follow_the_colour_scheme(self):
         page = self.with_script("colours.html", "const style = getComputedStyle(document.body);"

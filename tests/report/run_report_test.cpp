@@ -1,8 +1,12 @@
 #include "report/run_report.h"
 
+#include <fmt/format.h>
+
 #include <catch2/catch.hpp>
+#include <map>
 
 #include "common/error.h"
+#include "formats/checkpoint_manifest.h"
 #include "support/temporary_directory.h"
 
 namespace dsmoe {
@@ -94,6 +98,49 @@ TEST_CASE("runs_to_html: one page with everything, nothing from outside", "[repo
   CHECK(html.find("1.6487") != std::string::npos);  // perplexity of 0.5 nats
   CHECK(count_of(html, "<div") == count_of(html, "</div>"));
   CHECK(count_of(html, "<svg") == count_of(html, "</svg>"));
+}
+
+TEST_CASE("runs_to_html: sample texts are shown as they are, nothing of them is HTML", "[report]") {
+  const TemporaryDirectory directory;
+  write_run(directory.file("run"), 2, 1, 2);
+  const std::vector<RunRecord> runs = {read_run(posix_io(), directory.file("run"))};
+  const auto html = runs_to_html(runs, nullptr, {{"a&b.txt", "\nline <b>\n  two"}, {"c", "three"}});
+  CHECK(html.find("<h3>a&amp;b.txt</h3>\n<pre class=\"sample\">\n\nline &lt;b&gt;\n  two</pre>") !=
+        std::string::npos);
+  CHECK(html.find("three</pre>") != std::string::npos);
+  CHECK(runs_to_html(runs, nullptr).find("Sample texts") == std::string::npos);
+}
+
+TEST_CASE("read_run: the environment is that of the newest checkpoint", "[report]") {
+  const TemporaryDirectory directory;
+  const auto run = directory.file("run");
+  write_run(run, 2, 1, 2);
+  CHECK(read_run(posix_io(), run).environment.empty());
+  write_file(posix_io(), run + "/config.yaml", "seed: 1\nthreads: 3\ndata:\n  threads: 7\n");
+  for (const int64_t step : {5, 10}) {
+    const auto checkpoint = run + fmt::format("/checkpoints/step-{}", step);
+    make_directories(posix_io(), checkpoint);
+    CheckpointManifest manifest;
+    manifest.step = step;
+    manifest.world_size = 4;
+    manifest.code_version = "1.2";
+    manifest.torch_version = "<3>";
+    write_listed_files(posix_io(), checkpoint, {{"config.json", "{}"}}, manifest);
+    write_manifest(posix_io(), checkpoint, manifest);
+  }
+  write_file(posix_io(), run + "/latest", "step-10\n");
+  const auto record = read_run(posix_io(), run);
+  const std::map<std::string, std::string> got(record.environment.begin(),
+                                               record.environment.end());
+  CHECK(got.at("newest checkpoint, step") == "10");
+  CHECK(got.at("ranks") == "4");
+  CHECK(got.at("threads of a rank") == "3");
+  CHECK(got.at("hash of the config") ==
+        read_manifest(posix_io(), run + "/checkpoints/step-5").config_hash);
+  CHECK(got.at("hash of the config").size() == 32);
+  const auto html = runs_to_html({record}, nullptr);
+  CHECK(html.find("<td>dsmoe</td><td>1.2</td>") != std::string::npos);
+  CHECK(html.find("<td>torch</td><td>&lt;3&gt;</td>") != std::string::npos);
 }
 
 TEST_CASE("runs_to_html: 5,000 logged steps of 12 layers of 32 experts stay under 2 MB",

@@ -1,0 +1,72 @@
+#include "report/run_record.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <sstream>
+
+#include "common/error.h"
+#include "formats/checkpoint_manifest.h"
+#include "formats/json_limits.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr uint64_t kMaxFileBytes = uint64_t{1} << 32;
+constexpr size_t kMaxLineBytes = size_t{1} << 26;
+constexpr size_t kMaxNameBytes = 256;
+
+// The resolved config is our own: one key a line, those of the run itself not indented.
+std::string top_level_value(const std::string& yaml, const std::string& key) {
+  std::istringstream lines(yaml);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.rfind(key + ": ", 0) == 0) return line.substr(key.size() + 2);
+  }
+  return "";
+}
+
+std::vector<std::pair<std::string, std::string>> read_environment(Io& io,
+                                                                  const std::string& run_directory,
+                                                                  const std::string& config) {
+  const auto hint = run_directory + "/latest";
+  if (!std::filesystem::exists(hint)) return {};
+  auto name = read_file(io, hint, kMaxNameBytes);
+  if (!name.empty() && name.back() == '\n') name.pop_back();
+  const auto manifest = read_manifest(io, run_directory + "/checkpoints/" + name);
+  return {{"run", manifest.run_id},
+          {"newest checkpoint, step", std::to_string(manifest.step)},
+          {"dsmoe", manifest.code_version},
+          {"torch", manifest.torch_version},
+          {"ranks", std::to_string(manifest.world_size)},
+          {"threads of a rank", top_level_value(config, "threads")},
+          {"hash of the config", manifest.config_hash},
+          {"hash of the training tokens", manifest.dataset_hash},
+          {"tokenizer", manifest.tokenizer_fingerprint}};
+}
+
+}  // namespace
+
+RunRecord read_run(Io& io, const std::string& run_directory) {
+  RunRecord run;
+  run.name = std::filesystem::path(run_directory).lexically_normal().filename().string();
+  if (run.name.empty()) {
+    run.name = std::filesystem::path(run_directory).lexically_normal().parent_path().filename();
+  }
+  const auto path = run_directory + "/metrics.jsonl";
+  std::istringstream lines(read_file(io, path, kMaxFileBytes));
+  int64_t line_number = 0;
+  for (std::string line; std::getline(lines, line) && !lines.eof();) {
+    const auto where = fmt::format("{}:{}", path, ++line_number);
+    auto json = parse_json(line, where, kMaxLineBytes);
+    auto& list = json.contains("event")             ? run.events
+                 : json.contains("validation_loss") ? run.validations
+                                                    : run.steps;
+    list.push_back(std::move(json));
+  }
+  run.config = read_file(io, run_directory + "/config.yaml", kMaxLineBytes);
+  run.environment = read_environment(io, run_directory, run.config);
+  if (run.steps.empty()) throw Error(path + ": expected at least one logged step, got none");
+  return run;
+}
+
+}  // namespace dsmoe
