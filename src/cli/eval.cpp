@@ -186,6 +186,7 @@ void write_items(const std::string& path, const ChoiceResult& result) {
   std::string lines;
   for (const auto& item : result.items) {
     const nlohmann::ordered_json line = {{"log_likelihoods", item.log_likelihoods},
+                                         {"greedy", item.are_greedy},
                                          {"right", item.is_right},
                                          {"right_normalised", item.is_right_per_byte}};
     lines += line.dump() + "\n";

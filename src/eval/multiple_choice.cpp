@@ -52,6 +52,7 @@ ChoiceScores judge(const ChoiceItem& item, const Likelihood* likelihoods) {
   std::vector<double> per_byte;
   for (size_t i = 0; i < item.choices.size(); ++i) {
     scores.log_likelihoods.push_back(likelihoods[i].log_likelihood);
+    scores.are_greedy.push_back(likelihoods[i].is_greedy);
     per_byte.push_back(likelihoods[i].log_likelihood / static_cast<double>(item.choices[i].size()));
   }
   scores.is_right = is_highest(scores.log_likelihoods, item.answer);

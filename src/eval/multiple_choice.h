@@ -37,6 +37,7 @@ struct Accuracy {
 
 struct ChoiceScores {
   std::vector<double> log_likelihoods;  ///< nats, by choice
+  std::vector<bool> are_greedy;         ///< by choice: each token of it is the most likely one
   bool is_right = false;                ///< the answer's is above all others'
   bool is_right_per_byte = false;       ///< the same after division by the choice's bytes
 };

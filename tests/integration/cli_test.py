@@ -298,6 +298,7 @@ class CliTest(unittest.TestCase):
         self.assertEqual(result["per_group"]["words"]["items"], 1)
         scores = [json.loads(line) for line in out.read_text().splitlines()]
         self.assertEqual([len(score["log_likelihoods"]) for score in scores], [2, 2])
+        self.assertEqual([[type(is_greedy) for is_greedy in score["greedy"]] for score in scores], [[bool, bool]] * 2)
         self.assertEqual(result["accuracy"], sum(score["right"] for score in scores) / 2)
         for score in scores:
             self.assertEqual(score["right"], score["log_likelihoods"][0] > score["log_likelihoods"][1])
