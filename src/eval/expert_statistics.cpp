@@ -38,7 +38,7 @@ void add_token(LayerSelections& layer,
 }
 
 void add_layer(LayerSelections& layer, const RoutingRecord& record, const EvalBatch& batch) {
-  const auto selected = record.selected.flatten(0, 1).contiguous();  // [n_tokens, n_experts]
+  const auto selected = record.selected.flatten(0, 1).contiguous().cpu();  // [n_tokens, n_experts]
   const auto n_experts = static_cast<size_t>(selected.size(1));
   const auto* is_selected = selected.const_data_ptr<bool>();
   const auto* counts = batch.counts.const_data_ptr<bool>();

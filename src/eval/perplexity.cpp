@@ -47,9 +47,8 @@ PerplexityResult evaluate_perplexity(Transformer& model,
       result.complete = false;
       break;
     }
-    const auto output = model->forward(batch->tokens.to(model->device()),
-                                       options.plan,
-                                       {.compute_dtype = options.compute_dtype});
+    const auto output = model->forward(
+        batch->tokens.to(model->device()), options.plan, {.compute_dtype = options.compute_dtype});
     result.add(output, *batch);
     if (options.on_pass) options.on_pass(output, *batch);
   }
