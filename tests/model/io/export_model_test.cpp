@@ -8,6 +8,7 @@
 #include "formats/gguf_reader.h"
 #include "formats/safetensors.h"
 #include "model/io/jetmoe_export.h"
+#include "model/io/tensor_link.h"
 #include "support/temporary_directory.h"
 
 namespace dsmoe {
@@ -298,6 +299,19 @@ TEST_CASE("export: what GGUF lacks is named", "[model][io]") {
   config.ffn.router.renormalise = true;
   CHECK_THAT(refusal(config, "gguf", "top_k=2"), Catch::Contains("never divides"));
   CHECK(refusal(config, "gguf", "all").empty());
+}
+
+TEST_CASE("export: a parameter that no tensor of the target takes is named", "[model][io]") {
+  const auto model = random_model(olmoe_config(true, 6));
+  const Parameters parameters(model);
+  std::vector<TensorLink> links;
+  for (const auto& [name, tensor] : model->named_parameters().pairs()) {
+    if (name != "blocks_1.ffn_norm.weight") links.push_back({name, {parameters.at(name)}});
+  }
+  CHECK_THROWS_WITH(check_every_parameter_is_linked(model, links),
+                    Catch::Contains("no place for 'blocks_1.ffn_norm.weight'"));
+  links.push_back({"last", {parameters.of_block(1, "ffn_norm.weight")}});
+  CHECK_NOTHROW(check_every_parameter_is_linked(model, links));
 }
 
 TEST_CASE("export: an existing path and an unknown target are refused", "[model][io]") {
