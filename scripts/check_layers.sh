@@ -14,7 +14,7 @@ declare -A may_include=(
   [eval]="common formats data model"
   [train]="common csrc_kernels formats distributed data model eval"
   [infer]="common formats data model"
-  [cuda_module]="common distributed"
+  [cuda_module]="common csrc_kernels distributed"
   [report]="common formats model eval train"
   [cli]="common csrc_kernels formats distributed data model eval train infer report"
 )
@@ -44,9 +44,13 @@ while read -r file; do
       ! grep -qE '#include *<(torch|ATen|c10)/' "$file" || report "$file: room '$room' knows no torch header" ;;
   esac
   case "$file" in
-    *.h) grep -q '^#pragma once' "$file" || report "$file: #pragma once is missing" ;;
+    *_body.h | *_kernels.h | *.cu | *.cuh)
+      ! grep -qE '#include *<(torch|ATen|c10)/' "$file" || report "$file: a kernel knows no torch header" ;;
   esac
-done < <(find src csrc_kernels -name '*.h' -o -name '*.cpp' | sort)
+  case "$file" in
+    *.h | *.cuh) grep -q '^#pragma once' "$file" || report "$file: #pragma once is missing" ;;
+  esac
+done < <(find src csrc_kernels -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | sort)
 
 [ "$violations" -eq 0 ] || { printf '%d violations of the layering\n' "$violations"; exit 1; }
 printf 'layering: kept\n'

@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 mode=(-i)
 [ "${1:-}" = --check ] && mode=(--dry-run --Werror)
-git ls-files '*.h' '*.cpp' | xargs -r clang-format "${mode[@]}"
+git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs -r clang-format "${mode[@]}"

@@ -36,7 +36,8 @@ at::Tensor run_forward(Activation activation,
   auto hidden = at::empty_like(up);
   dispatch_float_types(kName, up.scalar_type(), [&]<typename T, typename W>() {
     const auto rows = rows_of<T, W>(up, gate, weights, hidden);
-    DSMOE_CALL_FOR_ISA(weighted_activation, activation, rows);
+    using OnDevice = WeightedActivationOnDevice<T, W>;
+    DSMOE_CALL_FOR_DEVICE(up.is_cpu(), OnDevice::forward, weighted_activation, activation, rows);
   });
   return hidden;
 }
@@ -68,7 +69,9 @@ Backward run_backward(Activation activation,
         .grad_up = pointer<T>(result.grad_up),
         .grad_gate = pointer<T>(result.grad_gate),
         .grad_weights = pointer<W>(result.grad_weights)};
-    DSMOE_CALL_FOR_ISA(weighted_activation_backward, activation, rows, gradients);
+    using OnDevice = WeightedActivationOnDevice<T, W>;
+    DSMOE_CALL_FOR_DEVICE(
+        up.is_cpu(), OnDevice::backward, weighted_activation_backward, activation, rows, gradients);
   });
   return result;
 }
@@ -159,6 +162,10 @@ void check(Activation activation,
               weights.scalar_type());
 }
 
+bool has_kernel(const at::Tensor& x) {
+  return x.is_cpu() || WeightedActivationOnDevice<float, float>::forward != nullptr;
+}
+
 }  // namespace
 
 at::Tensor weighted_activation(Activation activation,
@@ -166,7 +173,7 @@ at::Tensor weighted_activation(Activation activation,
                                const at::Tensor& gate,
                                const at::Tensor& expert_weights) {
   check(activation, up, gate, expert_weights);
-  if (!up.is_cpu()) return weighted_activation_ref(activation, up, gate, expert_weights);
+  if (!has_kernel(up)) return weighted_activation_ref(activation, up, gate, expert_weights);
   return WeightedActivation::apply(
       static_cast<int64_t>(activation), up, optional(gate), optional(expert_weights));
 }
@@ -187,7 +194,7 @@ at::Tensor weighted_activation_linear(Activation activation,
               down_weight.sizes(),
               " ",
               down_weight.scalar_type());
-  if (!up.is_cpu()) {
+  if (!has_kernel(up)) {
     return at::mm(weighted_activation_ref(activation, up, gate, expert_weights), down_weight.t());
   }
   return WeightedActivationLinear::apply(

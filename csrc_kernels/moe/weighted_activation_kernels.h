@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "csrc_kernels/common/bfloat16.h"
+#include "csrc_kernels/common/device_kernel.h"
 #include "csrc_kernels/common/isa.h"
 
 namespace dsmoe {
@@ -41,5 +42,15 @@ DSMOE_DECLARE_FOR_ISAS(
     void weighted_activation_backward(Activation activation,
                                       const WeightedActivationRows<T, W>& rows,
                                       const WeightedActivationGradients<T, W>& gradients);)
+
+/// The same of another device.
+template <typename T, typename W>
+struct WeightedActivationOnDevice {
+  static inline DeviceKernel<Activation, const WeightedActivationRows<T, W>&> forward = nullptr;
+  static inline DeviceKernel<Activation,
+                             const WeightedActivationRows<T, W>&,
+                             const WeightedActivationGradients<T, W>&>
+      backward = nullptr;
+};
 
 }  // namespace dsmoe
