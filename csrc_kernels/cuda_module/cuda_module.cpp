@@ -1,7 +1,11 @@
-// What the program asks of CUDA. Compiled, linked and loaded without a GPU; never run on one.
+// What the program asks of CUDA.
 #include <ATen/Context.h>
+#include <ATen/cuda/CUDAGraph.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 #include <fmt/format.h>
 
 #include <string>
@@ -12,6 +16,32 @@
 
 namespace dsmoe {
 namespace {
+
+class CudaGraph : public DeviceGraph {
+ public:
+  explicit CudaGraph(const std::function<void()>& work) {
+    // The default stream cannot be recorded.
+    const auto stream = c10::cuda::getStreamFromPool();
+    c10::cuda::device_synchronize();
+    const c10::cuda::CUDAStreamGuard guard(stream);
+    graph_.capture_begin();
+    try {
+      work();
+    } catch (...) {
+      // What was recorded is of no use; the first error is the one that is told.
+      try {
+        graph_.capture_end();
+      } catch (const c10::Error&) {
+      }
+      throw;
+    }
+    graph_.capture_end();
+  }
+  void replay() override { graph_.replay(); }
+
+ private:
+  at::cuda::CUDAGraph graph_;
+};
 
 class CudaModule : public DeviceModule {
  public:
@@ -41,6 +71,19 @@ class CudaModule : public DeviceModule {
   }
 
   void synchronize() override { c10::cuda::device_synchronize(); }
+
+  int64_t peak_memory_bytes() override {
+    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(c10::cuda::current_device());
+    return stats.allocated_bytes.at(0).peak;  // 0: of all pools together
+  }
+
+  void reset_peak_memory() override {
+    c10::cuda::CUDACachingAllocator::resetPeakStats(c10::cuda::current_device());
+  }
+
+  std::unique_ptr<DeviceGraph> record(const std::function<void()>& work) override {
+    return std::make_unique<CudaGraph>(work);
+  }
 };
 
 CudaModule cuda_module;

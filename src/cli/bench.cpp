@@ -8,6 +8,7 @@
 #include "cli/bench_inference.h"
 #include "cli/command_support.h"
 #include "cli/commands.h"
+#include "cli/device.h"
 #include "cli/rank_support.h"
 #include "common/config_reader.h"
 #include "common/error.h"
@@ -23,6 +24,7 @@ struct Options {
   std::vector<std::string> overrides;
   TrainBenchOptions steps;
   InferenceBenchCommand inference;
+  std::string device;  // empty: the configs' own
   int threads = 0;
   bool train = false;
   bool no_memory = false;
@@ -31,15 +33,21 @@ struct Options {
   bool json = false;
 };
 
+const char* name_of(DeviceKind device) {
+  return device == DeviceKind::kCuda ? "cuda" : device == DeviceKind::kAuto ? "auto" : "cpu";
+}
+
 std::vector<RunConfig> read_configs(const Options& options) {
-  const auto overrides = take_overrides("bench", options.overrides);
+  auto overrides = take_overrides("bench", options.overrides);
+  if (!options.device.empty()) overrides.push_back("device=" + options.device);
   std::vector<RunConfig> configs;
   for (const auto& path : options.configs) {
     RunConfig config;
     read_config_file(path, overrides, [&](ConfigVisitor& visitor) { describe(visitor, config); });
-    if (config.device == DeviceKind::kCuda) {
-      throw Error(
-          fmt::format("bench: expected device cpu, which it measures, got cuda in {}", path));
+    const auto device = open_device(name_of(config.device));
+    config.device = device.is_cpu() ? DeviceKind::kCpu : DeviceKind::kCuda;
+    if (!configs.empty() && config.device != configs.front().device) {
+      throw Error(fmt::format("bench: expected configs of one device, got another in {}", path));
     }
     configs.push_back(resolve_bench_config(std::move(config)));
   }
@@ -77,7 +85,7 @@ void add_speed(nlohmann::ordered_json& json,
   json["step_seconds"] = seconds;
   json["step_seconds_min"] = fastest;
   json["step_seconds_max"] = slowest;
-  json["parts"] = parts_json(result);
+  if (result.has_parts) json["parts"] = parts_json(result);
   json["matrix_flops_per_second"] = result.peak_flops;
   json["mfu"] = result.mfu();
   json["step_seconds_over_first"] = paired_ratio(result, first, &StepTimes::total);
@@ -118,19 +126,22 @@ void print_text(const nlohmann::ordered_json& results, int threads) {
                result["name"].get<std::string>(),
                result["compute_dtype"].get<std::string>());
     if (result.contains("step_seconds")) {
-      const auto& parts = result["parts"];
+      const auto part = [&](const char* name) {
+        return result.contains("parts") ? fmt::format("{:.1f}", milliseconds(result["parts"][name]))
+                                        : std::string("-");
+      };
       fmt::print(
-          " {:>8.1f} {:>8.1f} {:>8.1f} |{:>6.1f} {:>8.1f} {:>7.1f} {:>8.1f} {:>9.1f} {:>6.1f} "
+          " {:>8.1f} {:>8.1f} {:>8.1f} |{:>6} {:>8} {:>7} {:>8} {:>9} {:>6} "
           "|{:>8.0f} {:>4.0f}% {:>6.3f} {:>6.3f} {:>6.3f}",
           milliseconds(result["step_seconds"]),
           milliseconds(result["step_seconds_min"]),
           milliseconds(result["step_seconds_max"]),
-          milliseconds(parts["data"]),
-          milliseconds(parts["forward"]),
-          milliseconds(parts["loss"]),
-          milliseconds(parts["backward"]),
-          milliseconds(parts["optimizer"]),
-          milliseconds(parts["other"]),
+          part("data"),
+          part("forward"),
+          part("loss"),
+          part("backward"),
+          part("optimizer"),
+          part("other"),
           result["tokens_per_second"].get<double>(),
           100.0 * result["mfu"].get<double>(),
           result["step_seconds_over_first"].get<double>(),
@@ -214,7 +225,8 @@ int bench_train(const Options& options) {
   step_memory::install();
   RankGroup one_rank;
   std::vector<int64_t> memory;
-  if (!options.no_memory) {
+  const bool on_cpu = configs.front().device == DeviceKind::kCpu;
+  if (!options.no_memory && on_cpu) {
     // First, while this process has no threads: the children are forks of it.
     for (const auto& config : configs) memory.push_back(measure_step_memory(config));
   }
@@ -225,6 +237,7 @@ int bench_train(const Options& options) {
     auto entry = entry_of(options, i, configs[i]);
     if (!results.empty()) add_speed(entry, results[i], results.front());
     if (!memory.empty()) entry["peak_memory_bytes"] = memory[i];
+    if (!on_cpu && !results.empty()) entry["peak_memory_bytes"] = results[i].peak_memory_bytes;
     entries.push_back(std::move(entry));
   }
   print_results(options, entries);
@@ -239,6 +252,7 @@ int bench(const Options& options) {
                     options.configs.size()));
   }
   auto command = options.inference;
+  if (!options.device.empty()) command.device = options.device;
   command.model = options.configs.front();
   command.overrides = take_overrides("bench", options.overrides);
   command.options.repetitions = options.steps.repetitions;
@@ -283,6 +297,8 @@ void add_bench_command(CLI::App& app, CommandRun& run) {
   command->add_option("--warmup", options->steps.warmup, "steps of every config before these")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
   command->add_option("--threads", options->threads, "0: all cores")->check(CLI::Range(0, 4096));
+  command->add_option(
+      "--device", options->device, "cpu, cuda or auto: with --train the key device");
   auto* no_memory = command->add_flag("--no-memory", options->no_memory, "leave out peak memory");
   command->add_flag("--memory-only", options->memory_only, "peak memory and nothing else")
       ->excludes(no_memory);

@@ -8,8 +8,10 @@
 #include <functional>
 
 #include "cli/command_support.h"
+#include "cli/device.h"
 #include "common/config_reader.h"
 #include "common/cpu_features.h"
+#include "common/device_module.h"
 #include "common/error.h"
 #include "common/io.h"
 #include "common/thread_pool.h"
@@ -20,10 +22,17 @@
 namespace dsmoe {
 namespace {
 
-Transformer make_packed_model(const InferenceBenchCommand& command, PackedFormat format) {
+// Packed on the CPU, else as it was trained.
+Transformer make_model(const InferenceBenchCommand& command,
+                       PackedFormat format,
+                       at::Device device) {
   if (std::filesystem::is_directory(command.model)) {
     auto& io = posix_io();
-    return load_packed_model(io, find_checkpoint(io, command.model), {.format = format});
+    const auto checkpoint = find_checkpoint(io, command.model);
+    if (device.is_cpu()) return load_packed_model(io, checkpoint, {.format = format});
+    auto model = load_model(io, checkpoint);
+    model->to(device);
+    return model;
   }
   RunConfig config;
   read_config_file(
@@ -34,7 +43,11 @@ Transformer make_packed_model(const InferenceBenchCommand& command, PackedFormat
   }
   Transformer model(config.model);
   init_weights(model, config.seed);
-  pack_weights(model, {.format = format});
+  if (device.is_cpu()) {
+    pack_weights(model, {.format = format});
+  } else {
+    model->to(device);
+  }
   return model;
 }
 
@@ -84,6 +97,7 @@ nlohmann::ordered_json to_json(const InferenceBenchCommand& command,
   const auto n_prompt = batch * static_cast<double>(options.prompt);
   const auto n_steps = static_cast<double>(options.generate);
   nlohmann::ordered_json json = {{"model", command.model},
+                                 {"device", command.device},
                                  {"dtype", command.dtype},
                                  {"policy", options.plan.to_string()},
                                  {"execution", command.execution},
@@ -104,12 +118,16 @@ nlohmann::ordered_json to_json(const InferenceBenchCommand& command,
       return batch * n_steps / round.decode_seconds;
     });
     json["bytes_per_token"] = bytes;
+  }
+  if (options.generate > 0 && options.measure_bandwidth) {
     json["bandwidth_share"] = spread(result, [&](const InferBenchRound& round) {
       return bytes * n_steps / round.decode_seconds / round.bandwidth();
     });
   }
-  json["bandwidth_bytes_per_second"] =
-      spread(result, [](const InferBenchRound& round) { return round.bandwidth(); });
+  if (options.measure_bandwidth) {
+    json["bandwidth_bytes_per_second"] =
+        spread(result, [](const InferBenchRound& round) { return round.bandwidth(); });
+  }
   json["active_experts"] = active_experts_json(result.active);
   json["active_parameters"] = active_parameters(config, result.active);
   json["build"] = isa_name();
@@ -145,12 +163,21 @@ void print_text(const nlohmann::ordered_json& json) {
 int bench_inference(const InferenceBenchCommand& command) {
   set_threads(command.threads);
   const auto format = parse_weight_format(command.dtype);
+  const auto device = open_device(command.device);
+  if (!device.is_cpu() && format == PackedFormat::kInt8) {
+    throw Error("--dtype int8: expected --device cpu, whose kernels alone have it");
+  }
   const auto start = std::chrono::steady_clock::now();
-  auto model = make_packed_model(command, format);
+  auto model = make_model(command, format, device);
   const std::chrono::duration<double> loading = std::chrono::steady_clock::now() - start;
   auto options = command.options;
   options.plan = make_plan(command, model->config());
   options.compute_dtype = compute_type_of(format);
+  if (!device.is_cpu()) {
+    options.compute_dtype = format == PackedFormat::kFloat32 ? at::kFloat : at::kBFloat16;
+    options.measure_bandwidth = false;  // that of the CPU
+    options.wait = [] { open_cuda_module().synchronize(); };
+  }
   if (options.depth + std::max(options.prompt, options.generate) > model->config().max_seq_len) {
     throw Error(fmt::format("bench: depth and tokens are above model.max_seq_len = {}",
                             model->config().max_seq_len));

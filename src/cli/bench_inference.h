@@ -16,6 +16,7 @@ struct InferenceBenchCommand {
   std::string policy;  ///< empty: the training selection
   std::string execution = "auto";
   std::string dtype = "bfloat16";
+  std::string device = "cpu";
   int threads = 0;
   bool json = false;
 };

@@ -21,6 +21,8 @@ std::filesystem::path module_path() {
 
 void register_device_module(DeviceModule& module) { registered = &module; }
 
+DeviceModule* opened_device_module() { return registered; }
+
 bool has_cuda_module() { return std::filesystem::exists(module_path()); }
 
 DeviceModule& open_cuda_module() {

@@ -79,20 +79,21 @@ struct Rows {
 
 using Made = std::variant<Rows, std::exception_ptr>;
 
-at::Tensor to_tensor(const std::vector<int64_t>& values, int64_t n_rows) {
+at::Tensor to_tensor(const std::vector<int64_t>& values, int64_t n_rows, bool pinned) {
   const auto n_values = static_cast<int64_t>(values.size());
-  auto tensor = at::empty({n_rows, n_values / n_rows}, at::kLong);
+  auto tensor =
+      at::empty({n_rows, n_values / n_rows}, at::TensorOptions(at::kLong).pinned_memory(pinned));
   std::copy(values.begin(), values.end(), tensor.data_ptr<int64_t>());
   return tensor;
 }
 
-Batch to_batch(const Rows& rows) {
+Batch to_batch(const Rows& rows, bool pinned) {
   const auto n_rows = static_cast<int64_t>(rows.positions.size());
   Batch batch;
-  batch.tokens = to_tensor(rows.tokens, n_rows);    // [batch, seq]
-  batch.targets = to_tensor(rows.targets, n_rows);  // [batch, seq]
+  batch.tokens = to_tensor(rows.tokens, n_rows, pinned);    // [batch, seq]
+  batch.targets = to_tensor(rows.targets, n_rows, pinned);  // [batch, seq]
   if (!rows.document_positions.empty()) {
-    batch.document_positions = to_tensor(rows.document_positions, n_rows);  // [batch, seq]
+    batch.document_positions = to_tensor(rows.document_positions, n_rows, pinned);  // [batch, seq]
   }
   batch.positions = rows.positions;
   return batch;
@@ -217,7 +218,7 @@ Batch DataLoader::State::take() {
   position += step();
   changed.notify_all();
   lock.unlock();
-  Batch batch = to_batch(rows);
+  Batch batch = to_batch(rows, config.pinned);
   lock.lock();
   spare.push_back(std::move(rows));
   return batch;
@@ -227,7 +228,7 @@ Batch DataLoader::State::make_now() {
   Rows rows;
   make(position, rows);
   position += step();
-  return to_batch(rows);
+  return to_batch(rows, config.pinned);
 }
 
 DataLoader::DataLoader(std::vector<WeightedSource> sources, const DataLoaderConfig& config)

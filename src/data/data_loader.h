@@ -15,6 +15,7 @@ struct DataLoaderConfig {
   uint64_t seed = 0;
   int64_t prefetch = 4;        ///< micro-batches made ahead by one thread; 0: none, made when asked
   bool document_mask = false;  ///< fill Batch::document_positions
+  bool pinned = false;         ///< batches in memory that a GPU copies from on its own
   int64_t rank = 0;            ///< of n_ranks that share each micro-step's sequences evenly
   int64_t n_ranks = 1;
 };

@@ -40,10 +40,10 @@ at::Tensor pad_prompts(const std::vector<LiveSequence>& sequences) {
   return tokens;
 }
 
-at::Tensor last_ids(const std::vector<LiveSequence>& sequences) {
+std::vector<int64_t> last_ids(const std::vector<LiveSequence>& sequences) {
   std::vector<int64_t> ids;
   for (const auto& [request, sequence] : sequences) ids.push_back(sequence.ids().back());
-  return at::tensor(ids, at::kLong).unsqueeze(1);  // [n_sequences, 1]
+  return ids;
 }
 
 }  // namespace
@@ -56,7 +56,10 @@ struct Generator::Batch {
 };
 
 Generator::Generator(Transformer model, const Tokenizer& tokenizer, GeneratorOptions options)
-    : model_(std::move(model)), tokenizer_(tokenizer), options_(std::move(options)) {
+    : model_(std::move(model)),
+      tokenizer_(tokenizer),
+      options_(std::move(options)),
+      steps_(model_, options_.plan, options_.compute_dtype) {
   model_->eval();
 }
 
@@ -123,11 +126,7 @@ Generator::Batch Generator::prefill(const std::vector<GenerateRequest>& requests
 void Generator::decode_step(Batch& batch) {
   const auto start = Clock::now();
   if (batch.cache) {
-    const auto output =
-        model_->forward(last_ids(batch.live).to(model_->device()),  // [n_live, 1]
-                        options_.plan,
-                        {.compute_dtype = options_.compute_dtype, .cache = &*batch.cache});
-    batch.cache->advance(1);
+    const auto& output = steps_.run(last_ids(batch.live), *batch.cache);
     batch.logits = output.logits.squeeze(1);
     stats_.usage.add(output);
   } else {

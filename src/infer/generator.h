@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "data/tokenizer.h"
+#include "infer/decode_steps.h"
 #include "infer/sequence.h"
 #include "model/expert_usage.h"
 #include "model/moe/routing_plan.h"
@@ -54,6 +55,7 @@ class Generator {
   Transformer model_;
   const Tokenizer& tokenizer_;
   GeneratorOptions options_;
+  DecodeSteps steps_;
   GenerateStats stats_;
 };
 

@@ -7,11 +7,14 @@
 #include <chrono>
 
 #include "common/memory_bandwidth.h"
+#include "infer/decode_steps.h"
 
 namespace dsmoe {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kUntimedSteps = 3;  // of a device: one as it comes, one recorded, one replayed
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -26,18 +29,31 @@ class Bench {
   double time_prefill() {
     auto cache = filled_cache(options_.prompt);
     const auto tokens = random_tokens(options_.prompt);
+    wait();
     const auto start = Clock::now();
     pass(tokens, cache);
+    wait();
     return seconds_since(start);
   }
 
   double time_decode(ExpertUsage& usage) {
-    auto cache = filled_cache(options_.generate);
-    std::vector<at::Tensor> steps;
-    for (int64_t i = 0; i < options_.generate; ++i) steps.push_back(random_tokens(1));
+    const bool on_cpu = model_->device().is_cpu();
+    const int64_t untimed = on_cpu ? 0 : kUntimedSteps;
+    auto cache = filled_cache(options_.generate + untimed);
+    DecodeSteps steps(model_, options_.plan, options_.compute_dtype);
+    std::vector<std::vector<int64_t>> tokens;
+    for (int64_t i = 0; i < options_.generate + untimed; ++i) tokens.push_back(random_ids());
+    auto next = tokens.begin();
+    for (int64_t i = 0; i < untimed; ++i) steps.run(*next++, cache);
+    wait();
     const auto start = Clock::now();
     std::vector<ModelOutput> outputs;
-    for (const auto& tokens : steps) outputs.push_back(pass(tokens, cache));
+    while (next != tokens.end()) {
+      const auto& output = steps.run(*next++, cache);
+      // A device writes the next step's over it: there the last one's use of experts is known.
+      if (on_cpu || next == tokens.end()) outputs.push_back(output);
+    }
+    wait();
     const double seconds = seconds_since(start);
     for (const auto& output : outputs) usage.add(output);
     return seconds;
@@ -47,6 +63,16 @@ class Bench {
   at::Tensor random_tokens(int64_t n) {
     return at::randint(
         0, model_->config().vocab_size, {options_.batch, n}, random_, at::TensorOptions(at::kLong));
+  }
+
+  std::vector<int64_t> random_ids() {
+    const auto tokens = random_tokens(1);
+    const auto* ids = tokens.const_data_ptr<int64_t>();
+    return {ids, ids + options_.batch};
+  }
+
+  void wait() {
+    if (options_.wait) options_.wait();
   }
 
   // With `depth` tokens in it and room for n more.
@@ -60,7 +86,7 @@ class Bench {
     const int64_t n = tokens.size(1);
     const auto last = std::vector<int64_t>(static_cast<size_t>(options_.batch), n - 1);
     auto output = model_->forward(
-        tokens,
+        tokens.to(model_->device()),
         options_.plan,
         {.compute_dtype = options_.compute_dtype, .cache = &cache, .logits_at = last});
     cache.advance(n);

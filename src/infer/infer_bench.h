@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "model/expert_usage.h"
@@ -21,6 +22,8 @@ struct InferBenchOptions {
   bool measure_bandwidth = true;  ///< around each repetition; else the rounds have 0
   RoutingPlan plan{RoutingPolicy::all()};
   at::ScalarType compute_dtype = at::kFloat;
+  /// Returns when the model's device has done what it was given; empty on the CPU.
+  std::function<void()> wait = {};
 };
 
 /// One repetition; bandwidth was measured right before and right after it.
@@ -35,10 +38,11 @@ struct InferBenchRound {
 
 struct InferBenchResult {
   std::vector<InferBenchRound> rounds;
-  ActiveExperts active;  ///< experts per token of the timed steps
+  ActiveExperts active;  ///< experts per token of the timed steps; on a device of the last one
 };
 
-/// Times a model whose weights are packed. Neither tokenization nor sampling is part of it.
+/// Times a model whose weights are packed, or which is on a device. Neither tokenization nor
+/// sampling is part of it.
 InferBenchResult run_infer_bench(Transformer& model, const InferBenchOptions& options);
 
 /// Bytes of the weights that one token reads with `active` experts: the head and the matrices in

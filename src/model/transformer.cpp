@@ -65,8 +65,10 @@ at::Tensor first_keys_of(const ForwardOptions& options,
               " int64 and no cache, got ",
               options.document_positions.sizes());
   const auto first_keys = positions - options.document_positions;
-  TORCH_CHECK(tokens.numel() == 0 || (first_keys.min().item<int64_t>() >= 0 &&
-                                      options.document_positions.min().item<int64_t>() >= 0),
+  // Another device would have to be waited for.
+  TORCH_CHECK(!tokens.is_cpu() || tokens.numel() == 0 ||
+                  (first_keys.min().item<int64_t>() >= 0 &&
+                   options.document_positions.min().item<int64_t>() >= 0),
               "Transformer: expected document positions from 0 up to that in the sequence");
   return first_keys;
 }
@@ -85,6 +87,7 @@ at::Tensor begin_cached_pass(const ForwardOptions& options, const at::Tensor& to
               cache.positions().size(),
               " places in the cache, got ",
               tokens.sizes());
+  if (options.cached_positions.defined()) return options.cached_positions;
   return at::tensor(cache.positions(), at::kLong).view(tokens.sizes()).to(tokens.device());
 }
 
@@ -140,8 +143,7 @@ ModelOutput TransformerImpl::forward(const at::Tensor& tokens,
   context.positions = options.cache
                           ? begin_cached_pass(options, tokens)
                           : at::arange(seq, tokens.options()).expand({tokens.size(0), seq});
-  const int64_t n_positions =
-      context.positions.numel() > 0 ? context.positions.max().item<int64_t>() + 1 : 0;
+  const int64_t n_positions = options.cache ? options.cache->longest_after_pass() : seq;
   if (n_positions > config_.max_seq_len) {
     throw Error(fmt::format("context: expected at most model.max_seq_len = {} tokens, got {}",
                             config_.max_seq_len,
@@ -150,6 +152,9 @@ ModelOutput TransformerImpl::forward(const at::Tensor& tokens,
   context.first_keys = first_keys_of(options, tokens, context.positions);
   ForwardOptions settings = options;
   if (embedding_.scalar_type() == at::kDouble) settings.compute_dtype = at::kDouble;
+  if (rotary_frequencies_.defined()) {
+    rotary_frequencies_ = rotary_frequencies_.to(tokens.device());  // copies once
+  }
   auto stream = embed(tokens, options.document_positions, context);
   ModelOutput output;
   output.moe_activation = config_.ffn.router_activation();
@@ -220,7 +225,7 @@ ResidualStream TransformerImpl::embed(const at::Tensor& tokens,
     // Without a cache or documents every sequence stands at the same positions.
     const bool all_alike = context.cache == nullptr && !document_positions.defined();
     context.rotary = rotary_tables(all_alike ? positions.select(0, 0) : positions,
-                                   rotary_frequencies_.to(positions.device()),
+                                   rotary_frequencies_,
                                    x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   }
   return {at::dropout(x, config_.dropout, is_training()), {}};
@@ -266,6 +271,12 @@ void TransformerImpl::force_gates(bool forced) {
 int64_t TransformerImpl::n_kv_heads() const {
   return config_.attention.kind == AttentionKind::kMoa ? config_.attention.heads_per_expert
                                                        : config_.attention.n_kv_heads;
+}
+
+bool TransformerImpl::decodes_without_waiting(const RoutingPlan&,
+                                              const KvCache&,
+                                              at::ScalarType) const {
+  return false;
 }
 
 KvShape TransformerImpl::kv_shape(at::ScalarType dtype) const {

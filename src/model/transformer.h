@@ -21,6 +21,9 @@ struct ForwardOptions {
   at::ScalarType compute_dtype =
       at::kFloat;            ///< of the matrix products; norms, router logits, losses stay wide
   KvCache* cache = nullptr;  ///< tokens continue its sequences; the caller advances it
+  /// [batch, 1] int64 on the model's device, where the cache's next tokens stand; undefined: it is
+  /// copied there, for which the device is waited.
+  at::Tensor cached_positions{};
   /// The cache's sequences that tokens [1, n_tokens] belong to, one part after another; needs
   /// packed weights. Empty: tokens [batch, seq] are of all its sequences.
   std::vector<PassSegment> segments{};
@@ -60,6 +63,11 @@ class TransformerImpl : public torch::nn::Module {
   void force_gates(bool forced);
 
   const ModelConfig& config() const { return config_; }
+  /// Whether a pass of one token a sequence under `plan` gives the device its work without waiting
+  /// for it, so that it can be recorded.
+  bool decodes_without_waiting(const RoutingPlan& plan,
+                               const KvCache& cache,
+                               at::ScalarType compute_dtype) const;
   /// Where the parameters are, all of them.
   at::Device device() const { return embedding_.device(); }
   int64_t n_kv_heads() const;

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/log_softmax.h>
 #include <fmt/format.h>
 
@@ -54,26 +55,51 @@ void ExpertWatch::add_record(Layer& layer,
   const auto n_experts = static_cast<size_t>(probs.size(1));
   const auto served =
       selects_all ? probs.ge(1.0 / static_cast<double>(n_experts)) : record.selected.flatten(0, 1);
-  const auto counts = served.sum(0).contiguous().cpu();  // [n_experts] int64
+  std::vector<at::Tensor> numbers = {served.sum(0, false, at::kDouble)};
   layer.step_load.resize(n_experts);
-  for (size_t e = 0; e < n_experts; ++e) {
-    const auto count = static_cast<double>(counts.const_data_ptr<int64_t>()[e]);
-    layer.step_load[e] += count;
-    layer.step_selected += selects_all ? static_cast<double>(n_tokens) : count;
-  }
   layer.step_tokens += static_cast<double>(n_tokens);
-  if (!measures) return;
-  const auto log_probs = at::log_softmax(record.router_logits.flatten(0, 1), -1);
-  layer.sum_entropy -= (probs * log_probs).sum().item<double>();
-  const auto sums = probs.sum(0, false, at::kDouble).contiguous().cpu();  // [n_experts]
-  layer.sum_probs.resize(n_experts);
-  for (size_t e = 0; e < n_experts; ++e) {
-    layer.sum_probs[e] += sums.const_data_ptr<double>()[e];
+  if (selects_all) layer.step_selected += static_cast<double>(n_tokens * probs.size(1));
+  layer.counts_selected = !selects_all;
+  if (measures) {
+    const auto log_probs = at::log_softmax(record.router_logits.flatten(0, 1), -1);
+    numbers.push_back((probs * log_probs).sum(at::kDouble).view({1}));
+    numbers.push_back(probs.sum(0, false, at::kDouble));
+    layer.sum_probs.resize(n_experts);
+    layer.n_measured += static_cast<double>(n_tokens);
   }
-  layer.n_measured += static_cast<double>(n_tokens);
+  layer.pending.push_back(at::cat(numbers));
+}
+
+// Reads what the device counted, all of it in one copy.
+void ExpertWatch::collect() {
+  std::vector<at::Tensor> pending;
+  for (auto* layers : {&moe_, &moa_}) {
+    for (auto& layer : *layers) {
+      pending.insert(pending.end(), layer.pending.begin(), layer.pending.end());
+    }
+  }
+  if (pending.empty()) return;
+  const auto all = at::cat(pending).cpu();
+  const auto* number = all.const_data_ptr<double>();
+  for (auto* layers : {&moe_, &moa_}) {
+    for (auto& layer : *layers) {
+      const auto n_experts = static_cast<int64_t>(layer.step_load.size());
+      for (const auto& numbers : std::exchange(layer.pending, {})) {
+        for (auto& load : layer.step_load) {
+          load += *number;
+          if (layer.counts_selected) layer.step_selected += *number;
+          ++number;
+        }
+        if (numbers.size(0) == n_experts) continue;
+        layer.sum_entropy -= *number++;
+        for (auto& sum : layer.sum_probs) sum += *number++;
+      }
+    }
+  }
 }
 
 std::vector<double*> ExpertWatch::step_numbers() {
+  collect();
   std::vector<double*> numbers;
   for (auto* layers : {&moe_, &moa_}) {
     for (auto& layer : *layers) {
@@ -88,6 +114,7 @@ std::vector<double*> ExpertWatch::step_numbers() {
 }
 
 std::vector<std::string> ExpertWatch::end_step() {
+  collect();
   std::vector<std::string> alarms;
   for (auto* layers : {&moe_, &moa_}) {
     for (auto& layer : *layers) {

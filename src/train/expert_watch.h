@@ -70,6 +70,8 @@ class ExpertWatch {
     std::vector<double> step_load;
     double step_selected = 0;
     double step_tokens = 0;
+    bool counts_selected = false;     // each count is one of selected pairs too
+    std::vector<at::Tensor> pending;  // counted on the device, not read yet: one per micro-batch
     // Of the last measured step:
     std::vector<double> sum_probs;
     double sum_entropy = 0;
@@ -78,6 +80,7 @@ class ExpertWatch {
     bool is_collapsed = false;
   };
   void add_record(Layer& layer, const RoutingRecord& record, bool selects_all, bool measures);
+  void collect();
   static void check_use(Layer& layer, std::vector<std::string>& alarms);
   static void close_step(Layer& layer);
   void check(Layer& layer, std::vector<std::string>& alarms);

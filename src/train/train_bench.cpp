@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 
+#include "common/device_module.h"
 #include "common/error.h"
 #include "common/io.h"
 #include "common/process_setup.h"
@@ -30,6 +31,7 @@ constexpr int64_t kMemorySteps = 3;  // the second is the first with optimizer s
 Transformer make_model(const RunConfig& config) {
   Transformer model(config.model);
   init_weights(model, derive_seed(static_cast<uint64_t>(config.seed), "weights"));
+  model->to(config.device == DeviceKind::kCuda ? at::kCUDA : at::kCPU);
   model->train();
   return model;
 }
@@ -64,7 +66,7 @@ RunConfig resolve_bench_config(RunConfig config) {
                             config.data.seq_len,
                             config.model.max_seq_len));
   }
-  config.train.compute_dtype = resolve_compute_dtype(config.train.compute_dtype);
+  config.train.compute_dtype = resolve_compute_dtype(config.train.compute_dtype, config.device);
   return config;
 }
 
@@ -104,8 +106,9 @@ std::vector<Batch> TrainBench::next_batches() {
   for (int64_t i = 0; i < n_own; ++i) {
     const int64_t index = steps_ * config_.train.accumulation + ranks_.rank() * n_own + i;
     const auto tokens = bench_tokens(config_, index);  // [batch, seq + 1]
-    Batch batch{.tokens = tokens.narrow(1, 0, config_.seq_len()).contiguous(),
-                .targets = tokens.narrow(1, 1, config_.seq_len()).contiguous(),
+    const auto on_device = tokens.to(model_->device());
+    Batch batch{.tokens = on_device.narrow(1, 0, config_.seq_len()).contiguous(),
+                .targets = on_device.narrow(1, 1, config_.seq_len()).contiguous(),
                 .positions = {}};
     for (int64_t row = 0; row < config_.train.batch_size; ++row) {
       batch.positions.push_back(index * config_.train.batch_size + row);
@@ -173,14 +176,19 @@ std::vector<TrainBenchResult> run_train_bench(const std::vector<RunConfig>& conf
     results[i].flops_per_token = train_flops_per_token(configs[i].model, configs[i].seq_len());
     peaks[bench->compute_dtype()] = 0;
   }
-  const auto measure_peaks = [&peaks] {
+  const auto device = benches.front()->device();
+  auto* module = device.is_cpu() ? nullptr : opened_device_module();
+  const auto measure_peaks = [&] {
     use_fast_float32_products(true);  // the peak is that of the faster library
-    for (auto& [dtype, peak] : peaks) peak = std::max(peak, measure_matrix_speed(dtype));
+    for (auto& [dtype, peak] : peaks) peak = std::max(peak, measure_matrix_speed(dtype, device));
   };
   for (int64_t round = 0; round < options.warmup + options.repetitions; ++round) {
     measure_peaks();
     for (size_t i = 0; i < benches.size(); ++i) {
+      if (module != nullptr) module->reset_peak_memory();
       const auto times = benches[i]->step();
+      if (module != nullptr) results[i].peak_memory_bytes = module->peak_memory_bytes();
+      results[i].has_parts = device.is_cpu();
       results[i].losses.push_back(benches[i]->last_loss());
       if (round >= options.warmup) results[i].steps.push_back(times);
     }

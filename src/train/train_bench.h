@@ -24,7 +24,7 @@ RunConfig resolve_bench_config(RunConfig config);
 at::Tensor bench_tokens(const RunConfig& config, int64_t index);
 
 /// The training step of one config on random tokens, from the weights that training would start
-/// from. Several ranks share its micro-batches.
+/// from, on the config's device. Several ranks share its micro-batches.
 class TrainBench {
  public:
   /// `ranks` outlive this. Throws Error if they cannot share train.accumulation.
@@ -36,6 +36,7 @@ class TrainBench {
   StepTimes step();
 
   const Transformer& model() const { return model_; }
+  at::Device device() const { return model_->device(); }
   at::ScalarType compute_dtype() const { return settings_.forward.compute_dtype; }
   int64_t tokens_per_step() const;  ///< of all ranks
   double last_loss() const { return last_loss_; }
@@ -67,7 +68,10 @@ struct TrainBenchResult {
   int64_t tokens_per_step = 0;  ///< of all ranks
   double flops_per_token = 0;
   double peak_flops = 0;          ///< best matrix speed seen before, between and after the rounds
-  int64_t peak_memory_bytes = 0;  ///< see measure_step_memory
+  int64_t peak_memory_bytes = 0;  ///< see measure_step_memory; off the CPU that of the device
+  /// Whether the times of a step's parts are those of their work; off the CPU, which works while
+  /// they are asked for more, only the total is known.
+  bool has_parts = true;
 
   double median_of(const std::function<double(const StepTimes&)>& value) const;
   double mfu() const;

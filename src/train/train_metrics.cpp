@@ -76,7 +76,7 @@ std::string format_log_line(const StepMetrics& m, int64_t total_steps) {
   const double left = static_cast<double>(total_steps - m.step) * tokens_per_step;
   return fmt::format(
       "step {}/{} | tokens {} | loss {:.3f} ({}) | lr {:.1e} | grad {:.2f} | {:.0f} tok/s | mfu "
-      "{:.0f}% | {:.1f} GiB | eta {}",
+      "{:.0f}% | {:.1f} GiB{} | eta {}",
       m.step,
       total_steps,
       format_count(m.tokens),
@@ -86,7 +86,8 @@ std::string format_log_line(const StepMetrics& m, int64_t total_steps) {
       m.gradient_norm,
       m.tokens_per_second,
       m.mfu * 100.0,
-      static_cast<double>(m.peak_memory_bytes) / (1 << 30),
+      static_cast<double>(m.device_memory_bytes.value_or(m.peak_memory_bytes)) / (1 << 30),
+      m.device_memory_bytes ? " on device" : "",
       format_duration(m.tokens_per_second > 0 ? left / m.tokens_per_second : 0.0));
 }
 
@@ -124,6 +125,7 @@ void TrainMetrics::add(const StepMetrics& m) {
   json["tokens_per_second"] = m.tokens_per_second;
   json["mfu"] = m.mfu;
   json["peak_memory_bytes"] = m.peak_memory_bytes;
+  if (m.device_memory_bytes) json["device_memory_bytes"] = *m.device_memory_bytes;
   json["skipped_steps"] = m.skipped_steps;
   add_routing("moe", m.routing.moe, json, scalars);
   add_routing("moa", m.routing.moa, json, scalars);

@@ -26,6 +26,8 @@ struct StepMetrics {
   double tokens_per_second = 0;
   double mfu = 0;  ///< share of the matrix speed measured at the start
   int64_t peak_memory_bytes = 0;
+  /// Most that tensors held at once on the device in the interval; none on the CPU.
+  std::optional<int64_t> device_memory_bytes;
   int64_t skipped_steps = 0;  ///< updates dropped since the start of the run
   RoutingStats routing;       ///< of the interval
 };

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "common/device_module.h"
 #include "common/log.h"
 #include "common/process_setup.h"
 #include "common/stop_signal.h"
@@ -112,7 +113,9 @@ std::vector<Batch> Trainer::next_batches() {
   for (int64_t i = 0; i < n_micro_batches(); ++i) {
     auto& batch = batches.emplace_back(loader_.next());
     for (auto* tensor : {&batch.tokens, &batch.targets, &batch.document_positions}) {
-      if (tensor->defined()) *tensor = tensor->to(model_->device());  // itself on the CPU
+      if (!tensor->defined()) continue;
+      *tensor = tensor->to(model_->device(),
+                           /*non_blocking=*/model_->device().is_cuda());  // itself on the CPU
     }
   }
   return batches;
@@ -137,6 +140,10 @@ StepMetrics Trainer::measure(const StepResult& result, double seconds, int64_t s
   metrics.mfu = metrics.tokens_per_second * flops_per_token_ /
                 (peak_flops_ * static_cast<double>(ranks_->size()));
   metrics.peak_memory_bytes = peak_memory_bytes();
+  if (auto* module = opened_device_module(); module != nullptr && model_->device().is_cuda()) {
+    metrics.device_memory_bytes = module->peak_memory_bytes();
+    module->reset_peak_memory();
+  }
   metrics.skipped_steps = guard_.history().skipped_steps;
   metrics.routing = watch_.take_stats();
   return metrics;

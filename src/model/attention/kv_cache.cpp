@@ -1,6 +1,7 @@
 #include "model/attention/kv_cache.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -8,10 +9,44 @@
 namespace dsmoe {
 
 KvCache::KvCache(const KvShape& shape, int64_t batch, int64_t capacity) : shape_(shape) {
+  if (!shape.device.is_cpu() && batch > 0) {
+    sequences_.resize(static_cast<size_t>(batch));
+    for (auto& sequence : sequences_) sequence.capacity = capacity;
+    set_batch(at::empty({shape.n_layers, 2, batch, shape.n_kv_heads, capacity, shape.head_dim},
+                        shape.options()));
+    return;
+  }
   for (int64_t b = 0; b < batch; ++b) add_sequence(capacity);
 }
 
+// The sequences' rows become those of `batch`.
+void KvCache::set_batch(const at::Tensor& batch) {
+  batch_ = batch;
+  for (size_t b = 0; b < sequences_.size(); ++b) {
+    auto& sequence = sequences_[b];
+    sequence.keys.clear();
+    sequence.values.clear();
+    for (const auto& layer : batch.select(2, static_cast<int64_t>(b)).unbind()) {
+      sequence.keys.push_back(layer[0]);
+      sequence.values.push_back(layer[1]);
+    }
+  }
+}
+
+std::pair<at::Tensor, at::Tensor> KvCache::batched_rows(int64_t layer) const {
+  const auto rows = batch_.select(0, layer);
+  return {rows[0], rows[1]};
+}
+
+bool KvCache::is_empty() const {
+  return std::all_of(
+      sequences_.begin(), sequences_.end(), [](const auto& s) { return s.length == 0; });
+}
+
+const void* KvCache::storage() const { return batch_.defined() ? batch_.const_data_ptr() : this; }
+
 void KvCache::add_sequence(int64_t capacity) {
+  TORCH_CHECK(!is_batched(), "KvCache: a batch on a device does not grow");
   Sequence sequence;
   sequence.capacity = capacity;
   // One piece, so that it is given back whole; its pages cost memory when they are first written.
@@ -28,6 +63,9 @@ void KvCache::keep(const std::vector<int64_t>& sequences) {
   std::vector<Sequence> kept;
   for (const int64_t b : sequences) kept.push_back(sequences_.at(static_cast<size_t>(b)));
   sequences_ = std::move(kept);
+  if (is_batched()) {
+    set_batch(batch_.index_select(2, at::tensor(sequences, at::kLong).to(shape_.device)));
+  }
 }
 
 void KvCache::begin_pass(std::vector<PassSegment> segments) {
@@ -84,6 +122,12 @@ std::pair<at::Tensor, at::Tensor> KvCache::append(int64_t layer,
     store(sequence.values, v, values);
   }
   return {keys, values};
+}
+
+int64_t KvCache::longest_after_pass() const {
+  int64_t longest = 0;
+  for (const int64_t position : places_.position) longest = std::max(longest, position + 1);
+  return longest;
 }
 
 KvRows KvCache::rows(int64_t layer) const {

@@ -53,6 +53,8 @@ class KvCache {
   const std::vector<PassSegment>& segments() const { return segments_; }
   /// Where the pass's tokens stand in their sequences.
   const std::vector<int64_t>& positions() const { return places_.position; }
+  /// Tokens of the longest sequence of the pass, those of the pass among them; 0 for an empty one.
+  int64_t longest_after_pass() const;
 
   /// Stores keys and values [batch, n_kv_heads, seq, head_dim] of one layer and returns all stored
   /// ones, [batch, n_kv_heads, longest, head_dim], zero past a sequence's end. Throws c10::Error if
@@ -68,6 +70,15 @@ class KvCache {
   void advance_segments();
   /// A sequence forgets all but its first `length` tokens. Throws c10::Error if it has fewer.
   void rewind(int64_t sequence, int64_t length);
+
+  /// One layer's keys and values of all sequences, [batch, n_kv_heads, capacity, head_dim]; of a
+  /// cache off the CPU whose sequences were all made by its constructor.
+  std::pair<at::Tensor, at::Tensor> batched_rows(int64_t layer) const;
+  bool is_batched() const { return batch_.defined(); }
+  /// No sequence has a token yet.
+  bool is_empty() const;
+  /// Changes whenever sequences come, go or move in memory.
+  const void* storage() const;
 
   /// One layer's stored rows and the pass's places, for append_to_cache and cached_attention.
   KvRows rows(int64_t layer) const;
@@ -86,8 +97,13 @@ class KvCache {
     int64_t length = 0;
   };
 
+  void set_batch(const at::Tensor& batch);
+
   KvShape shape_;
   std::vector<Sequence> sequences_;
+  // Off the CPU all sequences are rows of one tensor, [n_layers, 2, batch, n_kv_heads, capacity,
+  // head_dim], so that a kernel finds them.
+  at::Tensor batch_;
   std::vector<PassSegment> segments_;
   TokenPlaces places_;
   bool is_rectangular_ = true;  // the pass has as many tokens of every sequence, in order

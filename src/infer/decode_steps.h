@@ -1,0 +1,44 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "common/device_module.h"
+#include "model/moe/routing_plan.h"
+#include "model/transformer.h"
+
+namespace dsmoe {
+
+/// The passes of one token a sequence that decoding consists of. A GPU's pass is recorded as a CUDA
+/// graph where nothing in it waits for the host, and replayed from then on: a pass of small kernels
+/// takes longer to start than to compute.
+class DecodeSteps {
+ public:
+  DecodeSteps(Transformer model, RoutingPlan plan, at::ScalarType compute_dtype);
+
+  /// One forward pass: the next token of every sequence of the cache, which grows by it. The output,
+  /// logits [batch, 1, vocab_size] among it, is overwritten by the next step.
+  const ModelOutput& run(const std::vector<int64_t>& tokens, KvCache& cache);
+
+  /// Whether the last step was a replay.
+  bool is_recorded() const { return graph_ != nullptr; }
+
+ private:
+  void forward(KvCache& cache);
+  bool can_record(const KvCache& cache) const;
+
+  Transformer model_;
+  RoutingPlan plan_;
+  at::ScalarType compute_dtype_;
+  at::Tensor host_;    // [2, batch] tokens and positions, pinned where the device copies by itself
+  at::Tensor inputs_;  // the same on the device
+  const void* recorded_cache_ = nullptr;
+  int64_t n_eager_ = 0;  // steps over this cache before the recording
+  std::unique_ptr<DeviceGraph> graph_;
+  ModelOutput output_;
+};
+
+}  // namespace dsmoe
