@@ -52,7 +52,7 @@ void DecodeSteps::forward(KvCache& cache) {
 }
 
 bool DecodeSteps::can_record(const KvCache& cache) const {
-  return model_->device().is_cuda() && opened_device_module() != nullptr &&
+  return !model_->device().is_cpu() && opened_device_module() != nullptr &&
          model_->decodes_without_waiting(plan_, cache, compute_dtype_);
 }
 

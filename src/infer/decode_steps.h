@@ -19,8 +19,8 @@ class DecodeSteps {
  public:
   DecodeSteps(Transformer model, RoutingPlan plan, at::ScalarType compute_dtype);
 
-  /// One forward pass: the next token of every sequence of the cache, which grows by it. The output,
-  /// logits [batch, 1, vocab_size] among it, is overwritten by the next step.
+  /// One forward pass: the next token of every sequence of the cache, which grows by it. The
+  /// output, logits [batch, 1, vocab_size] among it, is overwritten by the next step.
   const ModelOutput& run(const std::vector<int64_t>& tokens, KvCache& cache);
 
   /// Whether the last step was a replay.
