@@ -24,7 +24,8 @@ at::Tensor turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& si
                                 .cos = pointer<const W>(cos),
                                 .sin = pointer<const W>(sin),
                                 .y = pointer<T>(y)};
-    DSMOE_CALL_FOR_ISA(rotary, rows, static_cast<W>(direction));
+    using OnDevice = RotaryOnDevice<T, W>;
+    DSMOE_CALL_FOR_DEVICE(x.is_cpu(), OnDevice::turn, rotary, rows, static_cast<W>(direction));
   });
   return y;
 }
@@ -69,7 +70,9 @@ at::Tensor rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
                 table->scalar_type());
   }
   TORCH_CHECK(cos.size(0) == sin.size(0), kName, ": expected tables of one size");
-  if (!x.is_cpu()) return rotary_ref(x, cos, sin);
+  if (!x.is_cpu() && RotaryOnDevice<float, float>::turn == nullptr) {
+    return rotary_ref(x, cos, sin);
+  }
   return Rotary::apply(x, cos, sin);
 }
 

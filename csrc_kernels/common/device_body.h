@@ -26,6 +26,13 @@
 #define DSMOE_HD
 #endif
 
+/// Before a loop whose copies would take registers that it needs.
+#ifdef __CUDA_ARCH__
+#define DSMOE_KEEP_LOOP _Pragma("unroll 1")
+#else
+#define DSMOE_KEEP_LOOP
+#endif
+
 namespace dsmoe {
 
 constexpr int kWarpLanes = 32;

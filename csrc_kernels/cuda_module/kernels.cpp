@@ -3,7 +3,13 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include "csrc_kernels/attention/decode_attention_cuda.h"
+#include "csrc_kernels/attention/rotary_cuda.h"
+#include "csrc_kernels/loss/cross_entropy_cuda.h"
+#include "csrc_kernels/loss/mutual_information_cuda.h"
+#include "csrc_kernels/moe/few_token_experts_cuda.h"
 #include "csrc_kernels/moe/weighted_activation_cuda.h"
+#include "csrc_kernels/norm/residual_norm_cuda.h"
 
 namespace dsmoe {
 namespace {
@@ -25,6 +31,24 @@ template <typename T, typename W>
 void set_kernels() {
   set<launch_weighted_activation<T, W>>(WeightedActivationOnDevice<T, W>::forward);
   set<launch_weighted_activation_backward<T, W>>(WeightedActivationOnDevice<T, W>::backward);
+  set<launch_residual_norm<T, W>>(ResidualNormOnDevice<T, W>::forward);
+  set<launch_residual_norm_backward<T, W>>(ResidualNormOnDevice<T, W>::backward);
+  set<launch_rotary<T, W>>(RotaryOnDevice<T, W>::turn);
+  set<launch_cross_entropy<T>>(CrossEntropyOnDevice<T>::run);
+}
+
+template <typename W>
+void set_wide_kernels() {
+  set<launch_mutual_information_sums<W>>(MutualInformationOnDevice<W>::sums);
+  set<launch_mutual_information_backward<W>>(MutualInformationOnDevice<W>::backward);
+}
+
+template <typename T>
+void set_inference_kernels() {
+  set<launch_few_token_hidden<T>>(FewTokenExpertsOnDevice<T>::hidden);
+  set<launch_few_token_sum<T>>(FewTokenExpertsOnDevice<T>::sum);
+  set<launch_decode_append<T>>(DecodeAttentionOnDevice<T>::append);
+  set<launch_decode_attention<T>>(DecodeAttentionOnDevice<T>::attend);
 }
 
 struct Registration {
@@ -32,6 +56,10 @@ struct Registration {
     set_kernels<Bfloat16, float>();
     set_kernels<float, float>();
     set_kernels<double, double>();
+    set_wide_kernels<float>();
+    set_wide_kernels<double>();
+    set_inference_kernels<Bfloat16>();
+    set_inference_kernels<float>();
   }
 } registration;
 

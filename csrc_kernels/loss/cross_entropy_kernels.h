@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "csrc_kernels/common/bfloat16.h"
+#include "csrc_kernels/common/device_kernel.h"
 #include "csrc_kernels/common/isa.h"
 
 namespace dsmoe {
@@ -21,5 +22,11 @@ DSMOE_DECLARE_FOR_ISAS(
     /// become their gradient, (softmax - one hot) * grad_scale.
     template <typename T>
     void cross_entropy(const CrossEntropyRows<T>& rows, double grad_scale, double* losses);)
+
+/// The same of another device; the loss of a target outside 0 .. V is NaN there.
+template <typename T>
+struct CrossEntropyOnDevice {
+  static inline DeviceKernel<const CrossEntropyRows<T>&, double, double*> run = nullptr;
+};
 
 }  // namespace dsmoe

@@ -14,7 +14,8 @@ namespace dsmoe {
 /// returns      a scalar, float32 (float64 for float64), nats
 /// Gradients reach features and head_weight; they are computed in the forward pass when asked for,
 /// and scaled in the backward pass.
-/// Throws c10::Error if shapes or types disagree or a target is outside the vocabulary.
+/// Throws c10::Error if shapes or types disagree or a target is outside the vocabulary; on another
+/// device, which is not waited for, such a target makes the loss NaN.
 at::Tensor linear_cross_entropy(const at::Tensor& features,
                                 const at::Tensor& head_weight,
                                 const at::Tensor& head_copy,

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/softmax.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -26,15 +27,34 @@ RouterRows<W> rows_of(const at::Tensor& logits, const at::Tensor& counted) {
           .counted = pointer<const bool>(counted)};
 }
 
+bool has_kernel(const at::Tensor& logits) {
+  return logits.is_cpu() || (MutualInformationOnDevice<float>::sums != nullptr &&
+                             logits.size(1) <= kMostDeviceExperts);
+}
+
 // [n_experts + 1] float64: sums of p_j, and of p log p, over the counted rows.
 at::Tensor sums_of(const at::Tensor& logits, const at::Tensor& counted) {
-  const int64_t n_chunks = mutual_information_chunks(logits.size(0));
-  const auto sums = at::empty({n_chunks, logits.size(1) + 1}, at::kDouble);
+  const int64_t n_rows = logits.size(0);
+  const int64_t n_chunks = logits.is_cpu() ? mutual_information_chunks(n_rows)
+                                           : mutual_information_device_chunks(n_rows);
+  const auto sums = at::empty({n_chunks, logits.size(1) + 1}, logits.options().dtype(at::kDouble));
   dispatch_float_types(kName, logits.scalar_type(), [&]<typename T, typename W>() {
+    using OnDevice = MutualInformationOnDevice<W>;
     const auto rows = rows_of<W>(logits, counted);
-    DSMOE_CALL_FOR_ISA(mutual_information_sums, rows, pointer<double>(sums));
+    DSMOE_CALL_FOR_DEVICE(
+        logits.is_cpu(), OnDevice::sums, mutual_information_sums, rows, pointer<double>(sums));
   });
   return sums.sum(0);
+}
+
+// A number beside `logits`: the device is not waited for.
+at::Tensor scalar_beside(const at::Tensor& logits, int64_t number) {
+  return at::full(
+      {}, static_cast<double>(std::max<int64_t>(number, 1)), logits.options().dtype(at::kDouble));
+}
+
+at::Tensor count_of(const at::Tensor& counted) {
+  return counted.sum().clamp_min(1).to(at::kDouble);
 }
 
 struct MutualInformation : torch::autograd::Function<MutualInformation> {
@@ -45,16 +65,13 @@ struct MutualInformation : torch::autograd::Function<MutualInformation> {
                             int64_t n_tokens) {
     const auto mask = tensor_or_undefined(counted);
     const auto sums = sums_of(logits, mask);
-    const int64_t n_counted = mask.defined() ? mask.sum().item<int64_t>() : logits.size(0);
-    const auto n_total =
-        static_cast<double>(std::max<int64_t>(n_tokens > 0 ? n_tokens : n_counted, 1));
+    const auto n_counted = mask.defined() ? count_of(mask) : scalar_beside(logits, logits.size(0));
+    const auto n_total = n_tokens > 0 ? scalar_beside(logits, n_tokens) : n_counted;
     const auto sum_probs = sums.narrow(0, 0, logits.size(1));
-    const auto mean = mean_probs ? mean_probs->to(at::kDouble)
-                                 : sum_probs / static_cast<double>(std::max<int64_t>(n_counted, 1));
+    const auto mean = mean_probs ? mean_probs->to(at::kDouble) : sum_probs / n_counted;
     // An expert that no token wants adds nothing.
     const auto log_mean = mean.clamp_min(1e-38).log();
-    ctx->save_for_backward({logits, mask, log_mean.to(logits.scalar_type())});
-    ctx->saved_data["n_total"] = n_total;
+    ctx->save_for_backward({logits, mask, log_mean.to(logits.scalar_type()), n_total});
     const auto divergence = sums[logits.size(1)] - (sum_probs * log_mean).sum();
     return (-divergence / n_total).to(logits.scalar_type());
   }
@@ -62,15 +79,18 @@ struct MutualInformation : torch::autograd::Function<MutualInformation> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
     const auto& logits = saved[0];
-    const double factor = grads[0].item<double>() / ctx->saved_data["n_total"].toDouble();
+    const auto factor = (grads[0].to(at::kDouble) / saved[3]).to(logits.scalar_type());
     const auto grad_logits = at::empty_like(logits);
     dispatch_float_types(kName, logits.scalar_type(), [&]<typename T, typename W>() {
       const auto rows = rows_of<W>(logits, saved[1]);
-      DSMOE_CALL_FOR_ISA(mutual_information_backward,
-                         rows,
-                         pointer<const W>(saved[2]),
-                         static_cast<W>(factor),
-                         pointer<W>(grad_logits));
+      const auto* log_mean = pointer<const W>(saved[2]);
+      const auto* scale = pointer<const W>(factor);
+      auto* to = pointer<W>(grad_logits);
+      if (logits.is_cpu()) {
+        DSMOE_CALL_FOR_ISA(mutual_information_backward, rows, log_mean, *scale, to);
+      } else {
+        MutualInformationOnDevice<W>::backward(rows, log_mean, scale, to);
+      }
     });
     return {grad_logits, at::Tensor(), at::Tensor(), at::Tensor()};
   }
@@ -109,7 +129,7 @@ at::Tensor mutual_information(const at::Tensor& logits,
               logits.size(1),
               "], got ",
               mean_probs.defined() ? mean_probs.sizes() : at::IntArrayRef{});
-  if (!logits.is_cpu()) {
+  if (!has_kernel(logits)) {
     return mutual_information_ref(logits, counted, mean_probs, n_tokens);
   }
   return MutualInformation::apply(
@@ -118,7 +138,7 @@ at::Tensor mutual_information(const at::Tensor& logits,
 
 at::Tensor sum_softmax(const at::Tensor& logits, const at::Tensor& counted) {
   check(logits, counted);
-  if (!logits.is_cpu()) {
+  if (!has_kernel(logits)) {
     const auto rows =
         counted.defined() ? logits.index_select(0, counted.nonzero().squeeze(1)) : logits;
     return at::softmax(rows.detach(), -1).sum(0);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "csrc_kernels/common/device_kernel.h"
 #include "csrc_kernels/common/isa.h"
 
 namespace dsmoe {
@@ -18,6 +19,15 @@ struct RouterRows {
 /// Sums are kept per chunk of rows that depends on their number only: the same bits for any number
 /// of threads.
 inline int64_t mutual_information_chunks(int64_t n_rows) { return n_rows < 256 ? 1 : 32; }
+/// The same of another device, which has a block of threads per chunk.
+inline int64_t mutual_information_device_chunks(int64_t n_rows) {
+  constexpr int64_t kChunks = 256;
+  constexpr int64_t kChunkRows = 32;
+  const int64_t n = (n_rows + kChunkRows - 1) / kChunkRows;
+  return n < 1 ? 1 : n < kChunks ? n : kChunks;
+}
+/// Experts whose sums another device's shared memory holds.
+constexpr int64_t kMostDeviceExperts = 128;
 
 DSMOE_DECLARE_FOR_ISAS(
     /// Over the counted rows of each chunk: sums[c, j] = sum p_j and sums[c, E] = sum p log p,
@@ -30,5 +40,13 @@ DSMOE_DECLARE_FOR_ISAS(
                                      const W* log_mean,
                                      W factor,
                                      W* grad_logits);)
+
+/// The same of another device, with chunks of mutual_information_device_chunks and the factor in
+/// its memory; at most kMostDeviceExperts.
+template <typename W>
+struct MutualInformationOnDevice {
+  static inline DeviceKernel<const RouterRows<W>&, double*> sums = nullptr;
+  static inline DeviceKernel<const RouterRows<W>&, const W*, const W*, W*> backward = nullptr;
+};
 
 }  // namespace dsmoe

@@ -58,7 +58,8 @@ DSMOE_HD void fill_hidden(const WeightedActivationRows<T, W>& rows, int64_t pair
   constexpr bool kGated = kActivation == Activation::kSwiglu;
   const W weight = rows.weights == nullptr ? W(1) : rows.weights[pair];
   const int64_t begin = pair * rows.width;
-  for (int64_t i = begin + int64_t{V} * lane; i < begin + rows.width; i += int64_t{V} * kWarpLanes) {
+  for (int64_t i = begin + int64_t{V} * lane; i < begin + rows.width;
+       i += int64_t{V} * kWarpLanes) {
     const auto up = load_pack<V>(rows.up + i);
     const auto gate = kGated ? load_pack<V>(rows.gate + i) : up;
     Pack<T, V> hidden;
@@ -80,7 +81,8 @@ DSMOE_HD W fill_gradients(const WeightedActivationRows<T, W>& rows,
   const W weight = rows.weights == nullptr ? W(1) : rows.weights[pair];
   const int64_t begin = pair * rows.width;
   W sum = 0;
-  for (int64_t i = begin + int64_t{V} * lane; i < begin + rows.width; i += int64_t{V} * kWarpLanes) {
+  for (int64_t i = begin + int64_t{V} * lane; i < begin + rows.width;
+       i += int64_t{V} * kWarpLanes) {
     const auto up = load_pack<V>(rows.up + i);
     const auto gate = kGated ? load_pack<V>(rows.gate + i) : up;
     const auto grad = load_pack<V>(gradients.grad_hidden + i);

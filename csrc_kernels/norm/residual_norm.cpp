@@ -43,7 +43,8 @@ void run(Tensors& t, RowNorm kind, double eps, at::ScalarType type) {
   t.scale = at::empty_like(t.mean);
   dispatch_float_types(kName, type, [&]<typename T, typename W>() {
     const auto rows = rows_of<T, W>(t, eps);
-    DSMOE_CALL_FOR_ISA(residual_norm, kind, rows);
+    using OnDevice = ResidualNormOnDevice<T, W>;
+    DSMOE_CALL_FOR_DEVICE(t.x.is_cpu(), OnDevice::forward, residual_norm, kind, rows);
   });
 }
 
@@ -87,7 +88,9 @@ struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
     t.bias = saved[2];
     t.mean = saved[3];
     t.scale = saved[4];
-    const int64_t n_chunks = residual_norm_chunks(t.mean.size(0));
+    const int64_t n_rows = t.mean.size(0);
+    const int64_t n_chunks =
+        t.x.is_cpu() ? residual_norm_chunks(n_rows) : residual_norm_device_chunks(n_rows);
     const auto grad_x = at::empty_like(t.x);
     // In one type the gradient of y is that of x.
     const bool one_type = type == t.x.scalar_type();
@@ -103,7 +106,9 @@ struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
                                                   .grad_y = pointer<T>(grad_y),
                                                   .partial_weight = pointer<W>(partial_weight),
                                                   .partial_bias = pointer<W>(partial_bias)};
-      DSMOE_CALL_FOR_ISA(residual_norm_backward, kind, rows, gradients);
+      using OnDevice = ResidualNormOnDevice<T, W>;
+      DSMOE_CALL_FOR_DEVICE(
+          t.x.is_cpu(), OnDevice::backward, residual_norm_backward, kind, rows, gradients);
     });
     const auto none = at::Tensor();
     return {grad_x,
@@ -168,7 +173,9 @@ ResidualNormOutput residual_norm(const at::Tensor& x,
                                  const NormParameters& parameters,
                                  at::ScalarType type) {
   check(x, y, parameters, type);
-  if (!x.is_cpu()) return residual_norm_ref(x, y, parameters, type);
+  if (!x.is_cpu() && ResidualNormOnDevice<float, float>::forward == nullptr) {
+    return residual_norm_ref(x, y, parameters, type);
+  }
   if (!at::GradMode::is_enabled()) {
     // An autograd function costs more than the norm of one token.
     Tensors t;

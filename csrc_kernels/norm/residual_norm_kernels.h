@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "csrc_kernels/common/bfloat16.h"
+#include "csrc_kernels/common/device_kernel.h"
 #include "csrc_kernels/common/isa.h"
 
 namespace dsmoe {
@@ -40,6 +41,11 @@ struct ResidualNormGradients {
 /// Rows are summed in chunks that depend on nothing but their number, so that the sums are the same
 /// bits for any number of threads.
 inline int64_t residual_norm_chunks(int64_t n_rows) { return n_rows < 64 ? 1 : 32; }
+/// The same of another device, which has a block of threads per chunk.
+inline int64_t residual_norm_device_chunks(int64_t n_rows) {
+  constexpr int64_t kChunks = 512;
+  return n_rows < 1 ? 1 : n_rows < kChunks ? n_rows : kChunks;
+}
 
 DSMOE_DECLARE_FOR_ISAS(template <typename T, typename W>
                        void residual_norm(RowNorm kind, const ResidualNormRows<T, W>& rows);
@@ -47,5 +53,15 @@ DSMOE_DECLARE_FOR_ISAS(template <typename T, typename W>
                        void residual_norm_backward(RowNorm kind,
                                                    const ResidualNormRows<T, W>& rows,
                                                    const ResidualNormGradients<T, W>& gradients);)
+
+/// The same of another device, with chunks of residual_norm_device_chunks.
+template <typename T, typename W>
+struct ResidualNormOnDevice {
+  static inline DeviceKernel<RowNorm, const ResidualNormRows<T, W>&> forward = nullptr;
+  static inline DeviceKernel<RowNorm,
+                             const ResidualNormRows<T, W>&,
+                             const ResidualNormGradients<T, W>&>
+      backward = nullptr;
+};
 
 }  // namespace dsmoe

@@ -1,8 +1,17 @@
 #include "csrc_kernels/optim/adamw.h"
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
+
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
+#include <optional>
 
 #include "csrc_kernels/common/tensors.h"
 #include "csrc_kernels/optim/adamw_kernels.h"
@@ -13,7 +22,51 @@ namespace {
 constexpr int64_t kPieceSize = 1 << 15;  // four arrays of it fit into L2
 
 bool takes_reference(const at::Tensor& tensor) {
-  return !tensor.is_cpu() || tensor.scalar_type() == at::kDouble;
+  return tensor.is_cpu() && tensor.scalar_type() == at::kDouble;
+}
+
+// Off the CPU, torch's kernels over lists of tensors: parameters of one step and decay in one call.
+void step_lists(const std::vector<AdamwSlot>& slots, const AdamwOptions& options) {
+  struct Lists {
+    std::vector<at::Tensor> parameters, gradients, exp_avgs, exp_avg_sqs, steps;
+  };
+  const at::NoGradGuard no_grad;
+  std::map<std::pair<int64_t, double>, Lists> groups;
+  for (const auto& slot : slots) {
+    auto& lists = groups[{slot.step, slot.weight_decay}];
+    lists.parameters.push_back(slot.parameter);
+    lists.gradients.push_back(slot.gradient);
+    lists.exp_avgs.push_back(slot.exp_avg);
+    lists.exp_avg_sqs.push_back(slot.exp_avg_sq);
+  }
+  const auto beside = slots.front().parameter.options().dtype(at::kFloat).requires_grad(false);
+  // The kernel divides by it.
+  const auto scale = options.gradient_scale == 1.0
+                         ? std::optional<at::Tensor>()
+                         : at::full({}, 1.0 / options.gradient_scale, beside);
+  for (auto& [key, lists] : groups) {
+    const auto [step, weight_decay] = key;
+    lists.steps.assign(lists.parameters.size(), at::full({}, static_cast<double>(step), beside));
+    at::_fused_adamw_(lists.parameters,
+                      lists.gradients,
+                      lists.exp_avgs,
+                      lists.exp_avg_sqs,
+                      /*max_exp_avg_sqs=*/{},
+                      lists.steps,
+                      options.lr,
+                      options.beta1,
+                      options.beta2,
+                      weight_decay,
+                      options.eps,
+                      /*amsgrad=*/false,
+                      /*maximize=*/false,
+                      scale);
+  }
+}
+
+double norm_of_lists(const std::vector<at::Tensor>& gradients) {
+  const auto norms = at::stack(at::_foreach_norm(gradients, 2.0));
+  return at::linalg_vector_norm(norms, 2.0, {}, false, at::kDouble).item<double>();
 }
 
 void check(const AdamwSlot& slot) {
@@ -69,6 +122,7 @@ std::vector<GradientPiece> pieces_of(const std::vector<at::Tensor>& gradients) {
 
 double gradient_norm(const std::vector<at::Tensor>& gradients) {
   if (!gradients.empty() && takes_reference(gradients[0])) return gradient_norm_ref(gradients);
+  if (!gradients.empty() && !gradients[0].is_cpu()) return norm_of_lists(gradients);
   const auto pieces = pieces_of(gradients);
   std::vector<double> sums(pieces.size());
   DSMOE_CALL_FOR_ISA(
@@ -79,6 +133,8 @@ double gradient_norm(const std::vector<at::Tensor>& gradients) {
 void adamw_step(const std::vector<AdamwSlot>& slots, const AdamwOptions& options) {
   if (!slots.empty() && takes_reference(slots.front().parameter)) {
     adamw_step_ref(slots, options);
+  } else if (!slots.empty() && !slots.front().parameter.is_cpu()) {
+    step_lists(slots, options);
   } else {
     const auto pieces = pieces_of(slots, options);
     const AdamwRates rates{.beta1 = static_cast<float>(options.beta1),

@@ -31,7 +31,8 @@ struct AdamwOptions {
 double gradient_norm(const std::vector<at::Tensor>& gradients);
 
 /// Updates parameters and moments in place, in one parallel pass over all of them; gradients are
-/// only read. Source: arXiv:1711.05101, algorithm 2, with lr as the schedule.
+/// only read, but off the CPU, where gradient_scale may be multiplied into them. Source:
+/// arXiv:1711.05101, algorithm 2, with lr as the schedule.
 void adamw_step(const std::vector<AdamwSlot>& slots, const AdamwOptions& options);
 
 /// The definition of right of gradient_norm, for at least one gradient.

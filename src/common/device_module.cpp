@@ -34,15 +34,20 @@ DeviceModule& open_cuda_module() {
                     "scripts/setup.sh --cuda, cmake --preset cuda and cmake --build --preset cuda",
                     path.string()));
   }
+  return open_device_module(path.string());
+}
+
+DeviceModule& open_device_module(const std::string& path) {
+  if (registered != nullptr) return *registered;
   // Never closed: what it registers with torch has no way back.
   if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) {
     const char* reason = dlerror();
     throw Error(fmt::format("device cuda: '{}' cannot be loaded: {}",
-                            path.string(),
+                            path,
                             reason == nullptr ? "unknown reason" : reason));
   }
   if (registered == nullptr) {
-    throw Error(fmt::format("device cuda: '{}' is no module of this program", path.string()));
+    throw Error(fmt::format("device cuda: '{}' is no module of this program", path));
   }
   return *registered;
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 namespace dsmoe {
 
@@ -42,7 +43,10 @@ bool has_cuda_module();
 /// build has no such module, or what that needs is missing.
 DeviceModule& open_cuda_module();
 
-/// The module that open_cuda_module opened, or null.
+/// The same of the module at `path`.
+DeviceModule& open_device_module(const std::string& path);
+
+/// The module that was opened, or null.
 DeviceModule* opened_device_module();
 
 /// For the module, while it is being opened.

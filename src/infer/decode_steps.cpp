@@ -51,7 +51,7 @@ void DecodeSteps::forward(KvCache& cache) {
                              .cached_positions = inputs_.select(0, 1).unsqueeze(1)});
 }
 
-bool DecodeSteps::can_record(const KvCache& cache) const {
+bool DecodeSteps::can_record(KvCache& cache) const {
   return !model_->device().is_cpu() && opened_device_module() != nullptr &&
          model_->decodes_without_waiting(plan_, cache, compute_dtype_);
 }

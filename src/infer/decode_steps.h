@@ -28,7 +28,7 @@ class DecodeSteps {
 
  private:
   void forward(KvCache& cache);
-  bool can_record(const KvCache& cache) const;
+  bool can_record(KvCache& cache) const;
 
   Transformer model_;
   RoutingPlan plan_;

@@ -273,10 +273,22 @@ int64_t TransformerImpl::n_kv_heads() const {
                                                        : config_.attention.n_kv_heads;
 }
 
-bool TransformerImpl::decodes_without_waiting(const RoutingPlan&,
-                                              const KvCache&,
-                                              at::ScalarType) const {
-  return false;
+bool TransformerImpl::decodes_without_waiting(const RoutingPlan& plan,
+                                              KvCache& cache,
+                                              at::ScalarType compute_dtype) const {
+  const AttentionContext context{.positions = {}, .first_keys = {}, .rotary = {}, .cache = &cache};
+  const at::NoGradGuard no_grad;
+  if (!runs_decode_kernels(context, 1, compute_dtype)) return false;
+  const auto x = at::empty({cache.n_sequences(), config_.d_model},
+                           at::TensorOptions(compute_dtype).device(device()));
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const auto routing = plan.layer(i);
+    for (const auto* policy : {&routing.moe, &routing.moa}) {
+      if (policy->selection == Selection::kThresholdTopK) return false;  // counts first
+    }
+    if (!blocks_[i]->ffn_runs_without_waiting(x, routing.moe)) return false;
+  }
+  return true;
 }
 
 KvShape TransformerImpl::kv_shape(at::ScalarType dtype) const {

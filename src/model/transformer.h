@@ -66,7 +66,7 @@ class TransformerImpl : public torch::nn::Module {
   /// Whether a pass of one token a sequence under `plan` gives the device its work without waiting
   /// for it, so that it can be recorded.
   bool decodes_without_waiting(const RoutingPlan& plan,
-                               const KvCache& cache,
+                               KvCache& cache,
                                at::ScalarType compute_dtype) const;
   /// Where the parameters are, all of them.
   at::Device device() const { return embedding_.device(); }

@@ -52,6 +52,16 @@ BlockOutput TransformerBlockImpl::ffn_half(const ResidualStream& stream,
   return {{residual, at::dropout(mixed.y, dropout_, is_training())}, {}, std::move(mixed.routing)};
 }
 
+bool TransformerBlockImpl::ffn_runs_without_waiting(const at::Tensor& x,
+                                                    const RoutingPolicy& policy) const {
+  const auto& experts = !moe_.is_empty()           ? moe_->experts
+                        : !partitioned_.is_empty() ? partitioned_->experts
+                                                   : ffn_;
+  return !ffn_.is_empty() ||
+         !runs_sparse(policy, experts->n_experts(), experts->parameters_per_expert()) ||
+         experts->runs_few(x);
+}
+
 void TransformerBlockImpl::pack(const PackOptions& options) {
   if (!attention_.is_empty()) attention_->pack(options);
   if (!moa_.is_empty()) moa_->pack(options);

@@ -38,6 +38,10 @@ class TransformerBlockImpl : public torch::nn::Module {
                        const RoutingPolicy& policy,
                        at::ScalarType dtype);
 
+  /// Whether the FFN half gives a device its work without waiting for it; x as ffn's input
+  /// [n_tokens, d_model].
+  bool ffn_runs_without_waiting(const at::Tensor& x, const RoutingPolicy& policy) const;
+
   void pack(const PackOptions& options);
 
   /// The layer of a partitioned FFN; empty for other kinds.

@@ -133,8 +133,12 @@ cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* stub) {
   return cudaSuccess;
 }
 
-cudaError_t __cudaLaunchKernel(
-    cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, size_t shared, cudaStream_t stream) {
+cudaError_t __cudaLaunchKernel(cudaKernel_t kernel,
+                               dim3 grid,
+                               dim3 block,
+                               void** arguments,
+                               size_t shared,
+                               cudaStream_t stream) {
   return dsmoe::fake_cuda::start(kernel, {{}, grid, block, shared, stream}, arguments);
 }
 

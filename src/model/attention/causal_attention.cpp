@@ -10,6 +10,8 @@
 
 #include <algorithm>
 
+#include "csrc_kernels/attention/decode_attention.h"
+
 namespace dsmoe {
 namespace {
 
@@ -19,6 +21,26 @@ bool uses_cache_kernels(const AttentionContext& context, const at::Tensor& q) {
 }
 
 }  // namespace
+
+bool runs_decode_kernels(const AttentionContext& context, int64_t seq, at::ScalarType dtype) {
+  return context.cache != nullptr && context.cache->is_batched() && seq == 1 &&
+         !at::GradMode::is_enabled() && context.cache->dtype() == dtype &&
+         has_decode_attention_kernels(context.cache->batched_rows(0).first);
+}
+
+at::Tensor attend_decoding(const AttentionContext& context,
+                           int64_t layer,
+                           const at::Tensor& q,
+                           const at::Tensor& k,
+                           const at::Tensor& v,
+                           HeadLayout layout,
+                           const at::Tensor& expert_weights) {
+  const auto [keys, values] = context.cache->batched_rows(layer);
+  const DecodeCache cache{keys, values, context.positions.reshape({-1})};
+  const auto tables = turn_tables(context.rotary);
+  append_token(cache, k.contiguous(), v.contiguous(), tables);
+  return decode_attention(cache, q.contiguous(), layout, tables, expert_weights);
+}
 
 TurnTables turn_tables(const RotaryTables& tables) { return {tables.cos, tables.sin}; }
 
@@ -104,9 +126,20 @@ at::Tensor self_attention(const AttentionContext& context,
     append_to_cache(rows, k.contiguous(), v.contiguous(), turn_tables(context.rotary));
     return attend_stored(context, rows, q.flatten(0, 1), layout).view(q.sizes());
   }
+  if (runs_decode_kernels(context, q.size(1), q.scalar_type())) {
+    const auto row = [](const at::Tensor& heads) { return heads.flatten(0, 1); };
+    return attend_decoding(context, layer, row(q), row(k), row(v), layout).view(q.sizes());
+  }
   const auto turned = apply_rotary(q, context.rotary);
   if (context.cache == nullptr && !context.first_keys.defined()) {
     return causal_attention(turned, apply_rotary(k, context.rotary), v, layout);
+  }
+  if (context.cache != nullptr && context.cache->is_batched() && context.cache->is_empty() &&
+      !context.first_keys.defined()) {
+    // Whole prompts: nothing before them is to be seen.
+    const auto turned_keys = apply_rotary(k, context.rotary);
+    context.cache->fill(layer, turned_keys.transpose(1, 2), v.transpose(1, 2));
+    return causal_attention(turned, turned_keys, v, layout);
   }
   const auto keys = extend_keys(context, layer, k, v);
   const int64_t batch = q.size(0);

@@ -68,6 +68,23 @@ at::Tensor self_attention(const AttentionContext& context,
                           const at::Tensor& v,
                           HeadLayout layout);
 
+/// Whether a pass of `seq` tokens a sequence, its heads in `dtype`, runs decode_attention over the
+/// context's cache: one token on a device with kernels for it, without gradient.
+bool runs_decode_kernels(const AttentionContext& context, int64_t seq, at::ScalarType dtype);
+
+/// Stores the pass's one token a sequence and attends over the cache, where runs_decode_kernels.
+///
+/// q        [batch, n_heads, head_dim] not turned; k, v [batch, n_kv_heads, head_dim]
+/// expert_weights  [batch, n_experts], or undefined, see decode_attention
+/// returns  like q
+at::Tensor attend_decoding(const AttentionContext& context,
+                           int64_t layer,
+                           const at::Tensor& q,
+                           const at::Tensor& k,
+                           const at::Tensor& v,
+                           HeadLayout layout,
+                           const at::Tensor& expert_weights = {});
+
 /// The tables as append_to_cache and cached_attention take them.
 TurnTables turn_tables(const RotaryTables& tables);
 

@@ -38,6 +38,17 @@ std::pair<at::Tensor, at::Tensor> KvCache::batched_rows(int64_t layer) const {
   return {rows[0], rows[1]};
 }
 
+void KvCache::fill(int64_t layer, const at::Tensor& k, const at::Tensor& v) {
+  auto [keys, values] = batched_rows(layer);
+  TORCH_CHECK(is_empty() && k.size(2) <= keys.size(2),
+              "KvCache: expected at most ",
+              keys.size(2),
+              " tokens in an empty cache, got ",
+              k.size(2));
+  keys.narrow(2, 0, k.size(2)).copy_(k);
+  values.narrow(2, 0, v.size(2)).copy_(v);
+}
+
 bool KvCache::is_empty() const {
   return std::all_of(
       sequences_.begin(), sequences_.end(), [](const auto& s) { return s.length == 0; });

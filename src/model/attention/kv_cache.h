@@ -75,6 +75,9 @@ class KvCache {
   /// cache off the CPU whose sequences were all made by its constructor.
   std::pair<at::Tensor, at::Tensor> batched_rows(int64_t layer) const;
   bool is_batched() const { return batch_.defined(); }
+  /// Fills an empty batched cache: keys and values [batch, n_kv_heads, seq, head_dim] of one layer.
+  /// Throws c10::Error if they pass its capacity.
+  void fill(int64_t layer, const at::Tensor& k, const at::Tensor& v);
   /// No sequence has a token yet.
   bool is_empty() const;
   /// Changes whenever sequences come, go or move in memory.

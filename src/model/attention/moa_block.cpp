@@ -13,6 +13,7 @@
 
 #include "csrc_kernels/attention/cached_attention.h"
 #include "csrc_kernels/moe/expert_rows.h"
+#include "csrc_kernels/moe/few_token_experts.h"
 #include "csrc_kernels/moe/grouped_linear.h"
 #include "csrc_kernels/moe/weighted_activation.h"
 
@@ -63,9 +64,12 @@ MoeOutput MoABlockImpl::forward(const at::Tensor& x,
   const auto routed = router(x);  // [batch, seq, n_experts]
   const auto selection = select_experts(routed.router_probs.flatten(0, 1), policy, renormalise_);
   const int64_t expert_parameters = 2 * heads_per_expert_ * head_dim_ * x.size(2);  // Q and O
-  const auto y = runs_sparse(policy, n_experts_, expert_parameters)
-                     ? forward_sparse(x, context, layer, make_dispatch(selection))
-                     : forward_dense(x, context, layer, selection.expert_weights);
+  const bool sparse = runs_sparse(policy, n_experts_, expert_parameters);
+  const auto y =
+      runs_decode_kernels(context, x.size(1), x.scalar_type())
+          ? forward_decoding(x, context, layer, selection.expert_weights.contiguous(), sparse)
+      : sparse ? forward_sparse(x, context, layer, make_dispatch(selection))
+               : forward_dense(x, context, layer, selection.expert_weights);
   return {y,
           {routed.router_logits,
            routed.router_probs,
@@ -95,6 +99,42 @@ at::Tensor MoABlockImpl::forward_dense(const at::Tensor& x,
                                             o_proj_->weight_as(x.scalar_type()))
                      .view(x.sizes());
   return o_proj_->bias.defined() ? y + o_proj_->bias.to(x.scalar_type()) : y;
+}
+
+// One token a sequence on a device: heads of experts without weight are not attended, and for a
+// handful of tokens their projections not read.
+at::Tensor MoABlockImpl::forward_decoding(const at::Tensor& x,
+                                          const AttentionContext& context,
+                                          int64_t layer,
+                                          const at::Tensor& expert_weights,
+                                          bool sparse) {
+  const auto dtype = x.scalar_type();
+  const auto flat = x.flatten(0, 1).contiguous();  // [batch, d_model]
+  const bool few = sparse && flat.size(0) <= kFewTokens && has_few_token_kernels(flat);
+  const auto heads = [&](const at::Tensor& y) { return y.view({flat.size(0), -1, head_dim_}); };
+  const auto q = few ? few_token_hidden(flat,
+                                        Activation::kIdentity,
+                                        {q_proj_->weight_as(dtype), q_proj_->bias},
+                                        {},
+                                        expert_weights,
+                                        /*weighted=*/false)
+                     : q_proj_(flat);  // [batch, n_experts * heads_per_expert * head_dim]
+  const auto y = attend_decoding(context,
+                                 layer,
+                                 heads(q),
+                                 heads(k_proj_(flat)),
+                                 heads(v_proj_(flat)),
+                                 HeadLayout::kExpertMajor,
+                                 sparse ? expert_weights : at::Tensor())
+                     .flatten(1);
+  if (few) {
+    return few_token_sum(
+               y, {o_proj_->weight_as(dtype), o_proj_->bias}, expert_weights, /*weighted=*/true)
+        .view(x.sizes());
+  }
+  const auto sum = weighted_activation_linear(
+      Activation::kIdentity, y, {}, expert_weights, o_proj_->weight_as(dtype));
+  return (o_proj_->bias.defined() ? sum + o_proj_->bias.to(dtype) : sum).view(x.sizes());
 }
 
 at::Tensor MoABlockImpl::forward_sparse(const at::Tensor& x,

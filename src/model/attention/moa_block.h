@@ -58,6 +58,11 @@ class MoABlockImpl : public torch::nn::Module {
                             const AttentionContext& context,
                             int64_t layer,
                             const ExpertDispatch& dispatch);
+  at::Tensor forward_decoding(const at::Tensor& x,
+                              const AttentionContext& context,
+                              int64_t layer,
+                              const at::Tensor& expert_weights,
+                              bool sparse);
   at::Tensor split_heads(const at::Tensor& y, int64_t n_heads) const;
 
   int64_t n_experts_;

@@ -16,7 +16,7 @@ MoeOutput DSMoELayerImpl::forward(const at::Tensor& x, const RoutingPolicy& poli
   const auto selection = select_experts(probs, policy, renormalise_);
   const auto flat = x.flatten(0, 1);  // [n_tokens, d_model]
   const auto y = runs_sparse(policy, probs.size(1), experts->parameters_per_expert())
-                     ? experts->forward_sparse(flat, make_dispatch(selection))
+                     ? experts->forward_sparse(flat, selection)
                      : experts->forward_dense(flat, selection.expert_weights);
   return {y.view(x.sizes()),
           {routed.router_logits,

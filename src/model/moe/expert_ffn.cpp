@@ -1,8 +1,10 @@
 #include "model/moe/expert_ffn.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 
+#include "csrc_kernels/moe/few_token_experts.h"
 #include "csrc_kernels/moe/grouped_linear.h"
 #include "csrc_kernels/moe/weighted_activation.h"
 
@@ -61,6 +63,30 @@ at::Tensor ExpertFfnImpl::forward(const at::Tensor& x) {
 
 at::Tensor ExpertFfnImpl::forward_dense(const at::Tensor& x, const at::Tensor& expert_weights) {
   return run_wide(x, expert_weights.contiguous());
+}
+
+bool ExpertFfnImpl::runs_few(const at::Tensor& x) const {
+  return !at::GradMode::is_enabled() && x.size(0) >= 1 && x.size(0) <= kFewTokens &&
+         has_few_token_kernels(x);
+}
+
+at::Tensor ExpertFfnImpl::forward_sparse(const at::Tensor& x, const ExpertSelection& selection) {
+  if (runs_few(x)) return forward_few(x.contiguous(), selection.expert_weights.contiguous());
+  return forward_sparse(x, make_dispatch(selection));
+}
+
+at::Tensor ExpertFfnImpl::forward_few(const at::Tensor& x, const at::Tensor& expert_weights) {
+  const auto wide = [&](Linear& linear) {
+    return linear.is_empty() ? WideLinear{}
+                             : WideLinear{linear->weight_as(x.scalar_type()), linear->bias};
+  };
+  const auto hidden = few_token_hidden(x,
+                                       kernel_activation(activation_),
+                                       wide(up_proj_),
+                                       wide(gate_proj_),
+                                       expert_weights,
+                                       /*weighted=*/true);  // [n_tokens, n_experts * d_expert]
+  return few_token_sum(hidden, wide(down_proj_), expert_weights, /*weighted=*/false);
 }
 
 at::Tensor ExpertFfnImpl::forward_sparse(const at::Tensor& x, const ExpertDispatch& dispatch) {

@@ -32,6 +32,12 @@ class ExpertFfnImpl : public torch::nn::Module {
   /// Source: arXiv:2404.05567, section 3.2.
   at::Tensor forward_dense(const at::Tensor& x, const at::Tensor& expert_weights);
 
+  /// The selected experts of each token only, however that is fastest where x is.
+  /// x [n_tokens, d_model], returns the same shape.
+  at::Tensor forward_sparse(const at::Tensor& x, const ExpertSelection& selection);
+  /// Whether forward_sparse, without gradient, gives a device its work without waiting for it.
+  bool runs_few(const at::Tensor& x) const;
+
   /// The listed (token, expert) pairs only, grouped by expert. x [n_tokens, d_model].
   at::Tensor forward_sparse(const at::Tensor& x, const ExpertDispatch& dispatch);
 
@@ -40,10 +46,12 @@ class ExpertFfnImpl : public torch::nn::Module {
   /// Any selection over packed weights. x [n_tokens, d_model].
   at::Tensor forward_packed(const at::Tensor& x, const ExpertPairs& pairs);
 
+  int64_t n_experts() const { return n_experts_; }
   /// Of the matrices of one expert.
   int64_t parameters_per_expert() const;
 
  private:
+  at::Tensor forward_few(const at::Tensor& x, const at::Tensor& expert_weights);
   at::Tensor run_wide(const at::Tensor& x, const at::Tensor& expert_weights);
 
   int64_t d_model_;

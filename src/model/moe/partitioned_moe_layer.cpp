@@ -82,7 +82,7 @@ MoeOutput PartitionedMoELayerImpl::forward(const at::Tensor& x, const RoutingPol
   const bool sparse =
       !needs_closed_outputs && runs_sparse(policy, n_experts, experts->parameters_per_expert());
   const auto flat = x.flatten(0, 1);  // [n_tokens, d_model]
-  const auto y = sparse ? experts->forward_sparse(flat, make_dispatch(selection))
+  const auto y = sparse ? experts->forward_sparse(flat, selection)
                         : experts->forward_dense(flat, selection.expert_weights);
   return {y.view(x.sizes()),
           {routed.router_logits,

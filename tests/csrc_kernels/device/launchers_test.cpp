@@ -44,14 +44,14 @@ struct Rows {
 TEST_CASE("launchers: the kernel of the activation and type runs over all rows", "[launchers]") {
   fake_cuda::reset();
   Rows rows;
-  fake_cuda::set_kernel(
-      "dsmoe::device::weighted_activation_kReluSquared_float",
-      [](const fake_cuda::Launch& launch, void** arguments) {
-        const auto& view = argument<WeightedActivationRows<float, float>>(arguments, 0);
-        emulated::run_sequential(shape_of(launch), [&](auto& ctx) {
-          device::weighted_activation_body<Activation::kReluSquared>(ctx, view);
-        });
-      });
+  fake_cuda::set_kernel("dsmoe::device::weighted_activation_kReluSquared_float",
+                        [](const fake_cuda::Launch& launch, void** arguments) {
+                          const auto& view =
+                              argument<WeightedActivationRows<float, float>>(arguments, 0);
+                          emulated::run_sequential(shape_of(launch), [&](auto& ctx) {
+                            device::weighted_activation_body<Activation::kReluSquared>(ctx, view);
+                          });
+                        });
   launch_weighted_activation(Activation::kReluSquared, rows.view(), kStream);
   REQUIRE(fake_cuda::launches().size() == 1);
   CHECK(fake_cuda::launches()[0].kernel == "dsmoe::device::weighted_activation_kReluSquared_float");
@@ -84,8 +84,7 @@ TEST_CASE("launchers: every activation and type has kernels", "[launchers]") {
        {"kIdentity", "kGelu", "kGeluTanh", "kSwiglu", "kSilu", "kQuickGelu", "kReluSquared"}) {
     for (const char* type : {"float", "double", "Bfloat16"}) {
       for (const char* pass : {"weighted_activation_", "weighted_activation_backward_"}) {
-        const std::string name =
-            std::string("dsmoe::device::") + pass + activation + "_" + type;
+        const std::string name = std::string("dsmoe::device::") + pass + activation + "_" + type;
         CAPTURE(name);
         CHECK(std::find(names.begin(), names.end(), name) != names.end());
       }

@@ -1,0 +1,45 @@
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/ne.h>
+
+#include "csrc_kernels/moe/few_token_experts.h"
+#include "csrc_kernels/moe/weighted_activation.h"
+
+namespace dsmoe {
+namespace {
+
+at::Tensor project(const at::Tensor& x, const WideLinear& linear) {
+  if (!linear.weight.defined()) return {};
+  const auto y = at::linear(x.to(at::kDouble), linear.weight.to(at::kDouble));
+  return linear.bias.defined() ? y + linear.bias : y;
+}
+
+// The experts' weights, or ones where they have one.
+at::Tensor factors(const at::Tensor& expert_weights, bool weighted) {
+  const auto weights = expert_weights.to(at::kDouble);
+  return weighted ? weights : at::ne(weights, 0).to(at::kDouble);
+}
+
+}  // namespace
+
+at::Tensor few_token_hidden_ref(const at::Tensor& x,
+                                Activation activation,
+                                const WideLinear& up,
+                                const WideLinear& gate,
+                                const at::Tensor& expert_weights,
+                                bool weighted) {
+  return weighted_activation_ref(
+             activation, project(x, up), project(x, gate), factors(expert_weights, weighted))
+      .to(x.scalar_type());
+}
+
+at::Tensor few_token_sum_ref(const at::Tensor& hidden,
+                             const WideLinear& down,
+                             const at::Tensor& expert_weights,
+                             bool weighted) {
+  const auto factored = weighted_activation_ref(
+      Activation::kIdentity, hidden.to(at::kDouble), {}, factors(expert_weights, weighted));
+  return project(factored, down).to(hidden.scalar_type());
+}
+
+}  // namespace dsmoe

@@ -1,0 +1,164 @@
+// The ops of inference on another device than the CPU, with its kernels.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+
+#include <catch2/catch.hpp>
+#include <limits>
+
+#include "csrc_kernels/attention/decode_attention.h"
+#include "csrc_kernels/attention/decode_attention_kernels.h"
+#include "csrc_kernels/attention/rotary.h"
+#include "csrc_kernels/moe/few_token_experts.h"
+#include "csrc_kernels/random_tensors.h"
+#include "support/test_device.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr at::ScalarType kTypes[] = {at::kFloat, at::kBFloat16};
+
+double tolerance_of(at::ScalarType type) { return type == at::kFloat ? 2e-5 : 2e-2; }
+
+void check_close(const at::Tensor& got, const at::Tensor& expected) {
+  const auto reference = expected.to(at::kDouble);
+  const double scale = 1.0 + reference.abs().max().item<double>();
+  CHECK(max_difference(got.cpu().to(at::kDouble), reference) <=
+        tolerance_of(got.scalar_type()) * scale);
+}
+
+// Each token selects every third expert, but for the last token, which selects none.
+at::Tensor some_weights(RandomTensors& random, int64_t n_tokens, int64_t n_experts) {
+  auto weights = random.normal({n_tokens, n_experts}, at::kFloat).abs() + 0.1;
+  auto* w = weights.data_ptr<float>();
+  for (int64_t t = 0; t < n_tokens; ++t) {
+    for (int64_t e = 0; e < n_experts; ++e) {
+      const bool last = n_tokens > 1 && t == n_tokens - 1;
+      if ((t + e) % 3 != 0 || last) w[t * n_experts + e] = 0;
+    }
+  }
+  return weights;
+}
+
+at::Tensor on(at::Device device, const at::Tensor& x) { return x.defined() ? x.to(device) : x; }
+WideLinear on(at::Device device, const WideLinear& x) {
+  return {on(device, x.weight), on(device, x.bias)};
+}
+
+}  // namespace
+
+TEST_CASE("device: experts of few tokens", "[device_ops]") {
+  const auto device = test_device();
+  REQUIRE(FewTokenExpertsOnDevice<Bfloat16>::hidden != nullptr);
+  RandomTensors random(11);
+  struct Sizes {
+    int64_t n_tokens, n_experts, width, d_model;
+  };
+  // One token and several; one expert; widths with and without whole packs.
+  for (const auto& s :
+       {Sizes{1, 1, 3, 5}, Sizes{1, 6, 16, 64}, Sizes{3, 4, 5, 24}, Sizes{8, 9, 32, 264}}) {
+    for (const auto type : kTypes) {
+      for (const auto activation : {Activation::kIdentity, Activation::kGelu, Activation::kSwiglu}) {
+        const bool weighted = activation != Activation::kIdentity;
+        const bool biased = s.n_experts == 4;
+        CAPTURE(s.n_tokens, s.n_experts, s.width, s.d_model, type, static_cast<int>(activation));
+        const auto linear = [&](int64_t rows, int64_t columns) {
+          return WideLinear{random.normal({rows, columns}, type) * 0.3,
+                            biased ? random.normal({rows}, at::kFloat) : at::Tensor()};
+        };
+        const int64_t d_wide = s.n_experts * s.width;
+        const auto x = random.normal({s.n_tokens, s.d_model}, type);
+        const auto up = linear(d_wide, s.d_model);
+        const auto gate = activation == Activation::kSwiglu ? linear(d_wide, s.d_model) : WideLinear{};
+        const auto down = linear(s.d_model, d_wide);
+        const auto weights = some_weights(random, s.n_tokens, s.n_experts);
+        const auto hidden_ref = few_token_hidden_ref(x, activation, up, gate, weights, weighted);
+        const auto hidden = few_token_hidden(on(device, x),
+                                             activation,
+                                             on(device, up),
+                                             on(device, gate),
+                                             on(device, weights),
+                                             weighted);
+        check_close(hidden, hidden_ref);
+        CHECK(hidden.cpu()
+                  .view({s.n_tokens, s.n_experts, s.width})
+                  .masked_select(weights.eq(0).unsqueeze(2))
+                  .eq(0)
+                  .all()
+                  .item<bool>());
+        const auto y = few_token_sum(
+            on(device, hidden_ref), on(device, down), on(device, weights), !weighted);
+        check_close(y, few_token_sum_ref(hidden_ref, down, weights, !weighted));
+      }
+    }
+  }
+}
+
+TEST_CASE("device: experts that no token selects are not read", "[device_ops]") {
+  const auto device = test_device();
+  RandomTensors random(12);
+  auto up = random.normal({4 * 8, 16}, at::kFloat);
+  auto down = random.normal({16, 4 * 8}, at::kFloat);
+  up.narrow(0, 8, 8).fill_(std::numeric_limits<float>::quiet_NaN());  // expert 1
+  down.narrow(1, 8, 8).fill_(std::numeric_limits<float>::quiet_NaN());
+  const auto weights = at::tensor({0.5F, 0.0F, 0.25F, 0.0F}).view({1, 4}).to(device);
+  const auto x = random.normal({1, 16}, at::kFloat).to(device);
+  const auto hidden = few_token_hidden(x, Activation::kGelu, {on(device, up), {}}, {}, weights, true);
+  const auto y = few_token_sum(hidden, {on(device, down), {}}, weights, false);
+  CHECK_FALSE(y.isnan().any().item<bool>());
+}
+
+TEST_CASE("device: decode attention over a cache", "[device_ops]") {
+  const auto device = test_device();
+  REQUIRE(DecodeAttentionOnDevice<Bfloat16>::attend != nullptr);
+  RandomTensors random(13);
+  struct Sizes {
+    int64_t batch, n_kv_heads, n_groups, head_dim, capacity;
+  };
+  // A first token; several tiles; head sizes with and without whole packs; more groups than fit.
+  for (const auto& s : {Sizes{1, 1, 1, 8, 4},
+                        Sizes{3, 2, 5, 64, 300},
+                        Sizes{2, 1, 3, 10, 130},
+                        Sizes{1, 2, 70, 128, 257}}) {
+    for (const auto type : kTypes) {
+      for (const auto layout : {HeadLayout::kKvMajor, HeadLayout::kExpertMajor}) {
+        CAPTURE(s.batch, s.n_kv_heads, s.n_groups, s.head_dim, s.capacity, type);
+        const auto rows = [&] {
+          return random.normal({s.batch, s.n_kv_heads, s.capacity, s.head_dim}, type);
+        };
+        auto positions = at::empty({s.batch}, at::kLong);
+        for (int64_t b = 0; b < s.batch; ++b) {
+          positions.data_ptr<int64_t>()[b] = (s.capacity - 1) * (b + 1) / s.batch;
+        }
+        positions.data_ptr<int64_t>()[0] = s.batch == 1 ? s.capacity - 1 : 0;
+        const DecodeCache cache{on(device, rows()), on(device, rows()), on(device, positions)};
+        const auto angles = random.normal({s.batch, s.head_dim / 2}, at::kFloat);
+        const TurnTables tables{on(device, angles.cos()), on(device, angles.sin())};
+        const auto k = random.normal({s.batch, s.n_kv_heads, s.head_dim}, type);
+        const auto v = random.normal({s.batch, s.n_kv_heads, s.head_dim}, type);
+        append_token(cache, on(device, k), on(device, v), tables);
+        const DecodeCache on_cpu{cache.keys.cpu(), cache.values.cpu(), positions};
+        for (int64_t b = 0; b < s.batch; ++b) {
+          const int64_t at = positions[b].item<int64_t>();
+          CHECK(max_difference(on_cpu.values[b].select(1, at), v[b]) == 0);
+          const auto turned =
+              rotary_ref(k[b].unsqueeze(0).to(at::kFloat), angles[b].unsqueeze(0).cos(),
+                         angles[b].unsqueeze(0).sin());
+          CHECK(max_difference(on_cpu.keys[b].select(1, at).to(at::kFloat), turned[0]) <=
+                2 * tolerance_of(type));
+        }
+        const auto q = random.normal({s.batch, s.n_kv_heads * s.n_groups, s.head_dim}, type);
+        const bool by_expert = layout == HeadLayout::kExpertMajor;
+        const auto weights =
+            by_expert && s.n_groups > 1 ? some_weights(random, s.batch, s.n_groups) : at::Tensor();
+        const auto y =
+            decode_attention(cache, on(device, q), layout, tables, on(device, weights));
+        const auto expected = decode_attention_ref(
+            on_cpu, q, layout, {tables.cos.cpu(), tables.sin.cpu()}, weights);
+        check_close(y, expected);
+      }
+    }
+  }
+}
+
+}  // namespace dsmoe

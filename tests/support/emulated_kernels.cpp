@@ -1,0 +1,170 @@
+#include "support/emulated_kernels.h"
+
+#include "csrc_kernels/attention/decode_attention_body.h"
+#include "csrc_kernels/attention/rotary_body.h"
+#include "csrc_kernels/loss/cross_entropy_body.h"
+#include "csrc_kernels/loss/mutual_information_body.h"
+#include "csrc_kernels/moe/few_token_experts_body.h"
+#include "csrc_kernels/moe/weighted_activation_body.h"
+#include "csrc_kernels/norm/residual_norm_body.h"
+#include "support/emulated_device.h"
+
+namespace dsmoe {
+namespace {
+
+template <Activation kActivation, typename T, typename W>
+void run_activation(const WeightedActivationRows<T, W>& rows) {
+  emulated::run_sequential(device::weighted_activation_shape(rows), [&](auto& ctx) {
+    device::weighted_activation_body<kActivation>(ctx, rows);
+  });
+}
+
+template <Activation kActivation, typename T, typename W>
+void run_activation(const WeightedActivationRows<T, W>& rows,
+                    const WeightedActivationGradients<T, W>& gradients) {
+  emulated::run_sequential(device::weighted_activation_shape(rows), [&](auto& ctx) {
+    device::weighted_activation_backward_body<kActivation>(ctx, rows, gradients);
+  });
+}
+
+// Forward, or backward where gradients follow the rows.
+template <typename... Arguments>
+void weighted_activation(Activation activation, const Arguments&... arguments) {
+  switch (activation) {
+    case Activation::kIdentity:
+      return run_activation<Activation::kIdentity>(arguments...);
+    case Activation::kGelu:
+      return run_activation<Activation::kGelu>(arguments...);
+    case Activation::kGeluTanh:
+      return run_activation<Activation::kGeluTanh>(arguments...);
+    case Activation::kSwiglu:
+      return run_activation<Activation::kSwiglu>(arguments...);
+    case Activation::kSilu:
+      return run_activation<Activation::kSilu>(arguments...);
+    case Activation::kQuickGelu:
+      return run_activation<Activation::kQuickGelu>(arguments...);
+    case Activation::kReluSquared:
+      return run_activation<Activation::kReluSquared>(arguments...);
+  }
+}
+
+template <typename T, typename W>
+void residual_norm(RowNorm kind, const ResidualNormRows<T, W>& rows) {
+  emulated::run_sequential(device::residual_norm_shape(rows), [&](auto& ctx) {
+    if (kind == RowNorm::kRms) return device::residual_norm_body<RowNorm::kRms>(ctx, rows);
+    device::residual_norm_body<RowNorm::kLayer>(ctx, rows);
+  });
+}
+
+template <typename T, typename W>
+void residual_norm_backward(RowNorm kind,
+                            const ResidualNormRows<T, W>& rows,
+                            const ResidualNormGradients<T, W>& gradients) {
+  emulated::run_sequential(device::residual_norm_backward_shape(rows), [&](auto& ctx) {
+    if (kind == RowNorm::kRms) {
+      return device::residual_norm_backward_body<RowNorm::kRms>(ctx, rows, gradients);
+    }
+    device::residual_norm_backward_body<RowNorm::kLayer>(ctx, rows, gradients);
+  });
+}
+
+template <typename T, typename W>
+void rotary(const RotaryRows<T, W>& rows, W direction) {
+  emulated::run_sequential(device::rotary_shape(rows),
+                           [&](auto& ctx) { device::rotary_body(ctx, rows, direction); });
+}
+
+template <typename T>
+void cross_entropy(const CrossEntropyRows<T>& rows, double grad_scale, double* losses) {
+  emulated::run_sequential(device::cross_entropy_shape(rows), [&](auto& ctx) {
+    device::cross_entropy_body(ctx, rows, grad_scale, losses);
+  });
+}
+
+template <typename W>
+void mutual_information_sums(const RouterRows<W>& rows, double* sums) {
+  emulated::run_sequential(device::mutual_information_sums_shape(rows), [&](auto& ctx) {
+    device::mutual_information_sums_body(ctx, rows, sums);
+  });
+}
+
+template <typename W>
+void mutual_information_backward(const RouterRows<W>& rows,
+                                 const W* log_mean,
+                                 const W* factor,
+                                 W* grad_logits) {
+  emulated::run_sequential(device::mutual_information_backward_shape(rows), [&](auto& ctx) {
+    device::mutual_information_backward_body(ctx, rows, log_mean, factor, grad_logits);
+  });
+}
+
+template <typename T>
+void few_token_hidden(Activation activation, const FewTokenHidden<T>& args) {
+  emulated::run_sequential(device::few_token_hidden_shape(args), [&](auto& ctx) {
+    if (args.n_tokens == 1) return device::few_token_hidden_body<1>(ctx, activation, args);
+    device::few_token_hidden_body<kFewTokens>(ctx, activation, args);
+  });
+}
+
+template <typename T>
+void few_token_sum(const FewTokenSum<T>& args) {
+  emulated::run_sequential(device::few_token_sum_shape(args), [&](auto& ctx) {
+    if (args.n_tokens == 1) return device::few_token_sum_body<1>(ctx, args);
+    device::few_token_sum_body<kFewTokens>(ctx, args);
+  });
+}
+
+template <typename T>
+void decode_append(const DecodeAppend<T>& args) {
+  emulated::run_sequential(device::decode_append_shape(args),
+                           [&](auto& ctx) { device::decode_append_body(ctx, args); });
+}
+
+template <typename T>
+void decode_attention(const DecodeAttention<T>& args) {
+  emulated::run_sequential(device::decode_tiles_shape(args),
+                           [&](auto& ctx) { device::decode_tiles_body(ctx, args); });
+  emulated::run_sequential(device::decode_join_shape(args),
+                           [&](auto& ctx) { device::decode_join_body(ctx, args); });
+}
+
+template <typename T>
+void install_inference() {
+  DecodeAttentionOnDevice<T>::append = decode_append<T>;
+  DecodeAttentionOnDevice<T>::attend = decode_attention<T>;
+  FewTokenExpertsOnDevice<T>::hidden = few_token_hidden<T>;
+  FewTokenExpertsOnDevice<T>::sum = few_token_sum<T>;
+}
+
+template <typename W>
+void install_wide() {
+  MutualInformationOnDevice<W>::sums = mutual_information_sums<W>;
+  MutualInformationOnDevice<W>::backward = mutual_information_backward<W>;
+}
+
+template <typename T, typename W>
+void install() {
+  ResidualNormOnDevice<T, W>::forward = residual_norm<T, W>;
+  ResidualNormOnDevice<T, W>::backward = residual_norm_backward<T, W>;
+  RotaryOnDevice<T, W>::turn = rotary<T, W>;
+  CrossEntropyOnDevice<T>::run = cross_entropy<T>;
+  using ActivationRows = WeightedActivationRows<T, W>;
+  using ActivationGradients = WeightedActivationGradients<T, W>;
+  WeightedActivationOnDevice<T, W>::forward = weighted_activation<ActivationRows>;
+  WeightedActivationOnDevice<T, W>::backward =
+      weighted_activation<ActivationRows, ActivationGradients>;
+}
+
+}  // namespace
+
+void install_emulated_kernels() {
+  install<Bfloat16, float>();
+  install<float, float>();
+  install<double, double>();
+  install_wide<float>();
+  install_wide<double>();
+  install_inference<Bfloat16>();
+  install_inference<float>();
+}
+
+}  // namespace dsmoe
