@@ -48,9 +48,8 @@ void check_tables(const char* name, const DecodeCache& cache, const TurnTables& 
 
 void check_heads(const char* name, const DecodeCache& cache, const at::Tensor& heads) {
   TORCH_CHECK(heads.dim() == 3 && heads.size(0) == cache.keys.size(0) &&
-                  heads.size(1) % cache.keys.size(1) == 0 &&
-                  heads.size(2) == cache.keys.size(3) && heads.is_contiguous() &&
-                  heads.scalar_type() == cache.keys.scalar_type(),
+                  heads.size(1) % cache.keys.size(1) == 0 && heads.size(2) == cache.keys.size(3) &&
+                  heads.is_contiguous() && heads.scalar_type() == cache.keys.scalar_type(),
               name,
               ": expected heads [",
               cache.keys.size(0),
@@ -123,8 +122,8 @@ at::Tensor decode_attention(const DecodeCache& cache,
   }
   auto y = at::empty_like(q);
   const int64_t n_tiles = decode_tiles(cache.keys.size(2));
-  const auto partial = at::empty({q.size(0), q.size(1), n_tiles, q.size(2) + 2},
-                                 q.options().dtype(at::kFloat));
+  const auto partial =
+      at::empty({q.size(0), q.size(1), n_tiles, q.size(2) + 2}, q.options().dtype(at::kFloat));
   dispatch_row_types(kName, q.scalar_type(), [&]<typename T>() {
     DecodeAttentionOnDevice<T>::attend({.batch = q.size(0),
                                         .n_kv_heads = n_kv_heads,

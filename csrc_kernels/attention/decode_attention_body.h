@@ -3,8 +3,8 @@
 #include "csrc_kernels/attention/decode_attention_kernels.h"
 #include "csrc_kernels/common/device_body.h"
 
-/// decode_attention on a GPU. A block has one tile of keys of one key/value head of one sequence and
-/// all query heads that read it; what it finds goes to `partial`, and a second kernel joins the
+/// decode_attention on a GPU. A block has one tile of keys of one key/value head of one sequence
+/// and all query heads that read it; what it finds goes to `partial`, and a second kernel joins the
 /// tiles. Tiles past the position return at once.
 namespace dsmoe::device {
 
@@ -84,18 +84,21 @@ struct DecodePlace {
 
 /// The block's shared memory.
 struct DecodeShared {
-  float* queries;  // [heads, head_dim]
-  float* scores;   // [heads, kDecodeTile], then exp(score - greatest)
-  float* greatest; // [heads]
-  float* sums;     // [heads]
-  int* flags;      // [n_groups]
-  int* listed;     // [n_groups], then how many
+  float* queries;   // [heads, head_dim]
+  float* scores;    // [heads, kDecodeTile], then exp(score - greatest)
+  float* greatest;  // [heads]
+  float* sums;      // [heads]
+  int* flags;       // [n_groups]
+  int* listed;      // [n_groups], then how many
 };
 
 // Scores of kDecodeHeads queries with the lane's key.
 template <int V, typename T>
-DSMOE_HD void score_key(
-    const DecodeAttention<T>& args, const T* key, const float* queries, float* scores, int lane) {
+DSMOE_HD void score_key(const DecodeAttention<T>& args,
+                        const T* key,
+                        const float* queries,
+                        float* scores,
+                        int lane) {
   float sums[kDecodeHeads] = {};
   for (int64_t d = 0; d < args.head_dim; d += V) {
     const auto k = load_pack<V>(key + d);
@@ -301,7 +304,8 @@ DSMOE_HD void decode_join_body(Context& ctx, const DecodeAttention<T>& args) {
   const int64_t group = args.by_expert ? head / args.n_kv_heads : head % args.n_groups;
   const int64_t n_tiles = args.positions[b] / kDecodeTile + 1;
   const int64_t stride = args.head_dim + 2;
-  const float* partial = args.partial + ctx.block() * blocks_for(args.capacity, kDecodeTile) * stride;
+  const float* partial =
+      args.partial + ctx.block() * blocks_for(args.capacity, kDecodeTile) * stride;
   ctx.lanes([&](int lane) {
     for (int64_t d = lane; d < args.head_dim; d += ctx.n_lanes()) {
       T& y = args.y[ctx.block() * args.head_dim + d];

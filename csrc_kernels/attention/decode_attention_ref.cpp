@@ -20,14 +20,13 @@ at::Tensor decode_attention_ref(const DecodeCache& cache,
   const int64_t n_groups = q.size(1) / n_kv_heads;
   const bool by_expert = layout == HeadLayout::kExpertMajor;
   const auto wide = q.to(at::kDouble);
-  const auto turned = tables.cos.defined() ? rotary_ref(wide.contiguous(),
-                                                        tables.cos.to(at::kDouble),
-                                                        tables.sin.to(at::kDouble))
-                                           : wide;
+  const auto turned =
+      tables.cos.defined()
+          ? rotary_ref(wide.contiguous(), tables.cos.to(at::kDouble), tables.sin.to(at::kDouble))
+          : wide;
   // [batch, n_kv_heads, n_groups, head_dim]
-  const auto heads =
-      by_expert ? turned.view({batch, n_groups, n_kv_heads, -1}).transpose(1, 2)
-                : turned.view({batch, n_kv_heads, n_groups, -1});
+  const auto heads = by_expert ? turned.view({batch, n_groups, n_kv_heads, -1}).transpose(1, 2)
+                               : turned.view({batch, n_kv_heads, n_groups, -1});
   const auto scores = at::matmul(heads, cache.keys.to(at::kDouble).transpose(2, 3)) /
                       std::sqrt(static_cast<double>(q.size(2)));
   const auto numbers = at::arange(cache.keys.size(2), cache.positions.options());
@@ -36,7 +35,8 @@ at::Tensor decode_attention_ref(const DecodeCache& cache,
   const auto y = at::matmul(probs, cache.values.to(at::kDouble).nan_to_num());
   auto result = (by_expert ? y.transpose(1, 2) : y).reshape(q.sizes());
   if (expert_weights.defined()) {
-    const auto counts = at::ne(expert_weights, 0).unsqueeze(2).expand({batch, n_groups, n_kv_heads});
+    const auto counts =
+        at::ne(expert_weights, 0).unsqueeze(2).expand({batch, n_groups, n_kv_heads});
     result = result * counts.reshape({batch, q.size(1), 1});
   }
   return result.to(q.scalar_type());

@@ -11,8 +11,8 @@ constexpr int kRotaryPack = 4;
 
 template <typename T, typename W>
 DSMOE_HD int rotary_pack(const RotaryRows<T, W>& rows) {
-  const bool packs = is_packable<kRotaryPack>(rows.x, rows.half) &&
-                     is_packable<kRotaryPack>(rows.y, rows.half);
+  const bool packs =
+      is_packable<kRotaryPack>(rows.x, rows.half) && is_packable<kRotaryPack>(rows.y, rows.half);
   return packs ? kRotaryPack : 1;
 }
 

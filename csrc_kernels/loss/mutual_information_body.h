@@ -3,8 +3,8 @@
 #include "csrc_kernels/common/device_body.h"
 #include "csrc_kernels/loss/mutual_information_kernels.h"
 
-/// mutual_information on a GPU: a lane per row. For the sums a block's rows lie in shared memory, so
-/// that a lane per expert can add them up.
+/// mutual_information on a GPU: a lane per row. For the sums a block's rows lie in shared memory,
+/// so that a lane per expert can add them up.
 namespace dsmoe::device {
 
 constexpr int kRouterLanes = 128;
@@ -95,8 +95,11 @@ DSMOE_HD void mutual_information_sums_body(Context& ctx, const RouterRows<W>& ro
 }
 
 template <typename Context, typename W>
-DSMOE_HD void mutual_information_backward_body(
-    Context& ctx, const RouterRows<W>& rows, const W* log_mean, const W* factor, W* grad_logits) {
+DSMOE_HD void mutual_information_backward_body(Context& ctx,
+                                               const RouterRows<W>& rows,
+                                               const W* log_mean,
+                                               const W* factor,
+                                               W* grad_logits) {
   const int64_t n = rows.n_experts;
   ctx.lanes([&](int lane) {
     const int64_t row = ctx.block() * ctx.n_lanes() + lane;

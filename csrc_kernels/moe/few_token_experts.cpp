@@ -38,9 +38,9 @@ void check(const char* name,
               weight.sizes(),
               " ",
               weight.scalar_type());
-  TORCH_CHECK(!linear.bias.defined() || (linear.bias.numel() == weight.size(0) &&
-                                         linear.bias.scalar_type() == at::kFloat &&
-                                         linear.bias.is_contiguous()),
+  TORCH_CHECK(!linear.bias.defined() ||
+                  (linear.bias.numel() == weight.size(0) &&
+                   linear.bias.scalar_type() == at::kFloat && linear.bias.is_contiguous()),
               name,
               ": expected a bias [",
               weight.size(0),

@@ -138,8 +138,11 @@ DSMOE_HD void few_token_hidden_body(Context& ctx,
 
 // The lane's part of the products of one row of down with every token, over the listed experts.
 template <int V, int N, typename T>
-DSMOE_HD TokenSums<N> selected_products(
-    const FewTokenSum<T>& args, const int* experts, int n_listed, int64_t row, int lane) {
+DSMOE_HD TokenSums<N> selected_products(const FewTokenSum<T>& args,
+                                        const int* experts,
+                                        int n_listed,
+                                        int64_t row,
+                                        int lane) {
   auto sums = no_sums<N>();
   const int64_t d_wide = args.n_experts * args.width;
   for (int i = 0; i < n_listed; ++i) {
@@ -181,15 +184,15 @@ DSMOE_HD void few_token_sum_body(Context& ctx, const FewTokenSum<T>& args) {
   });
   ctx.sync();
   const int64_t first = ctx.block() * kFewTokenWarps;
-  const bool packs = is_packable<V>(args.hidden, args.width) && is_packable<V>(args.down, args.width);
+  const bool packs =
+      is_packable<V>(args.hidden, args.width) && is_packable<V>(args.down, args.width);
   ctx.warp_reduce(
       [&](int lane) {
         const int64_t row = first + lane / kWarpLanes;
         const int n_listed = listed[args.n_experts];
         if (row >= args.d_out) return no_sums<N>();
-        return packs
-                   ? selected_products<V, N>(args, listed, n_listed, row, lane % kWarpLanes)
-                   : selected_products<1, N>(args, listed, n_listed, row, lane % kWarpLanes);
+        return packs ? selected_products<V, N>(args, listed, n_listed, row, lane % kWarpLanes)
+                     : selected_products<1, N>(args, listed, n_listed, row, lane % kWarpLanes);
       },
       Add(),
       [&](int warp, const TokenSums<N>& sums) {

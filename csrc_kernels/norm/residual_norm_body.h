@@ -3,8 +3,8 @@
 #include "csrc_kernels/common/device_body.h"
 #include "csrc_kernels/norm/residual_norm_kernels.h"
 
-/// residual_norm on a GPU: a block per row forward, a block per chunk of rows, every n-th, backward. A lane
-/// keeps to its own columns, so that sums over rows need no barrier.
+/// residual_norm on a GPU: a block per row forward, a block per chunk of rows, every n-th,
+/// backward. A lane keeps to its own columns, so that sums over rows need no barrier.
 namespace dsmoe::device {
 
 constexpr int kNormLanes = 256;

@@ -58,7 +58,8 @@ TEST_CASE("device: experts of few tokens", "[device_ops]") {
   for (const auto& s :
        {Sizes{1, 1, 3, 5}, Sizes{1, 6, 16, 64}, Sizes{3, 4, 5, 24}, Sizes{8, 9, 32, 264}}) {
     for (const auto type : kTypes) {
-      for (const auto activation : {Activation::kIdentity, Activation::kGelu, Activation::kSwiglu}) {
+      for (const auto activation :
+           {Activation::kIdentity, Activation::kGelu, Activation::kSwiglu}) {
         const bool weighted = activation != Activation::kIdentity;
         const bool biased = s.n_experts == 4;
         CAPTURE(s.n_tokens, s.n_experts, s.width, s.d_model, type, static_cast<int>(activation));
@@ -69,7 +70,8 @@ TEST_CASE("device: experts of few tokens", "[device_ops]") {
         const int64_t d_wide = s.n_experts * s.width;
         const auto x = random.normal({s.n_tokens, s.d_model}, type);
         const auto up = linear(d_wide, s.d_model);
-        const auto gate = activation == Activation::kSwiglu ? linear(d_wide, s.d_model) : WideLinear{};
+        const auto gate =
+            activation == Activation::kSwiglu ? linear(d_wide, s.d_model) : WideLinear{};
         const auto down = linear(s.d_model, d_wide);
         const auto weights = some_weights(random, s.n_tokens, s.n_experts);
         const auto hidden_ref = few_token_hidden_ref(x, activation, up, gate, weights, weighted);
@@ -86,8 +88,8 @@ TEST_CASE("device: experts of few tokens", "[device_ops]") {
                   .eq(0)
                   .all()
                   .item<bool>());
-        const auto y = few_token_sum(
-            on(device, hidden_ref), on(device, down), on(device, weights), !weighted);
+        const auto y =
+            few_token_sum(on(device, hidden_ref), on(device, down), on(device, weights), !weighted);
         check_close(y, few_token_sum_ref(hidden_ref, down, weights, !weighted));
       }
     }
@@ -103,7 +105,8 @@ TEST_CASE("device: experts that no token selects are not read", "[device_ops]") 
   down.narrow(1, 8, 8).fill_(std::numeric_limits<float>::quiet_NaN());
   const auto weights = at::tensor({0.5F, 0.0F, 0.25F, 0.0F}).view({1, 4}).to(device);
   const auto x = random.normal({1, 16}, at::kFloat).to(device);
-  const auto hidden = few_token_hidden(x, Activation::kGelu, {on(device, up), {}}, {}, weights, true);
+  const auto hidden =
+      few_token_hidden(x, Activation::kGelu, {on(device, up), {}}, {}, weights, true);
   const auto y = few_token_sum(hidden, {on(device, down), {}}, weights, false);
   CHECK_FALSE(y.isnan().any().item<bool>());
 }
@@ -141,9 +144,9 @@ TEST_CASE("device: decode attention over a cache", "[device_ops]") {
         for (int64_t b = 0; b < s.batch; ++b) {
           const int64_t at = positions[b].item<int64_t>();
           CHECK(max_difference(on_cpu.values[b].select(1, at), v[b]) == 0);
-          const auto turned =
-              rotary_ref(k[b].unsqueeze(0).to(at::kFloat), angles[b].unsqueeze(0).cos(),
-                         angles[b].unsqueeze(0).sin());
+          const auto turned = rotary_ref(k[b].unsqueeze(0).to(at::kFloat),
+                                         angles[b].unsqueeze(0).cos(),
+                                         angles[b].unsqueeze(0).sin());
           CHECK(max_difference(on_cpu.keys[b].select(1, at).to(at::kFloat), turned[0]) <=
                 2 * tolerance_of(type));
         }
@@ -151,10 +154,9 @@ TEST_CASE("device: decode attention over a cache", "[device_ops]") {
         const bool by_expert = layout == HeadLayout::kExpertMajor;
         const auto weights =
             by_expert && s.n_groups > 1 ? some_weights(random, s.batch, s.n_groups) : at::Tensor();
-        const auto y =
-            decode_attention(cache, on(device, q), layout, tables, on(device, weights));
-        const auto expected = decode_attention_ref(
-            on_cpu, q, layout, {tables.cos.cpu(), tables.sin.cpu()}, weights);
+        const auto y = decode_attention(cache, on(device, q), layout, tables, on(device, weights));
+        const auto expected =
+            decode_attention_ref(on_cpu, q, layout, {tables.cos.cpu(), tables.sin.cpu()}, weights);
         check_close(y, expected);
       }
     }

@@ -53,7 +53,8 @@ inline Tensors results(const Op& op,
       continue;
     }
     // Rounded first, so that both sides start from the same numbers.
-    auto leaf = input.value.detach().to(type_of(input, rounding)).to(type_of(input, type)).to(device);
+    auto leaf =
+        input.value.detach().to(type_of(input, rounding)).to(type_of(input, type)).to(device);
     leaves.push_back(input.kind == Kind::kFixed ? leaf : leaf.requires_grad_(true));
   }
   const auto outputs = op(leaves, type);

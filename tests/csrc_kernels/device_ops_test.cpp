@@ -98,7 +98,9 @@ TEST_CASE("device: rotary", "[device_ops]") {
     const auto wide = [](at::ScalarType type) { return type == at::kDouble ? type : at::kFloat; };
     check(
         [&](const Tensors& x, at::ScalarType type) {
-          const auto table = [&](const at::Tensor& t) { return t.to(wide(type)).to(x[0].device()); };
+          const auto table = [&](const at::Tensor& t) {
+            return t.to(wide(type)).to(x[0].device());
+          };
           return Tensors{rotary(x[0], table(angles.cos()), table(angles.sin()))};
         },
         {{random.normal({n_rows, n_heads, 2 * half})}});
@@ -171,7 +173,8 @@ TEST_CASE("device: adamw and the norm of gradients", "[device_ops]") {
       gradients.push_back(slots.back().gradient.clone());
     }
     const double norm = gradient_norm(gradients);
-    adamw_step(slots, {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .gradient_scale = 0.3});
+    adamw_step(slots,
+               {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .gradient_scale = 0.3});
     Tensors results;
     for (const auto& slot : slots) {
       for (const auto* tensor : {&slot.parameter, &slot.exp_avg, &slot.exp_avg_sq}) {

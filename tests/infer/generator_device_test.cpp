@@ -1,9 +1,15 @@
 // Generation by a model on another device than the CPU, one that computes there.
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+
 #include <catch2/catch.hpp>
 
+#include "csrc_kernels/moe/few_token_experts_kernels.h"
 #include "data/byte_tokenizer.h"
+#include "infer/decode_steps.h"
 #include "infer/generator.h"
 #include "support/fake_device.h"
+#include "support/test_device.h"
 #include "support/tiny_model.h"
 
 namespace dsmoe {
@@ -37,6 +43,58 @@ TEST_CASE("Generator: a model on another device gives the tokens of the CPU", "[
     CHECK_FALSE(expected[i].ids.empty());
     CHECK(completions[i].ids == expected[i].ids);
     CHECK(completions[i].text == expected[i].text);
+  }
+}
+
+TEST_CASE("Generator: a device with kernels gives the tokens of the CPU",
+          "[infer][device_kernels]") {
+  const std::string policy =
+      GENERATE("all", "top_k=2", "moe:top_k=1;moa:top_k=1", "threshold=0.3", "threshold_top_k=0.3");
+  const auto execution = GENERATE(Execution::kDense, Execution::kSparse);
+  CAPTURE(policy, execution);
+  GeneratorOptions options;
+  options.plan = parse_routing_plan(policy).with(execution);
+  const auto expected = generate(at::kCPU, options);
+  const auto completions = generate(test_device(), options);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    CHECK_FALSE(expected[i].ids.empty());
+    CHECK(completions[i].ids == expected[i].ids);
+  }
+}
+
+TEST_CASE("DecodeSteps: a device's steps are recorded where nothing waits for the host",
+          "[infer][device_kernels]") {
+  struct Case {
+    const char* policy;
+    Execution execution;
+    int64_t batch;
+    bool recorded;
+  };
+  const at::NoGradGuard no_grad;
+  for (const auto& c : {Case{"all", Execution::kDense, 3, true},
+                        Case{"top_k=2", Execution::kSparse, 3, true},
+                        Case{"threshold=0.3", Execution::kSparse, kFewTokens, true},
+                        Case{"top_k=2", Execution::kSparse, kFewTokens + 1, false},
+                        Case{"top_k=2", Execution::kDense, kFewTokens + 1, true},
+                        Case{"threshold_top_k=0.3", Execution::kDense, 3, false}}) {
+    CAPTURE(c.policy, c.batch);
+    const auto plan = parse_routing_plan(c.policy).with(c.execution);
+    auto on_cpu = make_tiny_model();
+    auto on_device = make_tiny_model();
+    on_device->to(test_device());
+    DecodeSteps expected(on_cpu, plan, at::kFloat);
+    DecodeSteps steps(on_device, plan, at::kFloat);
+    auto cpu_cache = on_cpu->make_cache(c.batch, 8, at::kFloat);
+    auto cache = on_device->make_cache(c.batch, 8, at::kFloat);
+    for (int64_t i = 0; i < 5; ++i) {
+      std::vector<int64_t> tokens;
+      for (int64_t b = 0; b < c.batch; ++b) tokens.push_back((31 * i + 7 * b) % 257);
+      const auto reference = expected.run(tokens, cpu_cache).logits;
+      const auto logits = steps.run(tokens, cache).logits.cpu();
+      CHECK((logits - reference).abs().max().item<double>() < 1e-3);
+    }
+    CHECK(steps.is_recorded() == c.recorded);
+    CHECK_FALSE(expected.is_recorded());
   }
 }
 

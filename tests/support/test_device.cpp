@@ -1,7 +1,10 @@
 #include "support/test_device.h"
 
 #include <cstdlib>
+#include <functional>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "common/device_module.h"
 #include "common/error.h"
@@ -11,9 +14,33 @@
 namespace dsmoe {
 namespace {
 
+// Work that is done again, instead of what a device would have recorded of it.
+class EmulatedGraph : public DeviceGraph {
+ public:
+  explicit EmulatedGraph(std::function<void()> work) : work_(std::move(work)) { work_(); }
+  void replay() override { work_(); }
+
+ private:
+  std::function<void()> work_;
+};
+
+class EmulatedModule : public DeviceModule {
+ public:
+  EmulatedModule() { register_device_module(*this); }
+  int64_t n_devices() const override { return 2; }
+  void select(int64_t) override {}
+  void synchronize() override {}
+  int64_t peak_memory_bytes() override { return 0; }
+  void reset_peak_memory() override {}
+  std::unique_ptr<DeviceGraph> record(const std::function<void()>& work) override {
+    return std::make_unique<EmulatedGraph>(work);
+  }
+};
+
 c10::Device open() {
   if (is_emulated()) {
     install_emulated_kernels();
+    static EmulatedModule module;
     return fake_device();
   }
   const char* path = std::getenv("DSMOE_CUDA_MODULE");

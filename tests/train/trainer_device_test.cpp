@@ -9,6 +9,7 @@
 #include "support/fake_backend.h"
 #include "support/fake_device.h"
 #include "support/rank_threads.h"
+#include "support/test_device.h"
 #include "train/tiny_run.h"
 #include "train/trainer.h"
 
@@ -89,6 +90,19 @@ TEST_CASE("Trainer: a model on another device trains as on the CPU", "[train][de
   config.run_dir = directory.file("fake");
   train(config, fake_device());
   check_close(directory.file("fake"), directory.file("cpu"));
+}
+
+TEST_CASE("Trainer: a device with kernels trains as the CPU", "[train][device_kernels]") {
+  const auto norm = GENERATE(NormKind::kRmsNorm, NormKind::kLayerNorm);
+  const auto selection = GENERATE("all", "top_k=2");
+  const TemporaryDirectory directory;
+  auto config = device_run(directory.file("cpu"));
+  config.model.norm = norm;
+  config.model.training_policy = selection;
+  train(config, {});
+  config.run_dir = directory.file("device");
+  train(config, test_device());
+  check_close(directory.file("device"), directory.file("cpu"));
 }
 
 TEST_CASE("Trainer: a run on another device resumes to the same bits, dropout included",
