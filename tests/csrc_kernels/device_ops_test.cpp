@@ -11,6 +11,7 @@
 #include "csrc_kernels/moe/weighted_activation.h"
 #include "csrc_kernels/norm/residual_norm.h"
 #include "csrc_kernels/optim/adamw.h"
+#include "support/fake_device.h"
 
 namespace dsmoe {
 namespace {
@@ -155,6 +156,32 @@ TEST_CASE("device: a target outside the vocabulary makes the loss NaN", "[device
     const auto targets = (at::arange(3, at::kLong) * 0 + target).to(device);
     CHECK(std::isnan(linear_cross_entropy(features, head, head, targets).item<double>()));
   }
+}
+
+TEST_CASE("device: no op of training waits for its device", "[device_ops]") {
+  if (!is_emulated()) return;  // the fake device is the one that tells
+  const auto device = test_device();
+  RandomTensors random(8);
+  const auto leaf = [&](at::IntArrayRef shape) {
+    return random.normal(shape, at::kFloat).to(device).requires_grad_(true);
+  };
+  const auto up = leaf({6, 32}), weights = leaf({6, 4}), down = leaf({16, 32}),
+             head = leaf({11, 16});
+  const auto targets = at::arange(6, at::kLong).to(device);
+  const auto counted = random.normal({6}).gt(0).to(device);
+  const auto norm_weight = leaf({16});
+  const ForbidWaits forbidden;
+  const auto y = weighted_activation_linear(Activation::kGelu, up, {}, weights, down);
+  const auto normed =
+      residual_norm(
+          y, y, {.kind = RowNorm::kRms, .eps = 1e-5, .weight = norm_weight, .bias = {}}, at::kFloat)
+          .normed;
+  const auto loss = linear_cross_entropy(normed, head, head.detach(), targets) +
+                    mutual_information(weights, {}, {}, 0) +
+                    mutual_information(weights, counted, {}, 0);
+  loss.backward();
+  CHECK(up.grad().defined());
+  CHECK_THROWS_WITH(loss.item<float>(), Catch::Contains("waits for it"));
 }
 
 TEST_CASE("device: adamw and the norm of gradients", "[device_ops]") {

@@ -137,7 +137,15 @@ at::Tensor empty_strided(at::IntArrayRef size,
       size, stride, &allocator, c10::DispatchKeySet(c10::DispatchKey::MTIA), type));
 }
 
+thread_local int n_forbidding = 0;
+thread_local int n_fallbacks = 0;  // whose own copies are the fake's business
+
+void note_wait() {
+  TORCH_CHECK(n_forbidding == 0 || n_fallbacks > 0, "fake device: the host waits for it");
+}
+
 at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool) {
+  if (from.is_cpu() != to.is_cpu()) note_wait();
   const auto source = from.is_cpu() ? from : on_cpu(from);
   (to.is_cpu() ? to : on_cpu(to)).copy_(source);
   return to;
@@ -149,10 +157,15 @@ at::Tensor copy_from_and_resize(const at::Tensor& from, const at::Tensor& to) {
 }
 
 at::Scalar local_scalar(const at::Tensor& tensor) {
+  note_wait();
   return at::_local_scalar_dense(on_cpu(tensor));
 }
 
 void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  struct Depth {
+    Depth() { ++n_fallbacks; }
+    ~Depth() { --n_fallbacks; }
+  } depth;
   at::native::cpu_fallback(op, stack);
 }
 
@@ -231,5 +244,8 @@ TORCH_LIBRARY_IMPL(c10d, MTIA, library) {
 }  // namespace
 
 c10::Device fake_device(c10::DeviceIndex index) { return {kFake, index}; }
+
+ForbidWaits::ForbidWaits() { ++n_forbidding; }
+ForbidWaits::~ForbidWaits() { --n_forbidding; }
 
 }  // namespace dsmoe

@@ -10,4 +10,14 @@ namespace dsmoe {
 /// one thread.
 c10::Device fake_device(c10::DeviceIndex index = 0);
 
+/// While one lives, what a GPU's host would wait for throws c10::Error on this thread: reading a
+/// number, and copies between the device and the CPU. A GPU refuses them while it records.
+class ForbidWaits {
+ public:
+  ForbidWaits();
+  ~ForbidWaits();
+  ForbidWaits(const ForbidWaits&) = delete;
+  ForbidWaits& operator=(const ForbidWaits&) = delete;
+};
+
 }  // namespace dsmoe

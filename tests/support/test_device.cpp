@@ -17,7 +17,10 @@ namespace {
 // Work that is done again, instead of what a device would have recorded of it.
 class EmulatedGraph : public DeviceGraph {
  public:
-  explicit EmulatedGraph(std::function<void()> work) : work_(std::move(work)) { work_(); }
+  explicit EmulatedGraph(std::function<void()> work) : work_(std::move(work)) {
+    const ForbidWaits forbidden;
+    work_();
+  }
   void replay() override { work_(); }
 
  private:
