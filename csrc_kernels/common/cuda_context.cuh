@@ -74,7 +74,8 @@ void launch(void (*kernel)(Parameters...),
             cudaStream_t stream,
             const Arguments&... arguments) {
   if (shape.n_blocks == 0) return;
-  const auto n_blocks = static_cast<unsigned>(shape.n_blocks);
+  // More blocks than a grid has make it an empty one, which the runtime refuses.
+  const auto n_blocks = shape.n_blocks > INT32_MAX ? 0U : static_cast<unsigned>(shape.n_blocks);
   const auto n_lanes = static_cast<unsigned>(shape.n_lanes);
   const auto shared_bytes = static_cast<size_t>(shape.shared_bytes);
   kernel<<<dim3(n_blocks), dim3(n_lanes), shared_bytes, stream>>>(arguments...);
