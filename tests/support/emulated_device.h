@@ -5,6 +5,7 @@
 #include <barrier>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <numeric>
 #include <random>
 #include <stdexcept>
@@ -68,13 +69,16 @@ struct ThreadBlock {
         block(number),
         shared(static_cast<size_t>(launch.shared_bytes) / sizeof(std::max_align_t) + 1),
         of_lane(static_cast<size_t>(launch.n_lanes)),
-        barrier(launch.n_lanes) {}
+        barrier(launch.n_lanes) {
+    for (int warp = 0; warp < launch.n_lanes / kWarpLanes; ++warp) warps.emplace_back(kWarpLanes);
+  }
 
   LaunchShape shape;
   int64_t block;
   std::vector<std::max_align_t> shared;
   std::vector<std::any> of_lane;
   std::barrier<> barrier;
+  std::deque<std::barrier<>> warps;
 };
 
 /// A lane that is a thread, for tiny grids under ThreadSanitizer: it reports what a missing barrier
@@ -98,27 +102,26 @@ class ThreadContext {
   }
   template <typename F, typename Op>
   auto block_reduce(F f, Op op) {
-    return joined(f(lane_), op, 0, n_lanes());
+    return joined(f(lane_), op, 0, n_lanes(), block_.barrier);
   }
-  // A warp's lanes wait for each other on a GPU too, those of other warps need not: only the first
-  // lane of a warp may read what its warp's lanes give here.
   template <typename F, typename Op, typename G>
   void warp_reduce(F f, Op op, G g) {
     const int first = lane_ - lane_ % kWarpLanes;
-    const auto value = joined(f(lane_), op, first, first + kWarpLanes);
+    auto& warp = block_.warps[static_cast<size_t>(lane_ / kWarpLanes)];
+    const auto value = joined(f(lane_), op, first, first + kWarpLanes, warp);
     if (lane_ == first) g(lane_ / kWarpLanes, value);
   }
 
  private:
   template <typename V, typename Op>
-  V joined(V own, Op op, int begin, int end) {
+  V joined(V own, Op op, int begin, int end, std::barrier<>& barrier) {
     block_.of_lane[static_cast<size_t>(lane_)] = own;
-    sync();
+    barrier.arrive_and_wait();
     auto value = std::any_cast<V>(block_.of_lane[static_cast<size_t>(begin)]);
     for (int lane = begin + 1; lane < end; ++lane) {
       value = op(value, std::any_cast<V>(block_.of_lane[static_cast<size_t>(lane)]));
     }
-    sync();
+    barrier.arrive_and_wait();
     return value;
   }
 

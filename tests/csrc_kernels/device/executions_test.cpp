@@ -114,7 +114,7 @@ TEST_CASE("cross_entropy: executions agree", "[device]") {
 }
 
 TEST_CASE("few_token_experts: executions agree", "[device]") {
-  constexpr int64_t kTokens = 2, kExperts = 3, kWidth = 8, kModel = 24;
+  constexpr int64_t kTokens = 2, kExperts = 3, kWidth = 8, kModel = 20;
   const auto x = numbers(kTokens * kModel, 7);
   const auto up = numbers(kExperts * kWidth * kModel, 8);
   const auto down = numbers(kModel * kExperts * kWidth, 9);
