@@ -155,19 +155,20 @@ TEST_CASE("few_token_experts: executions agree", "[device]") {
 }
 
 TEST_CASE("decode_attention: executions agree", "[device]") {
-  constexpr int64_t kKvHeads = 1, kGroups = 5, kHeadDim = 8, kCapacity = 200;
-  const auto q = numbers(kGroups * kHeadDim, 10);
+  const int64_t n_groups = GENERATE(3, 5);  // as many as warps at once, and more
+  constexpr int64_t kKvHeads = 1, kHeadDim = 8, kCapacity = 200;
+  const auto q = numbers(static_cast<size_t>(n_groups * kHeadDim), 10);
   const auto keys = numbers(kCapacity * kHeadDim, 11);
   const auto values = numbers(kCapacity * kHeadDim, 12);
   const std::vector<float> weights = {1, 0, 1, 1, 0};
   const std::vector<int64_t> positions = {150};  // two tiles
   check_executions([&](Emulation emulation) {
-    std::vector<float> y(kGroups * kHeadDim);
+    std::vector<float> y(static_cast<size_t>(n_groups * kHeadDim));
     std::vector<float> partial(
-        static_cast<size_t>(kGroups * decode_tiles(kCapacity) * (kHeadDim + 2)));
+        static_cast<size_t>(n_groups * decode_tiles(kCapacity) * (kHeadDim + 2)));
     const DecodeAttention<float> args{.batch = 1,
                                       .n_kv_heads = kKvHeads,
-                                      .n_groups = kGroups,
+                                      .n_groups = n_groups,
                                       .capacity = kCapacity,
                                       .head_dim = kHeadDim,
                                       .by_expert = true,
