@@ -84,7 +84,7 @@ class Router(nn.Module):
 
     def forward(self, x):
         """Logits and probabilities, [batch, seq, n_experts], float32."""
-        with torch.autocast("cpu", enabled=False) if self.wide else contextlib.nullcontext():
+        with torch.autocast(x.device.type, enabled=False) if self.wide else contextlib.nullcontext():
             hidden = F.silu(self.gate_proj(x)) * self.up_proj(x) if self.gated else x
             logits = self.out_proj(hidden).float()
         return logits, F.softmax(logits, dim=-1)
@@ -287,6 +287,8 @@ class Step:
         self.rank, self.ranks = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if self.is_shared else (0, 1)
         self.net = Transformer(config, options)
         init_weights(self.net, config)
+        self.device = options.device
+        self.net.to(self.device)
         optimizer = config.train.optimizer
         parameters = list(self.net.parameters())
         groups = [{"params": [p for p in parameters if p.dim() >= 2], "weight_decay": optimizer.weight_decay},
@@ -316,11 +318,11 @@ class Step:
         total = 0.0
         own = train.accumulation // self.ranks
         first = self.steps * train.accumulation + self.rank * own
-        batches = [bench_tokens(self.config, first + i) for i in range(own)]
+        batches = [bench_tokens(self.config, first + i).to(self.device) for i in range(own)]
         lap("data")
         for i, tokens in enumerate(batches):
             with self.net.no_sync() if self.is_shared and i + 1 < own else contextlib.nullcontext():
-                with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "bfloat16"):
+                with torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == "bfloat16"):
                     output = self.net(tokens[:, :-1].contiguous())
                     lap("forward")
                     # DistributedDataParallel takes the mean over ranks.
@@ -339,6 +341,8 @@ class Step:
             group["lr"] = learning_rate(self.config, self.steps)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.device == "cuda":
+            torch.cuda.synchronize()
         lap("optimizer")
         self.steps += 1
         return total, seconds, time.process_time() - cpu
@@ -374,6 +378,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--repetitions", type=int, default=10)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--routers", choices=["autocast", "float32"], default="autocast")
     parser.add_argument("--gqa", choices=["expand", "enable"], default="enable")
@@ -396,6 +401,8 @@ def main():
     totals = sorted(sum(seconds.values()) for seconds in times)
     parts = {part: float(np.median([seconds[part] for seconds in times])) for part in PARTS}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if options.device == "cuda":
+        peak, before = torch.cuda.max_memory_allocated(), 0
     if step.is_shared:
         torch.distributed.destroy_process_group()
     if step.rank > 0:

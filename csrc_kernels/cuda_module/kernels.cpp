@@ -7,7 +7,9 @@
 #include "csrc_kernels/attention/rotary_cuda.h"
 #include "csrc_kernels/loss/cross_entropy_cuda.h"
 #include "csrc_kernels/loss/mutual_information_cuda.h"
+#include "csrc_kernels/moe/expert_choice_cuda.h"
 #include "csrc_kernels/moe/few_token_experts_cuda.h"
+#include "csrc_kernels/moe/routed_rows_cuda.h"
 #include "csrc_kernels/moe/weighted_activation_cuda.h"
 #include "csrc_kernels/norm/residual_norm_cuda.h"
 
@@ -51,6 +53,12 @@ void set_inference_kernels() {
   set<launch_decode_attention<T>>(DecodeAttentionOnDevice<T>::attend);
 }
 
+template <typename T>
+void set_row_kernels() {
+  set<launch_gather_rows<T>>(MoveRowsOnDevice<T>::gather);
+  set<launch_combine_rows<T>>(MoveRowsOnDevice<T>::combine);
+}
+
 struct Registration {
   Registration() {
     set_kernels<Bfloat16, float>();
@@ -60,6 +68,11 @@ struct Registration {
     set_wide_kernels<double>();
     set_inference_kernels<Bfloat16>();
     set_inference_kernels<float>();
+    set<launch_choose>(ExpertChoiceOnDevice::choose);
+    set<launch_list_rows>(RoutedRowsOnDevice::list);
+    RoutedRowsOnDevice::workspace_bytes = list_rows_workspace_bytes;
+    set_row_kernels<Bfloat16>();
+    set_row_kernels<float>();
   }
 } registration;
 

@@ -1,10 +1,14 @@
 #include "csrc_kernels/moe/expert_choice.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
 #include <span>
+
+#include "csrc_kernels/common/tensors.h"
 
 namespace dsmoe {
 namespace {
@@ -109,9 +113,7 @@ ExpertPairs list_pairs(std::span<const float> probs,
   return pairs;
 }
 
-}  // namespace
-
-ExpertChoice choose_experts(const at::Tensor& probs, const ChoiceRule& rule) {
+void check(const at::Tensor& probs, const ChoiceRule& rule) {
   TORCH_CHECK(probs.dim() == 2 && probs.scalar_type() == at::kFloat && probs.is_contiguous() &&
                   probs.size(1) > 0,
               "choose_experts: expected probs [n_tokens, n_experts] float32, contiguous, got ",
@@ -123,6 +125,13 @@ ExpertChoice choose_experts(const at::Tensor& probs, const ChoiceRule& rule) {
               " is outside [1, n_experts = ",
               n_experts,
               "]");
+}
+
+}  // namespace
+
+ExpertChoice choose_experts(const at::Tensor& probs, const ChoiceRule& rule) {
+  check(probs, rule);
+  const int64_t n_experts = probs.size(1);
   const auto n_tokens = static_cast<size_t>(probs.size(0));
   const auto width = static_cast<size_t>(n_experts);
   ExpertChoice choice;
@@ -148,6 +157,42 @@ ExpertChoice choose_experts(const at::Tensor& probs, const ChoiceRule& rule) {
   choice.pairs = list_pairs(numbers, marks, factors, rule.list_all);
   if (n_tokens == 0) choice.pairs.offsets.assign(width + 1, 0);
   return choice;
+}
+
+bool has_choice_kernel(const at::Tensor& probs) {
+  return !probs.is_cpu() && ExpertChoiceOnDevice::choose != nullptr &&
+         probs.scalar_type() == at::kFloat && probs.size(1) <= kMostChoiceExperts;
+}
+
+ChosenWeights choose_weights(const at::Tensor& probs, const ChoiceRule& rule) {
+  check(probs, rule);
+  ChosenWeights chosen{at::empty(probs.sizes(), probs.options().dtype(at::kBool)),
+                       at::empty_like(probs)};
+  if (!has_choice_kernel(probs)) {
+    const auto choice = choose_experts(probs.cpu(), rule);
+    chosen.selected.copy_(choice.selected);
+    auto weights = at::zeros({probs.numel()}, at::kFloat);
+    auto* to = weights.data_ptr<float>();
+    const auto* tokens = choice.pairs.token_of_row.const_data_ptr<int64_t>();
+    const auto* from = choice.pairs.weight_of_row.const_data_ptr<float>();
+    for (int64_t e = 0; e < probs.size(1); ++e) {
+      for (int64_t r = choice.pairs.offsets[e]; r < choice.pairs.offsets[e + 1]; ++r) {
+        to[tokens[r] * probs.size(1) + e] = from[r];
+      }
+    }
+    chosen.weights.copy_(weights.view(probs.sizes()));
+    return chosen;
+  }
+  const bool counts = rule.kind == ChoiceKind::kThresholdTopK;
+  const auto above = counts ? at::zeros({1}, probs.options().dtype(at::kLong)) : at::Tensor();
+  ExpertChoiceOnDevice::choose({.n_tokens = probs.size(0),
+                                .n_experts = probs.size(1),
+                                .probs = pointer<const float>(probs),
+                                .rule = rule,
+                                .above_count = pointer<int64_t>(above),
+                                .selected = pointer<bool>(chosen.selected),
+                                .weights = pointer<float>(chosen.weights)});
+  return chosen;
 }
 
 }  // namespace dsmoe

@@ -1,5 +1,6 @@
 #include "csrc_kernels/moe/grouped_linear.h"
 
+#include <ATen/ops/_grouped_mm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros_like.h>
@@ -100,6 +101,41 @@ struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
   }
 };
 
+// The wide weight as [n_experts, in, out], without a copy.
+at::Tensor expert_matrices(const at::Tensor& weight, int64_t n_experts, ExpertAxis axis) {
+  return axis == ExpertAxis::kRows
+             ? weight.view({n_experts, -1, weight.size(1)}).transpose(1, 2)
+             : weight.view({weight.size(0), n_experts, -1}).permute({1, 2, 0});
+}
+
+struct GroupedLinearByEnds : torch::autograd::Function<GroupedLinearByEnds> {
+  static at::Tensor forward(AutogradContext* ctx,
+                            const at::Tensor& x,
+                            const at::Tensor& weight,
+                            const at::Tensor& ends,
+                            int64_t axis_value) {
+    ctx->save_for_backward({x, weight, ends});
+    ctx->saved_data["axis"] = axis_value;
+    const auto axis = static_cast<ExpertAxis>(axis_value);
+    return at::_grouped_mm(x, expert_matrices(weight, ends.size(0), axis), ends);
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto& x = saved[0];
+    const auto& weight = saved[1];
+    const auto& ends = saved[2];
+    const auto axis = static_cast<ExpertAxis>(ctx->saved_data["axis"].toInt());
+    const auto grad_y = grads[0].contiguous();
+    const auto matrices = expert_matrices(weight, ends.size(0), axis);
+    const auto grad_x = at::_grouped_mm(grad_y, matrices.transpose(1, 2), ends);
+    const auto by_expert = at::_grouped_mm(grad_y.t(), x, ends);  // [n_experts, out, in]
+    const auto grad_weight =
+        axis == ExpertAxis::kRows ? by_expert : by_expert.transpose(0, 1);  // to the wide layout
+    return {grad_x, grad_weight.reshape(weight.sizes()), at::Tensor(), at::Tensor()};
+  }
+};
+
 }  // namespace
 
 at::Tensor grouped_linear(const at::Tensor& x,
@@ -148,6 +184,43 @@ at::Tensor grouped_linear(const at::Tensor& x,
                 offsets[i + 1]);
   }
   return GroupedLinear::apply(x, weight, offsets, static_cast<int64_t>(axis));
+}
+
+bool takes_ends(at::ScalarType type, int64_t in_features, int64_t out_features) {
+  constexpr int64_t kBytes = 16;
+  const auto size = static_cast<int64_t>(at::elementSize(type));
+  return (type == at::kBFloat16 || type == at::kFloat) && in_features * size % kBytes == 0 &&
+         out_features * size % kBytes == 0;
+}
+
+at::Tensor grouped_linear(const at::Tensor& x,
+                          const at::Tensor& weight,
+                          const at::Tensor& ends,
+                          ExpertAxis axis) {
+  TORCH_CHECK(ends.dim() == 1 && ends.size(0) > 0 && ends.scalar_type() == at::kInt &&
+                  ends.is_contiguous() && x.dim() == 2 && x.is_contiguous() && weight.dim() == 2 &&
+                  weight.is_contiguous() && weight.size(axis_dim(axis)) % ends.size(0) == 0,
+              "grouped_linear: expected contiguous x [n_rows, in], a wide weight and ends "
+              "[n_experts] int32, got x ",
+              x.sizes(),
+              ", weight ",
+              weight.sizes(),
+              ", ends ",
+              ends.sizes());
+  const int64_t width = weight.size(axis_dim(axis)) / ends.size(0);
+  const int64_t in_features = axis == ExpertAxis::kRows ? weight.size(1) : width;
+  const int64_t out_features = axis == ExpertAxis::kRows ? width : weight.size(0);
+  TORCH_CHECK(x.size(1) == in_features && x.scalar_type() == weight.scalar_type() &&
+                  takes_ends(x.scalar_type(), in_features, out_features),
+              "grouped_linear: expected x of width ",
+              in_features,
+              ", a multiple of 16 bytes, of type ",
+              weight.scalar_type(),
+              ", got ",
+              x.sizes(),
+              " ",
+              x.scalar_type());
+  return GroupedLinearByEnds::apply(x, weight, ends, static_cast<int64_t>(axis));
 }
 
 }  // namespace dsmoe

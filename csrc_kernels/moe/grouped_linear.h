@@ -26,6 +26,21 @@ at::Tensor grouped_linear(const at::Tensor& x,
                           const std::vector<int64_t>& offsets,
                           ExpertAxis axis);
 
+/// The same with the ends of the experts' rows on the device, which is not waited for where
+/// at::_grouped_mm has a kernel (bfloat16 from compute capability 9.0 on).
+///
+/// ends     [n_experts] int32, ascending, at most n_rows; rows past the last are not read, and
+/// those
+///          of the result and of the gradient of x hold anything
+/// All widths must be multiples of 16 bytes (see takes_ends), x contiguous.
+at::Tensor grouped_linear(const at::Tensor& x,
+                          const at::Tensor& weight,
+                          const at::Tensor& ends,
+                          ExpertAxis axis);
+
+/// Whether rows of this type and these widths may be given with ends on the device.
+bool takes_ends(at::ScalarType type, int64_t in_features, int64_t out_features);
+
 /// The definition of right: one matmul per expert, written with differentiable ATen calls.
 at::Tensor grouped_linear_ref(const at::Tensor& x,
                               const at::Tensor& weight,

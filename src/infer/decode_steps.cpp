@@ -6,31 +6,39 @@
 #include <utility>
 
 namespace dsmoe {
+namespace {
+
+constexpr int64_t kSlots = 16;  // steps that the host may be ahead
+
+}  // namespace
 
 DecodeSteps::DecodeSteps(Transformer model, RoutingPlan plan, at::ScalarType compute_dtype)
     : model_(std::move(model)), plan_(std::move(plan)), compute_dtype_(compute_dtype) {}
 
 const ModelOutput& DecodeSteps::run(const std::vector<int64_t>& tokens, KvCache& cache) {
   const auto batch = static_cast<int64_t>(tokens.size());
-  if (cache.storage() != recorded_cache_ || !host_.defined() || host_.size(1) != batch) {
+  if (cache.storage() != recorded_cache_ || !host_.defined() || host_.size(2) != batch) {
     const auto device = model_->device();
     graph_.reset();
     n_eager_ = 0;
     recorded_cache_ = cache.storage();
-    host_ = at::empty({2, batch}, at::TensorOptions(at::kLong).pinned_memory(device.is_cuda()));
-    inputs_ = device.is_cpu() ? host_ : at::empty({2, batch}, host_.options().device(device));
+    host_ =
+        at::empty({kSlots, 2, batch}, at::TensorOptions(at::kLong).pinned_memory(device.is_cuda()));
+    inputs_ = at::empty({2, batch}, at::TensorOptions(at::kLong).device(device));
+    slot_ = 0;
   }
-  // The copy of the step before may still read what is written here.
-  if (auto* module = opened_device_module(); module != nullptr && host_.is_pinned()) {
-    module->synchronize();
-  }
-  auto* numbers = host_.data_ptr<int64_t>();
+  // Copies of the steps before may still read their slots.
+  auto* module = opened_device_module();
+  if (slot_ == kSlots && module != nullptr && model_->device().is_cuda()) module->synchronize();
+  slot_ %= kSlots;
+  const auto slot = host_.select(0, slot_++);
+  auto* numbers = slot.data_ptr<int64_t>();
   std::copy(tokens.begin(), tokens.end(), numbers);
   for (int64_t b = 0; b < batch; ++b) numbers[batch + b] = cache.length(b);
-  if (!inputs_.is_same(host_)) inputs_.copy_(host_, /*non_blocking=*/true);
+  inputs_.copy_(slot, /*non_blocking=*/true);
 
   if (graph_ == nullptr && n_eager_ > 0 && can_record(cache)) {
-    graph_ = opened_device_module()->record([&] { forward(cache); });
+    graph_ = module->record([&] { forward(cache); });
   }
   if (graph_ != nullptr) {
     cache.begin_pass(1);

@@ -33,8 +33,11 @@ class DecodeSteps {
   Transformer model_;
   RoutingPlan plan_;
   at::ScalarType compute_dtype_;
-  at::Tensor host_;    // [2, batch] tokens and positions, pinned where the device copies by itself
-  at::Tensor inputs_;  // the same on the device
+  // [kSlots, 2, batch] tokens and positions of a step, in turn, pinned where the device copies by
+  // itself; inputs_ is one slot on the device.
+  at::Tensor host_;
+  at::Tensor inputs_;
+  int64_t slot_ = 0;
   const void* recorded_cache_ = nullptr;
   int64_t n_eager_ = 0;  // steps over this cache before the recording
   std::unique_ptr<DeviceGraph> graph_;

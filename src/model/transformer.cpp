@@ -284,7 +284,11 @@ bool TransformerImpl::decodes_without_waiting(const RoutingPlan& plan,
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const auto routing = plan.layer(i);
     for (const auto* policy : {&routing.moe, &routing.moa}) {
-      if (policy->selection == Selection::kThresholdTopK) return false;  // counts first
+      // Without a kernel the host counts.
+      if (policy->selection == Selection::kThresholdTopK &&
+          ExpertChoiceOnDevice::choose == nullptr) {
+        return false;
+      }
     }
     if (!blocks_[i]->ffn_runs_without_waiting(x, routing.moe)) return false;
   }

@@ -59,7 +59,7 @@ bool TransformerBlockImpl::ffn_runs_without_waiting(const at::Tensor& x,
                                                    : ffn_;
   return !ffn_.is_empty() ||
          !runs_sparse(policy, experts->n_experts(), experts->parameters_per_expert()) ||
-         experts->runs_few(x);
+         experts->runs_without_waiting(x);
 }
 
 void TransformerBlockImpl::pack(const PackOptions& options) {

@@ -3,13 +3,17 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 
+#include <array>
 #include <catch2/catch.hpp>
 #include <limits>
+#include <vector>
 
 #include "csrc_kernels/attention/decode_attention.h"
 #include "csrc_kernels/attention/decode_attention_kernels.h"
 #include "csrc_kernels/attention/rotary.h"
+#include "csrc_kernels/moe/expert_choice.h"
 #include "csrc_kernels/moe/few_token_experts.h"
+#include "csrc_kernels/moe/routed_rows.h"
 #include "csrc_kernels/random_tensors.h"
 #include "support/test_device.h"
 
@@ -109,6 +113,85 @@ TEST_CASE("device: experts that no token selects are not read", "[device_ops]") 
       few_token_hidden(x, Activation::kGelu, {on(device, up), {}}, {}, weights, true);
   const auto y = few_token_sum(hidden, {on(device, down), {}}, weights, false);
   CHECK_FALSE(y.isnan().any().item<bool>());
+}
+
+TEST_CASE("device: the choice of experts is the CPU's", "[device_ops]") {
+  const auto device = test_device();
+  REQUIRE(ExpertChoiceOnDevice::choose != nullptr);
+  RandomTensors random(14);
+  std::vector<ChoiceRule> rules(6);
+  rules[1] = {.kind = ChoiceKind::kTopK, .k = 2, .renormalise = true};
+  rules[2] = {
+      .kind = ChoiceKind::kThreshold, .epsilon = 0.3, .max_experts = 1, .count_scale = true};
+  rules[3] = {.kind = ChoiceKind::kThreshold, .epsilon = 0.9, .empty = EmptyChoice::kStrongest};
+  rules[4] = {.kind = ChoiceKind::kThreshold, .epsilon = 0.9, .empty = EmptyChoice::kAll};
+  rules[5] = {.kind = ChoiceKind::kThresholdTopK, .epsilon = 0.4};
+  for (const auto& [n_tokens, n_experts] :
+       {std::array<int64_t, 2>{0, 4}, {1, 2}, {7, 5}, {130, 40}}) {
+    for (size_t i = 0; i < rules.size(); ++i) {
+      CAPTURE(n_tokens, n_experts, i);
+      auto probs = random.normal({n_tokens, n_experts}, at::kFloat).sigmoid();
+      if (n_tokens > 5) probs[2].fill_(0.5);  // a tie of all
+      if (n_tokens > 5) probs[3].fill_(0.1);
+      const auto expected = choose_weights(probs, rules[i]);
+      const auto got = choose_weights(on(device, probs), rules[i]);
+      CHECK(got.selected.cpu().equal(expected.selected));
+      if (n_tokens > 0) CHECK(max_difference(got.weights.cpu(), expected.weights) < 1e-6);
+    }
+  }
+}
+
+TEST_CASE("device: rows by expert, and back", "[device_ops]") {
+  const auto device = test_device();
+  REQUIRE(RoutedRowsOnDevice::list != nullptr);
+  RandomTensors random(15);
+  // Nobody selected, all selected, some experts without tokens; lists that are full, not and too
+  // short.
+  for (const auto& [n_tokens, n_experts, d_model] :
+       {std::array<int64_t, 3>{1, 1, 8}, {9, 4, 24}, {70, 6, 7}}) {
+    for (const double share : {0.0, 0.4, 1.0}) {
+      auto selected = random.normal({n_tokens, n_experts})
+                          .lt(share == 1.0   ? 100
+                              : share == 0.0 ? -100
+                                             : 0.2);
+      if (n_experts > 2) selected.select(1, 1).fill_(false);
+      const auto n_rows = selected.sum().item<int64_t>();
+      for (const int64_t max_rows : {n_rows, n_rows + 3, n_rows / 2}) {
+        CAPTURE(n_tokens, n_experts, share, max_rows);
+        const auto expected = list_rows_ref(selected, max_rows);
+        const auto rows = list_rows(on(device, selected), max_rows);
+        CHECK(rows.row_of_pair.cpu().equal(expected.row_of_pair));
+        CHECK(rows.token_of_row.cpu().equal(expected.token_of_row));
+        CHECK(rows.expert_of_row.cpu().equal(expected.expert_of_row));
+        CHECK(rows.ends.cpu().equal(expected.ends));
+        if (max_rows == 0) continue;
+        for (const auto type : kTypes) {
+          const auto x = random.normal({n_tokens, d_model}, type);
+          auto y = random.normal({max_rows, d_model}, type);
+          const auto weights = random.normal({n_tokens, n_experts}, at::kFloat);
+          const auto run = [&](at::Device where, const RoutedRows& lists) {
+            const auto leaf = [&](const at::Tensor& t) {
+              return t.detach().clone().to(where).requires_grad_(true);
+            };
+            const auto leaves = std::array{leaf(x), leaf(y), leaf(weights)};
+            const auto gathered = gather_rows(leaves[0], lists);
+            const auto combined = combine_rows(leaves[1], lists);
+            const auto of_rows = gather_weights(leaves[2], lists);
+            ((gathered * gathered).sum() + (combined * combined).sum() +
+             (of_rows * of_rows).sum().to(type))
+                .backward();
+            std::vector<at::Tensor> all = {gathered, combined, of_rows};
+            for (const auto& one : leaves) all.push_back(one.grad());
+            return all;
+          };
+          const auto got = run(device, rows);
+          const auto reference = run(at::kCPU, expected);
+          for (size_t i = 0; i < got.size(); ++i)
+            check_close(got[i].detach(), reference[i].detach());
+        }
+      }
+    }
+  }
 }
 
 TEST_CASE("device: decode attention over a cache", "[device_ops]") {

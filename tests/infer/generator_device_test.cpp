@@ -76,7 +76,7 @@ TEST_CASE("DecodeSteps: a device's steps are recorded where nothing waits for th
                         Case{"threshold=0.3", Execution::kSparse, kFewTokens, true},
                         Case{"top_k=2", Execution::kSparse, kFewTokens + 1, false},
                         Case{"top_k=2", Execution::kDense, kFewTokens + 1, true},
-                        Case{"threshold_top_k=0.3", Execution::kDense, 3, false}}) {
+                        Case{"threshold_top_k=0.3", Execution::kDense, 3, true}}) {
     CAPTURE(c.policy, c.batch);
     const auto plan = parse_routing_plan(c.policy).with(c.execution);
     auto on_cpu = make_tiny_model();

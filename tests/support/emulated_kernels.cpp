@@ -4,7 +4,9 @@
 #include "csrc_kernels/attention/rotary_body.h"
 #include "csrc_kernels/loss/cross_entropy_body.h"
 #include "csrc_kernels/loss/mutual_information_body.h"
+#include "csrc_kernels/moe/expert_choice_body.h"
 #include "csrc_kernels/moe/few_token_experts_body.h"
+#include "csrc_kernels/moe/routed_rows_body.h"
 #include "csrc_kernels/moe/weighted_activation_body.h"
 #include "csrc_kernels/norm/residual_norm_body.h"
 #include "support/emulated_device.h"
@@ -136,6 +138,42 @@ void install_inference() {
   FewTokenExpertsOnDevice<T>::sum = few_token_sum<T>;
 }
 
+void choose(const ChoiceRows& rows) {
+  emulated::run_sequential(device::count_above_shape(rows),
+                           [&](auto& ctx) { device::count_above_body(ctx, rows); });
+  emulated::run_sequential(device::choose_shape(rows),
+                           [&](auto& ctx) { device::choose_body(ctx, rows); });
+}
+
+// The scan is CUB's on a GPU.
+void list_rows(const RowLists& lists) {
+  int32_t count = 0;
+  for (int64_t i = 0; i < lists.n_experts * lists.n_tokens; ++i) {
+    count += device::is_marked(lists, i) ? 1 : 0;
+    lists.row_of_pair[i] = count;
+  }
+  emulated::run_sequential(device::list_rows_shape(lists),
+                           [&](auto& ctx) { device::list_rows_body(ctx, lists); });
+}
+
+template <typename T>
+void gather_rows(const MovedRows<T>& rows) {
+  emulated::run_sequential(device::gather_rows_shape(rows),
+                           [&](auto& ctx) { device::gather_rows_body(ctx, rows); });
+}
+
+template <typename T>
+void combine_rows(const MovedRows<T>& rows) {
+  emulated::run_sequential(device::combine_rows_shape(rows),
+                           [&](auto& ctx) { device::combine_rows_body(ctx, rows); });
+}
+
+template <typename T>
+void install_rows() {
+  MoveRowsOnDevice<T>::gather = gather_rows<T>;
+  MoveRowsOnDevice<T>::combine = combine_rows<T>;
+}
+
 template <typename W>
 void install_wide() {
   MutualInformationOnDevice<W>::sums = mutual_information_sums<W>;
@@ -165,6 +203,11 @@ void install_emulated_kernels() {
   install_wide<double>();
   install_inference<Bfloat16>();
   install_inference<float>();
+  install_rows<Bfloat16>();
+  install_rows<float>();
+  ExpertChoiceOnDevice::choose = choose;
+  RoutedRowsOnDevice::list = list_rows;
+  RoutedRowsOnDevice::workspace_bytes = [](int64_t) { return int64_t{0}; };
 }
 
 }  // namespace dsmoe

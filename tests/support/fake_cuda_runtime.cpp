@@ -143,5 +143,29 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel,
 }
 
 cudaError_t cudaGetLastError() { return dsmoe::fake_cuda::take_error(); }
+cudaError_t cudaPeekAtLastError() { return runtime().last_error; }
+
+// What CUB asks of the one device that there is.
+cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
+cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrComputeCapabilityMajor   ? 9
+           : attribute == cudaDevAttrComputeCapabilityMinor ? 0
+                                                            : 132;
+  return cudaSuccess;
+}
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  *attributes = {};
+  attributes->ptxVersion = attributes->binaryVersion = 90;
+  return cudaSuccess;
+}
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* n_blocks,
+                                                                   const void*,
+                                                                   int,
+                                                                   size_t,
+                                                                   unsigned) {
+  return *n_blocks = 1, cudaSuccess;
+}
 
 }  // extern "C"

@@ -8,6 +8,7 @@
 
 #include "common/device_module.h"
 #include "common/error.h"
+#include "distributed/accelerator.h"
 #include "support/emulated_kernels.h"
 #include "support/fake_device.h"
 
@@ -49,6 +50,7 @@ c10::Device open() {
   const char* path = std::getenv("DSMOE_CUDA_MODULE");
   if (path == nullptr) throw Error("DSMOE_TEST_DEVICE=cuda: DSMOE_CUDA_MODULE is not set");
   open_device_module(path).select(0);
+  accelerator_of(c10::kCUDA);  // throws where the module did not bring its collectives
   return c10::Device(c10::kCUDA, 0);
 }
 

@@ -1,5 +1,7 @@
 // A model on another device than the CPU: the references of our kernels, batches, random state and
 // checkpoints, by a device that computes on the CPU. Nothing here shows that CUDA works.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <c10/core/DeviceGuard.h>
 
 #include <catch2/catch.hpp>
@@ -10,6 +12,7 @@
 #include "support/fake_device.h"
 #include "support/rank_threads.h"
 #include "support/test_device.h"
+#include "train/objective.h"
 #include "train/tiny_run.h"
 #include "train/trainer.h"
 
@@ -103,6 +106,23 @@ TEST_CASE("Trainer: a device with kernels trains as the CPU", "[train][device_ke
   config.run_dir = directory.file("device");
   train(config, test_device());
   check_close(directory.file("device"), directory.file("cpu"));
+}
+
+TEST_CASE("Trainer: forward pass and loss wait for no device", "[train][device_kernels]") {
+  auto config = device_run("unused").model;
+  config.vocab_size = 257;
+  Transformer model(config);
+  init_weights(model, 1);
+  model->to(test_device());
+  model->train();
+  const auto tokens = (at::arange(24, at::kLong) * 5).view({2, 12}).to(test_device());
+  const auto plan = training_plan(config);
+  model->forward(tokens, plan, {.logits = false});  // what is copied once
+  const ForbidWaits forbidden;
+  const auto output = model->forward(tokens, plan, {.logits = false});
+  const auto loss =
+      compute_loss(output, tokens, {.moe_mi_weight = 0.1, .moa_mi_weight = 0.1}, 1, {});
+  CHECK(loss.total.requires_grad());
 }
 
 TEST_CASE("Trainer: a run on another device resumes to the same bits, dropout included",

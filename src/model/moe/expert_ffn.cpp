@@ -4,8 +4,11 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
+
 #include "csrc_kernels/moe/few_token_experts.h"
 #include "csrc_kernels/moe/grouped_linear.h"
+#include "csrc_kernels/moe/routed_rows.h"
 #include "csrc_kernels/moe/weighted_activation.h"
 
 namespace dsmoe {
@@ -72,7 +75,44 @@ bool ExpertFfnImpl::runs_few(const at::Tensor& x) const {
 
 at::Tensor ExpertFfnImpl::forward_sparse(const at::Tensor& x, const ExpertSelection& selection) {
   if (runs_few(x)) return forward_few(x.contiguous(), selection.expert_weights.contiguous());
+  if (runs_routed(x, selection)) return forward_routed(x.contiguous(), selection);
   return forward_sparse(x, make_dispatch(selection));
+}
+
+// Lists of rows on the device have a size that the host knows: where a selection has no bound,
+// that of all pairs, which only a pass without gradient affords.
+bool ExpertFfnImpl::runs_routed(const at::Tensor& x, const ExpertSelection& selection) const {
+  return has_routed_row_kernels(x) && takes_ends(x.scalar_type(), d_model_, d_expert_) &&
+         (selection.most_per_token > 0 || !at::GradMode::is_enabled());
+}
+
+bool ExpertFfnImpl::runs_without_waiting(const at::Tensor& x) const {
+  if (runs_few(x)) return true;
+  // Other types and GPUs wait inside the grouped product.
+  const bool has_product = x.is_cuda() && x.scalar_type() == at::kBFloat16;
+  return has_product && runs_routed(x, {});
+}
+
+at::Tensor ExpertFfnImpl::forward_routed(const at::Tensor& x, const ExpertSelection& selection) {
+  const auto dtype = x.scalar_type();
+  const int64_t most = selection.most_per_token > 0 ? selection.most_per_token : n_experts_;
+  const auto rows = list_rows(selection.selected, x.size(0) * std::min(most, n_experts_));
+  const auto x_rows = gather_rows(x, rows);  // [max_rows, d_model]
+  const auto project = [&](Linear& linear) {
+    auto y = grouped_linear(x_rows, linear->weight_as(dtype), rows.ends, ExpertAxis::kRows);
+    if (!linear->bias.defined()) return y;
+    const auto bias = linear->bias.to(dtype).view({n_experts_, d_expert_});
+    return y + bias.index_select(0, rows.expert_of_row.clamp_min(0));
+  };
+  const auto hidden =
+      weighted_activation(kernel_activation(activation_),
+                          project(up_proj_),
+                          gate_proj_.is_empty() ? at::Tensor() : project(gate_proj_),
+                          gather_weights(selection.expert_weights, rows).unsqueeze(1));
+  const auto y_rows =
+      grouped_linear(hidden, down_proj_->weight_as(dtype), rows.ends, ExpertAxis::kColumns);
+  const auto y = combine_rows(y_rows, rows);  // [n_tokens, d_model]
+  return down_proj_->bias.defined() ? y + down_proj_->bias.to(dtype) : y;
 }
 
 at::Tensor ExpertFfnImpl::forward_few(const at::Tensor& x, const at::Tensor& expert_weights) {

@@ -36,7 +36,7 @@ class ExpertFfnImpl : public torch::nn::Module {
   /// x [n_tokens, d_model], returns the same shape.
   at::Tensor forward_sparse(const at::Tensor& x, const ExpertSelection& selection);
   /// Whether forward_sparse, without gradient, gives a device its work without waiting for it.
-  bool runs_few(const at::Tensor& x) const;
+  bool runs_without_waiting(const at::Tensor& x) const;
 
   /// The listed (token, expert) pairs only, grouped by expert. x [n_tokens, d_model].
   at::Tensor forward_sparse(const at::Tensor& x, const ExpertDispatch& dispatch);
@@ -51,6 +51,9 @@ class ExpertFfnImpl : public torch::nn::Module {
   int64_t parameters_per_expert() const;
 
  private:
+  bool runs_few(const at::Tensor& x) const;
+  bool runs_routed(const at::Tensor& x, const ExpertSelection& selection) const;
+  at::Tensor forward_routed(const at::Tensor& x, const ExpertSelection& selection);
   at::Tensor forward_few(const at::Tensor& x, const at::Tensor& expert_weights);
   at::Tensor run_wide(const at::Tensor& x, const at::Tensor& expert_weights);
 

@@ -1,6 +1,7 @@
 #include "model/moe/expert_selection.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/clamp_min.h>
 #include <ATen/ops/full_like.h>
@@ -36,6 +37,11 @@ void check_policy(const at::Tensor& router_probs, const RoutingPolicy& policy) {
 at::Tensor strongest(const at::Tensor& probs, int64_t k) {
   const auto indices = std::get<1>(at::topk(probs, k, /*dim=*/1));  // [n_tokens, k]
   return at::zeros_like(probs, probs.options().dtype(at::kBool)).scatter_(1, indices, true);
+}
+
+int64_t most_experts(const RoutingPolicy& policy) {
+  if (policy.selection == Selection::kTopK) return policy.k;
+  return policy.selection == Selection::kThreshold ? policy.max_experts : 0;
 }
 
 }  // namespace
@@ -74,14 +80,20 @@ ExpertSelection select_experts(const at::Tensor& router_probs,
   if (policy.selection == Selection::kAll && !renormalise) {
     return {at::ones_like(router_probs, router_probs.options().dtype(at::kBool)), router_probs};
   }
-  const auto selected =
-      selected_experts(router_probs, policy, static_cast<double>(router_probs.size(1)));
+  const auto threshold_scale = static_cast<double>(router_probs.size(1));
+  if (!at::GradMode::is_enabled() && has_choice_kernel(router_probs)) {
+    auto rule = choice_rule(policy, threshold_scale);
+    rule.renormalise = renormalise;
+    const auto chosen = choose_weights(router_probs.contiguous(), rule);
+    return {chosen.selected, chosen.weights, most_experts(policy)};
+  }
+  const auto selected = selected_experts(router_probs, policy, threshold_scale);
   auto weights = at::where(selected, router_probs, at::zeros_like(router_probs));
   if (renormalise) {
     // A token without an expert keeps weights of zero.
     weights = weights / weights.sum(1, /*keepdim=*/true).clamp_min(1e-20);
   }
-  return {selected, weights};
+  return {selected, weights, most_experts(policy)};
 }
 
 ExpertDispatch make_dispatch(const ExpertSelection& selection) {

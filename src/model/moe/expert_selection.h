@@ -12,8 +12,9 @@ namespace dsmoe {
 
 /// The experts of each token and their weights, in the form that every selection can take.
 struct ExpertSelection {
-  at::Tensor selected;        // [n_tokens, n_experts] bool
-  at::Tensor expert_weights;  // [n_tokens, n_experts], exactly zero where not selected
+  at::Tensor selected;         // [n_tokens, n_experts] bool
+  at::Tensor expert_weights;   // [n_tokens, n_experts], exactly zero where not selected
+  int64_t most_per_token = 0;  // that any token can have selected; 0: all of them
 };
 
 /// The experts that a policy selects, [n_tokens, n_experts] bool; no gradient.

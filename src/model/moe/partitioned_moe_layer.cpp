@@ -53,10 +53,24 @@ ExpertSelection PartitionedMoELayerImpl::open_gates(const at::Tensor& gates,
   return {selected, weights};
 }
 
+// The policy's selection and what it does to weights, for kernels that choose.
+ChoiceRule PartitionedMoELayerImpl::rule_of(const RoutingPolicy& policy, int64_t n_experts) const {
+  const bool sigmoid = config_.gates == PartitionGates::kSigmoid;
+  auto rule = choice_rule(policy, sigmoid ? 1.0 : static_cast<double>(n_experts));
+  if (sigmoid) rule.empty = empty_choice(config_.zero_active);
+  rule.renormalise = !sigmoid;
+  rule.count_scale = config_.count_scale;
+  return rule;
+}
+
 ExpertSelection PartitionedMoELayerImpl::weigh(const at::Tensor& gates,
                                                const RoutingPolicy& policy) const {
   if (gates_forced_to_one) {
     return {at::ones_like(gates, gates.options().dtype(at::kBool)), at::ones_like(gates)};
+  }
+  if (!at::GradMode::is_enabled() && has_choice_kernel(gates)) {
+    const auto chosen = choose_weights(gates.contiguous(), rule_of(policy, gates.size(1)));
+    return {chosen.selected, chosen.weights};
   }
   auto selection = config_.gates == PartitionGates::kSigmoid
                        ? open_gates(gates, policy)
@@ -100,12 +114,7 @@ MoeOutput PartitionedMoELayerImpl::forward_packed(const at::Tensor& x,
                      {routed.router_logits, gates, choice.selected.view(gates.sizes())}};
   };
   if (gates_forced_to_one) return y_of(choose_experts(at::ones_like(gates).flatten(0, 1), {}));
-  const bool sigmoid = config_.gates == PartitionGates::kSigmoid;
-  auto rule = choice_rule(policy, sigmoid ? 1.0 : static_cast<double>(gates.size(2)));
-  if (sigmoid) rule.empty = empty_choice(config_.zero_active);
-  rule.renormalise = !sigmoid;
-  rule.count_scale = config_.count_scale;
-  return y_of(choose_experts(gates.flatten(0, 1), rule));
+  return y_of(choose_experts(gates.flatten(0, 1), rule_of(policy, gates.size(2))));
 }
 
 }  // namespace dsmoe

@@ -1,9 +1,14 @@
 // The host side of the .cu files over a fake runtime: what they start, in which shape and order.
+#include <algorithm>
 #include <catch2/catch.hpp>
-#include <numeric>
+#include <memory>
+#include <string>
 #include <vector>
 
+#include "csrc_kernels/attention/decode_attention_cuda.h"
 #include "csrc_kernels/device/executions.h"
+#include "csrc_kernels/moe/few_token_experts_cuda.h"
+#include "csrc_kernels/moe/routed_rows_cuda.h"
 #include "csrc_kernels/moe/weighted_activation_body.h"
 #include "csrc_kernels/moe/weighted_activation_cuda.h"
 #include "support/fake_cuda_runtime.h"
@@ -76,6 +81,87 @@ TEST_CASE("launchers: a launch that fails leaves its error to be taken", "[launc
   launch_weighted_activation(Activation::kGelu, rows.view(), kStream);
   CHECK(fake_cuda::take_error() == cudaErrorLaunchOutOfResources);
   CHECK(fake_cuda::launches().size() == 1);
+}
+
+TEST_CASE("launchers: decode attention joins its tiles after they are made", "[launchers]") {
+  fake_cuda::reset();
+  std::vector<float> q(2 * 3 * 8), keys(2 * 300 * 8), partial(2 * 3 * 3 * 10), y(2 * 3 * 8);
+  const std::vector<int64_t> positions = {299, 4};
+  const DecodeAttention<float> args{.batch = 2,
+                                    .n_kv_heads = 1,
+                                    .n_groups = 3,
+                                    .capacity = 300,
+                                    .head_dim = 8,
+                                    .by_expert = true,
+                                    .q = q.data(),
+                                    .keys = keys.data(),
+                                    .values = keys.data(),
+                                    .cos = nullptr,
+                                    .sin = nullptr,
+                                    .positions = positions.data(),
+                                    .weights = nullptr,
+                                    .partial = partial.data(),
+                                    .y = y.data()};
+  launch_decode_attention(args, kStream);
+  const auto& launches = fake_cuda::launches();
+  REQUIRE(launches.size() == 2);
+  CHECK(launches[0].kernel == "dsmoe::device::decode_tiles_float");
+  CHECK(launches[0].grid.x == 2 * 3);  // a block for each sequence and tile of 128 keys
+  CHECK(launches[1].kernel == "dsmoe::device::decode_join_float");
+  CHECK(launches[1].grid.x == 2 * 3);  // for each sequence and head
+  for (const auto& launch : launches) CHECK(launch.stream == kStream);
+  // The second launch goes wrong: its error is there to be taken.
+  fake_cuda::reset();
+  fake_cuda::fail_launch(2, cudaErrorLaunchFailure);
+  launch_decode_attention(args, kStream);
+  CHECK(fake_cuda::take_error() == cudaErrorLaunchFailure);
+}
+
+TEST_CASE("launchers: rows are listed after the scan of their marks", "[launchers]") {
+  fake_cuda::reset();
+  constexpr int64_t kTokens = 5000, kExperts = 3;
+  REQUIRE(list_rows_workspace_bytes(kTokens * kExperts) > 0);
+  std::vector<char> workspace(static_cast<size_t>(list_rows_workspace_bytes(kTokens * kExperts)));
+  const auto selected = std::make_unique<bool[]>(kTokens * kExperts);
+  std::vector<int32_t> pairs(kTokens * kExperts), tokens(10), experts(10), ends(kExperts);
+  const RowLists lists{.n_tokens = kTokens,
+                       .n_experts = kExperts,
+                       .max_rows = 10,
+                       .selected = selected.get(),
+                       .row_of_pair = pairs.data(),
+                       .token_of_row = tokens.data(),
+                       .expert_of_row = experts.data(),
+                       .ends = ends.data(),
+                       .workspace = workspace.data()};
+  launch_list_rows(lists, kStream);
+  const auto& launches = fake_cuda::launches();
+  REQUIRE(launches.size() >= 2);
+  for (size_t i = 0; i + 1 < launches.size(); ++i) {
+    CHECK(launches[i].kernel.find("cub::") != std::string::npos);
+  }
+  CHECK(launches.back().kernel == "dsmoe::device::list_rows");
+  CHECK(fake_cuda::take_error() == cudaSuccess);
+}
+
+TEST_CASE("launchers: one token and several take kernels of their own", "[launchers]") {
+  fake_cuda::reset();
+  std::vector<float> numbers(8 * 8);
+  FewTokenSum<float> args{.n_tokens = 1,
+                          .n_experts = 2,
+                          .width = 4,
+                          .d_out = 4,
+                          .hidden = numbers.data(),
+                          .down = numbers.data(),
+                          .bias = nullptr,
+                          .weights = numbers.data(),
+                          .weighted = false,
+                          .y = numbers.data()};
+  launch_few_token_sum(args, kStream);
+  args.n_tokens = 2;
+  launch_few_token_sum(args, kStream);
+  REQUIRE(fake_cuda::launches().size() == 2);
+  CHECK(fake_cuda::launches()[0].kernel == "dsmoe::device::few_token_sum_1_float");
+  CHECK(fake_cuda::launches()[1].kernel == "dsmoe::device::few_token_sum_8_float");
 }
 
 TEST_CASE("launchers: every activation and type has kernels", "[launchers]") {

@@ -237,4 +237,34 @@ TEST_CASE("grouped_linear: wrong shapes, types and offsets throw", "[kernels][mo
   CHECK_THROWS_AS(grouped_linear(x, random.normal({7, 4}), offsets, ExpertAxis::kRows), c10::Error);
 }
 
+TEST_CASE("grouped_linear: ends on the device give what offsets give", "[csrc_kernels][moe]") {
+  RandomTensors random(31);
+  const std::vector<int64_t> offsets = {0, 3, 3, 9};  // an expert without rows
+  const auto ends = at::tensor({3, 3, 9}, at::kInt);
+  for (const auto axis : {ExpertAxis::kRows, ExpertAxis::kColumns}) {
+    const bool by_rows = axis == ExpertAxis::kRows;
+    const auto weight = random.normal(
+        by_rows ? at::IntArrayRef{3 * 8, 16} : at::IntArrayRef{8, 3 * 16}, at::kFloat);
+    const auto x = random.normal({11, 16}, at::kFloat);  // two rows past the last
+    const auto seed = random.normal({9, 8}, at::kFloat);
+    const auto run = [&](const auto& product) {
+      const auto rows = leaf_copy(x);
+      const auto matrix = leaf_copy(weight);
+      const auto y = product(rows, matrix).narrow(0, 0, 9);
+      (y * seed).sum().backward();
+      return std::array{y.detach(), rows.grad().narrow(0, 0, 9), matrix.grad()};
+    };
+    const auto got = run([&](const auto& rows, const auto& matrix) {
+      return grouped_linear(rows, matrix, ends, axis);
+    });
+    const auto expected = run([&](const auto& rows, const auto& matrix) {
+      return grouped_linear(rows.narrow(0, 0, 9).contiguous(), matrix, offsets, axis);
+    });
+    for (size_t i = 0; i < got.size(); ++i) CHECK(max_difference(got[i], expected[i]) < 1e-5);
+  }
+  CHECK(takes_ends(at::kBFloat16, 16, 8));
+  CHECK_FALSE(takes_ends(at::kBFloat16, 16, 12));
+  CHECK_FALSE(takes_ends(at::kDouble, 16, 8));
+}
+
 }  // namespace dsmoe

@@ -1,0 +1,68 @@
+#include <thrust/iterator/counting_iterator.h>
+#include <thrust/iterator/transform_iterator.h>
+
+#include <cub/device/device_scan.cuh>
+
+#include "csrc_kernels/common/cuda_context.cuh"
+#include "csrc_kernels/moe/routed_rows_body.h"
+#include "csrc_kernels/moe/routed_rows_cuda.h"
+
+namespace dsmoe {
+namespace device {
+
+struct MarkOfPair {
+  RowLists lists;
+  __host__ __device__ int32_t operator()(int64_t i) const { return is_marked(lists, i) ? 1 : 0; }
+};
+
+// The inclusive sums of the marks; without a workspace it only says how large that must be.
+size_t sum_marks(const RowLists& lists, int64_t n_pairs, size_t bytes, cudaStream_t stream) {
+  const auto marks = thrust::make_transform_iterator(thrust::make_counting_iterator(int64_t{0}),
+                                                     MarkOfPair{lists});
+  cub::DeviceScan::InclusiveSum(lists.workspace, bytes, marks, lists.row_of_pair, n_pairs, stream);
+  return bytes;
+}
+
+__global__ void __launch_bounds__(kRowLanes) list_rows(const RowLists lists) {
+  CudaContext ctx;
+  list_rows_body(ctx, lists);
+}
+
+}  // namespace device
+
+int64_t list_rows_workspace_bytes(int64_t n_pairs) {
+  return static_cast<int64_t>(device::sum_marks({}, n_pairs, 0, nullptr));
+}
+
+void launch_list_rows(const RowLists& lists, cudaStream_t stream) {
+  const int64_t n_pairs = lists.n_experts * lists.n_tokens;
+  if (n_pairs == 0) return;
+  const auto bytes = static_cast<size_t>(list_rows_workspace_bytes(n_pairs));
+  device::sum_marks(lists, n_pairs, bytes, stream);
+  device::launch(device::list_rows, device::list_rows_shape(lists), stream, lists);
+}
+
+#define DSMOE_KERNELS(T)                                                                          \
+  namespace device {                                                                              \
+  __global__ void __launch_bounds__(kRowLanes) gather_rows_##T(const MovedRows<T> rows) {         \
+    CudaContext ctx;                                                                              \
+    gather_rows_body(ctx, rows);                                                                  \
+  }                                                                                               \
+  __global__ void __launch_bounds__(kRowLanes) combine_rows_##T(const MovedRows<T> rows) {        \
+    CudaContext ctx;                                                                              \
+    combine_rows_body(ctx, rows);                                                                 \
+  }                                                                                               \
+  }                                                                                               \
+  template <>                                                                                     \
+  void launch_gather_rows(const MovedRows<T>& rows, cudaStream_t stream) {                        \
+    device::launch(device::gather_rows_##T, device::gather_rows_shape(rows), stream, rows);       \
+  }                                                                                               \
+  template <>                                                                                     \
+  void launch_combine_rows(const MovedRows<T>& rows, cudaStream_t stream) {                       \
+    device::launch(device::combine_rows_##T, device::combine_rows_shape(rows), stream, rows);     \
+  }
+DSMOE_KERNELS(Bfloat16)
+DSMOE_KERNELS(float)
+#undef DSMOE_KERNELS
+
+}  // namespace dsmoe

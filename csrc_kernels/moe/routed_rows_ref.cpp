@@ -1,0 +1,54 @@
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+
+#include "csrc_kernels/moe/routed_rows.h"
+
+namespace dsmoe {
+
+RoutedRows list_rows_ref(const at::Tensor& selected, int64_t max_rows) {
+  const int64_t n_tokens = selected.size(0);
+  const int64_t n_experts = selected.size(1);
+  const auto marks = selected.t().reshape({-1});  // expert by expert
+  const auto counts = marks.cumsum(0);
+  const auto nowhere = at::full({}, -1, counts.options());
+  const auto rows = at::where(marks.logical_and(counts.le(max_rows)), counts - 1, nowhere);
+  const auto pairs = at::arange(n_experts * n_tokens, counts.options());
+  // Pairs without a row go to one more, which is cut off.
+  const auto places = at::where(rows.ge(0), rows, at::full({}, max_rows, counts.options()));
+  const auto list = [&](const at::Tensor& values) {
+    return at::full({max_rows + 1}, -1, counts.options())
+        .scatter(0, places, values)
+        .narrow(0, 0, max_rows)
+        .to(at::kInt);
+  };
+  const auto ends = n_tokens == 0 ? at::zeros({n_experts}, counts.options())
+                                  : counts.view({n_experts, n_tokens}).select(1, n_tokens - 1);
+  return {rows.view({n_experts, n_tokens}).to(at::kInt),
+          list(n_tokens == 0 ? pairs : pairs.remainder(n_tokens)),
+          list(n_tokens == 0 ? pairs : pairs.floor_divide(n_tokens)),
+          ends.clamp_max(max_rows).to(at::kInt)};
+}
+
+at::Tensor gather_rows_ref(const at::Tensor& x, const RoutedRows& rows) {
+  if (x.size(0) == 0) return at::zeros({rows.token_of_row.size(0), x.size(1)}, x.options());
+  const auto taken = x.index_select(0, rows.token_of_row.clamp_min(0));
+  return taken.masked_fill(rows.token_of_row.lt(0).unsqueeze(1), 0);
+}
+
+at::Tensor combine_rows_ref(const at::Tensor& y, const RoutedRows& rows) {
+  const int64_t n_tokens = rows.row_of_pair.size(1);
+  const auto wide = y.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  // Rows past the last go to one more token, which is cut off.
+  const auto places = at::where(rows.token_of_row.ge(0),
+                                rows.token_of_row,
+                                at::full({}, n_tokens, rows.token_of_row.options()));
+  return at::zeros({n_tokens + 1, y.size(1)}, y.options().dtype(wide))
+      .index_add(0, places, y.to(wide))
+      .narrow(0, 0, n_tokens)
+      .to(y.scalar_type());
+}
+
+}  // namespace dsmoe

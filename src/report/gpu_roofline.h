@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/model_config.h"
+#include "model/parameter_count.h"
+#include "report/gpu_specs.h"
+
+namespace dsmoe {
+
+/// What the kernels of one kind do in one pass, all layers together.
+struct KernelWork {
+  std::string name;
+  double launches = 0;
+  double flops = 0;      ///< of matrix products on tensor cores; 0 for kernels that move bytes
+  double bytes = 0;      ///< each input read once, each output written once
+  double seconds = 0;    ///< expected, see RooflineAssumptions
+  bool matrix = false;   ///< whether FLOPs at the matrix share may bound it
+};
+
+/// What the expectation stands on; `scripts/gpu_selftest.sh` measures what it comes to.
+struct RooflineAssumptions {
+  double matrix_share = 0.70;     ///< of peak FLOP/s that large products reach
+  double attention_share = 0.40;  ///< the same of fused attention
+  double stream_share = 0.80;     ///< of the memory's bandwidth that elementwise kernels reach
+  double vector_share = 0.70;     ///< of it that matrix-vector products of decoding reach
+  double launch_seconds = 1.5e-6; ///< between two kernels of a recorded decode step
+};
+
+struct Roofline {
+  std::vector<KernelWork> kernels;
+  double seconds() const;
+  double flops() const;
+  double bytes() const;
+};
+
+/// One optimizer step over n_tokens in bfloat16 with float32 master weights, every expert active,
+/// activations kept.
+Roofline training_roofline(const ModelConfig& config,
+                           const GpuSpec& gpu,
+                           int64_t n_tokens,
+                           int64_t seq_len,
+                           const RooflineAssumptions& assumptions = {});
+
+/// One decode step of `batch` sequences with n_keys keys each, `active` experts per token.
+///
+/// sparse  weights of experts that no token uses are not read; tokens choose independently
+Roofline decode_roofline(const ModelConfig& config,
+                         const GpuSpec& gpu,
+                         int64_t batch,
+                         int64_t n_keys,
+                         const ActiveExperts& active,
+                         bool sparse,
+                         const RooflineAssumptions& assumptions = {});
+
+}  // namespace dsmoe

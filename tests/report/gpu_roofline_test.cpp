@@ -1,0 +1,76 @@
+#include "report/gpu_roofline.h"
+
+#include <catch2/catch.hpp>
+
+#include "model/flops.h"
+#include "report/small_config.h"
+
+namespace dsmoe {
+namespace {
+
+const GpuSpec kGpu{"round", 1e12, 1e12, 1e10, 1e9};
+
+double bytes_of(const Roofline& roofline, const std::string& name) {
+  for (const auto& kernel : roofline.kernels) {
+    if (kernel.name == name) return kernel.bytes;
+  }
+  return 0;
+}
+
+}  // namespace
+
+TEST_CASE("gpu_roofline: a worked dense layer", "[report]") {
+  ModelConfig config;
+  config.vocab_size = 100;
+  config.d_model = 8;
+  config.n_layers = 2;
+  config.attention.kind = AttentionKind::kDense;
+  config.attention.n_heads = 4;
+  config.attention.n_kv_heads = 2;
+  config.attention.head_dim = 4;
+  config.ffn.kind = FfnKind::kDense;
+  config.ffn.activation = FfnActivation::kGelu;
+  config.ffn.d_ffn = 32;
+  const auto step = training_roofline(config, kGpu, 10, 4);
+  // Layers x (forward, backward, weight gradient): reads 10 x 8 and 8 x 16, writes 10 x 16, of 2 bytes.
+  CHECK(bytes_of(step, "queries") == 2 * 3 * 2.0 * (80 + 128 + 160));
+  // up in, hidden out; up and gradient in, hidden and gradient out.
+  CHECK(bytes_of(step, "activation, times the experts' weights") == 2 * 2.0 * 320 * (2 + 4));
+  CHECK(bytes_of(step, "cross entropy") == 3 * 2.0 * 10 * 100);
+  CHECK(bytes_of(step, "router logits, softmax") == 0);
+  const auto decode = decode_roofline(config, kGpu, 1, 50, all_experts(config), false);
+  CHECK(bytes_of(decode, "attention: store, tiles, join") == 2 * 2.0 * 2 * 8 * 50);
+  CHECK(bytes_of(decode, "FFN down") == 2 * 2.0 * 32 * 8);
+  // 512 weights of 2 bytes at 70 % of 1e10 bytes a second, and two launches.
+  CHECK(decode.kernels[4].seconds == Approx(1024 / 7e9 + 2 * 1.5e-6));
+}
+
+TEST_CASE("gpu_roofline: its operations are those that the model counts", "[report]") {
+  auto config = small_config().model;
+  config.vocab_size = 50000;
+  config.d_model = 1024;
+  config.attention.head_dim = 64;
+  config.ffn.d_expert = 512;
+  constexpr int64_t kTokens = 4096, kSeq = 512;
+  const auto step = training_roofline(config, kGpu, kTokens, kSeq);
+  const double counted = train_flops_per_token(config, kSeq) * kTokens;
+  // Attention's scores are computed once more backward; logits of routers are no matrix products here.
+  CHECK(step.flops() == Approx(counted).epsilon(0.02));
+}
+
+TEST_CASE("gpu_roofline: sparse decoding reads the experts that some token uses", "[report]") {
+  auto config = small_config().model;
+  ActiveExperts half;
+  const auto n = static_cast<size_t>(config.n_layers);
+  half.moe.assign(n, 0.5 * static_cast<double>(config.ffn.n_experts));
+  half.moa.assign(n, 0.5 * static_cast<double>(config.attention.n_experts));
+  const auto all = decode_roofline(config, kGpu, 1, 100, half, false);
+  const auto sparse = decode_roofline(config, kGpu, 1, 100, half, true);
+  const auto two = decode_roofline(config, kGpu, 2, 100, half, true);
+  CHECK(bytes_of(sparse, "FFN down") == Approx(0.5 * bytes_of(all, "FFN down")));
+  CHECK(bytes_of(two, "FFN down") == Approx(0.75 * bytes_of(all, "FFN down")));
+  CHECK(bytes_of(sparse, "head") == bytes_of(all, "head"));
+  CHECK(sparse.seconds() < all.seconds());
+}
+
+}  // namespace dsmoe
