@@ -57,8 +57,7 @@ DSMOE_HD inline ChoiceCounts choice_counts(const ChoiceRows& rows, const float* 
   const int64_t n = rows.n_experts;
   if (rule.kind == ChoiceKind::kTopK) return {rule.k, n};
   if (rule.kind == ChoiceKind::kThresholdTopK) {
-    const auto mean =
-        static_cast<double>(*rows.above_count) / static_cast<double>(rows.n_tokens);
+    const auto mean = static_cast<double>(*rows.above_count) / static_cast<double>(rows.n_tokens);
     const int64_t k = std::llround(mean);
     return {k < 1 ? 1 : k < n ? k : n, n};
   }

@@ -193,14 +193,14 @@ bool takes_ends(at::ScalarType type, int64_t in_features, int64_t out_features) 
          out_features * size % kBytes == 0;
 }
 
-at::Tensor grouped_linear(const at::Tensor& x,
-                          const at::Tensor& weight,
-                          const at::Tensor& ends,
-                          ExpertAxis axis) {
+at::Tensor grouped_linear_by_ends(const at::Tensor& x,
+                                  const at::Tensor& weight,
+                                  const at::Tensor& ends,
+                                  ExpertAxis axis) {
   TORCH_CHECK(ends.dim() == 1 && ends.size(0) > 0 && ends.scalar_type() == at::kInt &&
                   ends.is_contiguous() && x.dim() == 2 && x.is_contiguous() && weight.dim() == 2 &&
                   weight.is_contiguous() && weight.size(axis_dim(axis)) % ends.size(0) == 0,
-              "grouped_linear: expected contiguous x [n_rows, in], a wide weight and ends "
+              "grouped_linear_by_ends: expected contiguous x [n_rows, in], a wide weight and ends "
               "[n_experts] int32, got x ",
               x.sizes(),
               ", weight ",
@@ -212,7 +212,7 @@ at::Tensor grouped_linear(const at::Tensor& x,
   const int64_t out_features = axis == ExpertAxis::kRows ? width : weight.size(0);
   TORCH_CHECK(x.size(1) == in_features && x.scalar_type() == weight.scalar_type() &&
                   takes_ends(x.scalar_type(), in_features, out_features),
-              "grouped_linear: expected x of width ",
+              "grouped_linear_by_ends: expected x of width ",
               in_features,
               ", a multiple of 16 bytes, of type ",
               weight.scalar_type(),

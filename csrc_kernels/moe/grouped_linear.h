@@ -33,10 +33,10 @@ at::Tensor grouped_linear(const at::Tensor& x,
 /// those
 ///          of the result and of the gradient of x hold anything
 /// All widths must be multiples of 16 bytes (see takes_ends), x contiguous.
-at::Tensor grouped_linear(const at::Tensor& x,
-                          const at::Tensor& weight,
-                          const at::Tensor& ends,
-                          ExpertAxis axis);
+at::Tensor grouped_linear_by_ends(const at::Tensor& x,
+                                  const at::Tensor& weight,
+                                  const at::Tensor& ends,
+                                  ExpertAxis axis);
 
 /// Whether rows of this type and these widths may be given with ends on the device.
 bool takes_ends(at::ScalarType type, int64_t in_features, int64_t out_features);

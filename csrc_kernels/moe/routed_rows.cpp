@@ -97,10 +97,11 @@ bool has_routed_row_kernels(const at::Tensor& x) {
 }
 
 RoutedRows list_rows(const at::Tensor& selected, int64_t max_rows) {
-  TORCH_CHECK(selected.dim() == 2 && selected.scalar_type() == at::kBool && max_rows >= 0 &&
-                  selected.numel() < std::numeric_limits<int32_t>::max(),
-              "list_rows: expected selected [n_tokens, n_experts] bool of less than 2^31 pairs, got ",
-              selected.sizes());
+  TORCH_CHECK(
+      selected.dim() == 2 && selected.scalar_type() == at::kBool && max_rows >= 0 &&
+          selected.numel() < std::numeric_limits<int32_t>::max(),
+      "list_rows: expected selected [n_tokens, n_experts] bool of less than 2^31 pairs, got ",
+      selected.sizes());
   if (selected.is_cpu() || RoutedRowsOnDevice::list == nullptr || selected.numel() == 0) {
     return list_rows_ref(selected, max_rows);
   }

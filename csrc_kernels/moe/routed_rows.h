@@ -8,8 +8,8 @@
 
 namespace dsmoe {
 
-/// The selected pairs of a token and an expert as rows sorted by expert, then by token, listed where
-/// they were selected: the host knows only how many there are at most.
+/// The selected pairs of a token and an expert as rows sorted by expert, then by token, listed
+/// where they were selected: the host knows only how many there are at most.
 struct RoutedRows {
   at::Tensor row_of_pair;    // [n_experts, n_tokens] int32, the pair's row or -1
   at::Tensor token_of_row;   // [max_rows] int32, -1 past the last row

@@ -42,24 +42,24 @@ void launch_list_rows(const RowLists& lists, cudaStream_t stream) {
   device::launch(device::list_rows, device::list_rows_shape(lists), stream, lists);
 }
 
-#define DSMOE_KERNELS(T)                                                                          \
-  namespace device {                                                                              \
-  __global__ void __launch_bounds__(kRowLanes) gather_rows_##T(const MovedRows<T> rows) {         \
-    CudaContext ctx;                                                                              \
-    gather_rows_body(ctx, rows);                                                                  \
-  }                                                                                               \
-  __global__ void __launch_bounds__(kRowLanes) combine_rows_##T(const MovedRows<T> rows) {        \
-    CudaContext ctx;                                                                              \
-    combine_rows_body(ctx, rows);                                                                 \
-  }                                                                                               \
-  }                                                                                               \
-  template <>                                                                                     \
-  void launch_gather_rows(const MovedRows<T>& rows, cudaStream_t stream) {                        \
-    device::launch(device::gather_rows_##T, device::gather_rows_shape(rows), stream, rows);       \
-  }                                                                                               \
-  template <>                                                                                     \
-  void launch_combine_rows(const MovedRows<T>& rows, cudaStream_t stream) {                       \
-    device::launch(device::combine_rows_##T, device::combine_rows_shape(rows), stream, rows);     \
+#define DSMOE_KERNELS(T)                                                                      \
+  namespace device {                                                                          \
+  __global__ void __launch_bounds__(kRowLanes) gather_rows_##T(const MovedRows<T> rows) {     \
+    CudaContext ctx;                                                                          \
+    gather_rows_body(ctx, rows);                                                              \
+  }                                                                                           \
+  __global__ void __launch_bounds__(kRowLanes) combine_rows_##T(const MovedRows<T> rows) {    \
+    CudaContext ctx;                                                                          \
+    combine_rows_body(ctx, rows);                                                             \
+  }                                                                                           \
+  }                                                                                           \
+  template <>                                                                                 \
+  void launch_gather_rows(const MovedRows<T>& rows, cudaStream_t stream) {                    \
+    device::launch(device::gather_rows_##T, device::gather_rows_shape(rows), stream, rows);   \
+  }                                                                                           \
+  template <>                                                                                 \
+  void launch_combine_rows(const MovedRows<T>& rows, cudaStream_t stream) {                   \
+    device::launch(device::combine_rows_##T, device::combine_rows_shape(rows), stream, rows); \
   }
 DSMOE_KERNELS(Bfloat16)
 DSMOE_KERNELS(float)

@@ -33,10 +33,10 @@ struct MovedRows {
   int64_t n_experts;
   int64_t max_rows;
   int64_t width;
-  const int32_t* row_of_pair;    ///< [E, n_tokens]
-  const int32_t* token_of_row;   ///< [max_rows]
-  const T* from;                 ///< gather: [n_tokens, width]; combine: [max_rows, width]
-  T* to;                         ///< the other one
+  const int32_t* row_of_pair;   ///< [E, n_tokens]
+  const int32_t* token_of_row;  ///< [max_rows]
+  const T* from;                ///< gather: [n_tokens, width]; combine: [max_rows, width]
+  T* to;                        ///< the other one
 };
 
 template <typename T>

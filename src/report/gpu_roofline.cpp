@@ -22,7 +22,8 @@ struct Shapes {
     vocab = static_cast<double>(config.vocab_size);
     moa_experts = has_moa ? static_cast<double>(attention.n_experts) : 1;
     moe_experts = has_moe ? static_cast<double>(config.ffn.n_experts) : 1;
-    const auto heads = has_moa ? attention.n_experts * attention.heads_per_expert : attention.n_heads;
+    const auto heads =
+        has_moa ? attention.n_experts * attention.heads_per_expert : attention.n_heads;
     const auto kv_heads = has_moa ? attention.heads_per_expert : attention.n_kv_heads;
     q_width = hd * static_cast<double>(heads);
     kv_width = hd * static_cast<double>(kv_heads);
@@ -93,7 +94,12 @@ class Builder {
 };
 
 // A router's hidden layer, logits and softmax; `passes` is 3 with its gradients.
-void add_router(Builder& builder, const Shapes& s, double hidden, double experts, double rows, double passes) {
+void add_router(Builder& builder,
+                const Shapes& s,
+                double hidden,
+                double experts,
+                double rows,
+                double passes) {
   const double width = hidden > 0 ? hidden : s.d;
   if (hidden > 0) builder.product("router hidden layer", passes * s.layers, rows, s.d, 2 * hidden);
   // Features cast to float32, products in float32 outside the tensor cores, softmax.
@@ -203,10 +209,12 @@ Roofline decode_roofline(const ModelConfig& config,
   const double cache = kNarrow * 2 * s.kv_width * static_cast<double>(n_keys) * b;
   builder.stream("attention: store, tiles, join", 3 * s.layers, s.layers * cache);
   builder.vectors("attention output", s.layers, s.layers * s.q_width * s.d * moa_read, b);
-  builder.vectors("FFN up, activation", s.layers, s.layers * s.n_in * s.d * s.ffn_width * moe_read, b);
+  builder.vectors(
+      "FFN up, activation", s.layers, s.layers * s.n_in * s.d * s.ffn_width * moe_read, b);
   builder.vectors("FFN down", s.layers, s.layers * s.ffn_width * s.d * moe_read, b);
   builder.vectors("head", 1, s.d * s.vocab, b);
-  builder.stream("norms", 2 * s.layers + 1, (2 * s.layers + 1) * b * s.d * (2 * kWide + 2 * kNarrow));
+  builder.stream(
+      "norms", 2 * s.layers + 1, (2 * s.layers + 1) * b * s.d * (2 * kWide + 2 * kNarrow));
   const auto router = [&](bool has, double hidden, double experts) {
     if (!has) return;
     const double width = hidden > 0 ? hidden : s.d;

@@ -14,19 +14,19 @@ namespace dsmoe {
 struct KernelWork {
   std::string name;
   double launches = 0;
-  double flops = 0;      ///< of matrix products on tensor cores; 0 for kernels that move bytes
-  double bytes = 0;      ///< each input read once, each output written once
-  double seconds = 0;    ///< expected, see RooflineAssumptions
-  bool matrix = false;   ///< whether FLOPs at the matrix share may bound it
+  double flops = 0;     ///< of matrix products on tensor cores; 0 for kernels that move bytes
+  double bytes = 0;     ///< each input read once, each output written once
+  double seconds = 0;   ///< expected, see RooflineAssumptions
+  bool matrix = false;  ///< whether FLOPs at the matrix share may bound it
 };
 
 /// What the expectation stands on; `scripts/gpu_selftest.sh` measures what it comes to.
 struct RooflineAssumptions {
-  double matrix_share = 0.70;     ///< of peak FLOP/s that large products reach
-  double attention_share = 0.40;  ///< the same of fused attention
-  double stream_share = 0.80;     ///< of the memory's bandwidth that elementwise kernels reach
-  double vector_share = 0.70;     ///< of it that matrix-vector products of decoding reach
-  double launch_seconds = 1.5e-6; ///< between two kernels of a recorded decode step
+  double matrix_share = 0.70;      ///< of peak FLOP/s that large products reach
+  double attention_share = 0.40;   ///< the same of fused attention
+  double stream_share = 0.80;      ///< of the memory's bandwidth that elementwise kernels reach
+  double vector_share = 0.70;      ///< of it that matrix-vector products of decoding reach
+  double launch_seconds = 1.5e-6;  ///< between two kernels of a recorded decode step
 };
 
 struct Roofline {

@@ -32,7 +32,8 @@ TEST_CASE("gpu_roofline: a worked dense layer", "[report]") {
   config.ffn.activation = FfnActivation::kGelu;
   config.ffn.d_ffn = 32;
   const auto step = training_roofline(config, kGpu, 10, 4);
-  // Layers x (forward, backward, weight gradient): reads 10 x 8 and 8 x 16, writes 10 x 16, of 2 bytes.
+  // Layers x (forward, backward, weight gradient): reads 10 x 8 and 8 x 16, writes 10 x 16, of 2
+  // bytes.
   CHECK(bytes_of(step, "queries") == 2 * 3 * 2.0 * (80 + 128 + 160));
   // up in, hidden out; up and gradient in, hidden and gradient out.
   CHECK(bytes_of(step, "activation, times the experts' weights") == 2 * 2.0 * 320 * (2 + 4));
@@ -54,7 +55,8 @@ TEST_CASE("gpu_roofline: its operations are those that the model counts", "[repo
   constexpr int64_t kTokens = 4096, kSeq = 512;
   const auto step = training_roofline(config, kGpu, kTokens, kSeq);
   const double counted = train_flops_per_token(config, kSeq) * kTokens;
-  // Attention's scores are computed once more backward; logits of routers are no matrix products here.
+  // Attention's scores are computed once more backward; logits of routers are no matrix products
+  // here.
   CHECK(step.flops() == Approx(counted).epsilon(0.02));
 }
 

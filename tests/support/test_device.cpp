@@ -54,6 +54,17 @@ c10::Device open() {
   return c10::Device(c10::kCUDA, 0);
 }
 
+// A real device is opened before any test: torch asks for CUDA once, with the first backward pass.
+// Where that fails, test_device() tries again and throws.
+const bool is_opened = [] {
+  try {
+    if (!is_emulated()) test_device();
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}();
+
 }  // namespace
 
 bool is_emulated() {

@@ -99,7 +99,7 @@ at::Tensor ExpertFfnImpl::forward_routed(const at::Tensor& x, const ExpertSelect
   const auto rows = list_rows(selection.selected, x.size(0) * std::min(most, n_experts_));
   const auto x_rows = gather_rows(x, rows);  // [max_rows, d_model]
   const auto project = [&](Linear& linear) {
-    auto y = grouped_linear(x_rows, linear->weight_as(dtype), rows.ends, ExpertAxis::kRows);
+    auto y = grouped_linear_by_ends(x_rows, linear->weight_as(dtype), rows.ends, ExpertAxis::kRows);
     if (!linear->bias.defined()) return y;
     const auto bias = linear->bias.to(dtype).view({n_experts_, d_expert_});
     return y + bias.index_select(0, rows.expert_of_row.clamp_min(0));
@@ -110,7 +110,7 @@ at::Tensor ExpertFfnImpl::forward_routed(const at::Tensor& x, const ExpertSelect
                           gate_proj_.is_empty() ? at::Tensor() : project(gate_proj_),
                           gather_weights(selection.expert_weights, rows).unsqueeze(1));
   const auto y_rows =
-      grouped_linear(hidden, down_proj_->weight_as(dtype), rows.ends, ExpertAxis::kColumns);
+      grouped_linear_by_ends(hidden, down_proj_->weight_as(dtype), rows.ends, ExpertAxis::kColumns);
   const auto y = combine_rows(y_rows, rows);  // [n_tokens, d_model]
   return down_proj_->bias.defined() ? y + down_proj_->bias.to(dtype) : y;
 }

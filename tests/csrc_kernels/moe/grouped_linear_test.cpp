@@ -243,8 +243,8 @@ TEST_CASE("grouped_linear: ends on the device give what offsets give", "[csrc_ke
   const auto ends = at::tensor({3, 3, 9}, at::kInt);
   for (const auto axis : {ExpertAxis::kRows, ExpertAxis::kColumns}) {
     const bool by_rows = axis == ExpertAxis::kRows;
-    const auto weight = random.normal(
-        by_rows ? at::IntArrayRef{3 * 8, 16} : at::IntArrayRef{8, 3 * 16}, at::kFloat);
+    const auto weight =
+        by_rows ? random.normal({3 * 8, 16}, at::kFloat) : random.normal({8, 3 * 16}, at::kFloat);
     const auto x = random.normal({11, 16}, at::kFloat);  // two rows past the last
     const auto seed = random.normal({9, 8}, at::kFloat);
     const auto run = [&](const auto& product) {
@@ -255,7 +255,7 @@ TEST_CASE("grouped_linear: ends on the device give what offsets give", "[csrc_ke
       return std::array{y.detach(), rows.grad().narrow(0, 0, 9), matrix.grad()};
     };
     const auto got = run([&](const auto& rows, const auto& matrix) {
-      return grouped_linear(rows, matrix, ends, axis);
+      return grouped_linear_by_ends(rows, matrix, ends, axis);
     });
     const auto expected = run([&](const auto& rows, const auto& matrix) {
       return grouped_linear(rows.narrow(0, 0, 9).contiguous(), matrix, offsets, axis);
