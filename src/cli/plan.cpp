@@ -5,11 +5,11 @@
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
+#include "cli/roofline_tables.h"
 #include "common/config_reader.h"
 #include "common/error.h"
 #include "data/token_dataset.h"
 #include "report/cost_plan.h"
-#include "report/gpu_roofline.h"
 
 namespace dsmoe {
 namespace {
@@ -211,83 +211,6 @@ void print_twin(const CostPlan& plan) {
       plan.twin.parameters_total);
 }
 
-nlohmann::ordered_json kernels_json(const Roofline& roofline) {
-  auto kernels = nlohmann::ordered_json::array();
-  for (const auto& kernel : roofline.kernels) {
-    kernels.push_back({{"kernel", kernel.name},
-                       {"launches", kernel.launches},
-                       {"flops", kernel.flops},
-                       {"bytes", kernel.bytes},
-                       {"seconds", kernel.seconds}});
-  }
-  return kernels;
-}
-
-void print_kernels(const Roofline& roofline, double unit, const char* unit_name) {
-  fmt::print("  {:<44} {:>8} {:>9} {:>9} {:>8} {:>8} {:>6}\n",
-             "kernel",
-             "launches",
-             "GFLOP",
-             "GB",
-             "FLOP/B",
-             unit_name,
-             "share");
-  for (const auto& kernel : roofline.kernels) {
-    fmt::print("  {:<44} {:>8.0f} {:>9.2f} {:>9.3f} {:>8.0f} {:>8.2f} {:>5.1f}%\n",
-               kernel.name,
-               kernel.launches,
-               kernel.flops / 1e9,
-               kernel.bytes / 1e9,
-               kernel.flops / kernel.bytes,
-               kernel.seconds / unit,
-               100 * kernel.seconds / roofline.seconds());
-  }
-}
-
-// What the kernels of a step and of decoding must do, and how long that should take: predictions.
-int print_roofline(const Options& options, const RunConfig& config, const PlanRequest& request) {
-  const int64_t n_tokens = config.train.batch_size * config.seq_len();
-  const auto step = training_roofline(config.model, request.gpu, n_tokens, config.seq_len());
-  nlohmann::ordered_json json = {{"gpu", request.gpu.name},
-                                 {"tokens", n_tokens},
-                                 {"step_seconds", step.seconds()},
-                                 {"step_kernels", kernels_json(step)}};
-  auto decodes = nlohmann::ordered_json::array();
-  if (!options.json) {
-    fmt::print("{}: a step of {} tokens, expected {:.1f} ms, {:.1f} % of the peak\n",
-               request.gpu.name,
-               n_tokens,
-               1e3 * step.seconds(),
-               100 * step.flops() / step.seconds() / request.gpu.flops);
-    print_kernels(step, 1e-3, "ms");
-  }
-  for (const auto& policy : request.policies) {
-    const auto active = planned_experts(config.model, policy);
-    const bool sparse = policy.to_string() != "all";
-    for (const int64_t batch : {1, 8, 64}) {
-      const auto decode =
-          decode_roofline(config.model, request.gpu, batch, options.n_keys, active, sparse);
-      decodes.push_back({{"policy", policy.to_string()},
-                         {"batch", batch},
-                         {"keys", options.n_keys},
-                         {"seconds", decode.seconds()},
-                         {"bytes", decode.bytes()},
-                         {"kernels", kernels_json(decode)}});
-      if (options.json) continue;
-      fmt::print("decode, {}, {} sequences of {} keys: expected {:.1f} us, {:.3f} GB\n",
-                 policy.to_string(),
-                 batch,
-                 options.n_keys,
-                 1e6 * decode.seconds(),
-                 decode.bytes() / 1e9);
-      if (batch == 1) print_kernels(decode, 1e-6, "us");
-    }
-  }
-  json["decode"] = decodes;
-  if (options.json) print_json(json);
-  return 0;
-}
-
 int plan(const Options& options) {
   const auto config = read_config(options);
   PlanRequest request{.gpu = find_gpu(options.gpu),
@@ -301,7 +224,7 @@ int plan(const Options& options) {
     request.policies.push_back(parse_routing_plan(policy));
   }
   if (request.policies.empty()) request.policies = default_policies(config.model);
-  if (options.roofline) return print_roofline(options, config, request);
+  if (options.roofline) return print_roofline(config, request, options.n_keys, options.json);
   const auto costs = plan_cost(config, request);
   if (options.json) {
     print_json(to_json(costs, request));
