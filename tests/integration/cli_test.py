@@ -701,7 +701,8 @@ class CliTest(unittest.TestCase):
         self.refused("eval", self.run_directory, "--data", self.text, "--device", "cuda", says=says)
         self.refused("generate", self.run_directory, "--prompt", "x", "--device", "cuda", says=says)
         self.refused("generate", self.run_directory, "--prompt", "x", "--device", "cuda", "--dtype", "int8", says=["--dtype int8"])
-        self.refused("bench", "--train", "--config", self.config, "--device=cuda", says=["device cpu"])
+        self.refused("bench", "--train", "--config", self.config, "--device=cuda", says=says)
+        self.refused("bench", "--config", self.config, "--model.vocab_size=257", "--device=cuda", says=says)
 
     def test_altered_checkpoints_are_refused_by_file_and_tensor(self):
         directory = self.copy_of_run()
