@@ -8,7 +8,7 @@
 namespace dsmoe::device {
 
 constexpr int kNormLanes = 256;
-constexpr int kNormPack = 4;  // elements of a float32 access of 16 bytes
+constexpr int kNormPack = 4;                    // elements of a float32 access of 16 bytes
 constexpr int64_t kNormSharedBytes = 46 << 10;  // the sums over lanes take the rest of 48 KiB
 
 template <typename T, typename W>

@@ -66,8 +66,7 @@ int print_roofline(const RunConfig& config,
     const auto active = planned_experts(config.model, policy);
     const bool sparse = policy.to_string() != "all";
     for (const int64_t batch : {1, 8, 64}) {
-      const auto decode =
-          decode_roofline(config.model, request.gpu, batch, n_keys, active, sparse);
+      const auto decode = decode_roofline(config.model, request.gpu, batch, n_keys, active, sparse);
       decodes.push_back({{"policy", policy.to_string()},
                          {"batch", batch},
                          {"keys", n_keys},
