@@ -21,12 +21,11 @@ def run(*arguments):
     return json.loads(done.stdout)
 
 
-# The part of a plan that stands for oneDNN's buffers was measured on CPUs with bfloat16 products. An Intel Xeon without them
-# keeps about 35 MiB more (planned 0.73 to 0.88 of measured), which no plan knows yet.
+# What `auto` computes in on this CPU; a plan's `auto` is a GPU's bfloat16.
 HAS_BFLOAT16 = "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
+COMPUTE_DTYPE = f"--train.compute_dtype={'bfloat16' if HAS_BFLOAT16 else 'float32'}"
 
 
-@unittest.skipUnless(HAS_BFLOAT16, "this CPU has no AVX512-BF16, for whose products the plan was measured")
 class PlanTest(unittest.TestCase):
     def test_memory_is_within_10_percent_of_the_measured_peak(self):
         for config, vocab_size in (
@@ -38,32 +37,41 @@ class PlanTest(unittest.TestCase):
         ):
             for recompute in ("none", "selective", "full"):
                 with self.subTest(config=config, recompute=recompute):
-                    options = (f"--model.vocab_size={vocab_size}", f"--train.checkpoint_activations={recompute}")
+                    options = (COMPUTE_DTYPE, f"--model.vocab_size={vocab_size}", f"--train.checkpoint_activations={recompute}")
                     bench = run("bench", "--train", "--memory-only", "--threads", "1", "--config", CONFIGS / config, *options)
                     plan = run("plan", CONFIGS / config, *options)
                     measured, planned = bench["peak_memory_bytes"], plan["memory_bytes"]["peak"]
                     print(f"{config} {recompute}: planned {planned / measured:.3f} of {measured / 2**20:.1f} MiB")
                     self.assertLess(abs(planned / measured - 1), 0.1)
 
-    def test_memory_of_a_rank_is_within_10_percent_and_a_sharded_optimizer_saves_what_is_planned(self):
-        for size in (("--train.batch_size=16",), ("--train.batch_size=2", "--model.d_model=512")):
-            peaks = {}
-            for sharded in ("false", "true"):
-                options = ("--model.vocab_size=257", "--train.accumulation=2", f"--distributed.shard_optimizer={sharded}", *size)
-                config = CONFIGS / "quickstart.yaml"
-                ranks = subprocess.run(
-                    [DSMOE, "launch", "-n", "2", "--", "bench", "--train", "--threads", "1", "--warmup", "1", "--repetitions", "2",
-                     "--config", config, *options, "--json"], capture_output=True, text=True)
-                self.assertEqual(ranks.returncode, 0, ranks.stderr)
-                measured = json.loads(ranks.stdout.removeprefix("[0] "))["peak_memory_bytes"]
-                planned = run("plan", config, "--gpus", "2", *options)["memory_bytes"]["peak"]
-                print(f"{' '.join(size)}, sharded {sharded}: planned {planned / measured:.3f} of {measured / 2**20:.1f} MiB")
-                self.assertLess(abs(planned / measured - 1), 0.1)
-                peaks[sharded] = measured, planned
-            saved, planned = (whole - shard for whole, shard in zip(peaks["false"], peaks["true"]))
-            print(f"saved {saved / 2**20:.1f} MiB, planned {planned / 2**20:.1f}")
-            # Two runs of one program differ by a few MiB; the larger model saves 15.
-            self.assertLess(abs(saved - planned), 4 << 20)
+    def peaks_of_ranks(self, *options):
+        """Measured and planned bytes of one of two ranks, without and with a sharded optimizer."""
+        peaks = []
+        for sharded in ("false", "true"):
+            arguments = (COMPUTE_DTYPE, "--model.vocab_size=257", "--train.accumulation=2",
+                         f"--distributed.shard_optimizer={sharded}", *options)
+            config = CONFIGS / "quickstart.yaml"
+            ranks = subprocess.run(
+                [DSMOE, "launch", "-n", "2", "--", "bench", "--train", "--threads", "1", "--warmup", "1", "--repetitions", "2",
+                 "--config", config, *arguments, "--json"], capture_output=True, text=True)
+            self.assertEqual(ranks.returncode, 0, ranks.stderr)
+            measured = json.loads(ranks.stdout.removeprefix("[0] "))["peak_memory_bytes"]
+            planned = run("plan", config, "--gpus", "2", *arguments)["memory_bytes"]["peak"]
+            print(f"{' '.join(options)}, sharded {sharded}: planned {planned / measured:.3f} of {measured / 2**20:.1f} MiB")
+            self.assertLess(abs(planned / measured - 1), 0.1)
+            peaks.append((measured, planned))
+        return peaks
+
+    def test_memory_of_a_rank_is_within_10_percent(self):
+        self.peaks_of_ranks("--train.batch_size=16")
+
+    @unittest.skipUnless(HAS_BFLOAT16, "float32 keeps 25 MiB more for wide weights and few tokens (planned 0.85), which no plan knows")
+    def test_a_sharded_optimizer_saves_what_is_planned(self):
+        whole, shard = self.peaks_of_ranks("--train.batch_size=2", "--model.d_model=512")
+        saved, planned = whole[0] - shard[0], whole[1] - shard[1]
+        print(f"saved {saved / 2**20:.1f} MiB, planned {planned / 2**20:.1f}")
+        # Two runs of one program differ by a few MiB.
+        self.assertLess(abs(saved - planned), 4 << 20)
 
 
 if __name__ == "__main__":
