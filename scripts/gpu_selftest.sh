@@ -3,7 +3,8 @@
 # GPU beside the CPU (and on all visible GPUs beside one), resumes, generates, compares sparse with dense execution, measures
 # training and decoding of the paper's 1B shape, and writes what came out to gpu_report.md. Exits 0 if all of it agrees, 1 if
 # not, 2 if there is no GPU. It builds the `cuda` preset first, for which it needs a CUDA 13.0 toolkit; with --no-build it takes
-# build-cuda as it is. Usage: scripts/gpu_selftest.sh [--no-build] [--quick] [STEPS]   --quick: no measurements
+# build-cuda as it is. Usage: scripts/gpu_selftest.sh [--no-build] [--quick] [STEPS]
+# STEPS: of the trainings, 20 or more. --quick: no measurements.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 builds=true measures=true steps=60
@@ -96,10 +97,16 @@ number() {
 on_cpu=$(train cpu cpu 1 float32 "$steps") || row "training on the CPU" fail "$(last "$runs/cpu.log")"
 if on_gpu=$(train gpu cuda 1 float32 "$steps"); then
   compare "losses of one GPU beside the CPU, float32" "$on_gpu" "$on_cpu" 1e-3
-  on_bf16=$(train bf16 cuda 1 bfloat16 "$steps") && compare "losses in bfloat16 beside float32" "$on_bf16" "$on_gpu" 3e-2
-  half=$((steps / 2))
-  train halves cuda 1 float32 "$half" > /dev/null && on_halves=$(train halves cuda 1 float32 "$steps") \
-    && compare "losses of a run that was resumed" "$on_halves" "$on_gpu" 1e-4
+  if on_bf16=$(train bf16 cuda 1 bfloat16 "$steps"); then
+    compare "losses in bfloat16 beside float32" "$on_bf16" "$on_gpu" 3e-2
+  else
+    row "losses in bfloat16 beside float32" fail "$(last "$runs/bf16.log")"
+  fi
+  if train halves cuda 1 float32 $((steps / 2)) > /dev/null && on_halves=$(train halves cuda 1 float32 "$steps"); then
+    compare "losses of a run that was resumed" "$on_halves" "$on_gpu" 1e-4
+  else
+    row "losses of a run that was resumed" fail "$(last "$runs/halves.log")"
+  fi
   row "tokens per second, quick start" info "$(number "$runs/gpu/metrics.jsonl" tokens_per_second)"
   row "device memory, quick start" info "$(number "$runs/gpu/metrics.jsonl" device_memory_bytes) bytes at most"
 else
