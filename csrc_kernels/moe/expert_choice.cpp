@@ -21,14 +21,19 @@ struct Token {
   int64_t count() const { return std::count(selected.begin(), selected.end(), true); }
 };
 
-// Marks the k strongest; NaN is below everything.
+// NaN is below everything.
+bool is_stronger(float a, float b) { return a > b || (std::isnan(b) && !std::isnan(a)); }
+
+// Marks the k strongest, the first among equals.
 void mark_strongest(const Token& token, int64_t k) {
   std::fill(token.selected.begin(), token.selected.end(), false);
   for (int64_t n = 0; n < k; ++n) {
     size_t best = token.probs.size();
     for (size_t e = 0; e < token.probs.size(); ++e) {
       if (token.selected[e]) continue;
-      if (best == token.probs.size() || token.probs[e] > token.probs[best]) best = e;
+      if (best == token.probs.size() || is_stronger(token.probs[e], token.probs[best])) {
+        best = e;
+      }
     }
     token.selected[best] = true;
   }
