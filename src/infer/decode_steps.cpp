@@ -17,11 +17,11 @@ DecodeSteps::DecodeSteps(Transformer model, RoutingPlan plan, at::ScalarType com
 
 const ModelOutput& DecodeSteps::run(const std::vector<int64_t>& tokens, KvCache& cache) {
   const auto batch = static_cast<int64_t>(tokens.size());
-  if (cache.storage() != recorded_cache_ || !host_.defined() || host_.size(2) != batch) {
+  if (cache.storage_id() != recorded_storage_ || !host_.defined() || host_.size(2) != batch) {
     const auto device = model_->device();
     graph_.reset();
     n_eager_ = 0;
-    recorded_cache_ = cache.storage();
+    recorded_storage_ = cache.storage_id();
     host_ =
         at::empty({kSlots, 2, batch}, at::TensorOptions(at::kLong).pinned_memory(device.is_cuda()));
     inputs_ = at::empty({2, batch}, at::TensorOptions(at::kLong).device(device));

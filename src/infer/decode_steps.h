@@ -38,7 +38,7 @@ class DecodeSteps {
   at::Tensor host_;
   at::Tensor inputs_;
   int64_t slot_ = 0;
-  const void* recorded_cache_ = nullptr;
+  uint64_t recorded_storage_ = 0;
   int64_t n_eager_ = 0;  // steps over this cache before the recording
   std::unique_ptr<DeviceGraph> graph_;
   ModelOutput output_;

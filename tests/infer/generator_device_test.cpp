@@ -98,5 +98,27 @@ TEST_CASE("DecodeSteps: a device's steps are recorded where nothing waits for th
   }
 }
 
+TEST_CASE("DecodeSteps: a recorded pass is not replayed over another cache",
+          "[infer][device_kernels]") {
+  const at::NoGradGuard no_grad;
+  const RoutingPlan plan = RoutingPolicy::all();
+  auto on_cpu = make_tiny_model();
+  auto on_device = make_tiny_model();
+  on_device->to(test_device());
+  DecodeSteps expected(on_cpu, plan, at::kFloat);
+  DecodeSteps steps(on_device, plan, at::kFloat);
+  // One after the other, so that the second may lie where the first one was.
+  for (const int64_t capacity : {8, 7}) {
+    auto cpu_cache = on_cpu->make_cache(1, capacity, at::kFloat);
+    auto cache = on_device->make_cache(1, capacity, at::kFloat);
+    for (const int64_t token : {1, 2, 3, 4}) {
+      const auto reference = expected.run({token + capacity}, cpu_cache).logits;
+      const auto logits = steps.run({token + capacity}, cache).logits.cpu();
+      CHECK((logits - reference).abs().max().item<double>() < 1e-3);
+    }
+    CHECK(steps.is_recorded());
+  }
+}
+
 }  // namespace
 }  // namespace dsmoe

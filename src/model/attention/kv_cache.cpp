@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <atomic>
 
 namespace dsmoe {
 
@@ -21,7 +22,9 @@ KvCache::KvCache(const KvShape& shape, int64_t batch, int64_t capacity) : shape_
 
 // The sequences' rows become those of `batch`.
 void KvCache::set_batch(const at::Tensor& batch) {
+  static std::atomic<uint64_t> n_storages{0};
   batch_ = batch;
+  storage_id_ = ++n_storages;
   for (size_t b = 0; b < sequences_.size(); ++b) {
     auto& sequence = sequences_[b];
     sequence.keys.clear();
@@ -53,8 +56,6 @@ bool KvCache::is_empty() const {
   return std::all_of(
       sequences_.begin(), sequences_.end(), [](const auto& s) { return s.length == 0; });
 }
-
-const void* KvCache::storage() const { return batch_.defined() ? batch_.const_data_ptr() : this; }
 
 void KvCache::add_sequence(int64_t capacity) {
   TORCH_CHECK(!is_batched(), "KvCache: a batch on a device does not grow");

@@ -80,8 +80,9 @@ class KvCache {
   void fill(int64_t layer, const at::Tensor& k, const at::Tensor& v);
   /// No sequence has a token yet.
   bool is_empty() const;
-  /// Changes whenever sequences come, go or move in memory.
-  const void* storage() const;
+  /// Of the memory that a batched cache has now: another number whenever it is made or moved, even
+  /// where freed memory is used again.
+  uint64_t storage_id() const { return storage_id_; }
 
   /// One layer's stored rows and the pass's places, for append_to_cache and cached_attention.
   KvRows rows(int64_t layer) const;
@@ -107,6 +108,7 @@ class KvCache {
   // Off the CPU all sequences are rows of one tensor, [n_layers, 2, batch, n_kv_heads, capacity,
   // head_dim], so that a kernel finds them.
   at::Tensor batch_;
+  uint64_t storage_id_ = 0;  // 0: not batched
   std::vector<PassSegment> segments_;
   TokenPlaces places_;
   bool is_rectangular_ = true;  // the pass has as many tokens of every sequence, in order
