@@ -107,17 +107,35 @@ TEST_CASE("DecodeSteps: a recorded pass is not replayed over another cache",
   on_device->to(test_device());
   DecodeSteps expected(on_cpu, plan, at::kFloat);
   DecodeSteps steps(on_device, plan, at::kFloat);
-  // One after the other, so that the second may lie where the first one was.
+  std::vector<KvCache> caches;
   for (const int64_t capacity : {8, 7}) {
-    auto cpu_cache = on_cpu->make_cache(1, capacity, at::kFloat);
-    auto cache = on_device->make_cache(1, capacity, at::kFloat);
+    caches.push_back(on_device->make_cache(1, capacity, at::kFloat));
+  }
+  int64_t prompt = 5;
+  for (auto& cache : caches) {
+    auto cpu_cache = on_cpu->make_cache(1, 8, at::kFloat);
+    DecodeSteps(on_cpu, plan, at::kFloat).run({prompt}, cpu_cache);
+    DecodeSteps(on_device, plan, at::kFloat).run({prompt++}, cache);
     for (const int64_t token : {1, 2, 3, 4}) {
-      const auto reference = expected.run({token + capacity}, cpu_cache).logits;
-      const auto logits = steps.run({token + capacity}, cache).logits.cpu();
+      const auto reference = expected.run({token}, cpu_cache).logits;
+      const auto logits = steps.run({token}, cache).logits.cpu();
       CHECK((logits - reference).abs().max().item<double>() < 1e-3);
     }
     CHECK(steps.is_recorded());
+    CHECK(cache.length(0) == 5);
   }
+}
+
+TEST_CASE("KvCache: freed memory that is used again is another storage",
+          "[infer][device_kernels]") {
+  auto model = make_tiny_model();
+  model->to(test_device());
+  const auto first = model->make_cache(2, 8, at::kFloat).storage_id();
+  auto cache = model->make_cache(2, 8, at::kFloat);
+  const auto second = cache.storage_id();
+  CHECK(second != first);
+  cache.keep({1});
+  CHECK(cache.storage_id() != second);
 }
 
 }  // namespace
