@@ -262,58 +262,54 @@ int bench(const Options& options) {
   return bench_inference(command);
 }
 
-void add_inference_options(CLI::App& command, InferenceBenchCommand& inference) {
+void add_inference_options(Command& command, InferenceBenchCommand& inference) {
   const auto count = [&](const char* name, int64_t& value, int64_t least, const char* text) {
-    command.add_option(name, value, text)->check(CLI::Range(least, int64_t{1} << 24));
+    command.option(name, value, text).range(least, int64_t{1} << 24);
   };
   count("--prompt", inference.options.prompt, 0, "tokens of the prompt, 0: none");
   count("--generate", inference.options.generate, 0, "tokens to decode, 0: none");
   count("--depth", inference.options.depth, 0, "tokens in the cache before either");
   count("--batch", inference.options.batch, 1, "sequences at once");
-  command.add_option("--policy", inference.policy, "as for eval (default: the training selection)");
-  command.add_option("--execution", inference.execution, "auto, dense or sparse");
-  command.add_option("--dtype", inference.dtype, "of the weights: float32, bfloat16 or int8");
+  command.option("--policy", inference.policy, "as for eval (default: the training selection)");
+  command.option("--execution", inference.execution, "auto, dense or sparse");
+  command.option("--dtype", inference.dtype, "of the weights: float32, bfloat16 or int8");
 }
 
 }  // namespace
 
-void add_bench_command(CLI::App& app, CommandRun& run) {
+void add_bench_command(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand(
+  auto& command = line.subcommand(
       "bench",
       "Measures prompts and decoding of a config with random weights or of a checkpoint, or with\n"
       "--train the training step of one or several configs, in turn, on random tokens; further\n"
       "arguments --section.key=value override keys of the configs.\n"
       "Example: dsmoe bench --config configs/bench/olmoe.yaml --policy top_k=8 --dtype bfloat16");
-  command->add_flag("--train", options->train, "measure the training step");
+  command.flag("--train", options->train, "measure the training step");
   command
-      ->add_option(
+      .option(
           "--config",
           options->configs,
           "YAML files, or without --train a checkpoint; the first is what others are compared with")
-      ->required();
-  command->add_option("--repetitions", options->steps.repetitions, "counted steps of every config")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
-  command->add_option("--warmup", options->steps.warmup, "steps of every config before these")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20));
-  command->add_option("--threads", options->threads, "0: all cores")->check(CLI::Range(0, 4096));
-  command->add_option(
-      "--device", options->device, "cpu, cuda or auto: with --train the key device");
-  auto* no_memory = command->add_flag("--no-memory", options->no_memory, "leave out peak memory");
-  command->add_flag("--memory-only", options->memory_only, "peak memory and nothing else")
-      ->excludes(no_memory);
-  command->add_flag("--print-config",
-                    options->print_config,
-                    "print the resolved configs, one YAML document each, then stop");
-  command->add_flag("--json",
-                    options->json,
-                    "one JSON object on standard output: the first config's result, and `configs`");
-  add_inference_options(*command, options->inference);
-  command->allow_extras();
-  command->callback([options, command, &run] {
-    options->overrides = command->remaining();
-    run = [options] { return bench(*options); };
-  });
+      .required();
+  command.option("--repetitions", options->steps.repetitions, "counted steps of every config")
+      .range(1, 1 << 20);
+  command.option("--warmup", options->steps.warmup, "steps of every config before these")
+      .range(0, 1 << 20);
+  command.option("--threads", options->threads, "0: all cores").range(0, 4096);
+  command.option("--device", options->device, "cpu, cuda or auto: with --train the key device");
+  const auto no_memory = command.flag("--no-memory", options->no_memory, "leave out peak memory");
+  command.flag("--memory-only", options->memory_only, "peak memory and nothing else")
+      .excludes(no_memory);
+  command.flag("--print-config",
+               options->print_config,
+               "print the resolved configs, one YAML document each, then stop");
+  command.flag("--json",
+               options->json,
+               "one JSON object on standard output: the first config's result, and `configs`");
+  add_inference_options(command, options->inference);
+  command.other_arguments(options->overrides);
+  command.on_run([options] { return bench(*options); });
 }
 
 }  // namespace dsmoe

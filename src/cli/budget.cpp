@@ -305,33 +305,32 @@ int budget(const Options& options) {
 
 }  // namespace
 
-void add_budget_command(CLI::App& app, CommandRun& run) {
+void add_budget_command(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand(
+  auto& command = line.subcommand(
       "budget",
       "Finds how many experts each layer may leave out for a target, and writes them as a routing\n"
       "file. Half of the text's windows calibrate, the others are held out for what is reported.\n"
       "Example: dsmoe budget runs/quickstart --data data/tinyshakespeare/valid.txt "
       "--perplexity-rise 0.01 --out routing.yaml");
-  add_model_options(*command, options->model);
-  command->add_option("--data", options->data, "text or .jsonl file, or token shards")->required();
+  add_model_options(command, options->model);
+  command.option("--data", options->data, "text or .jsonl file, or token shards").required();
   const auto target = [&](const char* name, double& value, const char* text) {
-    command->add_option(name, value, text)->check(CLI::Range(0.0, 1e15));
+    command.option(name, value, text).range(0.0, 1e15);
   };
   target("--active-parameters", options->active_parameters, "at most so many, not of embeddings");
   target(
       "--perplexity-rise", options->perplexity_rise, "at most by this share, 0.01 for one percent");
   target("--ms-per-token", options->ms_per_token, "at most, decoding one sequence");
-  command->add_option("--candidates",
-                      options->candidates,
-                      "policies a layer may take (default: top_k and thresholds)");
-  command->add_option("--tokens", options->tokens, "about so many measure each sensitivity")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
-  command->add_option("--batch", options->batch, "windows per forward pass")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
-  command->add_option("--out", options->out, "file to write, for --policy routing=FILE");
-  command->add_flag("--json", options->json, "one JSON object on standard output");
-  command->callback([options, &run] { run = [options] { return budget(*options); }; });
+  command.option("--candidates",
+                 options->candidates,
+                 "policies a layer may take (default: top_k and thresholds)");
+  command.option("--tokens", options->tokens, "about so many measure each sensitivity")
+      .range(int64_t{1}, int64_t{1} << 40);
+  command.option("--batch", options->batch, "windows per forward pass").range(1, 1 << 20);
+  command.option("--out", options->out, "file to write, for --policy routing=FILE");
+  command.flag("--json", options->json, "one JSON object on standard output");
+  command.on_run([options] { return budget(*options); });
 }
 
 }  // namespace dsmoe

@@ -139,25 +139,25 @@ int check(const Options& options) {
 
 }  // namespace
 
-void add_check_command(CLI::App& app, CommandRun& run) {
+void add_check_command(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand(
+  auto& command = line.subcommand(
       "check",
       "Holds sparse execution against dense, layer by layer, and looks for weights that are not\n"
       "finite, experts without load and experts that are alike. Exits with 1 if it fails.\n"
       "Example: dsmoe check runs/quickstart --policy threshold=0.48");
   command
-      ->add_option(
+      .option(
           "checkpoint", options->checkpoint, "checkpoint or run directory (its newest valid one)")
-      ->required();
-  command->add_option("--policy",
-                      options->policy,
-                      "as for eval (default: the training selection, or if that is all a quarter "
-                      "of the FFN and half of the attention experts)");
-  command->add_option("--data", options->data, "text or shards (default: random tokens)");
-  command->add_option("--threads", options->threads, "0: all cores")->check(CLI::Range(0, 4096));
-  command->add_flag("--json", options->json, "one JSON object on standard output");
-  command->callback([options, &run] { run = [options] { return check(*options); }; });
+      .required();
+  command.option("--policy",
+                 options->policy,
+                 "as for eval (default: the training selection, or if that is all a quarter "
+                 "of the FFN and half of the attention experts)");
+  command.option("--data", options->data, "text or shards (default: random tokens)");
+  command.option("--threads", options->threads, "0: all cores").range(0, 4096);
+  command.flag("--json", options->json, "one JSON object on standard output");
+  command.on_run([options] { return check(*options); });
 }
 
 }  // namespace dsmoe

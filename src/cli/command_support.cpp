@@ -6,6 +6,7 @@
 #include <chrono>
 #include <iostream>
 
+#include "cli/command_line.h"
 #include "cli/device.h"
 #include "common/cpu_features.h"
 #include "common/error.h"
@@ -18,20 +19,20 @@
 
 namespace dsmoe {
 
-void add_model_options(CLI::App& command, ModelOptions& options) {
+void add_model_options(Command& command, ModelOptions& options) {
   command
-      .add_option(
+      .option(
           "checkpoint", options.checkpoint, "checkpoint or run directory (its newest valid one)")
-      ->required();
-  command.add_option("--policy",
-                     options.policy,
-                     "experts used: all, top_k=K, threshold=E, threshold=E,max=K, "
-                     "threshold_top_k=E, moe:P;moa:P or routing=FILE.yaml (default: the training "
-                     "selection)");
-  command.add_option("--execution", options.execution, "auto, dense or sparse");
-  command.add_option("--device", options.device, "cpu, cuda or auto");
-  command.add_option("--dtype", options.dtype, "of the weights: float32, bfloat16 or int8");
-  command.add_option("--threads", options.threads, "0: all cores")->check(CLI::Range(0, 4096));
+      .required();
+  command.option("--policy",
+                 options.policy,
+                 "experts used: all, top_k=K, threshold=E, threshold=E,max=K, "
+                 "threshold_top_k=E, moe:P;moa:P or routing=FILE.yaml (default: the training "
+                 "selection)");
+  command.option("--execution", options.execution, "auto, dense or sparse");
+  command.option("--device", options.device, "cpu, cuda or auto");
+  command.option("--dtype", options.dtype, "of the weights: float32, bfloat16 or int8");
+  command.option("--threads", options.threads, "0: all cores").range(0, 4096);
 }
 
 void set_threads(int threads) {

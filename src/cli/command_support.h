@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -17,6 +16,8 @@
 
 namespace dsmoe {
 
+class Command;
+
 constexpr int kExitStopped = 75;  ///< a stop was asked for; what was done is kept
 
 /// Options of every command that runs a model.
@@ -28,7 +29,7 @@ struct ModelOptions {
   std::string dtype = "float32";  ///< of the weights
   int threads = 0;
 };
-void add_model_options(CLI::App& command, ModelOptions& options);
+void add_model_options(Command& command, ModelOptions& options);
 
 /// A checkpoint made ready to run.
 struct LoadedCheckpoint {

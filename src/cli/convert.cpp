@@ -121,32 +121,31 @@ int convert(const Options& options) {
 
 }  // namespace
 
-void add_convert_command(CLI::App& app, CommandRun& run) {
+void add_convert_command(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand(
+  auto& command = line.subcommand(
       "convert",
       "Makes a checkpoint of a model in another format, or cuts its FFNs into experts.\n"
       "Example: dsmoe convert stories260K.bin dense --tokenizer tok512.bin\n"
       "         dsmoe convert dense cut --partition n_experts=4 --text valid.txt");
   command
-      ->add_option("source",
-                   options->source,
-                   "Hugging Face LLaMA directory, llama2.c .bin, checkpoint or run directory")
-      ->required();
-  command->add_option("out", options->out, "new checkpoint directory")->required();
-  command->add_option(
+      .option("source",
+              options->source,
+              "Hugging Face LLaMA directory, llama2.c .bin, checkpoint or run directory")
+      .required();
+  command.option("out", options->out, "new checkpoint directory").required();
+  command.option(
       "--tokenizer",
       options->tokenizer,
       "bytes, a .model, tokenizer.json or llama2.c .bin file (default: the source's own)");
-  command->add_option("--partition",
-                      options->partition,
-                      "n_experts=8[,method=contiguous|random,seed=S,layers=0-3+7,router_std=0.02]: "
-                      "cut the FFNs into experts; routers of N(0, router_std)");
-  command->add_option(
-      "--text", options->text, "compare perplexities before and after on this text");
-  command->add_option("--threads", options->threads, "0: all cores")->check(CLI::Range(0, 4096));
-  command->add_flag("--json", options->json, "one JSON object on standard output");
-  command->callback([options, &run] { run = [options] { return convert(*options); }; });
+  command.option("--partition",
+                 options->partition,
+                 "n_experts=8[,method=contiguous|random,seed=S,layers=0-3+7,router_std=0.02]: "
+                 "cut the FFNs into experts; routers of N(0, router_std)");
+  command.option("--text", options->text, "compare perplexities before and after on this text");
+  command.option("--threads", options->threads, "0: all cores").range(0, 4096);
+  command.flag("--json", options->json, "one JSON object on standard output");
+  command.on_run([options] { return convert(*options); });
 }
 
 }  // namespace dsmoe

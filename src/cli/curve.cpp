@@ -117,26 +117,25 @@ int curve(const Options& options) {
 
 }  // namespace
 
-void add_curve_command(CLI::App& app, CommandRun& run) {
+void add_curve_command(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand(
+  auto& command = line.subcommand(
       "curve",
       "Measures perplexity against active parameters, operations and time over routing policies.\n"
       "Example: dsmoe curve runs/quickstart --data data/tinyshakespeare/valid.txt --policies "
       "all top_k=2 threshold=0.48");
-  add_model_options(*command, options->model);
-  command->add_option("--data", options->data, "text or .jsonl file, or token shards")->required();
-  command->add_option("--policies",
-                      options->policies,
-                      "as for eval (default: all, top_k in powers of 2, thresholds)");
-  command->add_option("--window", options->protocol.window, "as for eval");
-  command->add_option("--stride", options->protocol.stride, "as for eval");
-  command->add_option("--batch", options->batch, "windows per forward pass")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
-  command->add_flag("--documents", options->protocol.documents, "as for eval");
-  command->add_option("--plot", options->plot, "an SVG file to write");
-  command->add_flag("--json", options->json, "one JSON object on standard output");
-  command->callback([options, &run] { run = [options] { return curve(*options); }; });
+  add_model_options(command, options->model);
+  command.option("--data", options->data, "text or .jsonl file, or token shards").required();
+  command.option("--policies",
+                 options->policies,
+                 "as for eval (default: all, top_k in powers of 2, thresholds)");
+  command.option("--window", options->protocol.window, "as for eval");
+  command.option("--stride", options->protocol.stride, "as for eval");
+  command.option("--batch", options->batch, "windows per forward pass").range(1, 1 << 20);
+  command.flag("--documents", options->protocol.documents, "as for eval");
+  command.option("--plot", options->plot, "an SVG file to write");
+  command.flag("--json", options->json, "one JSON object on standard output");
+  command.on_run([options] { return curve(*options); });
 }
 
 }  // namespace dsmoe

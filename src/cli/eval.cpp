@@ -247,47 +247,45 @@ int eval(const Options& options) {
 
 }  // namespace
 
-void add_eval_command(CLI::App& app, CommandRun& run) {
+void add_eval_command(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand(
+  auto& command = line.subcommand(
       "eval",
       "Measures perplexity, or with --choices the share of right answers, under a routing policy.\n"
       "Example: dsmoe eval runs/quickstart --data data/tinyshakespeare/valid.txt --policy "
       "threshold=0.48");
-  add_model_options(*command, options->model);
+  add_model_options(command, options->model);
   command
-      ->add_option("--data",
-                   options->data,
-                   "text or .jsonl file, or token shards; repeated: each scored on its own")
-      ->allow_extra_args(false);
-  command->add_flag("--experts",
-                    options->experts,
-                    "with --data: experts that go together, tokens typical of each, and with "
-                    "several --data how the experts tell them apart");
-  command->add_option("--choices",
-                      options->choices,
-                      "lines of JSON: context, choices and answer, or good and bad; group");
-  command->add_option("--out", options->out, "with --choices: each item's log-likelihoods");
-  command->add_option("--against",
-                      options->against,
-                      "with --data: a checkpoint whose predictions are compared with");
-  command->add_option(
-      "--against-policy",
-      options->against_policy,
-      "its policy, or another of this checkpoint (default: the training selection)");
-  command->add_option(
+      .option("--data",
+              options->data,
+              "text or .jsonl file, or token shards; repeated: each scored on its own")
+      .one_value_each();
+  command.flag("--experts",
+               options->experts,
+               "with --data: experts that go together, tokens typical of each, and with "
+               "several --data how the experts tell them apart");
+  command.option("--choices",
+                 options->choices,
+                 "lines of JSON: context, choices and answer, or good and bad; group");
+  command.option("--out", options->out, "with --choices: each item's log-likelihoods");
+  command.option("--against",
+                 options->against,
+                 "with --data: a checkpoint whose predictions are compared with");
+  command.option("--against-policy",
+                 options->against_policy,
+                 "its policy, or another of this checkpoint (default: the training selection)");
+  command.option(
       "--window", options->protocol.window, "tokens per forward pass (default: the context)");
-  command->add_option(
-      "--stride", options->protocol.stride, "new tokens per window (default: window)");
-  command->add_option("--batch", options->batch, "windows or choices per forward pass")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
-  command->add_option("--words",
-                      options->words,
-                      "divide by a number of words: N, or auto (white-space words plus line ends)");
-  command->add_flag(
+  command.option("--stride", options->protocol.stride, "new tokens per window (default: window)");
+  command.option("--batch", options->batch, "windows or choices per forward pass")
+      .range(1, 1 << 20);
+  command.option("--words",
+                 options->words,
+                 "divide by a number of words: N, or auto (white-space words plus line ends)");
+  command.flag(
       "--documents", options->protocol.documents, "each document alone, cut to the context");
-  command->add_flag("--json", options->json, "one JSON object on standard output");
-  command->callback([options, &run] { run = [options] { return eval(*options); }; });
+  command.flag("--json", options->json, "one JSON object on standard output");
+  command.on_run([options] { return eval(*options); });
 }
 
 }  // namespace dsmoe

@@ -120,27 +120,27 @@ std::string list_of_targets() {
 
 }  // namespace
 
-void add_export_command(CLI::App& app, CommandRun& run) {
+void add_export_command(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand(
+  auto& command = line.subcommand(
       "export",
       "Writes a checkpoint in a foreign form, reads it back and compares the logits; refuses what "
       "the form cannot express.\n"
       "Example: dsmoe export runs/olmoe model.gguf --to gguf --policy top_k=8 --dtype bfloat16");
-  command->add_option("checkpoint", options->checkpoint, "checkpoint or run directory")->required();
-  command->add_option("out", options->out, "path of the new file or directory")->required();
-  command->add_option("--to", options->target, list_of_targets())->required();
-  command->add_option("--policy",
-                      options->policy,
-                      "the selection that the written model will use (default: the training one)");
-  command->add_option("--dtype", options->dtype, "of the matrices: float32, float16 or bfloat16");
-  command->add_option("--logits",
-                      options->logits,
-                      "JSON file for the random tokens of the check and the model's logits, to "
-                      "compare other programs with");
-  command->add_option("--threads", options->threads, "0: all cores")->check(CLI::Range(0, 4096));
-  command->add_flag("--json", options->json, "one JSON object on standard output");
-  command->callback([options, &run] { run = [options] { return export_checkpoint(*options); }; });
+  command.option("checkpoint", options->checkpoint, "checkpoint or run directory").required();
+  command.option("out", options->out, "path of the new file or directory").required();
+  command.option("--to", options->target, list_of_targets()).required();
+  command.option("--policy",
+                 options->policy,
+                 "the selection that the written model will use (default: the training one)");
+  command.option("--dtype", options->dtype, "of the matrices: float32, float16 or bfloat16");
+  command.option("--logits",
+                 options->logits,
+                 "JSON file for the random tokens of the check and the model's logits, to "
+                 "compare other programs with");
+  command.option("--threads", options->threads, "0: all cores").range(0, 4096);
+  command.flag("--json", options->json, "one JSON object on standard output");
+  command.on_run([options] { return export_checkpoint(*options); });
 }
 
 }  // namespace dsmoe

@@ -154,74 +154,70 @@ int generate(const Options& options) {
   return stop_requested() ? kExitStopped : 0;
 }
 
-void add_sampling_options(CLI::App& command, SamplingConfig& sampling) {
-  command.add_option("--temperature", sampling.temperature, "0 is greedy (default)");
-  command.add_option("--top-k", sampling.top_k, "keep the K most probable tokens; 0: all");
-  command.add_option("--top-p", sampling.top_p, "keep the fewest tokens that reach P; 1: all");
-  command.add_option("--min-p", sampling.min_p, "drop below P times the greatest; 0: none");
-  command.add_option(
+void add_sampling_options(Command& command, SamplingConfig& sampling) {
+  command.option("--temperature", sampling.temperature, "0 is greedy (default)");
+  command.option("--top-k", sampling.top_k, "keep the K most probable tokens; 0: all");
+  command.option("--top-p", sampling.top_p, "keep the fewest tokens that reach P; 1: all");
+  command.option("--min-p", sampling.min_p, "drop below P times the greatest; 0: none");
+  command.option(
       "--repetition-penalty", sampling.repetition_penalty, "above 1: fewer repeats; 1: off");
-  command.add_option("--seed", sampling.seed, "of the draws");
+  command.option("--seed", sampling.seed, "of the draws");
 }
 
-CLI::Option* add_prompts_options(CLI::App& command, PromptsCommand& prompts) {
-  auto* file = command.add_option("--prompts",
-                                  prompts.file,
-                                  "prompts that share the passes: one a line, or in FILE.jsonl one "
-                                  "object a line, {\"prompt\": TEXT} and its own max_tokens, stop, "
-                                  "temperature, top_k, top_p, min_p, repetition_penalty, seed");
+Option add_prompts_options(Command& command, PromptsCommand& prompts) {
+  const auto file =
+      command.option("--prompts",
+                     prompts.file,
+                     "prompts that share the passes: one a line, or in FILE.jsonl one "
+                     "object a line, {\"prompt\": TEXT} and its own max_tokens, stop, "
+                     "temperature, top_k, top_p, min_p, repetition_penalty, seed");
   command
-      .add_option("--kv-budget",
-                  prompts.kv_budget_mib,
-                  "MiB for the keys and values of --prompts (default 1024); others wait")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
-      ->needs(file);
+      .option("--kv-budget",
+              prompts.kv_budget_mib,
+              "MiB for the keys and values of --prompts (default 1024); others wait")
+      .range(1, 1 << 30)
+      .needs(file);
   command
-      .add_option(
+      .option(
           "--max-batch", prompts.max_batch, "most completions of --prompts at once (default 64)")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
-      ->needs(file);
+      .range(1, 1 << 16)
+      .needs(file);
   command
-      .add_flag("--json-lines",
-                prompts.json_lines,
-                "each completion of --prompts as it ends, one JSON object a line; totals last")
-      ->needs(file);
+      .flag("--json-lines",
+            prompts.json_lines,
+            "each completion of --prompts as it ends, one JSON object a line; totals last")
+      .needs(file);
   return file;
 }
 
 }  // namespace
 
-void add_generate_command(CLI::App& app, CommandRun& run) {
+void add_generate_command(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand("generate",
-                                     "Continues a prompt.\n"
-                                     "Example: dsmoe generate runs/quickstart --prompt 'ROMEO:' "
-                                     "--policy top_k=4 --temperature 0.8");
-  add_model_options(*command, options->model);
-  auto* prompt = command->add_option("--prompt", options->prompt, "text; empty: BOS alone");
-  auto* file =
-      command->add_option("--prompt-file", options->prompt_file, "read the prompt from a file")
-          ->excludes(prompt);
-  auto* draft = command->add_option("--draft",
+  auto& command = line.subcommand("generate",
+                                  "Continues a prompt.\n"
+                                  "Example: dsmoe generate runs/quickstart --prompt 'ROMEO:' "
+                                  "--policy top_k=4 --temperature 0.8");
+  add_model_options(command, options->model);
+  const auto prompt = command.option("--prompt", options->prompt, "text; empty: BOS alone");
+  const auto file =
+      command.option("--prompt-file", options->prompt_file, "read the prompt from a file")
+          .excludes(prompt);
+  const auto draft = command.option("--draft",
                                     options->draft,
                                     "policy of fewer experts that guesses tokens for --policy to "
                                     "check, several in one pass; the text stays the same");
-  command
-      ->add_option("--draft-tokens", options->draft_tokens, "guesses before each check (default 4)")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 10))
-      ->needs(draft);
-  add_prompts_options(*command, options->prompts)
-      ->excludes(prompt)
-      ->excludes(file)
-      ->excludes(draft);
-  command->add_option("--max-tokens", options->request.max_tokens, "most tokens to generate")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
-  command->add_option("--n", options->n, "completions")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16));
-  command->add_option("--stop", options->request.stop, "texts that end the completion");
-  add_sampling_options(*command, options->request.sampling);
-  command->add_flag("--json", options->json, "one JSON object on standard output");
-  command->callback([options, &run] { run = [options] { return generate(*options); }; });
+  command.option("--draft-tokens", options->draft_tokens, "guesses before each check (default 4)")
+      .range(1, 1 << 10)
+      .needs(draft);
+  add_prompts_options(command, options->prompts).excludes(prompt).excludes(file).excludes(draft);
+  command.option("--max-tokens", options->request.max_tokens, "most tokens to generate")
+      .range(1, 1 << 30);
+  command.option("--n", options->n, "completions").range(1, 1 << 16);
+  command.option("--stop", options->request.stop, "texts that end the completion");
+  add_sampling_options(command, options->request.sampling);
+  command.flag("--json", options->json, "one JSON object on standard output");
+  command.on_run([options] { return generate(*options); });
 }
 
 }  // namespace dsmoe

@@ -86,16 +86,15 @@ int inspect(const Options& options) {
 
 }  // namespace
 
-void add_inspect_command(CLI::App& app, CommandRun& run) {
+void add_inspect_command(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  auto* command =
-      app.add_subcommand("inspect",
-                         "Shows what a checkpoint holds and verifies every byte of it.\n"
-                         "Example: dsmoe inspect runs/quickstart");
-  command->add_option("checkpoint", options->checkpoint, "checkpoint or run directory")->required();
-  command->add_flag("--tensors", options->tensors, "list every tensor");
-  command->add_flag("--json", options->json, "one JSON object on standard output");
-  command->callback([options, &run] { run = [options] { return inspect(*options); }; });
+  auto& command = line.subcommand("inspect",
+                                  "Shows what a checkpoint holds and verifies every byte of it.\n"
+                                  "Example: dsmoe inspect runs/quickstart");
+  command.option("checkpoint", options->checkpoint, "checkpoint or run directory").required();
+  command.flag("--tensors", options->tensors, "list every tensor");
+  command.flag("--json", options->json, "one JSON object on standard output");
+  command.on_run([options] { return inspect(*options); });
 }
 
 }  // namespace dsmoe

@@ -1,11 +1,10 @@
 #include <c10/util/Exception.h>
-#include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstring>
 #include <exception>
 #include <new>
+#include <string>
 
 #include "cli/commands.h"
 #include "common/error.h"
@@ -39,34 +38,25 @@ bool asks_for_help(int argc, char** argv) {
 }
 
 int parse_and_run(int argc, char** argv) {
-  CLI::App app{
+  dsmoe::CommandLine line(
       "dsmoe trains mixture-of-experts language models densely and runs them sparsely.\n"
-      "Example: dsmoe train configs/quickstart.yaml"};
-  app.require_subcommand(1);
-  app.set_version_flag("--version", DSMOE_VERSION);
-  dsmoe::CommandRun run;
-  dsmoe::add_tokenize_command(app, run);
-  dsmoe::add_train_command(app, run);
-  dsmoe::add_eval_command(app, run);
-  dsmoe::add_check_command(app, run);
-  dsmoe::add_curve_command(app, run);
-  dsmoe::add_budget_command(app, run);
-  dsmoe::add_generate_command(app, run);
-  dsmoe::add_convert_command(app, run);
-  dsmoe::add_inspect_command(app, run);
-  dsmoe::add_bench_command(app, run);
-  dsmoe::add_plan_command(app, run);
-  dsmoe::add_export_command(app, run);
-  dsmoe::add_report_command(app, run);
-  dsmoe::add_launch_command(app, run);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& success) {
-    return app.exit(success);
-  } catch (const CLI::ParseError& error) {
-    return report(kExitBadInput, fmt::format("{}; see --help", error.what()));
-  }
-  return run();
+      "Example: dsmoe train configs/quickstart.yaml",
+      DSMOE_VERSION);
+  dsmoe::add_tokenize_command(line);
+  dsmoe::add_train_command(line);
+  dsmoe::add_eval_command(line);
+  dsmoe::add_check_command(line);
+  dsmoe::add_curve_command(line);
+  dsmoe::add_budget_command(line);
+  dsmoe::add_generate_command(line);
+  dsmoe::add_convert_command(line);
+  dsmoe::add_inspect_command(line);
+  dsmoe::add_bench_command(line);
+  dsmoe::add_plan_command(line);
+  dsmoe::add_export_command(line);
+  dsmoe::add_report_command(line);
+  dsmoe::add_launch_command(line);
+  return line.run(argc, argv);
 }
 
 }  // namespace

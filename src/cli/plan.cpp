@@ -31,9 +31,9 @@ struct Options {
 
 RunConfig read_config(const Options& options) {
   RunConfig config;
-  read_config_file(options.config, options.overrides, [&](ConfigVisitor& visitor) {
-    describe(visitor, config);
-  });
+  const auto overrides = take_overrides("plan", options.overrides);
+  read_config_file(
+      options.config, overrides, [&](ConfigVisitor& visitor) { describe(visitor, config); });
   const std::string data = config.data.train.empty() ? "" : config.data.train.front();
   if (config.model.vocab_size == 0 && std::filesystem::is_directory(data)) {
     config.model.vocab_size = TokenDataset(data).tokenizer().vocab_size();
@@ -239,39 +239,33 @@ int plan(const Options& options) {
 
 }  // namespace
 
-void add_plan_command(CLI::App& app, CommandRun& run) {
+void add_plan_command(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand(
+  auto& command = line.subcommand(
       "plan",
       "Predicts parameters, operations, memory, time and cost of a config without building it; "
       "further arguments --section.key=value override its keys.\n"
       "Example: dsmoe plan configs/ds_moe_6b.yaml --gpus 32 --gpu h100");
-  command->add_option("config", options->config, "YAML file, see configs/README.md")->required();
-  command->add_option("--gpu", options->gpu, "a100, h100, h200 or l40s");
-  command->add_option("--gpus", options->n_gpus, "ranks")->check(CLI::Range(1, 1 << 20));
-  command->add_option("--gpus-per-host", options->gpus_per_host, "linked with each other")
-      ->check(CLI::Range(1, 1 << 20));
+  command.option("config", options->config, "YAML file, see configs/README.md").required();
+  command.option("--gpu", options->gpu, "a100, h100, h200 or l40s");
+  command.option("--gpus", options->n_gpus, "ranks").range(1, 1 << 20);
+  command.option("--gpus-per-host", options->gpus_per_host, "linked with each other")
+      .range(1, 1 << 20);
   command
-      ->add_option(
-          "--network", options->network_gigabytes, "GB/s of one GPU to other hosts, each way")
-      ->check(CLI::Range(0.01, 1e4));
-  command->add_option("--mfu", options->mfu, "share of the GPU's peak that is reached")
-      ->check(CLI::Range(0.01, 1.0));
-  command->add_option("--price", options->price_per_hour, "of one GPU for an hour")
-      ->check(CLI::Range(0.0, 1e6));
-  command->add_option("--policies", options->policies, "to infer with; see eval --help");
-  command->add_flag("--roofline",
-                    options->roofline,
-                    "instead: operations, bytes and expected time by kernel, of one micro-batch's "
-                    "step and of decoding; nothing of it is measured");
-  command->add_option("--keys", options->n_keys, "with --roofline: context of each sequence")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
-  command->add_flag("--json", options->json, "one JSON object on standard output");
-  command->allow_extras();
-  command->callback([options, command, &run] {
-    options->overrides = take_overrides("plan", command->remaining());
-    run = [options] { return plan(*options); };
-  });
+      .option("--network", options->network_gigabytes, "GB/s of one GPU to other hosts, each way")
+      .range(0.01, 1e4);
+  command.option("--mfu", options->mfu, "share of the GPU's peak that is reached").range(0.01, 1.0);
+  command.option("--price", options->price_per_hour, "of one GPU for an hour").range(0.0, 1e6);
+  command.option("--policies", options->policies, "to infer with; see eval --help");
+  command.flag("--roofline",
+               options->roofline,
+               "instead: operations, bytes and expected time by kernel, of one micro-batch's "
+               "step and of decoding; nothing of it is measured");
+  command.option("--keys", options->n_keys, "with --roofline: context of each sequence")
+      .range(1, 1 << 30);
+  command.flag("--json", options->json, "one JSON object on standard output");
+  command.other_arguments(options->overrides);
+  command.on_run([options] { return plan(*options); });
 }
 
 }  // namespace dsmoe

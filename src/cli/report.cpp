@@ -45,23 +45,23 @@ int report(const Options& options) {
 
 }  // namespace
 
-void add_report_command(CLI::App& app, CommandRun& run) {
+void add_report_command(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand(
+  auto& command = line.subcommand(
       "report",
       "Writes one HTML page of one or several runs, readable without a network: losses, learning\n"
       "rate, throughput, expert load over time, active experts, sample texts, environment, "
       "config.\n"
       "Example: dsmoe report runs/quickstart runs/quickstart-dense --out report.html");
-  command->add_option("runs", options->runs, "run directories")->required();
-  command->add_option("--curve", options->curve, "what curve --json printed, to be plotted too");
+  command.option("runs", options->runs, "run directories").required();
+  command.option("--curve", options->curve, "what curve --json printed, to be plotted too");
   command
-      ->add_option(
+      .option(
           "--samples", options->samples, "a text to be shown, such as generate printed; repeatable")
-      ->allow_extra_args(false);
-  command->add_option("--out", options->out, "the page (default: report.html)");
-  command->add_flag("--json", options->json, "one JSON object on standard output");
-  command->callback([options, &run] { run = [options] { return report(*options); }; });
+      .one_value_each();
+  command.option("--out", options->out, "the page (default: report.html)");
+  command.flag("--json", options->json, "one JSON object on standard output");
+  command.on_run([options] { return report(*options); });
 }
 
 }  // namespace dsmoe

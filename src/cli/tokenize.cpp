@@ -49,33 +49,31 @@ int tokenize(Options& options) {
 
 }  // namespace
 
-void add_tokenize_command(CLI::App& app, CommandRun& run) {
+void add_tokenize_command(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand(
+  auto& command = line.subcommand(
       "tokenize",
       "Encodes text into token shards.\n"
       "Example: dsmoe tokenize --input corpus.txt --tokenizer train:bpe:4096 --out shards/corpus");
   auto& o = options->tokenize;
   o.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  command
-      ->add_option("--input", o.inputs, "text or .jsonl files, also as gzip (.gz) or zstd (.zst)")
-      ->required();
-  command->add_option(
-      "--field", o.format.field, "key of the text in a .jsonl line (default: text)");
-  command->add_option("--separator",
-                      o.format.separator,
-                      "stands between the documents of plain text (default: <|endoftext|>; empty: "
-                      "each file is one document)");
-  command->add_option("--tokenizer",
-                      o.tokenizer,
-                      "bytes, chars, a SentencePiece .model file, train:bpe:SIZE or "
-                      "train:unigram:SIZE (default: bytes)");
-  command->add_option("--out", o.out, "directory to make")->required();
-  command->add_option("--shard-tokens", o.shard_tokens, "most tokens in one shard")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
-  command->add_option("--threads", o.threads, "encoding threads")->check(CLI::Range(1, 4096));
-  command->add_flag("--json", options->json, "one JSON object on standard output");
-  command->callback([options, &run] { run = [options] { return tokenize(*options); }; });
+  command.option("--input", o.inputs, "text or .jsonl files, also as gzip (.gz) or zstd (.zst)")
+      .required();
+  command.option("--field", o.format.field, "key of the text in a .jsonl line (default: text)");
+  command.option("--separator",
+                 o.format.separator,
+                 "stands between the documents of plain text (default: <|endoftext|>; empty: "
+                 "each file is one document)");
+  command.option("--tokenizer",
+                 o.tokenizer,
+                 "bytes, chars, a SentencePiece .model file, train:bpe:SIZE or "
+                 "train:unigram:SIZE (default: bytes)");
+  command.option("--out", o.out, "directory to make").required();
+  command.option("--shard-tokens", o.shard_tokens, "most tokens in one shard")
+      .range(int64_t{1}, int64_t{1} << 40);
+  command.option("--threads", o.threads, "encoding threads").range(1, 4096);
+  command.flag("--json", options->json, "one JSON object on standard output");
+  command.on_run([options] { return tokenize(*options); });
 }
 
 }  // namespace dsmoe

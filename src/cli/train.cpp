@@ -111,29 +111,24 @@ int train(const Options& options) {
 
 }  // namespace
 
-void add_train_command(CLI::App& app, CommandRun& run) {
+void add_train_command(CommandLine& line) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand(
+  auto& command = line.subcommand(
       "train",
       "Trains a model; further arguments --section.key=value override keys of the config.\n"
       "Example: dsmoe train configs/quickstart.yaml --train.steps=100 --run_dir=runs/short");
-  command->add_option("config", options->config, "YAML file, see configs/README.md");
-  command->add_option("--resume",
-                      options->resume,
-                      "auto (default: from run_dir's newest valid checkpoint, if any), none, or a "
-                      "checkpoint");
-  command->add_option("--device", options->device, "cpu, cuda or auto: the key device");
-  command->add_flag("--dry-run", options->dry_run, "check config and data, then stop");
-  command->add_flag(
-      "--print-config", options->print_config, "print the resolved config, then stop");
-  command->add_flag(
-      "--list-keys", options->list_keys, "print every key with its meaning, then stop");
-  command->add_flag("--json", options->json, "one JSON object on standard output at the end");
-  command->allow_extras();
-  command->callback([options, command, &run] {
-    options->overrides = command->remaining();
-    run = [options] { return train(*options); };
-  });
+  command.option("config", options->config, "YAML file, see configs/README.md");
+  command.option("--resume",
+                 options->resume,
+                 "auto (default: from run_dir's newest valid checkpoint, if any), none, or a "
+                 "checkpoint");
+  command.option("--device", options->device, "cpu, cuda or auto: the key device");
+  command.flag("--dry-run", options->dry_run, "check config and data, then stop");
+  command.flag("--print-config", options->print_config, "print the resolved config, then stop");
+  command.flag("--list-keys", options->list_keys, "print every key with its meaning, then stop");
+  command.flag("--json", options->json, "one JSON object on standard output at the end");
+  command.other_arguments(options->overrides);
+  command.on_run([options] { return train(*options); });
 }
 
 }  // namespace dsmoe
