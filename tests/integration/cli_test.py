@@ -572,6 +572,31 @@ class CliTest(unittest.TestCase):
 
     # Bad input.
 
+    def test_lines_that_do_not_fit_a_command_are_refused_with_what_is_wrong(self):
+        self.assertRegex(run("--version").stdout, r"^\d+\.\d+\.\d+\n$")
+        for line, says in [
+            ("", "A subcommand is required"),
+            ("retrain", "A subcommand is required"),
+            ("eval", "checkpoint is required"),
+            ("inspect x --tensor", "argument was not expected: --tensor"),
+            ("inspect x y", "argument was not expected: y"),
+            ("inspect x --tensors=odd", "Could not convert: --tensors = odd"),
+            ("eval x --data", "--data: 1 required TEXT missing"),
+            ("eval x --data a b", "argument was not expected: b"),
+            ("eval x --window wide", "Could not convert: --window = wide"),
+            ("generate x --temperature hot", "Could not convert: --temperature = hot"),
+            ("generate x --stop a b --n 70000", "--n: Value 70000 not in range 1 to 65536"),
+            ("plan x --mfu 2", "--mfu: Value 2 not in range 0.010000 to 1.000000"),
+            ("plan x --threads", "expected --section.key=value, got '--threads'"),
+            ("generate x --prompts f --prompt a", "--prompt excludes --prompts"),
+            ("generate x --kv-budget 3", "--kv-budget requires --prompts"),
+            ("bench --config a --memory-only --no-memory", "--no-memory excludes --memory-only"),
+            ("launch -n 0 -- train", "--ranks: Value 0 not in range 1 to 1024"),
+            ("launch -n 2", "command is required"),
+        ]:
+            with self.subTest(line=line):
+                self.refused(*line.split(), says=[says])
+
     def test_bad_keys_are_named_with_file_line_and_nearest_key(self):
         def edited(name, edit):
             return self.write_config(name, self.directory / "never", edit)
