@@ -8,17 +8,7 @@
 namespace dsmoe {
 namespace {
 
-void check(const char* name,
-           const at::Tensor& x,
-           const WideLinear& linear,
-           const at::Tensor& expert_weights) {
-  const auto& weight = linear.weight;
-  TORCH_CHECK(x.dim() == 2 && x.is_contiguous() && x.size(0) >= 1 && x.size(0) <= kFewTokens,
-              name,
-              ": expected 1 to ",
-              kFewTokens,
-              " contiguous rows, got ",
-              x.sizes());
+void check_weights(const char* name, const at::Tensor& x, const at::Tensor& expert_weights) {
   TORCH_CHECK(expert_weights.dim() == 2 && expert_weights.size(0) == x.size(0) &&
                   expert_weights.size(1) > 0 && expert_weights.is_contiguous() &&
                   expert_weights.scalar_type() == at::kFloat,
@@ -27,6 +17,16 @@ void check(const char* name,
               x.size(0),
               ", n_experts] float32, contiguous, got ",
               expert_weights.sizes());
+}
+
+void check(const char* name, const at::Tensor& x, const WideLinear& linear) {
+  const auto& weight = linear.weight;
+  TORCH_CHECK(x.dim() == 2 && x.is_contiguous() && x.size(0) >= 1 && x.size(0) <= kFewTokens,
+              name,
+              ": expected 1 to ",
+              kFewTokens,
+              " contiguous rows, got ",
+              x.sizes());
   TORCH_CHECK(weight.dim() == 2 && weight.is_contiguous() && weight.size(1) == x.size(1) &&
                   weight.scalar_type() == x.scalar_type(),
               name,
@@ -61,12 +61,13 @@ at::Tensor few_token_hidden(const at::Tensor& x,
                             const at::Tensor& expert_weights,
                             bool weighted) {
   constexpr const char* kName = "few_token_hidden";
-  check(kName, x, up, expert_weights);
+  check(kName, x, up);
+  if (expert_weights.defined()) check_weights(kName, x, expert_weights);
   TORCH_CHECK(gate.weight.defined() == (activation == Activation::kSwiglu),
               kName,
               ": expected a gate for swiglu and for nothing else");
-  if (gate.weight.defined()) check(kName, x, gate, expert_weights);
-  const int64_t n_experts = expert_weights.size(1);
+  if (gate.weight.defined()) check(kName, x, gate);
+  const int64_t n_experts = expert_weights.defined() ? expert_weights.size(1) : 1;
   TORCH_CHECK(up.weight.size(0) % n_experts == 0 &&
                   (!gate.weight.defined() || gate.weight.sizes() == up.weight.sizes()),
               kName,
@@ -101,7 +102,8 @@ at::Tensor few_token_sum(const at::Tensor& hidden,
                          const at::Tensor& expert_weights,
                          bool weighted) {
   constexpr const char* kName = "few_token_sum";
-  check(kName, hidden, down, expert_weights);
+  check(kName, hidden, down);
+  check_weights(kName, hidden, expert_weights);
   const int64_t n_experts = expert_weights.size(1);
   TORCH_CHECK(hidden.size(1) % n_experts == 0,
               kName,

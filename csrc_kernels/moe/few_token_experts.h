@@ -18,7 +18,9 @@ struct WideLinear {
 ///
 /// x               [n_tokens, d_in], float32 or bfloat16, contiguous, n_tokens <= kFewTokens
 /// up, gate        [n_experts * F, d_in] in the type of x; gate for kSwiglu only
-/// expert_weights  [n_tokens, n_experts] float32, contiguous, zero where not selected
+/// expert_weights  [n_tokens, n_experts] float32, contiguous, zero where not selected; for
+///                 few_token_hidden undefined too: one expert that every token selects with weight
+///                 1
 /// weighted        the result is multiplied by the expert's weight
 /// returns         act(up x, gate x), [n_tokens, n_experts * F] in the type of x; exact zeros where
 ///                 the weight is zero

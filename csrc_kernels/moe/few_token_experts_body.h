@@ -112,7 +112,8 @@ DSMOE_HD void few_token_hidden_body(Context& ctx,
       [&](int lane) {
         const int64_t row = first + lane / kWarpLanes;
         if (row >= n_rows ||
-            !any_selects(args.weights, args.n_tokens, args.n_experts, row / args.width)) {
+            (args.weights != nullptr &&
+             !any_selects(args.weights, args.n_tokens, args.n_experts, row / args.width))) {
           return no_sums<N>();
         }
         return packs ? row_products<V, N>(args, row, lane % kWarpLanes)
@@ -126,7 +127,8 @@ DSMOE_HD void few_token_hidden_body(Context& ctx,
         const float gate_bias = args.gate_bias == nullptr ? 0.0F : args.gate_bias[row];
         for (int t = 0; t < N; ++t) {
           if (t >= args.n_tokens) break;
-          const float weight = args.weights[t * args.n_experts + row / args.width];
+          const float weight =
+              args.weights == nullptr ? 1.0F : args.weights[t * args.n_experts + row / args.width];
           const float value =
               weight == 0.0F
                   ? 0.0F

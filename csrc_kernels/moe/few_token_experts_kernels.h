@@ -23,7 +23,7 @@ struct FewTokenHidden {
   const T* gate;           ///< the same, or null
   const float* up_bias;    ///< [E * F], or null
   const float* gate_bias;  ///< the same
-  const float* weights;    ///< [n_tokens, E]
+  const float* weights;    ///< [n_tokens, E], or null: all ones
   bool weighted;
   T* hidden;  ///< [n_tokens, E * F]
 };

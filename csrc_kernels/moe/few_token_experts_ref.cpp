@@ -28,8 +28,8 @@ at::Tensor few_token_hidden_ref(const at::Tensor& x,
                                 const WideLinear& gate,
                                 const at::Tensor& expert_weights,
                                 bool weighted) {
-  return weighted_activation_ref(
-             activation, project(x, up), project(x, gate), factors(expert_weights, weighted))
+  const auto weights = expert_weights.defined() ? factors(expert_weights, weighted) : at::Tensor();
+  return weighted_activation_ref(activation, project(x, up), project(x, gate), weights)
       .to(x.scalar_type());
 }
 

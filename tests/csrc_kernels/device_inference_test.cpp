@@ -87,6 +87,13 @@ TEST_CASE("device: experts of few tokens", "[device_ops]") {
                                              on(device, weights),
                                              weighted);
         check_close(hidden, hidden_ref);
+        check_close(few_token_hidden(on(device, x),
+                                     activation,
+                                     on(device, up),
+                                     on(device, gate),
+                                     /*expert_weights=*/{},
+                                     weighted),
+                    few_token_hidden_ref(x, activation, up, gate, {}, weighted));
         CHECK(hidden.cpu()
                   .view({s.n_tokens, s.n_experts, s.width})
                   .masked_select(weights.eq(0).unsqueeze(2))
