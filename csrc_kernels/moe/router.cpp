@@ -18,7 +18,7 @@ constexpr const char* kName = "route";
 struct Tensors {
   at::Tensor input;  // x, or the hidden layer [n_tokens, 2 * d_hidden] before its activation
   at::Tensor out, logits, probs;
-  bool gated;
+  bool gated, sigmoid;
 };
 
 template <typename T, typename W>
@@ -27,6 +27,7 @@ RouterTable<T, W> table_of(const Tensors& t) {
           .n_experts = t.out.size(0),
           .width = t.out.size(1),
           .gated = t.gated,
+          .sigmoid = t.sigmoid,
           .x = pointer<const T>(t.input),
           .weight = pointer<const W>(t.out),
           .logits = pointer<W>(t.logits),
@@ -39,9 +40,15 @@ struct Route : torch::autograd::Function<Route> {
                                const OptionalTensor& gate,
                                const OptionalTensor& up,
                                const OptionalTensor& hidden,
-                               const at::Tensor& out) {
+                               const at::Tensor& out,
+                               bool sigmoid) {
     (void)up;  // its values are in hidden
-    Tensors t{.input = x, .out = out, .logits = {}, .probs = {}, .gated = gate.has_value()};
+    Tensors t{.input = x,
+              .out = out,
+              .logits = {},
+              .probs = {},
+              .gated = gate.has_value(),
+              .sigmoid = sigmoid};
     if (t.gated) t.input = at::mm(x, hidden->t());
     t.logits = at::empty({x.size(0), out.size(0)}, out.options().requires_grad(false));
     t.probs = at::empty_like(t.logits);
@@ -51,6 +58,7 @@ struct Route : torch::autograd::Function<Route> {
     });
     ctx->save_for_backward({x, tensor_or_undefined(hidden), out, t.probs, t.gated ? t.input : x});
     ctx->saved_data["gated"] = t.gated;
+    ctx->saved_data["sigmoid"] = sigmoid;
     ctx->saved_data["weight_type"] = t.gated ? gate->scalar_type() : out.scalar_type();
     ctx->set_materialize_grads(false);
     return {t.logits, t.probs};
@@ -64,7 +72,8 @@ struct Route : torch::autograd::Function<Route> {
                     .out = saved[2],
                     .logits = {},
                     .probs = saved[3],
-                    .gated = ctx->saved_data["gated"].toBool()};
+                    .gated = ctx->saved_data["gated"].toBool(),
+                    .sigmoid = ctx->saved_data["sigmoid"].toBool()};
     const auto contiguous = [](const at::Tensor& grad) {
       return grad.defined() ? grad.contiguous() : grad;
     };
@@ -83,11 +92,11 @@ struct Route : torch::autograd::Function<Route> {
     });
     const auto none = at::Tensor();
     const auto grad_out = partial.sum(0);
-    if (!t.gated) return {grad_input, none, none, none, grad_out};
+    if (!t.gated) return {grad_input, none, none, none, grad_out, none};
     const auto grad_hidden = at::mm(grad_input.t(), x)  // [2 * d_hidden, d_model]
                                  .to(ctx->saved_data["weight_type"].toScalarType())
                                  .chunk(2, 0);
-    return {at::mm(grad_input, hidden), grad_hidden[0], grad_hidden[1], none, grad_out};
+    return {at::mm(grad_input, hidden), grad_hidden[0], grad_hidden[1], none, grad_out, none};
   }
 };
 
@@ -125,11 +134,15 @@ void check(const at::Tensor& x, const RouterWeights& w) {
 
 }  // namespace
 
-RouterResult route(const at::Tensor& x, const RouterWeights& weights) {
+RouterResult route(const at::Tensor& x, const RouterWeights& weights, bool sigmoid) {
   check(x, weights);
-  if (!x.is_cpu()) return route_ref(x, weights);
-  const auto outputs = Route::apply(
-      x, optional(weights.gate), optional(weights.up), optional(weights.hidden), weights.out);
+  if (!x.is_cpu()) return route_ref(x, weights, sigmoid);
+  const auto outputs = Route::apply(x,
+                                    optional(weights.gate),
+                                    optional(weights.up),
+                                    optional(weights.hidden),
+                                    weights.out,
+                                    sigmoid);
   return {outputs[0], outputs[1]};
 }
 

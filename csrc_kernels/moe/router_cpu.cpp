@@ -88,14 +88,21 @@ void forward_rows(const RouterTable<T, W>& table,
 
 // tile [E, kTileRows]
 template <typename T, typename W>
-void softmax_rows(const RouterTable<T, W>& table, int64_t begin, int64_t n_rows, W* tile) {
+void fill_probs(const RouterTable<T, W>& table, int64_t begin, int64_t n_rows, W* tile) {
   const int64_t n = table.n_experts;
+  if (table.sigmoid) {
+#pragma omp simd
+    for (int64_t i = begin * n; i < (begin + n_rows) * n; ++i) {
+      table.probs[i] = sigmoid(table.logits[i]);
+    }
+    return;
+  }
   load_tile(table.logits + begin * n, n_rows, n, tile);
   softmax_tile<W>(n, tile, nullptr);
   store_tile(tile, n_rows, n, table.probs + begin * n);
 }
 
-// The gradient of the logits of one row, that of the softmax included.
+// The gradient of the logits of one row, that of their probabilities included.
 template <typename T, typename W>
 void logit_gradient(const RouterTable<T, W>& table,
                     const RouterGradients<T, W>& gradients,
@@ -108,6 +115,11 @@ void logit_gradient(const RouterTable<T, W>& table,
   if (gradients.grad_probs == nullptr) return;
   const W* probs = table.probs + row * n;
   const W* grad_probs = gradients.grad_probs + row * n;
+  if (table.sigmoid) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) grad[i] += grad_probs[i] * probs[i] * (W(1) - probs[i]);
+    return;
+  }
   W mean = 0;
 #pragma omp simd reduction(+ : mean)
   for (int64_t i = 0; i < n; ++i) mean += probs[i] * grad_probs[i];
@@ -201,7 +213,7 @@ void router_forward(const RouterTable<T, W>& table) {
         const int64_t n_rows = min_of(kRowsAtOnce, end - row);
         forward_rows(table, row, n_rows, columns.data(), stride, features.data());
       }
-      softmax_rows(table, begin, end - begin, tile.data());
+      fill_probs(table, begin, end - begin, tile.data());
     }
   }
 }

@@ -15,10 +15,11 @@ struct RouterTable {
   int64_t n_experts;
   int64_t width;
   bool gated;       ///< x is [n_rows, 2 K], gate then up, and its features are silu(gate) * up
+  bool sigmoid;     ///< probs are the sigmoids of the logits instead
   const T* x;       ///< [n_rows, K], the features themselves, unless gated
   const W* weight;  ///< [E, K]
   W* logits;        ///< [n_rows, E]: features * weight^T
-  W* probs;         ///< [n_rows, E]: softmax of the logits
+  W* probs;         ///< [n_rows, E]: softmax of the logits, unless sigmoid
 };
 
 template <typename T, typename W>

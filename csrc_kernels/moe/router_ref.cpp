@@ -1,5 +1,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/softmax.h>
 
@@ -7,7 +8,7 @@
 
 namespace dsmoe {
 
-RouterResult route_ref(const at::Tensor& x, const RouterWeights& weights) {
+RouterResult route_ref(const at::Tensor& x, const RouterWeights& weights, bool sigmoid) {
   auto features = x;
   if (weights.gate.defined()) {
     const auto project = [&](const at::Tensor& weight) {
@@ -16,7 +17,7 @@ RouterResult route_ref(const at::Tensor& x, const RouterWeights& weights) {
     features = at::silu(project(weights.gate)) * project(weights.up);
   }
   const auto logits = at::linear(features.to(weights.out.scalar_type()), weights.out);
-  return {logits, at::softmax(logits, -1)};
+  return {logits, sigmoid ? at::sigmoid(logits) : at::softmax(logits, -1)};
 }
 
 }  // namespace dsmoe

@@ -1,7 +1,5 @@
 #include "model/moe/router.h"
 
-#include <ATen/ops/sigmoid.h>
-
 #include "csrc_kernels/moe/expert_rows.h"
 #include "csrc_kernels/moe/router.h"
 #include "csrc_kernels/moe/router_probs.h"
@@ -36,10 +34,10 @@ RouterOutput RouterImpl::forward(const at::Tensor& x) {
     weights.up = up_proj_->weight;
     weights.hidden = hidden_copy_.values({weights.gate, weights.up}, x.scalar_type());
   }
-  const auto result = route(x.flatten(0, 1), weights);
-  const auto shaped = [&](const at::Tensor& y) { return y.view({x.size(0), x.size(1), -1}); };
   const bool is_sigmoid = activation_ == RouterActivation::kSigmoid;
-  return {shaped(result.logits), shaped(is_sigmoid ? at::sigmoid(result.logits) : result.probs)};
+  const auto result = route(x.flatten(0, 1), weights, is_sigmoid);
+  const auto shaped = [&](const at::Tensor& y) { return y.view({x.size(0), x.size(1), -1}); };
+  return {shaped(result.logits), shaped(result.probs)};
 }
 
 void RouterImpl::pack(const PackOptions& options) {

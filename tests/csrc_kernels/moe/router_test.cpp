@@ -91,6 +91,22 @@ TEST_CASE("route: value and gradients equal the reference and finite differences
   }
 }
 
+TEST_CASE("route: sigmoids and their gradients equal the reference", "[csrc_kernels][moe]") {
+  RandomTensors random(76);
+  for (const bool gated : {false, true}) {
+    auto ours = make_case(random, gated, 21, 9);
+    auto theirs = copy_of(ours);
+    const auto seed = random.normal({21, 9});
+    const auto result = route(ours.x, ours.weights, /*sigmoid=*/true);
+    const auto reference = route_ref(theirs.x, theirs.weights, /*sigmoid=*/true);
+    CHECK(max_difference(result.probs, reference.probs) < 1e-12);
+    (result.probs * seed + result.logits.square()).sum().backward();
+    (reference.probs * seed + reference.logits.square()).sum().backward();
+    CHECK(max_difference(ours.x.grad(), theirs.x.grad()) < 1e-11);
+    CHECK(max_difference(ours.weights.out.grad(), theirs.weights.out.grad()) < 1e-11);
+  }
+}
+
 TEST_CASE("route: an output that is not used adds no gradient", "[csrc_kernels][moe]") {
   RandomTensors random(72);
   for (const bool use_probs : {false, true}) {
