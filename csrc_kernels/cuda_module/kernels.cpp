@@ -10,6 +10,7 @@
 #include "csrc_kernels/moe/expert_choice_cuda.h"
 #include "csrc_kernels/moe/few_token_experts_cuda.h"
 #include "csrc_kernels/moe/routed_rows_cuda.h"
+#include "csrc_kernels/moe/router_cuda.h"
 #include "csrc_kernels/moe/weighted_activation_cuda.h"
 #include "csrc_kernels/norm/residual_norm_cuda.h"
 
@@ -33,6 +34,8 @@ template <typename T, typename W>
 void set_kernels() {
   set<launch_weighted_activation<T, W>>(WeightedActivationOnDevice<T, W>::forward);
   set<launch_weighted_activation_backward<T, W>>(WeightedActivationOnDevice<T, W>::backward);
+  set<launch_router<T, W>>(RouterOnDevice<T, W>::forward);
+  set<launch_router_backward<T, W>>(RouterOnDevice<T, W>::backward);
   set<launch_residual_norm<T, W>>(ResidualNormOnDevice<T, W>::forward);
   set<launch_residual_norm_backward<T, W>>(ResidualNormOnDevice<T, W>::backward);
   set<launch_rotary<T, W>>(RotaryOnDevice<T, W>::turn);

@@ -1,11 +1,13 @@
 #include "csrc_kernels/moe/router.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "csrc_kernels/common/tensors.h"
+#include "csrc_kernels/moe/few_token_experts.h"
 
 namespace dsmoe {
 namespace {
@@ -14,6 +16,11 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr const char* kName = "route";
+
+// x weight^T of a handful of tokens on a device.
+at::Tensor few_token_product(const at::Tensor& x, const at::Tensor& weight) {
+  return few_token_hidden(x, Activation::kIdentity, {weight, {}}, {}, {}, /*weighted=*/false);
+}
 
 struct Tensors {
   at::Tensor input;  // x, or the hidden layer [n_tokens, 2 * d_hidden] before its activation
@@ -41,7 +48,8 @@ struct Route : torch::autograd::Function<Route> {
                                const OptionalTensor& up,
                                const OptionalTensor& hidden,
                                const at::Tensor& out,
-                               bool sigmoid) {
+                               bool sigmoid,
+                               bool few) {
     (void)up;  // its values are in hidden
     Tensors t{.input = x,
               .out = out,
@@ -49,12 +57,13 @@ struct Route : torch::autograd::Function<Route> {
               .probs = {},
               .gated = gate.has_value(),
               .sigmoid = sigmoid};
-    if (t.gated) t.input = at::mm(x, hidden->t());
+    if (t.gated) t.input = few ? few_token_product(x, *hidden) : at::mm(x, hidden->t());
     t.logits = at::empty({x.size(0), out.size(0)}, out.options().requires_grad(false));
     t.probs = at::empty_like(t.logits);
     dispatch_float_types(kName, x.scalar_type(), [&]<typename T, typename W>() {
       const auto table = table_of<T, W>(t);
-      DSMOE_CALL_FOR_ISA(router_forward, table);
+      using OnDevice = RouterOnDevice<T, W>;
+      DSMOE_CALL_FOR_DEVICE(x.is_cpu(), OnDevice::forward, router_forward, table);
     });
     ctx->save_for_backward({x, tensor_or_undefined(hidden), out, t.probs, t.gated ? t.input : x});
     ctx->saved_data["gated"] = t.gated;
@@ -80,23 +89,25 @@ struct Route : torch::autograd::Function<Route> {
     const auto grad_logits = contiguous(grads[0]);
     const auto grad_probs = contiguous(grads[1]);
     const auto grad_input = at::empty_like(t.input);
-    const auto partial =
-        at::empty({router_chunks(x.size(0)), t.out.size(0), t.out.size(1)}, t.out.options());
+    const int64_t n_chunks =
+        x.is_cpu() ? router_chunks(x.size(0)) : router_device_chunks(x.size(0), t.out.size(1));
+    const auto partial = at::empty({n_chunks, t.out.size(0), t.out.size(1)}, t.out.options());
     dispatch_float_types(kName, x.scalar_type(), [&]<typename T, typename W>() {
       const auto table = table_of<T, W>(t);
       const RouterGradients<T, W> gradients{.grad_logits = pointer<const W>(grad_logits),
                                             .grad_probs = pointer<const W>(grad_probs),
                                             .grad_x = pointer<T>(grad_input),
                                             .partial_weight = pointer<W>(partial)};
-      DSMOE_CALL_FOR_ISA(router_backward, table, gradients);
+      using OnDevice = RouterOnDevice<T, W>;
+      DSMOE_CALL_FOR_DEVICE(x.is_cpu(), OnDevice::backward, router_backward, table, gradients);
     });
     const auto none = at::Tensor();
     const auto grad_out = partial.sum(0);
-    if (!t.gated) return {grad_input, none, none, none, grad_out, none};
+    if (!t.gated) return {grad_input, none, none, none, grad_out, none, none};
     const auto grad_hidden = at::mm(grad_input.t(), x)  // [2 * d_hidden, d_model]
                                  .to(ctx->saved_data["weight_type"].toScalarType())
                                  .chunk(2, 0);
-    return {at::mm(grad_input, hidden), grad_hidden[0], grad_hidden[1], none, grad_out, none};
+    return {at::mm(grad_input, hidden), grad_hidden[0], grad_hidden[1], none, grad_out, none, none};
   }
 };
 
@@ -132,17 +143,29 @@ void check(const at::Tensor& x, const RouterWeights& w) {
               x.scalar_type());
 }
 
+bool has_kernel(const at::Tensor& x, const RouterWeights& weights) {
+  return x.is_cpu() || (RouterOnDevice<float, float>::forward != nullptr &&
+                        weights.out.size(0) >= 1 && weights.out.size(0) <= kMostRouterExperts);
+}
+
+// Whether the hidden layer is read row by row of its weight.
+bool runs_few(const at::Tensor& x) {
+  return !at::GradMode::is_enabled() && x.size(0) >= 1 && x.size(0) <= kFewTokens &&
+         has_few_token_kernels(x);
+}
+
 }  // namespace
 
 RouterResult route(const at::Tensor& x, const RouterWeights& weights, bool sigmoid) {
   check(x, weights);
-  if (!x.is_cpu()) return route_ref(x, weights, sigmoid);
+  if (!has_kernel(x, weights)) return route_ref(x, weights, sigmoid);
   const auto outputs = Route::apply(x,
                                     optional(weights.gate),
                                     optional(weights.up),
                                     optional(weights.hidden),
                                     weights.out,
-                                    sigmoid);
+                                    sigmoid,
+                                    runs_few(x));
   return {outputs[0], outputs[1]};
 }
 

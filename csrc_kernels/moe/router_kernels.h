@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "csrc_kernels/common/bfloat16.h"
+#include "csrc_kernels/common/device_kernel.h"
 #include "csrc_kernels/common/isa.h"
 
 namespace dsmoe {
@@ -33,6 +34,20 @@ struct RouterGradients {
 /// Rows are summed in chunks that depend on their number only: the same bits for any number of
 /// threads.
 inline int64_t router_chunks(int64_t n_rows) { return n_rows < 128 ? 1 : 8; }
+/// The same of another device, which has a block of threads per chunk and kRouterColumns columns:
+/// chunks for about 256 blocks, or one chunk. So the partial sums in float32 take at most 64 KiB an
+/// expert, unless a row of the weight alone takes more.
+constexpr int64_t kRouterColumns = 64;
+inline int64_t router_device_chunks(int64_t n_rows, int64_t width) {
+  constexpr int64_t kBlocks = 256;
+  constexpr int64_t kLeastRows = 64;
+  const int64_t n_columns = (width + kRouterColumns - 1) / kRouterColumns;
+  const int64_t most = (n_rows + kLeastRows - 1) / kLeastRows;
+  const int64_t n = n_columns < kBlocks ? kBlocks / (n_columns < 1 ? 1 : n_columns) : 1;
+  return most < 1 ? 1 : n < most ? n : most;
+}
+/// Experts whose gradients another device's shared memory holds.
+constexpr int64_t kMostRouterExperts = 512;
 
 DSMOE_DECLARE_FOR_ISAS(template <typename T, typename W>
                        void router_forward(const RouterTable<T, W>& table);
@@ -40,5 +55,13 @@ DSMOE_DECLARE_FOR_ISAS(template <typename T, typename W>
                        template <typename T, typename W>
                        void router_backward(const RouterTable<T, W>& table,
                                             const RouterGradients<T, W>& gradients);)
+
+/// The same of another device, with chunks of router_device_chunks; at most kMostRouterExperts.
+template <typename T, typename W>
+struct RouterOnDevice {
+  static inline DeviceKernel<const RouterTable<T, W>&> forward = nullptr;
+  static inline DeviceKernel<const RouterTable<T, W>&, const RouterGradients<T, W>&> backward =
+      nullptr;
+};
 
 }  // namespace dsmoe

@@ -7,6 +7,8 @@
 #include "csrc_kernels/moe/expert_choice_body.h"
 #include "csrc_kernels/moe/few_token_experts_body.h"
 #include "csrc_kernels/moe/routed_rows_body.h"
+#include "csrc_kernels/moe/router_backward_body.h"
+#include "csrc_kernels/moe/router_tile_body.h"
 #include "csrc_kernels/moe/weighted_activation_body.h"
 #include "csrc_kernels/norm/residual_norm_body.h"
 #include "support/emulated_device.h"
@@ -68,6 +70,22 @@ void residual_norm_backward(RowNorm kind,
     }
     device::residual_norm_backward_body<RowNorm::kLayer>(ctx, rows, gradients);
   });
+}
+
+template <typename T, typename W>
+void router(const RouterTable<T, W>& table) {
+  if (device::routes_row_by_row(table)) {
+    return emulated::run_sequential(device::router_row_shape(table),
+                                    [&](auto& ctx) { device::router_row_body(ctx, table); });
+  }
+  emulated::run_sequential(device::router_tile_shape(table),
+                           [&](auto& ctx) { device::router_tile_body(ctx, table); });
+}
+
+template <typename T, typename W>
+void router_backward(const RouterTable<T, W>& table, const RouterGradients<T, W>& gradients) {
+  emulated::run_sequential(device::router_backward_shape(table),
+                           [&](auto& ctx) { device::router_backward_body(ctx, table, gradients); });
 }
 
 template <typename T, typename W>
@@ -184,6 +202,8 @@ template <typename T, typename W>
 void install() {
   ResidualNormOnDevice<T, W>::forward = residual_norm<T, W>;
   ResidualNormOnDevice<T, W>::backward = residual_norm_backward<T, W>;
+  RouterOnDevice<T, W>::forward = router<T, W>;
+  RouterOnDevice<T, W>::backward = router_backward<T, W>;
   RotaryOnDevice<T, W>::turn = rotary<T, W>;
   CrossEntropyOnDevice<T>::run = cross_entropy<T>;
   using ActivationRows = WeightedActivationRows<T, W>;

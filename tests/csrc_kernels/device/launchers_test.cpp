@@ -9,6 +9,7 @@
 #include "csrc_kernels/device/executions.h"
 #include "csrc_kernels/moe/few_token_experts_cuda.h"
 #include "csrc_kernels/moe/routed_rows_cuda.h"
+#include "csrc_kernels/moe/router_cuda.h"
 #include "csrc_kernels/moe/weighted_activation_body.h"
 #include "csrc_kernels/moe/weighted_activation_cuda.h"
 #include "support/fake_cuda_runtime.h"
@@ -162,6 +163,55 @@ TEST_CASE("launchers: one token and several take kernels of their own", "[launch
   REQUIRE(fake_cuda::launches().size() == 2);
   CHECK(fake_cuda::launches()[0].kernel == "dsmoe::device::few_token_sum_1_float");
   CHECK(fake_cuda::launches()[1].kernel == "dsmoe::device::few_token_sum_8_float");
+}
+
+TEST_CASE("launchers: a router goes row by row, or by tiles of many rows", "[launchers]") {
+  const auto launch = [](int64_t n_rows, int64_t width) {
+    launch_router(RouterTable<float, float>{.n_rows = n_rows,
+                                            .n_experts = 33,
+                                            .width = width,
+                                            .gated = false,
+                                            .sigmoid = false,
+                                            .x = nullptr,
+                                            .weight = nullptr,
+                                            .logits = nullptr,
+                                            .probs = nullptr},
+                  kStream);
+  };
+  fake_cuda::reset();
+  launch(0, 8);
+  CHECK(fake_cuda::launches().empty());
+  launch(256, 8);
+  launch(257, 8);
+  launch(1, 20000);  // a row that shared memory does not hold
+  const auto& launches = fake_cuda::launches();
+  REQUIRE(launches.size() == 3);
+  CHECK(launches[0].kernel == "dsmoe::device::router_rows_float");
+  CHECK(launches[0].grid.x == 256);
+  CHECK(launches[0].block.x == 1024);  // a warp for each of 32 experts at once
+  CHECK(launches[1].kernel == "dsmoe::device::router_tiles_float");
+  CHECK(launches[1].grid.x == 9);
+  CHECK(launches[2].kernel == "dsmoe::device::router_tiles_float");
+  CHECK(fake_cuda::take_error() == cudaSuccess);
+}
+
+TEST_CASE("launchers: a router's gradients take a block per chunk and 64 columns", "[launchers]") {
+  fake_cuda::reset();
+  const RouterTable<Bfloat16, float> table{.n_rows = 8192,
+                                           .n_experts = 32,
+                                           .width = 256,
+                                           .gated = true,
+                                           .sigmoid = false,
+                                           .x = nullptr,
+                                           .weight = nullptr,
+                                           .logits = nullptr,
+                                           .probs = nullptr};
+  launch_router_backward(table, RouterGradients<Bfloat16, float>{}, kStream);
+  REQUIRE(fake_cuda::launches().size() == 1);
+  CHECK(fake_cuda::launches()[0].kernel == "dsmoe::device::router_backward_Bfloat16");
+  CHECK(fake_cuda::launches()[0].grid.x == 64 * 4);
+  CHECK(fake_cuda::launches()[0].block.x == 256);
+  CHECK(fake_cuda::launches()[0].stream == kStream);
 }
 
 TEST_CASE("launchers: every activation and type has kernels", "[launchers]") {
