@@ -9,6 +9,8 @@ namespace {
 
 constexpr double kNarrow = 2;  // bytes of a bfloat16
 constexpr double kWide = 4;    // of a float32
+// Sums of a router's weight over chunks of rows, an expert (router_device_chunks).
+constexpr double kPartialSums = 1 << 14;
 
 // What a model's layers are made of, as numbers to multiply.
 struct Shapes {
@@ -62,6 +64,12 @@ class Builder {
   void stream(std::string name, double launches, double bytes) {
     add({std::move(name), launches, 0, bytes, 0, false}, 1, assumptions_.stream_share);
   }
+  // Products in float32 outside the tensor cores.
+  void wide_products(std::string name, double launches, double flops, double bytes) {
+    stream(std::move(name), launches, bytes);
+    auto& seconds = roofline_.kernels.back().seconds;
+    seconds = std::max(seconds, flops / (gpu_.float32_flops * assumptions_.float32_share));
+  }
   void attention(std::string name, double launches, double flops, double bytes) {
     add({std::move(name), launches, flops, bytes, 0, true},
         assumptions_.attention_share,
@@ -93,19 +101,28 @@ class Builder {
   Roofline roofline_;
 };
 
-// A router's hidden layer, logits and softmax; `passes` is 3 with its gradients.
-void add_router(Builder& builder,
-                const Shapes& s,
-                double hidden,
-                double experts,
-                double rows,
-                double passes) {
+// A router with its gradients.
+void add_trained_router(Builder& builder,
+                        const Shapes& s,
+                        double hidden,
+                        double experts,
+                        double rows) {
   const double width = hidden > 0 ? hidden : s.d;
-  if (hidden > 0) builder.product("router hidden layer", passes * s.layers, rows, s.d, 2 * hidden);
-  // Features cast to float32, products in float32 outside the tensor cores, softmax.
-  builder.stream("router logits, softmax",
-                 3 * passes * s.layers,
-                 passes * s.layers * rows * ((kNarrow + 2 * kWide) * width + 4 * kWide * experts));
+  const double inputs = hidden > 0 ? 2 * hidden : s.d;
+  if (hidden > 0) builder.trained_product("router hidden layer", s.layers, rows, s.d, inputs);
+  const double weight = kWide * width * experts;
+  // The hidden layer and the weight in, logits and probabilities out.
+  builder.wide_products("router logits, softmax",
+                        s.layers,
+                        s.layers * 2 * rows * width * experts,
+                        s.layers * (rows * (kNarrow * inputs + 2 * kWide * experts) + weight));
+  // Those and the gradients of logits and probabilities in; out the hidden layer's gradient and
+  // sums over chunks of rows, which a second kernel adds up.
+  builder.wide_products("router logits, softmax: gradients",
+                        2 * s.layers,
+                        s.layers * 4 * rows * width * experts,
+                        s.layers * (rows * (2 * kNarrow * inputs + 3 * kWide * experts) +
+                                    2 * weight + 2 * kWide * kPartialSums * experts));
 }
 
 // Means over the layers, of a token's experts.
@@ -174,9 +191,9 @@ Roofline training_roofline(const ModelConfig& config,
     builder.stream("attention heads times the experts' weights",
                    2 * s.layers,
                    s.layers * (kNarrow * t * s.q_width * 6 + 3 * kWide * t * s.moa_experts));
-    add_router(builder, s, s.moa_hidden, s.moa_experts, t, 3);
+    add_trained_router(builder, s, s.moa_hidden, s.moa_experts, t);
   }
-  if (s.has_moe) add_router(builder, s, s.moe_hidden, s.moe_experts, t, 3);
+  if (s.has_moe) add_trained_router(builder, s, s.moe_hidden, s.moe_experts, t);
   if (s.has_moa || s.has_moe) {
     const double experts = (s.has_moa ? s.moa_experts : 0) + (s.has_moe ? s.moe_experts : 0);
     builder.stream("mutual-information loss", 4 * s.layers, s.layers * 3 * kWide * t * experts);
@@ -217,9 +234,11 @@ Roofline decode_roofline(const ModelConfig& config,
       "norms", 2 * s.layers + 1, (2 * s.layers + 1) * b * s.d * (2 * kWide + 2 * kNarrow));
   const auto router = [&](bool has, double hidden, double experts) {
     if (!has) return;
+    builder.vectors(
+        "router hidden layer", hidden > 0 ? s.layers : 0, s.layers * s.d * 2 * hidden, b);
     const double width = hidden > 0 ? hidden : s.d;
-    const double weights = s.d * 2 * hidden * kNarrow + width * experts * kWide;
-    builder.stream("router, choice", (hidden > 0 ? 7 : 4) * s.layers, s.layers * weights);
+    builder.stream(
+        "router logits, softmax, choice", 2 * s.layers, s.layers * width * experts * kWide);
   };
   router(s.has_moa, s.moa_hidden, s.moa_experts);
   router(s.has_moe, s.moe_hidden, s.moe_experts);

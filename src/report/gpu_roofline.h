@@ -14,7 +14,7 @@ namespace dsmoe {
 struct KernelWork {
   std::string name;
   double launches = 0;
-  double flops = 0;     ///< of matrix products on tensor cores; 0 for kernels that move bytes
+  double flops = 0;     ///< of matrix products on tensor cores; 0 for other kernels
   double bytes = 0;     ///< each input read once, each output written once
   double seconds = 0;   ///< expected, see RooflineAssumptions
   bool matrix = false;  ///< whether FLOPs at the matrix share may bound it
@@ -24,6 +24,7 @@ struct KernelWork {
 struct RooflineAssumptions {
   double matrix_share = 0.70;      ///< of peak FLOP/s that large products reach
   double attention_share = 0.40;   ///< the same of fused attention
+  double float32_share = 0.50;     ///< of the float32 peak that routers' products reach
   double stream_share = 0.80;      ///< of the memory's bandwidth that elementwise kernels reach
   double vector_share = 0.70;      ///< of it that matrix-vector products of decoding reach
   double launch_seconds = 1.5e-6;  ///< between two kernels of a recorded decode step

@@ -8,10 +8,10 @@ namespace dsmoe {
 
 const std::vector<GpuSpec>& gpu_specs() {
   // NVIDIA's data sheets: A100 80GB SXM, H100 SXM, H200 SXM with NVLink, L40S with PCIe 4.0 x16.
-  static const std::vector<GpuSpec> specs{{"a100", 312e12, 80e9, 2.039e12, 300e9},
-                                          {"h100", 989.4e12, 80e9, 3.35e12, 450e9},
-                                          {"h200", 989.4e12, 141e9, 4.8e12, 450e9},
-                                          {"l40s", 362.05e12, 48e9, 0.864e12, 32e9}};
+  static const std::vector<GpuSpec> specs{{"a100", 312e12, 80e9, 2.039e12, 300e9, 19.5e12},
+                                          {"h100", 989.4e12, 80e9, 3.35e12, 450e9, 67e12},
+                                          {"h200", 989.4e12, 141e9, 4.8e12, 450e9, 67e12},
+                                          {"l40s", 362.05e12, 48e9, 0.864e12, 32e9, 91.6e12}};
   return specs;
 }
 

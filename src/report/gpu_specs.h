@@ -12,6 +12,7 @@ struct GpuSpec {
   double memory_bytes;      ///< of the device
   double bytes_per_second;  ///< read from its memory
   double link_bytes_per_second;  ///< to and from the other GPUs of its host, each way
+  double float32_flops;          ///< operations per second outside the tensor cores
 };
 
 const std::vector<GpuSpec>& gpu_specs();

@@ -17,7 +17,7 @@ constexpr double kAll = 2 * (kAttention + 8 * kFfnExpert + kRouters + 2 * 10) + 
 constexpr double kHead = 100 * 10;
 
 PlanRequest request_of(const RunConfig& config) {
-  return {.gpu = {"test", 1e6, 1e9, 1e6, 1e6},
+  return {.gpu = {"test", 1e6, 1e9, 1e6, 1e6, 1e6},
           .n_gpus = 2,
           .mfu = 0.5,
           .price_per_hour = 3,

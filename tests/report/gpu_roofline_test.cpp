@@ -8,7 +8,7 @@
 namespace dsmoe {
 namespace {
 
-const GpuSpec kGpu{"round", 1e12, 1e12, 1e10, 1e9};
+const GpuSpec kGpu{"round", 1e12, 1e12, 1e10, 1e9, 1e11};
 
 double bytes_of(const Roofline& roofline, const std::string& name) {
   for (const auto& kernel : roofline.kernels) {
@@ -44,6 +44,39 @@ TEST_CASE("gpu_roofline: a worked dense layer", "[report]") {
   CHECK(bytes_of(decode, "FFN down") == 2 * 2.0 * 32 * 8);
   // 512 weights of 2 bytes at 70 % of 1e10 bytes a second, and two launches.
   CHECK(decode.kernels[4].seconds == Approx(1024 / 7e9 + 2 * 1.5e-6));
+}
+
+TEST_CASE("gpu_roofline: a worked router", "[report]") {
+  ModelConfig config = small_config().model;
+  config.d_model = 12;
+  config.attention.kind = AttentionKind::kDense;
+  config.ffn.n_experts = 8;
+  config.ffn.router.kind = RouterKind::kSwiglu;
+  config.ffn.router.d_hidden = 6;
+  const auto layers = static_cast<double>(config.n_layers);
+  const auto step = training_roofline(config, kGpu, 10, 5);
+  // 12 hidden numbers of 2 bytes in, 8 logits and probabilities of 4 out, the weight of 6 x 8.
+  CHECK(bytes_of(step, "router logits, softmax") == layers * (10 * (24 + 64) + 4 * 48));
+  // Hidden numbers and their gradients; probabilities and two gradients; the weight, its gradient
+  // and 2^14 partial sums an expert, written and read.
+  CHECK(bytes_of(step, "router logits, softmax: gradients") ==
+        layers * (10 * (48 + 96) + 2 * 4 * 48 + 2 * 4 * 8 * 16384.0));
+  const auto launches_of = [](const Roofline& roofline, const std::string& name) {
+    double sum = 0;
+    for (const auto& kernel : roofline.kernels) sum += kernel.name == name ? kernel.launches : 0;
+    return sum;
+  };
+  CHECK(launches_of(step, "router logits, softmax: gradients") == 2 * layers);
+  const auto decode = decode_roofline(config, kGpu, 1, 50, all_experts(config), false);
+  CHECK(launches_of(decode, "router hidden layer") == layers);
+  CHECK(bytes_of(decode, "router hidden layer") == layers * 12 * 12 * 2);
+  CHECK(launches_of(decode, "router logits, softmax, choice") == 2 * layers);
+  CHECK(bytes_of(decode, "router logits, softmax, choice") == layers * 48 * 4);
+  // Of a GPU that is slow at them, float32 products bound a router, at half the peak.
+  auto slow = kGpu;
+  slow.float32_flops = 1e3;
+  const auto slow_step = training_roofline(config, slow, 10, 5);
+  CHECK(slow_step.seconds() - step.seconds() == Approx(layers * 6 * 10 * 48 / 500.0).epsilon(1e-3));
 }
 
 TEST_CASE("gpu_roofline: its operations are those that the model counts", "[report]") {
