@@ -19,6 +19,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <tuple>
@@ -143,11 +144,12 @@ at::Tensor empty_strided(at::IntArrayRef size,
       size, stride, &allocator, c10::DispatchKeySet(c10::DispatchKey::MTIA), type));
 }
 
-thread_local int n_forbidding = 0;
+constexpr auto kNoWaits = c10::DebugInfoKind::TEST_INFO;
 thread_local int n_fallbacks = 0;  // whose own copies are the fake's business
 
 void note_wait() {
-  TORCH_CHECK(n_forbidding == 0 || n_fallbacks > 0, "fake device: the host waits for it");
+  const bool forbidden = c10::ThreadLocalDebugInfo::get(kNoWaits) != nullptr;
+  TORCH_CHECK(!forbidden || n_fallbacks > 0, "fake device: the host waits for it");
 }
 
 at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool) {
@@ -175,7 +177,16 @@ void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   at::native::cpu_fallback(op, stack);
 }
 
+// Torch's own way for devices without a kernel reads where the groups end; GPUs that have one for
+// bfloat16 do not.
+void grouped_product(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const auto& x = (*stack)[stack->size() - op.schema().arguments().size()].toTensor();
+  if (x.scalar_type() != at::kBFloat16) note_wait();
+  run_on_cpu(op, stack);
+}
+
 TORCH_LIBRARY_IMPL(aten, MTIA, library) {
+  library.impl("_grouped_mm", torch::CppFunction::makeFromBoxedFunction<&grouped_product>());
   library.impl("empty.memory_format", empty);
   library.impl("empty_strided", empty_strided);
   library.impl("_copy_from", copy_from);
@@ -251,7 +262,6 @@ TORCH_LIBRARY_IMPL(c10d, MTIA, library) {
 
 c10::Device fake_device(c10::DeviceIndex index) { return {kFake, index}; }
 
-ForbidWaits::ForbidWaits() { ++n_forbidding; }
-ForbidWaits::~ForbidWaits() { --n_forbidding; }
+ForbidWaits::ForbidWaits() : mark_(kNoWaits, std::make_shared<c10::DebugInfoBase>()) {}
 
 }  // namespace dsmoe

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <c10/core/Device.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
 
 namespace dsmoe {
 
@@ -10,14 +11,15 @@ namespace dsmoe {
 /// one thread.
 c10::Device fake_device(c10::DeviceIndex index = 0);
 
-/// While one lives, what a GPU's host would wait for throws c10::Error on this thread: reading a
-/// number, and copies between the device and the CPU. A GPU refuses them while it records.
+/// While one lives, what a GPU's host would wait for throws c10::Error on this thread and in the
+/// backward passes that it begins: reading a number, and copies between the device and the CPU. A
+/// GPU refuses them while it records.
 class ForbidWaits {
  public:
   ForbidWaits();
-  ~ForbidWaits();
-  ForbidWaits(const ForbidWaits&) = delete;
-  ForbidWaits& operator=(const ForbidWaits&) = delete;
+
+ private:
+  c10::DebugInfoGuard mark_;  // torch hands it on to the threads of backward passes
 };
 
 }  // namespace dsmoe
