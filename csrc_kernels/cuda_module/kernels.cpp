@@ -73,6 +73,7 @@ struct Registration {
     set_inference_kernels<float>();
     set<launch_choose>(ExpertChoiceOnDevice::choose);
     set<launch_list_rows>(RoutedRowsOnDevice::list);
+    set<launch_list_slots>(RoutedRowsOnDevice::list_slots);
     RoutedRowsOnDevice::workspace_bytes = list_rows_workspace_bytes;
     set_row_kernels<Bfloat16>();
     set_row_kernels<float>();

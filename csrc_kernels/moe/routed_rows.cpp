@@ -62,6 +62,11 @@ struct MoveRows : torch::autograd::Function<MoveRows<forward_of, backward_of>> {
   }
 };
 
+// Slots are to rows what tokens with one expert are.
+RoutedRows of_one_expert(const TokenSlots& slots) {
+  return {slots.row_of_slot.unsqueeze(0), slots.slot_of_row, {}, {}};
+}
+
 struct GatherWeights : torch::autograd::Function<GatherWeights> {
   static at::Tensor forward(AutogradContext* ctx,
                             const at::Tensor& weights,
@@ -133,6 +138,37 @@ at::Tensor gather_rows(const at::Tensor& x, const RoutedRows& rows) {
 at::Tensor combine_rows(const at::Tensor& y, const RoutedRows& rows) {
   check_rows("combine_rows", y, rows.token_of_row.size(0));
   return MoveRows<combine, gather>::apply(y, rows.row_of_pair, rows.token_of_row);
+}
+
+TokenSlots list_slots(const RoutedRows& rows, int64_t most) {
+  const int64_t n_tokens = rows.row_of_pair.size(1);
+  TORCH_CHECK(most >= 0 && n_tokens * most < std::numeric_limits<int32_t>::max(),
+              "list_slots: expected less than 2^31 slots, got ",
+              most,
+              " for each of ",
+              n_tokens,
+              " tokens");
+  if (rows.row_of_pair.is_cpu() || RoutedRowsOnDevice::list_slots == nullptr) {
+    return list_slots_ref(rows, most);
+  }
+  const auto numbers = rows.row_of_pair.options();
+  TokenSlots slots{at::empty({n_tokens * most}, numbers),
+                   at::full({rows.token_of_row.size(0)}, -1, numbers)};
+  RoutedRowsOnDevice::list_slots({.n_tokens = n_tokens,
+                                  .n_experts = rows.row_of_pair.size(0),
+                                  .most = most,
+                                  .row_of_pair = pointer<const int32_t>(rows.row_of_pair),
+                                  .row_of_slot = pointer<int32_t>(slots.row_of_slot),
+                                  .slot_of_row = pointer<int32_t>(slots.slot_of_row)});
+  return slots;
+}
+
+at::Tensor rows_to_slots(const at::Tensor& y, const TokenSlots& slots) {
+  return combine_rows(y, of_one_expert(slots));
+}
+
+at::Tensor slots_to_rows(const at::Tensor& y, const TokenSlots& slots) {
+  return gather_rows(y, of_one_expert(slots));
 }
 
 at::Tensor gather_weights(const at::Tensor& weights, const RoutedRows& rows) {

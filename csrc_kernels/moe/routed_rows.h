@@ -34,12 +34,31 @@ at::Tensor combine_rows(const at::Tensor& y, const RoutedRows& rows);
 /// [max_rows]. The gradient of a pair without a row is zero.
 at::Tensor gather_weights(const at::Tensor& weights, const RoutedRows& rows);
 
-/// Whether list_rows, gather_rows and combine_rows have kernels for rows like x.
+/// The same pairs by token: every token has the same number of slots, and its selected experts take
+/// the first of them in their order.
+struct TokenSlots {
+  at::Tensor row_of_slot;  // [n_tokens * most] int32, -1 for an unused slot
+  at::Tensor slot_of_row;  // [max_rows] int32, -1 past the last row
+};
+
+/// most  slots of a token; where it has more rows, the last of these get none
+TokenSlots list_slots(const RoutedRows& rows, int64_t most);
+
+/// Each slot is its row of y, zeros where it is unused. The gradient of a row without a slot is
+/// zero. y [max_rows, d], contiguous; returns [n_tokens * most, d].
+at::Tensor rows_to_slots(const at::Tensor& y, const TokenSlots& slots);
+
+/// The way back: each row is its slot of y, zeros where it has none. The gradient of an unused slot
+/// is zero. y [n_tokens * most, d], contiguous; returns [max_rows, d].
+at::Tensor slots_to_rows(const at::Tensor& y, const TokenSlots& slots);
+
+/// Whether the functions above have kernels for rows like x.
 bool has_routed_row_kernels(const at::Tensor& x);
 
 /// The definitions of right, of ATen calls that no device is waited for.
 RoutedRows list_rows_ref(const at::Tensor& selected, int64_t max_rows);
 at::Tensor gather_rows_ref(const at::Tensor& x, const RoutedRows& rows);
 at::Tensor combine_rows_ref(const at::Tensor& y, const RoutedRows& rows);
+TokenSlots list_slots_ref(const RoutedRows& rows, int64_t most);
 
 }  // namespace dsmoe

@@ -4,7 +4,7 @@
 #include "csrc_kernels/moe/routed_rows_kernels.h"
 
 /// routed_rows on a GPU. A scan over the marks, expert by expert, numbers the rows; the bodies here
-/// write the lists, a lane per pair, and move rows, a warp per row.
+/// write the lists, a lane per pair or token, and move rows, a warp per row.
 namespace dsmoe::device {
 
 constexpr int kRowLanes = 256;
@@ -38,6 +38,30 @@ DSMOE_HD void list_rows_body(Context& ctx, const RowLists& lists) {
     if (token == lists.n_tokens - 1) {
       lists.ends[expert] = count < lists.max_rows ? count : static_cast<int32_t>(lists.max_rows);
     }
+  });
+}
+
+inline LaunchShape list_slots_shape(const SlotLists& lists) {
+  return {.n_blocks = blocks_for(lists.n_tokens, kRowLanes), .n_lanes = kRowLanes};
+}
+
+template <typename Context>
+DSMOE_HD void list_slots_body(Context& ctx, const SlotLists& lists) {
+  ctx.lanes([&](int lane) {
+    const int64_t token = ctx.block() * ctx.n_lanes() + lane;
+    if (token >= lists.n_tokens) return;
+    int64_t slot = token * lists.most;
+    const int64_t end = slot + lists.most;
+    DSMOE_KEEP_LOOP
+    for (int64_t e = 0; e < lists.n_experts && slot < end; ++e) {
+      const int32_t row = lists.row_of_pair[e * lists.n_tokens + token];
+      if (row < 0) continue;
+      lists.row_of_slot[slot] = row;
+      lists.slot_of_row[row] = static_cast<int32_t>(slot);
+      ++slot;
+    }
+    DSMOE_KEEP_LOOP
+    for (; slot < end; ++slot) lists.row_of_slot[slot] = -1;
   });
 }
 

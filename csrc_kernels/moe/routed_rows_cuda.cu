@@ -28,6 +28,11 @@ __global__ void __launch_bounds__(kRowLanes) list_rows(const RowLists lists) {
   list_rows_body(ctx, lists);
 }
 
+__global__ void __launch_bounds__(kRowLanes) list_slots(const SlotLists lists) {
+  CudaContext ctx;
+  list_slots_body(ctx, lists);
+}
+
 }  // namespace device
 
 int64_t list_rows_workspace_bytes(int64_t n_pairs) {
@@ -40,6 +45,10 @@ void launch_list_rows(const RowLists& lists, cudaStream_t stream) {
   const auto bytes = static_cast<size_t>(list_rows_workspace_bytes(n_pairs));
   device::sum_marks(lists, n_pairs, bytes, stream);
   device::launch(device::list_rows, device::list_rows_shape(lists), stream, lists);
+}
+
+void launch_list_slots(const SlotLists& lists, cudaStream_t stream) {
+  device::launch(device::list_slots, device::list_slots_shape(lists), stream, lists);
 }
 
 #define DSMOE_KERNELS(T)                                                                      \

@@ -20,9 +20,20 @@ struct RowLists {
   void* workspace;         ///< of RoutedRowsOnDevice::workspace_bytes(n_tokens * E)
 };
 
+/// The rows by token: `most` slots each, of which its rows take the first, expert by expert.
+struct SlotLists {
+  int64_t n_tokens;
+  int64_t n_experts;
+  int64_t most;
+  const int32_t* row_of_pair;  ///< [E, n_tokens], or -1
+  int32_t* row_of_slot;        ///< [n_tokens, most], -1 for an unused slot
+  int32_t* slot_of_row;        ///< [max_rows]; holds -1 before
+};
+
 /// Kernels of another device.
 struct RoutedRowsOnDevice {
   static inline DeviceKernel<const RowLists&> list = nullptr;
+  static inline DeviceKernel<const SlotLists&> list_slots = nullptr;
   static inline int64_t (*workspace_bytes)(int64_t n_pairs) = nullptr;
 };
 

@@ -51,4 +51,23 @@ at::Tensor combine_rows_ref(const at::Tensor& y, const RoutedRows& rows) {
       .to(y.scalar_type());
 }
 
+TokenSlots list_slots_ref(const RoutedRows& rows, int64_t most) {
+  const int64_t n_slots = rows.row_of_pair.size(1) * most;
+  const auto numbers = rows.row_of_pair.options();
+  const auto list = [&](int64_t n) { return at::full({n}, -1, numbers); };
+  if (rows.row_of_pair.numel() == 0) return {list(n_slots), list(rows.token_of_row.size(0))};
+  // From 1: how many rows a token has up to this pair, this one among them.
+  const auto counts = rows.row_of_pair.ge(0).cumsum(0, at::kInt).reshape({-1});
+  const auto pair_of_row = rows.expert_of_row * rows.row_of_pair.size(1) + rows.token_of_row;
+  const auto count = counts.index_select(0, pair_of_row.clamp_min(0));  // [max_rows]
+  const auto has_slot = rows.token_of_row.ge(0).logical_and(count.le(most));
+  const auto slots = rows.token_of_row * most + count - 1;
+  // Rows without a slot go to one more, which is cut off.
+  const auto places = at::where(has_slot, slots, at::full({}, n_slots, numbers)).to(at::kLong);
+  return {list(n_slots + 1)
+              .scatter(0, places, at::arange(places.size(0), numbers))
+              .narrow(0, 0, n_slots),
+          at::where(has_slot, slots, at::full({}, -1, numbers))};
+}
+
 }  // namespace dsmoe

@@ -174,6 +174,11 @@ void list_rows(const RowLists& lists) {
                            [&](auto& ctx) { device::list_rows_body(ctx, lists); });
 }
 
+void list_slots(const SlotLists& lists) {
+  emulated::run_sequential(device::list_slots_shape(lists),
+                           [&](auto& ctx) { device::list_slots_body(ctx, lists); });
+}
+
 template <typename T>
 void gather_rows(const MovedRows<T>& rows) {
   emulated::run_sequential(device::gather_rows_shape(rows),
@@ -227,6 +232,7 @@ void install_emulated_kernels() {
   install_rows<float>();
   ExpertChoiceOnDevice::choose = choose;
   RoutedRowsOnDevice::list = list_rows;
+  RoutedRowsOnDevice::list_slots = list_slots;
   RoutedRowsOnDevice::workspace_bytes = [](int64_t) { return int64_t{0}; };
 }
 

@@ -144,6 +144,25 @@ TEST_CASE("launchers: rows are listed after the scan of their marks", "[launcher
   CHECK(fake_cuda::take_error() == cudaSuccess);
 }
 
+TEST_CASE("launchers: slots are listed by a lane per token", "[launchers]") {
+  fake_cuda::reset();
+  std::vector<int32_t> pairs(600 * 2, -1), slots(600 * 2), rows(5, -1);
+  SlotLists lists{.n_tokens = 600,
+                  .n_experts = 2,
+                  .most = 2,
+                  .row_of_pair = pairs.data(),
+                  .row_of_slot = slots.data(),
+                  .slot_of_row = rows.data()};
+  launch_list_slots(lists, kStream);
+  REQUIRE(fake_cuda::launches().size() == 1);
+  CHECK(fake_cuda::launches()[0].kernel == "dsmoe::device::list_slots");
+  CHECK(fake_cuda::launches()[0].grid.x == 3);
+  CHECK(fake_cuda::launches()[0].stream == kStream);
+  lists.n_tokens = 0;
+  launch_list_slots(lists, kStream);
+  CHECK(fake_cuda::launches().size() == 1);
+}
+
 TEST_CASE("launchers: one token and several take kernels of their own", "[launchers]") {
   fake_cuda::reset();
   std::vector<float> numbers(8 * 8);
