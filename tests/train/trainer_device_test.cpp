@@ -97,7 +97,7 @@ TEST_CASE("Trainer: a model on another device trains as on the CPU", "[train][de
 
 TEST_CASE("Trainer: a device with kernels trains as the CPU", "[train][device_kernels]") {
   const auto norm = GENERATE(NormKind::kRmsNorm, NormKind::kLayerNorm);
-  const auto selection = GENERATE("all", "top_k=2");
+  const auto selection = GENERATE("all", "top_k=2", "moe:top_k=2;moa:top_k=1");
   const TemporaryDirectory directory;
   auto config = device_run(directory.file("cpu"));
   config.model.norm = norm;
@@ -108,21 +108,29 @@ TEST_CASE("Trainer: a device with kernels trains as the CPU", "[train][device_ke
   check_close(directory.file("device"), directory.file("cpu"));
 }
 
-TEST_CASE("Trainer: forward pass and loss wait for no device", "[train][device_kernels]") {
+TEST_CASE("Trainer: forward pass, loss and backward pass wait for no device",
+          "[train][device_kernels]") {
+  const auto execution = GENERATE(Execution::kDense, Execution::kSparse);
+  CAPTURE(execution);
   auto config = device_run("unused").model;
   config.vocab_size = 257;
+  config.d_model = 16;  // multiples of 16 bytes, as sparse products on a device want them
+  config.ffn.d_expert = 8;
+  config.training_policy = execution == Execution::kSparse ? "moe:top_k=2;moa:top_k=2" : "all";
   Transformer model(config);
   init_weights(model, 1);
   model->to(test_device());
   model->train();
   const auto tokens = (at::arange(24, at::kLong) * 5).view({2, 12}).to(test_device());
-  const auto plan = training_plan(config);
-  model->forward(tokens, plan, {.logits = false});  // what is copied once
+  const auto plan = training_plan(config).with(execution);
+  const ForwardOptions options{.compute_dtype = at::kBFloat16, .logits = false};
+  model->forward(tokens, plan, options);  // what is copied once
   const ForbidWaits forbidden;
-  const auto output = model->forward(tokens, plan, {.logits = false});
+  const auto output = model->forward(tokens, plan, options);
   const auto loss =
       compute_loss(output, tokens, {.moe_mi_weight = 0.1, .moa_mi_weight = 0.1}, 1, {});
-  CHECK(loss.total.requires_grad());
+  loss.total.backward();
+  CHECK(model->parameters().back().grad().defined());
 }
 
 TEST_CASE("Trainer: a run on another device resumes to the same bits, dropout included",

@@ -16,6 +16,7 @@
 #include "csrc_kernels/moe/few_token_experts.h"
 #include "csrc_kernels/moe/grouped_linear.h"
 #include "csrc_kernels/moe/weighted_activation.h"
+#include "model/attention/routed_heads.h"
 
 namespace dsmoe {
 namespace {
@@ -65,11 +66,15 @@ MoeOutput MoABlockImpl::forward(const at::Tensor& x,
   const auto selection = select_experts(routed.router_probs.flatten(0, 1), policy, renormalise_);
   const int64_t expert_parameters = 2 * heads_per_expert_ * head_dim_ * x.size(2);  // Q and O
   const bool sparse = runs_sparse(policy, n_experts_, expert_parameters);
+  const HeadProjections heads{
+      q_proj_, k_proj_, v_proj_, o_proj_, n_experts_, heads_per_expert_, head_dim_};
   const auto y =
       runs_decode_kernels(context, x.size(1), x.scalar_type())
           ? forward_decoding(x, context, layer, selection.expert_weights.contiguous(), sparse)
-      : sparse ? forward_sparse(x, context, layer, make_dispatch(selection))
-               : forward_dense(x, context, layer, selection.expert_weights);
+      : !sparse ? forward_dense(x, context, layer, selection.expert_weights)
+      : runs_routed_attention(x, selection, heads)
+          ? routed_attention(x, context, layer, selection, heads)
+          : forward_sparse(x, context, layer, make_dispatch(selection));
   return {y,
           {routed.router_logits,
            routed.router_probs,

@@ -4,12 +4,10 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 
-#include <algorithm>
-
 #include "csrc_kernels/moe/few_token_experts.h"
 #include "csrc_kernels/moe/grouped_linear.h"
-#include "csrc_kernels/moe/routed_rows.h"
 #include "csrc_kernels/moe/weighted_activation.h"
+#include "model/moe/device_rows.h"
 
 namespace dsmoe {
 namespace {
@@ -79,11 +77,8 @@ at::Tensor ExpertFfnImpl::forward_sparse(const at::Tensor& x, const ExpertSelect
   return forward_sparse(x, make_dispatch(selection));
 }
 
-// Lists of rows on the device have a size that the host knows: where a selection has no bound,
-// that of all pairs, which only a pass without gradient affords.
 bool ExpertFfnImpl::runs_routed(const at::Tensor& x, const ExpertSelection& selection) const {
-  return has_routed_row_kernels(x) && takes_ends(x.scalar_type(), d_model_, d_expert_) &&
-         (selection.most_per_token > 0 || !at::GradMode::is_enabled());
+  return lists_on_device(x, selection) && takes_ends(x.scalar_type(), d_model_, d_expert_);
 }
 
 bool ExpertFfnImpl::runs_without_waiting(const at::Tensor& x) const {
@@ -95,8 +90,7 @@ bool ExpertFfnImpl::runs_without_waiting(const at::Tensor& x) const {
 
 at::Tensor ExpertFfnImpl::forward_routed(const at::Tensor& x, const ExpertSelection& selection) {
   const auto dtype = x.scalar_type();
-  const int64_t most = selection.most_per_token > 0 ? selection.most_per_token : n_experts_;
-  const auto rows = list_rows(selection.selected, x.size(0) * std::min(most, n_experts_));
+  const auto rows = list_selected(selection);
   const auto x_rows = gather_rows(x, rows);  // [max_rows, d_model]
   const auto project = [&](Linear& linear) {
     auto y = grouped_linear_by_ends(x_rows, linear->weight_as(dtype), rows.ends, ExpertAxis::kRows);
