@@ -181,6 +181,11 @@ Roofline training_roofline(const ModelConfig& config,
   // normed and residual in, gradients of both out.
   const double norm = t * s.d * ((2 * kWide + 2 * kNarrow) + (3 * kWide + 2 * kNarrow));
   builder.stream("norms", 2 * (2 * s.layers + 1), (2 * s.layers + 1) * norm);
+  // Autograd adds up the gradients of what several products read: queries, keys and values, the
+  // FFN's inputs, routers.
+  const double n_routers = (s.has_moa ? 1 : 0) + (s.has_moe ? 1 : 0);
+  const double n_sums = 2 + (s.n_in - 1) + n_routers;
+  builder.stream("sums of gradients", n_sums * s.layers, s.layers * n_sums * 3 * kNarrow * t * s.d);
   builder.stream("rotary", 4 * s.layers, s.layers * 2 * 2 * kNarrow * t * (s.q_width + s.kv_width));
   // Forward: up, gate in, hidden out; backward: those and a gradient in, hidden and gradients out.
   const double activation = kNarrow * t * s.ffn_width * ((s.n_in + 1) + (2 * s.n_in + 2));

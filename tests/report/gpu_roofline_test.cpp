@@ -39,6 +39,8 @@ TEST_CASE("gpu_roofline: a worked dense layer", "[report]") {
   CHECK(bytes_of(step, "activation, times the experts' weights") == 2 * 2.0 * 320 * (2 + 4));
   CHECK(bytes_of(step, "cross entropy") == 3 * 2.0 * 10 * 100);
   CHECK(bytes_of(step, "router logits, softmax") == 0);
+  // Of three products that read 10 x 8 numbers.
+  CHECK(bytes_of(step, "sums of gradients") == 2 * 2.0 * 3 * 2 * 80);
   const auto decode = decode_roofline(config, kGpu, 1, 50, all_experts(config), false);
   CHECK(bytes_of(decode, "attention: store, tiles, join") == 2 * 2.0 * 2 * 8 * 50);
   CHECK(bytes_of(decode, "FFN down") == 2 * 2.0 * 32 * 8);
@@ -61,6 +63,12 @@ TEST_CASE("gpu_roofline: a worked router", "[report]") {
   // and 2^14 partial sums an expert, written and read.
   CHECK(bytes_of(step, "router logits, softmax: gradients") ==
         layers * (10 * (48 + 96) + 2 * 4 * 48 + 2 * 4 * 8 * 16384.0));
+  auto dense = config;
+  dense.ffn.kind = FfnKind::kDense;
+  dense.ffn.d_ffn = config.ffn.n_experts * config.ffn.d_expert;
+  CHECK(bytes_of(step, "sums of gradients") -
+            bytes_of(training_roofline(dense, kGpu, 10, 5), "sums of gradients") ==
+        layers * 3.0 * 2 * 120);
   const auto launches_of = [](const Roofline& roofline, const std::string& name) {
     double sum = 0;
     for (const auto& kernel : roofline.kernels) sum += kernel.name == name ? kernel.launches : 0;
