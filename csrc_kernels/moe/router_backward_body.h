@@ -200,6 +200,7 @@ DSMOE_HD void router_backward_body(Context& ctx,
     DSMOE_KEEP_LOOP
     for (int64_t e = 0; e < n; ++e) sums_of(lane)[e * stride] = 0;
   });
+  ctx.sync();  // where there are no rows, the sums below read these zeros
   for (int64_t row = chunk.begin; row < chunk.end; row += groups.n_groups * R) {
     fill_route_grads(ctx, table, gradients, chunk, row);
     ctx.lanes([&](int lane) {

@@ -197,7 +197,7 @@ constexpr Sizes kThreadSizes[] = {{1, 9, 70}, {33, 3, 68}};
 // More rows than a chunk; experts whose sums do not lie in shared memory, and the most.
 constexpr Sizes kBackwardSizes[] =
     {{0, 3, 8}, {1, 1, 1}, {5, 2, 64}, {150, 33, 70}, {40, 160, 65}, {3, kMostRouterExperts, 3}};
-constexpr Sizes kBackwardThreadSizes[] = {{70, 3, 65}, {3, 200, 2}};
+constexpr Sizes kBackwardThreadSizes[] = {{0, 3, 8}, {70, 3, 65}, {3, 200, 2}};
 
 template <size_t kWhole, size_t kSlow, typename F>
 void for_cases(const Sizes (&whole)[kWhole], const Sizes (&slow)[kSlow], F f) {
