@@ -7,8 +7,7 @@
 namespace dsmoe::device {
 
 constexpr int kDecodeLanes = 128;
-constexpr int kDecodeHeads = 4;        // that one reading of a key or value serves
-constexpr int kMostDecodeGroups = 64;  // that shared memory holds beside a tile
+constexpr int kDecodeHeads = 4;  // that one reading of a key or value serves
 
 static_assert(kDecodeTile == kDecodeLanes);  // a lane per key
 
