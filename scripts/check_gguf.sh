@@ -32,7 +32,7 @@ g++ -std=c++20 -O1 -I"$source/include" -I"$source/ggml/include" "$root/scripts/g
 for i in $(seq 300); do printf 'line %d of a text\n' "$((i * i % 97))"; done > text.txt
 rm -rf shards && "$dsmoe" tokenize --input text.txt --tokenizer bytes --out shards > /dev/null 2>&1
 check() {  # NAME ATTENTION POLICY
-  rm -rf "run-$1" "$1.gguf"
+  rm -rf "run-$1" "$1.gguf" "$1.json"
   cat > "$1.yaml" <<YAML
 run_dir: $work/run-$1
 seed: 5

@@ -42,7 +42,7 @@ def row(options, run, share, sparse):
     budget = sparse["active_parameters"] if share is None else share * whole["non_embedding_parameters"]
     routing = run / f"budget-{name}.yaml"
     found = measure(run / f"budget-{name}.json", "budget", run, "--data", options.calibration, "--tokens", 4096,
-                    "--active-parameters", f"{budget:.0f}", "--out", routing)
+                    "--active-parameters", f"{budget:.0f}", "--out", routing, "--force")
     policies = {"plan": f"routing={routing}", "threshold": found["uniform_threshold"], "top_k": found.get("uniform")}
     cells = [
         cell(measure(run / f"budget-{name}-{kind}.json", "eval", run, "--data", options.test, "--policy", policy))

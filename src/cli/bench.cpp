@@ -13,6 +13,7 @@
 #include "common/config_reader.h"
 #include "common/error.h"
 #include "common/process_setup.h"
+#include "common/standard_output.h"
 #include "train/step_memory.h"
 #include "train/train_bench.h"
 
@@ -99,9 +100,9 @@ void print_text(const nlohmann::ordered_json& results, int threads) {
   const auto milliseconds = [](const nlohmann::ordered_json& value) {
     return 1e3 * value.get<double>();
   };
-  fmt::print("{} threads; milliseconds a step: median, minimum, maximum, then medians by part\n",
-             threads);
-  fmt::print(
+  print_out("{} threads; milliseconds a step: median, minimum, maximum, then medians by part\n",
+            threads);
+  print_out(
       "{:<24} {:<8} {:>8} {:>8} {:>8} |{:>6} {:>8} {:>7} {:>8} {:>9} {:>6} |{:>8} {:>5} {:>6} "
       "{:>6} {:>6} {:>7}\n",
       "config",
@@ -122,15 +123,15 @@ void print_text(const nlohmann::ordered_json& results, int threads) {
       "flops",
       "MiB");
   for (const auto& result : results) {
-    fmt::print("{:<24} {:<8}",
-               result["name"].get<std::string>(),
-               result["compute_dtype"].get<std::string>());
+    print_out("{:<24} {:<8}",
+              result["name"].get<std::string>(),
+              result["compute_dtype"].get<std::string>());
     if (result.contains("step_seconds")) {
       const auto part = [&](const char* name) {
         return result.contains("parts") ? fmt::format("{:.1f}", milliseconds(result["parts"][name]))
                                         : std::string("-");
       };
-      fmt::print(
+      print_out(
           " {:>8.1f} {:>8.1f} {:>8.1f} |{:>6} {:>8} {:>7} {:>8} {:>9} {:>6} "
           "|{:>8.0f} {:>4.0f}% {:>6.3f} {:>6.3f} {:>6.3f}",
           milliseconds(result["step_seconds"]),
@@ -149,11 +150,11 @@ void print_text(const nlohmann::ordered_json& results, int threads) {
           result["flops_over_first"].get<double>());
     }
     if (result.contains("peak_memory_bytes")) {
-      fmt::print(" {:>7.0f}", result["peak_memory_bytes"].get<double>() / (1 << 20));
+      print_out(" {:>7.0f}", result["peak_memory_bytes"].get<double>() / (1 << 20));
     }
-    fmt::print("\n");
+    print_out("\n");
   }
-  fmt::print(
+  print_out(
       "time (wall), cpu (processor) and flops are over those of the first config, the times round "
       "by "
       "round; on a busy machine trust cpu\n");
@@ -210,8 +211,8 @@ int bench_train(const Options& options) {
   auto configs = read_configs(options);
   if (options.print_config) {
     for (auto& config : configs) {
-      fmt::print("---\n{}",
-                 config_to_yaml([&](ConfigVisitor& visitor) { describe(visitor, config); }));
+      print_out("---\n{}",
+                config_to_yaml([&](ConfigVisitor& visitor) { describe(visitor, config); }));
     }
     return 0;
   }

@@ -14,6 +14,7 @@
 #include "common/device_module.h"
 #include "common/error.h"
 #include "common/io.h"
+#include "common/standard_output.h"
 #include "common/thread_pool.h"
 #include "model/io/packed_loader.h"
 #include "model/parameter_count.h"
@@ -138,23 +139,23 @@ void print_text(const nlohmann::ordered_json& json) {
   const auto line = [&](const char* name, const char* key, double unit) {
     if (!json.contains(key)) return;
     const auto& value = json[key];
-    fmt::print("{:<24} {:>9.2f}  ({:.2f} to {:.2f})\n",
-               name,
-               value["median"].get<double>() / unit,
-               value["min"].get<double>() / unit,
-               value["max"].get<double>() / unit);
+    print_out("{:<24} {:>9.2f}  ({:.2f} to {:.2f})\n",
+              name,
+              value["median"].get<double>() / unit,
+              value["min"].get<double>() / unit,
+              value["max"].get<double>() / unit);
   };
-  fmt::print("{} {}, policy {}, {} threads, {} sequences; median (least to greatest) of {}\n",
-             json["model"].get<std::string>(),
-             json["dtype"].get<std::string>(),
-             json["policy"].get<std::string>(),
-             json["threads"].get<int>(),
-             json["batch"].get<int64_t>(),
-             json["repetitions"].get<int64_t>());
+  print_out("{} {}, policy {}, {} threads, {} sequences; median (least to greatest) of {}\n",
+            json["model"].get<std::string>(),
+            json["dtype"].get<std::string>(),
+            json["policy"].get<std::string>(),
+            json["threads"].get<int>(),
+            json["batch"].get<int64_t>(),
+            json["repetitions"].get<int64_t>());
   line("prefill, tokens/s", "prefill_tokens_per_second", 1.0);
   line("decode, tokens/s", "decode_tokens_per_second", 1.0);
   line("read bandwidth, GB/s", "bandwidth_bytes_per_second", 1e9);
-  fmt::print("{:<24} {:>9.2f}\n", "load, s", json["load_seconds"].get<double>());
+  print_out("{:<24} {:>9.2f}\n", "load, s", json["load_seconds"].get<double>());
   if (json["batch"] == 1) line("decode's share of it, %", "bandwidth_share", 0.01);
 }
 

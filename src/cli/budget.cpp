@@ -10,7 +10,7 @@
 #include "cli/command_support.h"
 #include "cli/commands.h"
 #include "common/error.h"
-#include "common/io.h"
+#include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "eval/routing_budget.h"
 #include "infer/infer_bench.h"
@@ -31,6 +31,7 @@ struct Options {
   int64_t tokens = 16384;
   int64_t batch = 8;
   std::string out;
+  bool force = false;
   bool json = false;
 };
 
@@ -241,25 +242,25 @@ nlohmann::ordered_json report_of(Bench& bench, const BudgetPlan& chosen, const T
 
 void print_text(const nlohmann::ordered_json& json) {
   const auto number = [&](const char* key) { return json[key].get<double>(); };
-  fmt::print("{}", json["routing"].get<std::string>());
-  fmt::print("perplexity on held-out windows {:.4f}, {:+.2f} % over every expert ({:.4f})\n",
-             number("perplexity"),
-             100 * (number("perplexity") / number("perplexity_all") - 1),
-             number("perplexity_all"));
-  fmt::print("active parameters {:.0f} of {:.0f} ({:.0f} predicted)\n",
-             number("active_parameters"),
-             number("active_parameters_all"),
-             number("predicted_active_parameters"));
+  print_out("{}", json["routing"].get<std::string>());
+  print_out("perplexity on held-out windows {:.4f}, {:+.2f} % over every expert ({:.4f})\n",
+            number("perplexity"),
+            100 * (number("perplexity") / number("perplexity_all") - 1),
+            number("perplexity_all"));
+  print_out("active parameters {:.0f} of {:.0f} ({:.0f} predicted)\n",
+            number("active_parameters"),
+            number("active_parameters_all"),
+            number("predicted_active_parameters"));
   const auto compare = [&](const std::string& key) {
     if (!json.contains(key)) return;
-    fmt::print("within them, one policy for all layers: {}, {:.4f} with {:.0f}\n",
-               json[key].get<std::string>(),
-               json[key + "_perplexity"].get<double>(),
-               json[key + "_active_parameters"].get<double>());
+    print_out("within them, one policy for all layers: {}, {:.4f} with {:.0f}\n",
+              json[key].get<std::string>(),
+              json[key + "_perplexity"].get<double>(),
+              json[key + "_active_parameters"].get<double>());
   };
   compare("uniform");
   compare("uniform_threshold");
-  fmt::print(
+  print_out(
       "decoding takes {:.4g} ms per token ({:.4g} predicted, {:+.1f} %), {:.4g} with every "
       "expert\n",
       number("ms_per_token"),
@@ -270,6 +271,7 @@ void print_text(const nlohmann::ordered_json& json) {
 
 int budget(const Options& options) {
   check(options);
+  if (!options.out.empty()) check_output_file(options.out, existing_of(options.force));
   auto loaded = load_checkpoint(options.model);
   if (options.ms_per_token >= 0 && !loaded.model->device().is_cpu()) {
     throw Error("--ms-per-token: expected --device cpu, where decoding is measured");
@@ -277,28 +279,25 @@ int budget(const Options& options) {
   Bench bench(loaded, options);
   const auto candidates = candidates_of(options, bench.config());
   install_stop_signal();
-  try {
-    const auto sensitivity = measure_sensitivity(
-        loaded.model, bench.text(), candidates, bench.calibration(), [](int64_t done, int64_t all) {
-          std::fprintf(stderr,
-                       "budget: %lld of %lld sensitivities\n",
-                       static_cast<long long>(done),
-                       static_cast<long long>(all));
-        });
-    const auto steps = plan_steps(sensitivity);
-    const auto time = fit_time(bench, steps);
-    const auto& chosen = choose(options, bench, steps, time);
-    const auto json = report_of(bench, chosen, time);
-    if (!options.out.empty()) {
-      write_file(posix_io(), options.out, json["routing"].get<std::string>());
-    }
-    if (options.json) {
-      print_json(json);
-    } else {
-      print_text(json);
-    }
-  } catch (const StoppedError&) {
-    return kExitStopped;
+  const auto sensitivity = measure_sensitivity(
+      loaded.model, bench.text(), candidates, bench.calibration(), [](int64_t done, int64_t all) {
+        std::fprintf(stderr,
+                     "budget: %lld of %lld sensitivities\n",
+                     static_cast<long long>(done),
+                     static_cast<long long>(all));
+      });
+  const auto steps = plan_steps(sensitivity);
+  const auto time = fit_time(bench, steps);
+  const auto& chosen = choose(options, bench, steps, time);
+  const auto json = report_of(bench, chosen, time);
+  if (options.json) {
+    print_json(json);
+  } else {
+    print_text(json);
+  }
+  if (!options.out.empty()) {
+    write_output_file(
+        posix_io(), options.out, json["routing"].get<std::string>(), existing_of(options.force));
   }
   return 0;
 }
@@ -329,6 +328,7 @@ void add_budget_command(CommandLine& line) {
       .range(int64_t{1}, int64_t{1} << 40);
   command.option("--batch", options->batch, "windows per forward pass").range(1, 1 << 20);
   command.option("--out", options->out, "file to write, for --policy routing=FILE");
+  add_force_option(command, options->force);
   command.flag("--json", options->json, "one JSON object on standard output");
   command.on_run([options] { return budget(*options); });
 }

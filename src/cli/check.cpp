@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "common/error.h"
 #include "common/random_seed.h"
+#include "common/standard_output.h"
 #include "data/tokenizer_files.h"
 #include "eval/equivalence_check.h"
 #include "eval/eval_text.h"
@@ -89,34 +90,34 @@ nlohmann::ordered_json to_json(const CheckReport& report, const RoutingPlan& pla
 
 void print_health(size_t layer, const char* kind, const ExpertHealth& health) {
   if (!health.dead.empty()) {
-    fmt::print("layer {}: {} experts without load: {}\n", layer, kind, fmt::join(health.dead, " "));
+    print_out("layer {}: {} experts without load: {}\n", layer, kind, fmt::join(health.dead, " "));
   }
   for (const auto& pair : health.duplicates) {
-    fmt::print("layer {}: {} experts {} and {} are alike (cosine {:.4f})\n",
-               layer,
-               kind,
-               pair.first,
-               pair.second,
-               pair.cosine);
+    print_out("layer {}: {} experts {} and {} are alike (cosine {:.4f})\n",
+              layer,
+              kind,
+              pair.first,
+              pair.second,
+              pair.cosine);
   }
 }
 
 void print_text(const CheckReport& report, const RoutingPlan& plan) {
-  for (const auto& name : report.non_finite) fmt::print("not finite: {}\n", name);
-  fmt::print(
+  for (const auto& name : report.non_finite) print_out("not finite: {}\n", name);
+  print_out(
       "policy {}: dense and sparse logits differ by {:.2e} at most, of {:.2f}; bound {:.2e}\n",
       plan.to_string(),
       report.max_abs_error,
       report.max_abs_logit,
       report.tolerance);
   for (size_t i = 0; i < report.layers.size(); ++i) {
-    fmt::print("layer {}: {:.2e}\n", i, report.layers[i].max_abs_error);
+    print_out("layer {}: {:.2e}\n", i, report.layers[i].max_abs_error);
     print_health(i, "moe", report.layers[i].moe);
     print_health(i, "moa", report.layers[i].moa);
   }
-  fmt::print("bfloat16 chooses the experts of float32 for {:.2f} % of tokens and layers\n{}\n",
-             100 * report.bfloat16_agreement,
-             report.passes() ? "passed" : "FAILED");
+  print_out("bfloat16 chooses the experts of float32 for {:.2f} % of tokens and layers\n{}\n",
+            100 * report.bfloat16_agreement,
+            report.passes() ? "passed" : "FAILED");
 }
 
 int check(const Options& options) {

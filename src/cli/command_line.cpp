@@ -4,8 +4,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <sstream>
 
 #include "common/error.h"
+#include "common/standard_output.h"
 
 namespace dsmoe {
 
@@ -88,7 +90,10 @@ int CommandLine::run(int argc, char** argv) {
   try {
     app_->parse(argc, argv);
   } catch (const CLI::Success& help_or_version) {
-    return app_->exit(help_or_version);
+    std::ostringstream text;
+    const int code = app_->exit(help_or_version, text, text);
+    standard_output().write(text.str());
+    return code;
   } catch (const CLI::ParseError& error) {
     throw Error(fmt::format("{}; see --help", error.what()));
   }

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <chrono>
-#include <iostream>
 
 #include "cli/command_line.h"
 #include "cli/device.h"
@@ -12,6 +11,7 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/process_setup.h"
+#include "common/standard_output.h"
 #include "common/thread_pool.h"
 #include "data/tokenizer_files.h"
 #include "model/expert_usage.h"
@@ -33,6 +33,11 @@ void add_model_options(Command& command, ModelOptions& options) {
   command.option("--device", options.device, "cpu, cuda or auto");
   command.option("--dtype", options.dtype, "of the weights: float32, bfloat16 or int8");
   command.option("--threads", options.threads, "0: all cores").range(0, 4096);
+}
+
+void add_force_option(Command& command, bool& force) {
+  command.flag(
+      "--force", force, "replace an output that exists; it stays until the new one is complete");
 }
 
 void set_threads(int threads) {
@@ -128,7 +133,8 @@ std::vector<std::string> take_overrides(const std::string& command,
 }
 
 void print_json(const nlohmann::ordered_json& json) {
-  std::cout << json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << std::endl;
+  standard_output().write(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
+                          "\n");
 }
 
 nlohmann::ordered_json active_experts_json(const ActiveExperts& active) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/staged_output.h"
 #include "data/tokenizer.h"
 #include "model/io/checkpoint_reader.h"
 #include "model/moe/routing_plan.h"
@@ -30,6 +31,10 @@ struct ModelOptions {
   int threads = 0;
 };
 void add_model_options(Command& command, ModelOptions& options);
+
+/// --force, of every command that makes a file or directory.
+void add_force_option(Command& command, bool& force);
+inline Existing existing_of(bool force) { return force ? Existing::kReplace : Existing::kRefuse; }
 
 /// A checkpoint made ready to run.
 struct LoadedCheckpoint {
@@ -64,7 +69,7 @@ std::vector<std::string> take_overrides(const std::string& command,
 /// `load_seconds`, `weight_bytes`, `peak_memory_bytes` of a model just loaded and used.
 void add_load_json(nlohmann::ordered_json& json, double load_seconds, const Transformer& model);
 
-/// One JSON object on standard output.
+/// One JSON object on standard output; see StandardOutput for failures.
 void print_json(const nlohmann::ordered_json& json);
 
 /// `{"moe": mean, "moa": mean}`, without a kind that the model does not have.

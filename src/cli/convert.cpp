@@ -7,6 +7,8 @@
 #include "cli/commands.h"
 #include "cli/conversion.h"
 #include "common/error.h"
+#include "common/interruptible_io.h"
+#include "common/standard_output.h"
 #include "data/tokenizer_files.h"
 #include "eval/perplexity.h"
 #include "model/io/checkpoint_writer.h"
@@ -21,6 +23,7 @@ struct Options {
   std::string tokenizer;
   std::string partition;
   std::string text;
+  bool force = false;
   int threads = 0;
   bool json = false;
 };
@@ -72,35 +75,36 @@ nlohmann::ordered_json compare(const Options& options, const OpenedSource& sourc
 }
 
 void print_text(const Options& options, const nlohmann::ordered_json& json) {
-  fmt::print("{}: {} tensors read, {} written to {}\n",
-             options.source,
-             json["tensors_read"].get<int64_t>(),
-             json["tensors_written"].get<int64_t>(),
-             options.out);
+  print_out("{}: {} tensors read, {} written to {}\n",
+            options.source,
+            json["tensors_read"].get<int64_t>(),
+            json["tensors_written"].get<int64_t>(),
+            options.out);
   if (json.contains("source_perplexity")) {
-    fmt::print("perplexity of {}: {:.4f}; largest difference of its logits here: {:.1e}\n",
-               options.source,
-               json["source_perplexity"].get<double>(),
-               json["max_abs_logit_error"].get<double>());
+    print_out("perplexity of {}: {:.4f}; largest difference of its logits here: {:.1e}\n",
+              options.source,
+              json["source_perplexity"].get<double>(),
+              json["max_abs_logit_error"].get<double>());
   }
   if (json.contains("perplexity")) {
-    fmt::print("cut, every gate forced to 1: {:.4f}\ncut, {}: {:.4f}\n",
-               json["forced_gates_perplexity"].get<double>(),
-               json["policy"].get<std::string>(),
-               json["perplexity"].get<double>());
+    print_out("cut, every gate forced to 1: {:.4f}\ncut, {}: {:.4f}\n",
+              json["forced_gates_perplexity"].get<double>(),
+              json["policy"].get<std::string>(),
+              json["perplexity"].get<double>());
   }
-  if (json.contains("warning")) fmt::print("{}\n", json["warning"].get<std::string>());
+  if (json.contains("warning")) print_out("{}\n", json["warning"].get<std::string>());
 }
 
 int convert(const Options& options) {
   set_threads(options.threads);
-  check_new_directory(options.out);
+  const auto output = converted_output(options.out, existing_of(options.force));
+  check_output_directory(output);
   const auto source = open_source(posix_io(), options.source, options.tokenizer);
   auto model = source.model;
   if (!options.partition.empty()) {
     model = partition_ffn(model, parse_partition_options(options.partition));
   }
-  write_converted(posix_io(), options.out, model, contents_of(*source.tokenizer));
+  write_converted(interruptible_io(), output, model, contents_of(*source.tokenizer));
   // Every tensor is accounted for by now: what is missing or left over has stopped the conversion.
   nlohmann::ordered_json json = {{"source", source.kind},
                                  {"tensors_read", source.model.tensors.size()},
@@ -143,6 +147,7 @@ void add_convert_command(CommandLine& line) {
                  "n_experts=8[,method=contiguous|random,seed=S,layers=0-3+7,router_std=0.02]: "
                  "cut the FFNs into experts; routers of N(0, router_std)");
   command.option("--text", options->text, "compare perplexities before and after on this text");
+  add_force_option(command, options->force);
   command.option("--threads", options->threads, "0: all cores").range(0, 4096);
   command.flag("--json", options->json, "one JSON object on standard output");
   command.on_run([options] { return convert(*options); });

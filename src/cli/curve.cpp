@@ -6,7 +6,7 @@
 #include "cli/command_support.h"
 #include "cli/commands.h"
 #include "cli/eval_result.h"
-#include "common/io.h"
+#include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "eval/curve.h"
 #include "model/parameter_count.h"
@@ -22,6 +22,7 @@ struct Options {
   EvalProtocol protocol;
   int64_t batch = 8;
   std::string plot;
+  bool force = false;
   bool json = false;
 };
 
@@ -45,26 +46,25 @@ double active_share(const CurvePoint& point, const ModelConfig& config) {
 }
 
 void print_heading() {
-  fmt::print("{:<28} {:>17} {:>7} {:>12} {:>12} {:>10} {:>12}\n",
-             "policy",
-             "active parameters",
-             "share",
-             "MFLOP/token",
-             "ms/token",
-             "perplexity",
-             "bits/byte");
+  print_out("{:<28} {:>17} {:>7} {:>12} {:>12} {:>10} {:>12}\n",
+            "policy",
+            "active parameters",
+            "share",
+            "MFLOP/token",
+            "ms/token",
+            "perplexity",
+            "bits/byte");
 }
 
 void print_point(const CurvePoint& point, const ModelConfig& config) {
-  fmt::print("{:<28} {:>17.0f} {:>6.1f}% {:>12.3f} {:>12.4f} {:>10.4f} {:>12.4f}\n",
-             point.plan.to_string(),
-             point.active_parameters,
-             100 * active_share(point, config),
-             point.flops_per_token / 1e6,
-             point.ms_per_token,
-             point.quality.perplexity(),
-             point.quality.bits_per_byte());
-  std::fflush(stdout);
+  print_out("{:<28} {:>17.0f} {:>6.1f}% {:>12.3f} {:>12.4f} {:>10.4f} {:>12.4f}\n",
+            point.plan.to_string(),
+            point.active_parameters,
+            100 * active_share(point, config),
+            point.flops_per_token / 1e6,
+            point.ms_per_token,
+            point.quality.perplexity(),
+            point.quality.bits_per_byte());
 }
 
 std::string plot_of(const std::vector<CurvePoint>& points, const ModelConfig& config) {
@@ -82,6 +82,7 @@ std::string plot_of(const std::vector<CurvePoint>& points, const ModelConfig& co
 }
 
 int curve(const Options& options) {
+  if (!options.plot.empty()) check_output_file(options.plot, existing_of(options.force));
   auto loaded = load_checkpoint(options.model);
   const auto& config = loaded.model->config();
   const auto plans = plans_of(options, config);
@@ -99,7 +100,11 @@ int curve(const Options& options) {
        .stride = options.protocol.stride,
        .batch = options.batch,
        .compute_dtype = loaded.compute_dtype,
-       .stop = stop_requested},
+       .stop =
+           [&options] {
+             const bool is_in_vain = options.plot.empty() && standard_output().is_lost();
+             return stop_requested() || is_in_vain;
+           }},
       [&](const CurvePoint& point) {
         loaded.plan = point.plan;
         auto entry = perplexity_to_json(point.quality, loaded, options.model, options.protocol);
@@ -109,9 +114,12 @@ int curve(const Options& options) {
         if (!options.json) print_point(point, config);
         std::fprintf(stderr, "curve: %zu of %zu policies\n", ++n_done, plans.size());
       });
-  if (!options.plot.empty()) write_file(posix_io(), options.plot, plot_of(points, config));
   const bool complete = points.size() == plans.size();
   if (options.json) print_json({{"points", entries}, {"complete", complete}});
+  if (!options.plot.empty()) {
+    write_output_file(
+        posix_io(), options.plot, plot_of(points, config), existing_of(options.force));
+  }
   return complete ? 0 : kExitStopped;
 }
 
@@ -134,6 +142,7 @@ void add_curve_command(CommandLine& line) {
   command.option("--batch", options->batch, "windows per forward pass").range(1, 1 << 20);
   command.flag("--documents", options->protocol.documents, "as for eval");
   command.option("--plot", options->plot, "an SVG file to write");
+  add_force_option(command, options->force);
   command.flag("--json", options->json, "one JSON object on standard output");
   command.on_run([options] { return curve(*options); });
 }

@@ -11,7 +11,7 @@
 #include "cli/eval_result.h"
 #include "cli/expert_tables.h"
 #include "common/error.h"
-#include "common/io.h"
+#include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "eval/divergence.h"
 #include "eval/expert_statistics.h"
@@ -32,6 +32,7 @@ struct Options {
   int64_t batch = 8;
   std::string words;
   bool experts = false;
+  bool force = false;
   bool json = false;
 };
 
@@ -53,37 +54,37 @@ std::optional<int64_t> count_for(const std::string& words, const EvalText& text)
 }
 
 void print_text(const nlohmann::ordered_json& json) {
-  fmt::print("policy {} ({} execution, {}), window {}, stride {}, {}\n",
-             json["policy"].get<std::string>(),
-             json["execution"].get<std::string>(),
-             json["dtype"].get<std::string>(),
-             json["window"].get<int64_t>(),
-             json["stride"].get<int64_t>(),
-             json["bos"].get<bool>() ? "each document from BOS" : "no BOS");
-  fmt::print("perplexity {:.4f} | {:.4f} nats per token over {} tokens | {:.4f} bits per byte\n",
-             json["perplexity"].get<double>(),
-             json["nats_per_token"].get<double>(),
-             json["tokens_scored"].get<int64_t>(),
-             json["bits_per_byte"].get<double>());
+  print_out("policy {} ({} execution, {}), window {}, stride {}, {}\n",
+            json["policy"].get<std::string>(),
+            json["execution"].get<std::string>(),
+            json["dtype"].get<std::string>(),
+            json["window"].get<int64_t>(),
+            json["stride"].get<int64_t>(),
+            json["bos"].get<bool>() ? "each document from BOS" : "no BOS");
+  print_out("perplexity {:.4f} | {:.4f} nats per token over {} tokens | {:.4f} bits per byte\n",
+            json["perplexity"].get<double>(),
+            json["nats_per_token"].get<double>(),
+            json["tokens_scored"].get<int64_t>(),
+            json["bits_per_byte"].get<double>());
   if (json.contains("word_perplexity")) {
-    fmt::print("word perplexity {:.4f} over {} words\n",
-               json["word_perplexity"].get<double>(),
-               json["words"].get<int64_t>());
+    print_out("word perplexity {:.4f} over {} words\n",
+              json["word_perplexity"].get<double>(),
+              json["words"].get<int64_t>());
   }
   const double active = json["active_parameters"].get<double>();
   const auto total = json["non_embedding_parameters"].get<double>();
-  fmt::print("active experts {} | active parameters {:.0f} of {:.0f} ({:.1f} %) | {:.0f} tok/s\n",
-             json["active_experts"].dump(),
-             active,
-             total,
-             100.0 * active / total,
-             json["tokens_per_second"].get<double>());
+  print_out("active experts {} | active parameters {:.0f} of {:.0f} ({:.1f} %) | {:.0f} tok/s\n",
+            json["active_experts"].dump(),
+            active,
+            total,
+            100.0 * active / total,
+            json["tokens_per_second"].get<double>());
   for (const auto& [kind, layers] : json["expert_use"].items()) {
     std::vector<std::string> counts;
     for (const auto& layer : layers) {
       counts.push_back(fmt::format("{:.2f}", layer["active"].get<double>()));
     }
-    fmt::print("{} by layer: {}\n", kind, fmt::join(counts, " "));
+    print_out("{} by layer: {}\n", kind, fmt::join(counts, " "));
   }
 }
 
@@ -117,7 +118,7 @@ void add_divergence(nlohmann::ordered_json& json,
 
 void print_divergence(const nlohmann::ordered_json& against) {
   const auto number = [&](const char* key) { return against[key].get<double>(); };
-  fmt::print(
+  print_out(
       "against {} under {} (perplexity {:.4f}): KL divergence {:.6g} nats per token, at most "
       "{:.4g}; the same most likely token for {:.2f} %\n",
       against["checkpoint"].get<std::string>(),
@@ -182,7 +183,7 @@ int eval_text(const Options& options, LoadedCheckpoint& loaded) {
   return result.complete ? 0 : kExitStopped;
 }
 
-void write_items(const std::string& path, const ChoiceResult& result) {
+void write_items(const Options& options, const ChoiceResult& result) {
   std::string lines;
   for (const auto& item : result.items) {
     const nlohmann::ordered_json line = {{"log_likelihoods", item.log_likelihoods},
@@ -191,19 +192,20 @@ void write_items(const std::string& path, const ChoiceResult& result) {
                                          {"right_normalised", item.is_right_per_byte}};
     lines += line.dump() + "\n";
   }
-  write_file(posix_io(), path, lines);
+  write_output_file(posix_io(), options.out, lines, existing_of(options.force));
 }
 
 void print_accuracy(const std::string& name, const Accuracy& accuracy) {
-  fmt::print("{:<24} {:>6.2f} % of {} ({:.2f} to {:.2f} at 95 % confidence)\n",
-             name,
-             100 * accuracy.share(),
-             accuracy.n_items,
-             100 * accuracy.low(),
-             100 * accuracy.high());
+  print_out("{:<24} {:>6.2f} % of {} ({:.2f} to {:.2f} at 95 % confidence)\n",
+            name,
+            100 * accuracy.share(),
+            accuracy.n_items,
+            100 * accuracy.low(),
+            100 * accuracy.high());
 }
 
 int eval_choices(const Options& options, LoadedCheckpoint& loaded) {
+  if (!options.out.empty()) check_output_file(options.out, existing_of(options.force));
   const auto items = read_choice_items(posix_io(), options.choices);
   install_stop_signal();
   const auto result = answer_choices(loaded.model,
@@ -213,7 +215,6 @@ int eval_choices(const Options& options, LoadedCheckpoint& loaded) {
                                       .plan = loaded.plan,
                                       .compute_dtype = loaded.compute_dtype,
                                       .stop = stop_requested});
-  if (!options.out.empty()) write_items(options.out, result);
   if (options.json) {
     print_json(choices_to_json(result, items.size()));
   } else {
@@ -221,6 +222,7 @@ int eval_choices(const Options& options, LoadedCheckpoint& loaded) {
     print_accuracy("accuracy per byte", result.accuracy_per_byte);
     for (const auto& [group, accuracy] : result.by_group) print_accuracy(group, accuracy);
   }
+  if (!options.out.empty()) write_items(options, result);
   return result.items.size() == items.size() ? 0 : kExitStopped;
 }
 
@@ -268,6 +270,7 @@ void add_eval_command(CommandLine& line) {
                  options->choices,
                  "lines of JSON: context, choices and answer, or good and bad; group");
   command.option("--out", options->out, "with --choices: each item's log-likelihoods");
+  add_force_option(command, options->force);
   command.option("--against",
                  options->against,
                  "with --data: a checkpoint whose predictions are compared with");

@@ -1,4 +1,5 @@
 #include "cli/expert_tables.h"
+#include "common/standard_output.h"
 
 #include <fmt/format.h>
 
@@ -61,7 +62,7 @@ void print_experts(const Json& experts) {
           text.empty() ? fmt::format("#{}", token["id"].get<int64_t>()) : quoted(token["text"]),
           token["lift"].get<double>());
     }
-    fmt::print("  expert {:>3} {:>6.2f} %{}\n", i, 100 * experts[i]["share"].get<double>(), line);
+    print_out("  expert {:>3} {:>6.2f} %{}\n", i, 100 * experts[i]["share"].get<double>(), line);
   }
 }
 
@@ -84,7 +85,7 @@ void print_pairs(const Json& lifts) {
     most += show(pairs[pairs.size() - 1 - i]);
     least += show(pairs[i]);
   }
-  fmt::print("  together, against chance: most{} | least{}\n", most, least);
+  print_out("  together, against chance: most{} | least{}\n", most, least);
 }
 
 }  // namespace
@@ -109,7 +110,7 @@ Json expert_statistics_to_json(const ExpertStatistics& statistics,
 }
 
 void print_expert_statistics(const Json& json) {
-  fmt::print(
+  print_out(
       "experts: share of the tokens, then the tokens most typical of each (of those seen {} "
       "times or more) with their lift\n",
       json["min_count"].get<int64_t>());
@@ -117,18 +118,18 @@ void print_expert_statistics(const Json& json) {
     if (!json.contains(kind)) continue;
     for (size_t i = 0; i < json[kind].size(); ++i) {
       const auto& layer = json[kind][i];
-      fmt::print("{} layer {}\n", kind, i);
+      print_out("{} layer {}\n", kind, i);
       print_experts(layer["experts"]);
       print_pairs(layer["co_activation"]);
       if (!layer.contains("group_kl")) continue;
-      fmt::print("  groups: mutual information {:.4g} nats; KL of a group's load from the whole",
-                 layer["mutual_information"].get<double>());
+      print_out("  groups: mutual information {:.4g} nats; KL of a group's load from the whole",
+                layer["mutual_information"].get<double>());
       for (size_t g = 0; g < layer["group_kl"].size(); ++g) {
-        fmt::print(" | {} {:.4g}",
-                   json["groups"][g]["data"].get<std::string>(),
-                   layer["group_kl"][g].get<double>());
+        print_out(" | {} {:.4g}",
+                  json["groups"][g]["data"].get<std::string>(),
+                  layer["group_kl"][g].get<double>());
       }
-      fmt::print("\n");
+      print_out("\n");
     }
   }
 }

@@ -6,6 +6,8 @@
 #include "cli/commands.h"
 #include "cli/conversion.h"
 #include "common/error.h"
+#include "common/interruptible_io.h"
+#include "common/standard_output.h"
 #include "data/gguf_tokenizer.h"
 #include "data/tokenizer_files.h"
 #include "model/io/export_model.h"
@@ -20,6 +22,7 @@ struct Options {
   std::string policy;
   std::string dtype = "float32";
   std::string logits;
+  bool force = false;
   int threads = 0;
   bool json = false;
 };
@@ -39,28 +42,38 @@ nlohmann::json nested_list(const at::Tensor& tensor) {
   return list;
 }
 
-void write_logits(const std::string& path, const ExportReport& report) {
+void write_logits(const Options& options, const ExportReport& report) {
   const nlohmann::json json = {{"tokens", nested_list<int64_t>(report.tokens)},
                                {"logits", nested_list<float>(report.logits)}};
-  replace_file(posix_io(), path, json.dump() + "\n");
+  write_output_file(posix_io(), options.logits, json.dump() + "\n", existing_of(options.force));
 }
 
-// True if the written model has the tokenizer.
-bool write_tokenizer(const Options& options,
-                     const Tokenizer& tokenizer,
-                     const ExportRequest& request) {
-  if (options.target == "gguf") return !request.gguf_tokenizer.empty();
-  const auto files = hf_tokenizer_files(tokenizer);
-  for (const auto& [name, bytes] : files) {
-    write_file(posix_io(), options.out + "/" + name, bytes);
+void print_text(const nlohmann::ordered_json& json, const std::string& checkpoint) {
+  const auto text = [&](const char* key) { return json[key].get<std::string>(); };
+  print_out("{}: {} tensors of {} written as {} in {}, policy {}\n",
+            text("out"),
+            json["tensors_written"].get<int64_t>(),
+            checkpoint,
+            text("target"),
+            text("dtype"),
+            text("policy"));
+  print_out(
+      "read back: logits of {} random tokens, up to {:.4g}, differ by at most {:.3g} from the "
+      "model's{}\n",
+      json["tokens_compared"].get<int64_t>(),
+      json["max_abs_logit"].get<double>(),
+      json["max_abs_logit_error"].get<double>(),
+      text("dtype") == "float32" ? "" : " with weights of that type");
+  if (!json["tokenizer"].get<bool>()) {
+    print_out("without the tokenizer, which {} cannot express\n", text("target"));
   }
-  return !files.empty();
 }
 
 int export_checkpoint(const Options& options) {
   set_threads(options.threads);
   const auto dtype = parse_dtype(options.dtype);
-  auto& io = posix_io();
+  if (!options.logits.empty()) check_output_file(options.logits, existing_of(options.force));
+  auto& io = interruptible_io();
   const auto checkpoint = find_checkpoint(io, options.checkpoint);
   const auto model = load_model(io, checkpoint);
   const auto tokenizer = load_tokenizer(io, checkpoint.directory);
@@ -70,45 +83,34 @@ int export_checkpoint(const Options& options) {
       .dtype = dtype,
       .bos_id = tokenizer->bos_id(),
       .eos_id = tokenizer->eos_id(),
+      .files = hf_tokenizer_files(*tokenizer),
+      .existing = existing_of(options.force),
       .gguf_tokenizer = gguf_tokenizer(*tokenizer, config.vocab_size)};
   request.plan.validate(
       static_cast<size_t>(config.n_layers),
       config.attention.kind == AttentionKind::kMoa ? config.attention.n_experts : 0,
       config.has_ffn_experts() ? config.ffn.n_experts : 0);
   const auto report = export_model(io, model, options.target, request, options.out);
-  const bool carries_tokenizer = write_tokenizer(options, *tokenizer, request);
-  if (!options.logits.empty()) write_logits(options.logits, report);
+  const bool carries_tokenizer =
+      options.target == "gguf" ? !request.gguf_tokenizer.empty() : !request.files.empty();
+  const nlohmann::ordered_json json = {{"out", options.out},
+                                       {"target", options.target},
+                                       {"policy", request.plan.to_string()},
+                                       {"dtype", options.dtype},
+                                       {"tokenizer", carries_tokenizer},
+                                       {"tensors_read", report.tensors_read},
+                                       {"tensors_written", report.tensors_written},
+                                       {"unused", nlohmann::ordered_json::array()},
+                                       {"missing", nlohmann::ordered_json::array()},
+                                       {"tokens_compared", report.tokens.numel()},
+                                       {"max_abs_logit", report.max_abs_logit},
+                                       {"max_abs_logit_error", report.max_abs_logit_error}};
   if (options.json) {
-    print_json({{"out", options.out},
-                {"target", options.target},
-                {"policy", request.plan.to_string()},
-                {"dtype", options.dtype},
-                {"tokenizer", carries_tokenizer},
-                {"tensors_read", report.tensors_read},
-                {"tensors_written", report.tensors_written},
-                {"unused", nlohmann::ordered_json::array()},
-                {"missing", nlohmann::ordered_json::array()},
-                {"max_abs_logit", report.max_abs_logit},
-                {"max_abs_logit_error", report.max_abs_logit_error}});
-    return 0;
+    print_json(json);
+  } else {
+    print_text(json, checkpoint.directory);
   }
-  fmt::print("{}: {} tensors of {} written as {} in {}, policy {}\n",
-             options.out,
-             report.tensors_written,
-             checkpoint.directory,
-             options.target,
-             options.dtype,
-             request.plan.to_string());
-  fmt::print(
-      "read back: logits of {} random tokens, up to {:.4g}, differ by at most {:.3g} from the "
-      "model's{}\n",
-      report.tokens.numel(),
-      report.max_abs_logit,
-      report.max_abs_logit_error,
-      dtype == at::kFloat ? "" : " with weights of that type");
-  if (!carries_tokenizer) {
-    fmt::print("without the tokenizer, which {} cannot express\n", options.target);
-  }
+  if (!options.logits.empty()) write_logits(options, report);
   return 0;
 }
 
@@ -138,6 +140,7 @@ void add_export_command(CommandLine& line) {
                  options->logits,
                  "JSON file for the random tokens of the check and the model's logits, to "
                  "compare other programs with");
+  add_force_option(command, options->force);
   command.option("--threads", options->threads, "0: all cores").range(0, 4096);
   command.flag("--json", options->json, "one JSON object on standard output");
   command.on_run([options] { return export_checkpoint(*options); });

@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/generate_prompts.h"
 #include "common/error.h"
+#include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "infer/generator.h"
 #include "infer/speculative_generator.h"
@@ -118,16 +119,12 @@ int generate(const Options& options) {
   }
   // Several completions at once would interleave: they are printed when all are done.
   const bool stream = !options.json && options.n == 1;
-  GeneratorOptions generator_options{.plan = loaded.plan,
-                                     .compute_dtype = loaded.compute_dtype,
-                                     .on_text = {},
-                                     .stop = stop_requested};
+  GeneratorOptions generator_options{
+      .plan = loaded.plan, .compute_dtype = loaded.compute_dtype, .on_text = {}, .stop = must_stop};
   if (stream) {
     // The prompt comes with the first text: a refused prompt prints nothing.
     generator_options.on_text = [prompt = options.prompt](size_t, const std::string& text) mutable {
-      std::fputs(std::exchange(prompt, "").c_str(), stdout);
-      std::fwrite(text.data(), 1, text.size(), stdout);
-      std::fflush(stdout);
+      standard_output().write(std::exchange(prompt, "") + text);
     };
   }
   install_stop_signal();
@@ -136,11 +133,10 @@ int generate(const Options& options) {
   if (options.json) {
     print_result(options, result, loaded);
   } else if (stream) {
-    std::fputc('\n', stdout);
-    std::fflush(stdout);
+    standard_output().write("\n");
   } else {
     for (size_t i = 0; i < completions.size(); ++i) {
-      fmt::print("--- {}\n{}{}\n", i + 1, options.prompt, completions[i].text);
+      print_out("--- {}\n{}{}\n", i + 1, options.prompt, completions[i].text);
     }
   }
   fmt::print(stderr,

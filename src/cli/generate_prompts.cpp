@@ -8,6 +8,7 @@
 
 #include "cli/prompt_file.h"
 #include "common/error.h"
+#include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "infer/batch_scheduler.h"
 
@@ -29,8 +30,7 @@ class OrderedOutput {
     ended_[request] = completion;
     if (command_.json || command_.json_lines) return;
     for (; n_shown_ < ended_.size() && ended_[n_shown_]; ++n_shown_) {
-      fmt::print("--- {}\n{}{}\n", n_shown_ + 1, prompts_[n_shown_], ended_[n_shown_]->text);
-      std::fflush(stdout);
+      print_out("--- {}\n{}{}\n", n_shown_ + 1, prompts_[n_shown_], ended_[n_shown_]->text);
     }
   }
 
@@ -63,6 +63,8 @@ nlohmann::ordered_json to_json(const PromptsCommand& command, const SchedulerSta
 }
 
 }  // namespace
+
+bool must_stop() { return stop_requested() || standard_output().is_lost(); }
 
 std::vector<int32_t> encode_prompt(const std::string& text, const Tokenizer& tokenizer) {
   std::vector<int32_t> ids;
@@ -99,7 +101,7 @@ int generate_prompts(const PromptsCommand& command, LoadedCheckpoint& loaded) {
       .on_text = {},
       .on_completion = [&](size_t request,
                            const Completion& completion) { output.add(request, completion); },
-      .stop = stop_requested};
+      .stop = must_stop};
   BatchScheduler scheduler(loaded.model, *loaded.tokenizer, options);
   for (const auto& text : texts) {
     auto request = text.options;

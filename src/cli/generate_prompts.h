@@ -22,6 +22,9 @@ struct PromptsCommand {
 /// lines as they end. Returns the exit status.
 int generate_prompts(const PromptsCommand& command, LoadedCheckpoint& loaded);
 
+/// True once a stop was asked for or what is generated can no longer be printed.
+bool must_stop();
+
 /// The ids that a prompt begins with, BOS first. Throws Error if there is none.
 std::vector<int32_t> encode_prompt(const std::string& text, const Tokenizer& tokenizer);
 

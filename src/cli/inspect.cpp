@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "common/config_reader.h"
 #include "common/error.h"
+#include "common/standard_output.h"
 #include "data/tokenizer_files.h"
 
 namespace dsmoe {
@@ -69,18 +70,18 @@ int inspect(const Options& options) {
     print_json(json);
     return 0;
   }
-  fmt::print("{}: step {}, every checksum verified\n", checkpoint.directory, manifest.step);
-  fmt::print("written by dsmoe {} with LibTorch {}, run {}\n",
-             manifest.code_version,
-             manifest.torch_version,
-             manifest.run_id);
-  fmt::print("tokenizer {}, {} ids\n", tokenizer->fingerprint(), tokenizer->vocab_size());
-  fmt::print("{} parameters in {} tensors\n", parameters, tensors.size());
-  for (const auto& [group, count] : groups) fmt::print("  {:<10} {:>12}\n", group, count);
+  print_out("{}: step {}, every checksum verified\n", checkpoint.directory, manifest.step);
+  print_out("written by dsmoe {} with LibTorch {}, run {}\n",
+            manifest.code_version,
+            manifest.torch_version,
+            manifest.run_id);
+  print_out("tokenizer {}, {} ids\n", tokenizer->fingerprint(), tokenizer->vocab_size());
+  print_out("{} parameters in {} tensors\n", parameters, tensors.size());
+  for (const auto& [group, count] : groups) print_out("  {:<10} {:>12}\n", group, count);
   for (const auto& tensor : tensors) {
-    if (options.tensors) fmt::print("  {}\n", tensor.dump());
+    if (options.tensors) print_out("  {}\n", tensor.dump());
   }
-  fmt::print("{}", config_to_yaml(describe_config));
+  print_out("{}", config_to_yaml(describe_config));
   return 0;
 }
 

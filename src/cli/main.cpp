@@ -10,16 +10,26 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/process_setup.h"
+#include "common/standard_output.h"
+#include "common/stop_signal.h"
 
 namespace {
 
 constexpr int kExitFailed = 1;
 constexpr int kExitBadInput = 2;
+constexpr int kExitStopped = 75;
 
 int report(int code, std::string message) {
   for (auto& c : message) c = c == '\n' ? ' ' : c;
   std::fprintf(stderr, "dsmoe: %s\n", message.c_str());
   return code;
+}
+
+// What was printed must have arrived. A stop stays a stop: its state is saved elsewhere.
+int finish(int code) {
+  const auto failure = dsmoe::standard_output().finish();
+  if (failure.empty()) return code;
+  return report(code == 0 ? kExitFailed : code, failure);
 }
 
 bool runs_a_model(const char* command) {
@@ -62,17 +72,20 @@ int parse_and_run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  dsmoe::reserve_standard_descriptors();
   dsmoe::setup_process();
   if (argc > 1 && runs_a_model(argv[1]) && !asks_for_help(argc, argv)) {
     dsmoe::restart_with_passive_waiting(argv);
   }
   dsmoe::setup_log();
   try {
-    return parse_and_run(argc, argv);
+    return finish(parse_and_run(argc, argv));
   } catch (const dsmoe::Error& error) {
     return report(kExitBadInput, error.what());
   } catch (const dsmoe::RunError& error) {
     return report(kExitFailed, error.what());
+  } catch (const dsmoe::StoppedError& error) {
+    return report(kExitStopped, error.what());
   } catch (const c10::Error& error) {
     return report(kExitFailed, error.what_without_backtrace());
   } catch (const std::bad_alloc&) {

@@ -8,6 +8,7 @@
 #include "cli/roofline_tables.h"
 #include "common/config_reader.h"
 #include "common/error.h"
+#include "common/standard_output.h"
 #include "data/token_dataset.h"
 #include "report/cost_plan.h"
 
@@ -111,26 +112,26 @@ nlohmann::ordered_json to_json(const CostPlan& plan, const PlanRequest& request)
 
 void print_parameters(const CostPlan& plan) {
   const auto& count = plan.parameters;
-  fmt::print("parameters {}: matrices {}, embeddings {}, routers {}, norms {}, biases {}\n",
-             count.total(),
-             count.matrices,
-             count.embeddings,
-             count.routers,
-             count.norms,
-             count.biases);
-  fmt::print("{:<24} {:>18} {:>7} {:>20} {:>20}\n",
-             "policy",
-             "active parameters",
-             "share",
-             "prefill FLOPs/token",
-             "decode FLOPs/token");
+  print_out("parameters {}: matrices {}, embeddings {}, routers {}, norms {}, biases {}\n",
+            count.total(),
+            count.matrices,
+            count.embeddings,
+            count.routers,
+            count.norms,
+            count.biases);
+  print_out("{:<24} {:>18} {:>7} {:>20} {:>20}\n",
+            "policy",
+            "active parameters",
+            "share",
+            "prefill FLOPs/token",
+            "decode FLOPs/token");
   for (const auto& cost : plan.policies) {
-    fmt::print("{:<24} {:>18.0f} {:>6.1f}% {:>20.4g} {:>20.4g}\n",
-               cost.policy,
-               cost.active_parameters,
-               100.0 * cost.active_parameters / static_cast<double>(count.non_embedding()),
-               cost.prefill_flops,
-               cost.decode_flops);
+    print_out("{:<24} {:>18.0f} {:>6.1f}% {:>20.4g} {:>20.4g}\n",
+              cost.policy,
+              cost.active_parameters,
+              100.0 * cost.active_parameters / static_cast<double>(count.non_embedding()),
+              cost.prefill_flops,
+              cost.decode_flops);
   }
 }
 
@@ -138,11 +139,11 @@ void print_memory(const CostPlan& plan, const RunConfig& config) {
   constexpr double kGib = 1 << 30;
   const auto& memory = plan.memory;
   const auto line = [](const char* what, double bytes) {
-    fmt::print("  {:<44} {:>12.3f} GiB\n", what, bytes / kGib);
+    print_out("  {:<44} {:>12.3f} GiB\n", what, bytes / kGib);
   };
-  fmt::print("memory of one rank, micro-batches of {} sequences of {} tokens:\n",
-             config.train.batch_size,
-             config.seq_len());
+  print_out("memory of one rank, micro-batches of {} sequences of {} tokens:\n",
+            config.train.batch_size,
+            config.seq_len());
   line("weights (float32)", memory.weights);
   line("gradients (float32)", memory.gradients);
   line("optimizer (AdamW)", memory.optimizer);
@@ -161,7 +162,7 @@ void print_memory(const CostPlan& plan, const RunConfig& config) {
 }
 
 void print_time(const CostPlan& plan, const PlanRequest& request, const RunConfig& config) {
-  fmt::print(
+  print_out(
       "training {:.4g} FLOPs per token; {} x {} at {:.4g} FLOP/s (bfloat16, data sheet) and an "
       "assumed MFU of {:.0f} %{}:\n",
       plan.train_flops_per_token,
@@ -172,24 +173,24 @@ void print_time(const CostPlan& plan, const PlanRequest& request, const RunConfi
       config.train.checkpoint_activations == Recompute::kNone
           ? ""
           : ", more for what checkpoint_activations computes again");
-  fmt::print("  {:.0f} tokens per step, {:.3g} s; {} steps, {:.1f} days, {:.0f} GPU hours",
-             plan.tokens_per_step,
-             plan.step_seconds,
-             config.train.steps,
-             plan.total_seconds / 86400.0,
-             plan.gpu_hours);
-  if (request.price_per_hour > 0) fmt::print(", {:.0f} at the price given", plan.cost);
-  fmt::print("\n  the peak {} the GPU's {:.0f} GB\n",
-             plan.fits ? "fits in" : "does not fit in",
-             request.gpu.memory_bytes / 1e9);
+  print_out("  {:.0f} tokens per step, {:.3g} s; {} steps, {:.1f} days, {:.0f} GPU hours",
+            plan.tokens_per_step,
+            plan.step_seconds,
+            config.train.steps,
+            plan.total_seconds / 86400.0,
+            plan.gpu_hours);
+  if (request.price_per_hour > 0) print_out(", {:.0f} at the price given", plan.cost);
+  print_out("\n  the peak {} the GPU's {:.0f} GB\n",
+            plan.fits ? "fits in" : "does not fit in",
+            request.gpu.memory_bytes / 1e9);
   if (request.n_gpus > 1) {
-    fmt::print(
+    print_out(
         "  of a step: {:.3g} s computing, {:.3g} s communicating, {:.3g} s of it not hidden\n",
         plan.compute_seconds,
         plan.reduce_seconds,
         plan.exposed_seconds);
   }
-  fmt::print(
+  print_out(
       "assumed: the ranks share a step's micro-batches, each holds weights and gradients whole; a "
       "ring over links of {:.0f} GB/s each way on one host, above {} GPUs {:.0f} GB/s of network "
       "each, at full speed and without latency, beside the backward pass of the last micro-batch\n",
@@ -199,7 +200,7 @@ void print_time(const CostPlan& plan, const PlanRequest& request, const RunConfi
 }
 
 void print_twin(const CostPlan& plan) {
-  fmt::print(
+  print_out(
       "dense training against sparse training at equal quality: {:.2f} times the FLOPs per token, "
       "{:.2f} times the weight memory\n"
       "  the sparse model has {} parameters: the FFN's doubled, 2 of 16 experts used, which "

@@ -4,7 +4,7 @@
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
-#include "common/io.h"
+#include "common/standard_output.h"
 #include "formats/json_limits.h"
 #include "report/run_report.h"
 
@@ -19,11 +19,13 @@ struct Options {
   std::string curve;
   std::vector<std::string> samples;
   std::string out = "report.html";
+  bool force = false;
   bool json = false;
 };
 
 int report(const Options& options) {
   auto& io = posix_io();
+  check_output_file(options.out, existing_of(options.force));
   std::vector<RunRecord> runs;
   for (const auto& run : options.runs) runs.push_back(read_run(io, run));
   nlohmann::json curve;
@@ -34,11 +36,12 @@ int report(const Options& options) {
   for (const auto& path : options.samples) {
     samples.push_back({.name = path, .text = read_file(io, path, kMaxSampleBytes)});
   }
-  write_file(io, options.out, runs_to_html(runs, curve, samples));
+  write_output_file(
+      io, options.out, runs_to_html(runs, curve, samples), existing_of(options.force));
   if (options.json) {
     print_json({{"path", options.out}});
   } else {
-    fmt::print("wrote {}\n", options.out);
+    print_out("wrote {}\n", options.out);
   }
   return 0;
 }
@@ -60,6 +63,7 @@ void add_report_command(CommandLine& line) {
           "--samples", options->samples, "a text to be shown, such as generate printed; repeatable")
       .one_value_each();
   command.option("--out", options->out, "the page (default: report.html)");
+  add_force_option(command, options->force);
   command.flag("--json", options->json, "one JSON object on standard output");
   command.on_run([options] { return report(*options); });
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "cli/command_support.h"
+#include "common/standard_output.h"
 #include "report/gpu_roofline.h"
 
 namespace dsmoe {
@@ -21,23 +22,23 @@ nlohmann::ordered_json kernels_json(const Roofline& roofline) {
 }
 
 void print_kernels(const Roofline& roofline, double unit, const char* unit_name) {
-  fmt::print("  {:<44} {:>8} {:>9} {:>9} {:>8} {:>8} {:>6}\n",
-             "kernel",
-             "launches",
-             "GFLOP",
-             "GB",
-             "FLOP/B",
-             unit_name,
-             "share");
+  print_out("  {:<44} {:>8} {:>9} {:>9} {:>8} {:>8} {:>6}\n",
+            "kernel",
+            "launches",
+            "GFLOP",
+            "GB",
+            "FLOP/B",
+            unit_name,
+            "share");
   for (const auto& kernel : roofline.kernels) {
-    fmt::print("  {:<44} {:>8.0f} {:>9.2f} {:>9.3f} {:>8.0f} {:>8.2f} {:>5.1f}%\n",
-               kernel.name,
-               kernel.launches,
-               kernel.flops / 1e9,
-               kernel.bytes / 1e9,
-               kernel.flops / kernel.bytes,
-               kernel.seconds / unit,
-               100 * kernel.seconds / roofline.seconds());
+    print_out("  {:<44} {:>8.0f} {:>9.2f} {:>9.3f} {:>8.0f} {:>8.2f} {:>5.1f}%\n",
+              kernel.name,
+              kernel.launches,
+              kernel.flops / 1e9,
+              kernel.bytes / 1e9,
+              kernel.flops / kernel.bytes,
+              kernel.seconds / unit,
+              100 * kernel.seconds / roofline.seconds());
   }
 }
 
@@ -55,11 +56,11 @@ int print_roofline(const RunConfig& config,
                                  {"step_kernels", kernels_json(step)}};
   auto decodes = nlohmann::ordered_json::array();
   if (!as_json) {
-    fmt::print("{}: a step of {} tokens, expected {:.1f} ms, {:.1f} % of the peak\n",
-               request.gpu.name,
-               n_tokens,
-               1e3 * step.seconds(),
-               100 * step.flops() / step.seconds() / request.gpu.flops);
+    print_out("{}: a step of {} tokens, expected {:.1f} ms, {:.1f} % of the peak\n",
+              request.gpu.name,
+              n_tokens,
+              1e3 * step.seconds(),
+              100 * step.flops() / step.seconds() / request.gpu.flops);
     print_kernels(step, 1e-3, "ms");
   }
   for (const auto& policy : request.policies) {
@@ -74,12 +75,12 @@ int print_roofline(const RunConfig& config,
                          {"bytes", decode.bytes()},
                          {"kernels", kernels_json(decode)}});
       if (as_json) continue;
-      fmt::print("decode, {}, {} sequences of {} keys: expected {:.1f} us, {:.3f} GB\n",
-                 policy.to_string(),
-                 batch,
-                 n_keys,
-                 1e6 * decode.seconds(),
-                 decode.bytes() / 1e9);
+      print_out("decode, {}, {} sequences of {} keys: expected {:.1f} us, {:.3f} GB\n",
+                policy.to_string(),
+                batch,
+                n_keys,
+                1e6 * decode.seconds(),
+                decode.bytes() / 1e9);
       if (batch == 1) print_kernels(decode, 1e-6, "us");
     }
   }

@@ -8,7 +8,9 @@
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
+#include "common/interruptible_io.h"
 #include "common/progress.h"
+#include "common/standard_output.h"
 #include "data/tokenize.h"
 
 namespace dsmoe {
@@ -16,6 +18,7 @@ namespace {
 
 struct Options {
   TokenizeOptions tokenize;
+  bool force = false;
   bool json = false;
 };
 
@@ -25,7 +28,8 @@ int tokenize(Options& options) {
     bar.emplace("tokenize", stderr);
     options.tokenize.progress = [&bar](int64_t done, int64_t total) { bar->show(done, total); };
   }
-  const auto result = tokenize_files(posix_io(), options.tokenize);
+  options.tokenize.existing = existing_of(options.force);
+  const auto result = tokenize_files(interruptible_io(), options.tokenize);
   bar.reset();
   if (options.json) {
     print_json({{"tokens", result.n_tokens},
@@ -35,14 +39,14 @@ int tokenize(Options& options) {
                 {"vocab_size", result.vocab_size},
                 {"shards", result.shards}});
   } else {
-    fmt::print("{}: {} tokens of {} ({} ids), {} documents, {} bytes, {} shards\n",
-               options.tokenize.out,
-               result.n_tokens,
-               result.tokenizer,
-               result.vocab_size,
-               result.n_documents,
-               result.n_bytes,
-               result.shards.size());
+    print_out("{}: {} tokens of {} ({} ids), {} documents, {} bytes, {} shards\n",
+              options.tokenize.out,
+              result.n_tokens,
+              result.tokenizer,
+              result.vocab_size,
+              result.n_documents,
+              result.n_bytes,
+              result.shards.size());
   }
   return 0;
 }
@@ -69,6 +73,7 @@ void add_tokenize_command(CommandLine& line) {
                  "bytes, chars, a SentencePiece .model file, train:bpe:SIZE or "
                  "train:unigram:SIZE (default: bytes)");
   command.option("--out", o.out, "directory to make").required();
+  add_force_option(command, options->force);
   command.option("--shard-tokens", o.shard_tokens, "most tokens in one shard")
       .range(int64_t{1}, int64_t{1} << 40);
   command.option("--threads", o.threads, "encoding threads").range(1, 4096);

@@ -10,6 +10,7 @@
 #include "common/config_reader.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "model/parameter_count.h"
 #include "train/step_memory.h"
@@ -50,7 +51,7 @@ void print_result(const TrainResult& result) {
 
 int dry_run(const RunConfig& config) {
   const auto count = count_parameters(config.model);
-  fmt::print(
+  print_out(
       "the config fits its data: {} parameters, {} of them not in embeddings; {} tokens per "
       "step, {} in all\n",
       count.total(),
@@ -74,7 +75,7 @@ int train(const Options& options) {
   RunConfig config;
   const auto describe_config = [&](ConfigVisitor& visitor) { describe(visitor, config); };
   if (options.list_keys) {
-    fmt::print("{}", config_to_markdown(describe_config));
+    print_out("{}", config_to_markdown(describe_config));
     return 0;
   }
   if (options.config.empty()) throw Error("train: expected a config file, got none; see --help");
@@ -93,7 +94,7 @@ int train(const Options& options) {
   config = resolve_run_config(config);
   const auto yaml = config_to_yaml(describe_config);
   if (options.print_config) {
-    fmt::print("{}", yaml);
+    print_out("{}", yaml);
     return 0;
   }
   if (options.dry_run) return dry_run(config);

@@ -33,6 +33,15 @@ class PosixIo final : public Io {
   int rename(const std::string& from, const std::string& to) override {
     return ::rename(from.c_str(), to.c_str());
   }
+  int rename_no_replace(const std::string& from, const std::string& to) override {
+    return ::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE);
+  }
+  int exchange(const std::string& a, const std::string& b) override {
+    return ::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE);
+  }
+  int link(const std::string& from, const std::string& to) override {
+    return ::link(from.c_str(), to.c_str());
+  }
   int mkdir(const std::string& path, mode_t mode) override { return ::mkdir(path.c_str(), mode); }
   int unlink(const std::string& path) override { return ::unlink(path.c_str()); }
   int rmdir(const std::string& path) override { return ::rmdir(path.c_str()); }
@@ -123,24 +132,13 @@ void read_all(Io& io,
 }
 
 void write_file(Io& io, const std::string& path, std::string_view bytes) {
-  OpenFile file(io, io.open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600));
+  OpenFile file(io, io.open(path, O_WRONLY | O_CREAT | O_TRUNC, kFileMode));
   if (file.fd() < 0) fail_run(path, "create");
   write_all(io, file.fd(), bytes.data(), bytes.size(), path);
   // A failed fsync may be reported once and the data dropped: the file counts as lost, never
   // retried.
   if (io.fsync(file.fd()) != 0) fail_run(path, "fsync");
   if (file.close() != 0) fail_run(path, "close");
-}
-
-void replace_file(Io& io, const std::string& path, std::string_view bytes) {
-  const std::string temporary = path + ".tmp";
-  try {
-    write_file(io, temporary, bytes);
-    rename_durably(io, temporary, path);
-  } catch (...) {
-    io.unlink(temporary);  // The first failure is the one to report.
-    throw;
-  }
 }
 
 void rename_durably(Io& io, const std::string& from, const std::string& to) {
@@ -180,7 +178,7 @@ void make_directories(Io& io, const std::string& path) {
   for (const auto& part : std::filesystem::path(path)) {
     made /= part;
     if (std::filesystem::is_directory(made)) continue;
-    if (io.mkdir(made.string(), 0700) != 0 && errno != EEXIST)
+    if (io.mkdir(made.string(), kDirectoryMode) != 0 && errno != EEXIST)
       fail_run(made.string(), "make directory");
     const auto parent = made.parent_path();
     fsync_directory(io, parent.empty() ? "." : parent.string());

@@ -10,6 +10,10 @@
 
 namespace dsmoe {
 
+/// Permissions that new files and directories ask for: the umask decides, as for every other tool.
+constexpr mode_t kFileMode = 0666;
+constexpr mode_t kDirectoryMode = 0777;
+
 /// Every write, rename and fsync of the program goes through this interface, so that tests can make
 /// the n-th one fail, crash or be forgotten. The calls are those of POSIX: on failure they return
 /// -1 and set errno.
@@ -23,6 +27,12 @@ class Io {
   virtual int fsync(int fd) = 0;
   virtual int close(int fd) = 0;
   virtual int rename(const std::string& from, const std::string& to) = 0;
+  /// Renames, or fails with EEXIST where `to` exists; EINVAL or ENOSYS where the file system lacks
+  /// the call.
+  virtual int rename_no_replace(const std::string& from, const std::string& to) = 0;
+  /// Swaps two names in one step; EINVAL or ENOSYS where the file system lacks the call.
+  virtual int exchange(const std::string& a, const std::string& b) = 0;
+  virtual int link(const std::string& from, const std::string& to) = 0;
   virtual int mkdir(const std::string& path, mode_t mode) = 0;
   virtual int unlink(const std::string& path) = 0;
   virtual int rmdir(const std::string& path) = 0;
@@ -47,19 +57,19 @@ void read_all(Io& io,
               uint64_t offset,
               const std::string& path);
 
-/// Creates or truncates a file, writes it, fsyncs and closes it. Throws RunError.
+/// Creates or truncates a file, writes it, fsyncs and closes it. Only for files inside a directory
+/// that this process makes (staged_output.h): a file of that name is lost when the write fails.
+/// Throws RunError.
 void write_file(Io& io, const std::string& path, std::string_view bytes);
-
-/// As write_file, but to `path.tmp` first, then renamed and the directory fsynced: a reader sees
-/// the old content or the new, never a part. Throws RunError; `path.tmp` is removed then.
-void replace_file(Io& io, const std::string& path, std::string_view bytes);
 
 /// Renames within a directory or across two, and makes the new name durable. Throws RunError.
 void rename_durably(Io& io, const std::string& from, const std::string& to);
 
 /// A directory that is complete or not there: `fill` writes its files, fsynced, at `temporary`,
 /// which is then fsynced, renamed to `path` and its name made durable. What is left at `temporary`
-/// from before, or after a failure, is removed. Throws RunError and what `fill` throws.
+/// from before, or after a failure, is removed: only for directories that the caller owns under a
+/// lock, such as a run's checkpoints; write_output_directory is for all others. Throws RunError and
+/// what `fill` throws.
 void write_directory(Io& io,
                      const std::string& temporary,
                      const std::string& path,

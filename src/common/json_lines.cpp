@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
+#include "common/staged_output.h"
 
 namespace dsmoe {
 namespace {
@@ -24,7 +25,9 @@ bool is_kept(const std::string& line, int64_t step) {
 }  // namespace
 
 JsonLines::JsonLines(Io& io, const std::string& path)
-    : io_(io), path_(path), fd_(io.open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)) {
+    : io_(io),
+      path_(path),
+      fd_(io.open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, kFileMode)) {
   if (fd_ < 0) throw RunError(fmt::format("{}: cannot be opened: {}", path, strerror(errno)));
 }
 

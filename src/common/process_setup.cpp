@@ -19,6 +19,7 @@ void setup_process() {
   // up.
   mallopt(M_MXFAST, 0);
   signal(SIGXFSZ, SIG_IGN);
+  signal(SIGPIPE, SIG_IGN);
 }
 
 void restart_with_passive_waiting(char** argv) {

@@ -36,7 +36,7 @@ std::string read_holder(Io& io, int fd) {
 }  // namespace
 
 RunLock::RunLock(Io& io, const std::string& run_directory)
-    : io_(io), fd_(io.open(run_directory + "/run.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600)) {
+    : io_(io), fd_(io.open(run_directory + "/run.lock", O_RDWR | O_CREAT | O_CLOEXEC, kFileMode)) {
   const auto path = run_directory + "/run.lock";
   if (fd_ < 0) throw RunError(fmt::format("{}: cannot be opened: {}", path, strerror(errno)));
   if (flock(fd_, LOCK_EX | LOCK_NB) != 0) {

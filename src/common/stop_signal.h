@@ -1,6 +1,14 @@
 #pragma once
 
+#include <stdexcept>
+
 namespace dsmoe {
+
+/// Ends work because a stop was asked for. The program exits with 75.
+class StoppedError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
 
 /// From now on the first SIGINT or SIGTERM only asks for a stop, so that the work at hand can be
 /// finished and saved; a second one ends the process at once.

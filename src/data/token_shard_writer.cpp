@@ -20,7 +20,7 @@ constexpr size_t kBufferBytes = 1 << 20;
 }
 
 int open_for_writing(Io& io, const std::string& path, int flags) {
-  const int fd = io.open(path, O_WRONLY | flags, 0600);
+  const int fd = io.open(path, O_WRONLY | flags, kFileMode);
   if (fd < 0) throw RunError(fmt::format("{}: cannot create: {}", path, std::strerror(errno)));
   return fd;
 }

@@ -3,13 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <exception>
 #include <filesystem>
 #include <optional>
 #include <span>
 
 #include "common/error.h"
-#include "common/log.h"
 #include "data/dataset_record.h"
 #include "data/parallel_encoder.h"
 #include "data/text_reader.h"
@@ -23,11 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kMaxThreads = 1024;
-
-bool exists(const std::string& path) {
-  std::error_code error;
-  return fs::exists(fs::symlink_status(path, error));
-}
 
 // Writes shards one after another and begins the next when one is full.
 class ShardSeries {
@@ -75,6 +68,10 @@ class ShardSeries {
   std::optional<TokenShardWriter> shard_;
 };
 
+OutputDirectory output_of(const TokenizeOptions& options) {
+  return {options.out, options.existing, DatasetRecord::kFileName};
+}
+
 void check_options(const TokenizeOptions& options) {
   if (options.inputs.empty()) throw Error("tokenize: expected at least one input file");
   if (options.out.empty()) throw Error("tokenize: expected an output directory");
@@ -85,10 +82,7 @@ void check_options(const TokenizeOptions& options) {
     throw Error(
         fmt::format("tokenize: expected 1 to {} threads, got {}", kMaxThreads, options.threads));
   }
-  if (exists(options.out)) {
-    throw Error(fmt::format("{}: expected no such directory; remove it or choose another name",
-                            options.out));
-  }
+  check_output_directory(output_of(options));
 }
 
 int64_t size_bytes(const std::string& path) {
@@ -133,32 +127,13 @@ DatasetRecord write_dataset(Io& io,
   DatasetRecord record;
   record.vocab_size = tokenizer.vocab_size();
   record.tokenizer = tokenizer.fingerprint();
-  make_directories(io, directory);
   ShardSeries shards(io, directory, options.shard_tokens, record);
   encode_inputs(io, options, tokenizer, shards, record);
   for (const auto& file : tokenizer_files(tokenizer)) {
     write_file(io, directory + "/" + file.name, file.bytes);
   }
   write_file(io, directory + "/" + DatasetRecord::kFileName, dataset_record_to_json(record));
-  fsync_directory(io, directory);
   return record;
-}
-
-void move_into_place(Io& io, const std::string& temporary, const std::string& out) {
-  if (io.rename(temporary, out) != 0) {
-    throw RunError(fmt::format("{}: cannot rename to {}", temporary, out));
-  }
-  const auto parent = fs::path(out).parent_path();
-  fsync_directory(io, parent.empty() ? "." : parent.string());
-}
-
-// The failure that led here matters more than one of the removal, which is only logged.
-void remove_after_failure(Io& io, const std::string& path) {
-  try {
-    remove_tree(io, path);
-  } catch (const std::exception& error) {
-    log_warning(fmt::format("tokenize: {}", error.what()));
-  }
 }
 
 TokenizeResult result_of(const DatasetRecord& record) {
@@ -176,21 +151,12 @@ TokenizeResult result_of(const DatasetRecord& record) {
 
 TokenizeResult tokenize_files(Io& io, const TokenizeOptions& options) {
   check_options(options);
-  fs::path out_path = fs::path(options.out).lexically_normal();
-  if (!out_path.has_filename()) out_path = out_path.parent_path();
-  const std::string out = out_path.string();
-  const std::string temporary = out + ".tmp";
   const auto tokenizer = make_tokenizer(options.tokenizer, options.inputs, options.format);
-  remove_tree(io, temporary);
-  try {
-    const DatasetRecord record = write_dataset(io, options, *tokenizer, temporary);
-    move_into_place(io, temporary, out);
-    return result_of(record);
-  } catch (...) {
-    remove_after_failure(io, temporary);
-    remove_after_failure(io, out);
-    throw;
-  }
+  DatasetRecord record;
+  write_output_directory(io, output_of(options), [&](const std::string& directory) {
+    record = write_dataset(io, options, *tokenizer, directory);
+  });
+  return result_of(record);
 }
 
 }  // namespace dsmoe

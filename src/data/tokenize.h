@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/io.h"
+#include "common/staged_output.h"
 #include "data/text_reader.h"
 
 namespace dsmoe {
@@ -13,8 +14,9 @@ namespace dsmoe {
 struct TokenizeOptions {
   std::vector<std::string> inputs;  ///< text or .jsonl files, also gzip or zstd
   TextFormat format;
-  std::string tokenizer = "bytes";  ///< see make_tokenizer
-  std::string out;                  ///< directory to make; must not exist
+  std::string tokenizer = "bytes";        ///< see make_tokenizer
+  std::string out;                        ///< directory to make
+  Existing existing = Existing::kRefuse;  ///< what becomes of an earlier data set at `out`
   int64_t shard_tokens = 100'000'000;
   int threads = 2;
   std::function<void(int64_t done_bytes, int64_t total_bytes)>
@@ -33,9 +35,9 @@ struct TokenizeResult {
 /// Encodes files into a directory that TokenDataset opens; documents are encoded in parallel and
 /// written in input order, so the shards do not depend on the thread count. Memory does not grow
 /// with the corpus: it holds a window of text a thread, and 8 bytes for each document of a shard
-/// (training a tokenizer: a sample of the text beside that). Everything is written
-/// to `OUT.tmp` and renamed at the end: a failure leaves nothing behind. Throws Error for bad input
-/// and RunError for a failed write.
+/// (training a tokenizer: a sample of the text beside that). The
+/// directory is complete or not there (staged_output.h). Throws Error for bad input and RunError
+/// for a failed write.
 TokenizeResult tokenize_files(Io& io, const TokenizeOptions& options);
 
 }  // namespace dsmoe

@@ -18,6 +18,7 @@
 #include <optional>
 
 #include "common/error.h"
+#include "common/standard_output.h"
 #include "common/stop_signal.h"
 
 namespace dsmoe {
@@ -174,8 +175,13 @@ class Job {
   }
 
   static void print_line(Stream& stream) {
-    std::fprintf(stream.to, "%s%s\n", stream.prefix.c_str(), stream.line.c_str());
-    std::fflush(stream.to);
+    const auto line = stream.prefix + stream.line + "\n";
+    if (stream.to == stdout) {
+      standard_output().write(line);
+    } else {
+      std::fputs(line.c_str(), stream.to);
+      std::fflush(stream.to);
+    }
     stream.line.clear();
   }
 

@@ -2,20 +2,14 @@
 
 #include <cstdint>
 #include <functional>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "common/stop_signal.h"
 #include "eval/perplexity.h"
 #include "eval/time_model.h"
 
 namespace dsmoe {
-
-/// The work was stopped as asked.
-class StoppedError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
 
 /// One policy of one layer's experts: what it costs and what it saves where all other layers use
 /// every expert.

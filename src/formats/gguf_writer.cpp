@@ -119,8 +119,6 @@ std::string header_of(const GgufMetadata& metadata,
   return text;
 }
 
-std::string temporary_name(const std::string& path) { return path + ".tmp"; }
-
 }  // namespace
 
 uint64_t gguf_type_size(GgufType type) { return type == GgufType::kF32 ? 4 : 2; }
@@ -138,7 +136,7 @@ GgufWriter::GgufWriter(Io& io,
                        std::vector<GgufTensor> tensors)
     : io_(io), path_(std::move(path)), tensors_(std::move(tensors)) {
   const auto header = header_of(metadata, tensors_, path_);
-  fd_ = io.open(temporary_name(path_), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  fd_ = io.open(path_, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, kFileMode);
   if (fd_ < 0) {
     throw RunError(fmt::format("{}: cannot be created: {}", path_, strerror(errno)));
   }
@@ -146,9 +144,7 @@ GgufWriter::GgufWriter(Io& io,
 }
 
 GgufWriter::~GgufWriter() {
-  if (fd_ < 0) return;
-  io_.close(fd_);
-  io_.unlink(temporary_name(path_));
+  if (fd_ >= 0) io_.close(fd_);
 }
 
 void GgufWriter::write(const void* data, uint64_t size_bytes) {
@@ -174,10 +170,8 @@ void GgufWriter::finish() {
   }
   const int fd = fd_;
   fd_ = -1;
-  if (io_.close(fd) != 0 || io_.rename(temporary_name(path_), path_) != 0) {
-    const std::string why = strerror(errno);
-    io_.unlink(temporary_name(path_));
-    throw RunError(fmt::format("{}: cannot be closed and named: {}", path_, why));
+  if (io_.close(fd) != 0) {
+    throw RunError(fmt::format("{}: cannot be closed: {}", path_, strerror(errno)));
   }
 }
 

@@ -9,8 +9,8 @@
 namespace dsmoe {
 
 /// Writes a GGUF file, version 3: the header first, then the tensors one by one, so that only one
-/// of them is in memory. The file is a temporary one until finish() renames it. Throws RunError for
-/// a failed write and Error for a key or name given twice.
+/// of them is in memory. A file of that name is lost: give it one of write_output_file. Throws
+/// RunError for a failed write and Error for a key or name given twice.
 class GgufWriter {
  public:
   GgufWriter(Io& io,
@@ -23,7 +23,7 @@ class GgufWriter {
 
   /// The bytes of the next tensor of the list.
   void add(const void* data);
-  /// After the last tensor: fsyncs, closes and gives the file its name.
+  /// After the last tensor: fsyncs and closes.
   void finish();
 
  private:

@@ -117,7 +117,9 @@ void check_layout(std::vector<TensorEntry>& entries, uint64_t data_bytes, const 
 class HashingFile {
  public:
   HashingFile(Io& io, const std::string& path)
-      : io_(io), path_(path), fd_(io.open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)) {
+      : io_(io),
+        path_(path),
+        fd_(io.open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, kFileMode)) {
     if (fd_ < 0) fail("be created");
   }
   ~HashingFile() {

@@ -9,6 +9,7 @@
 
 #include "common/error.h"
 #include "common/log.h"
+#include "common/staged_output.h"
 #include "model/io/checkpoint_reader.h"
 #include "train/finite.h"
 
@@ -50,13 +51,33 @@ FileRecord write_tensors(Io& io,
 
 std::string step_name(int64_t step) { return fmt::format("step-{:08}", step); }
 
+constexpr const char* kTemporaryPrefix = ".tmp-";
+constexpr const char* kTrashPrefix = ".trash-";
+
 // -1 for a name that is none of ours.
 int64_t step_of(const std::string& directory) {
   const auto name = fs::path(directory).filename().string();
+  if (name.rfind("step-", 0) != 0) return -1;
   int64_t step = -1;
   const char* end = name.data() + name.size();
   const auto [stop, error] = std::from_chars(name.data() + std::strlen("step-"), end, step);
   return error == std::errc{} && stop == end ? step : -1;
+}
+
+// A directory of checkpoints/ that an interrupted save or removal leaves.
+bool is_unfinished_step(const std::string& name) {
+  for (const std::string prefix : {kTemporaryPrefix, kTrashPrefix}) {
+    if (name.rfind(prefix, 0) == 0 && step_of(name.substr(prefix.size())) >= 0) return true;
+  }
+  return false;
+}
+
+// A file of the run directory that an interrupted replace_file of the run leaves.
+bool is_temporary_of_run(const std::string& name) {
+  for (const char* target : {"latest", "best", "config.yaml", "metrics.jsonl"}) {
+    if (is_temporary_of(name, target)) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -68,14 +89,15 @@ CheckpointStore::CheckpointStore(Io& io, std::string run_directory, const Retent
       retention_(retention) {}
 
 void CheckpointStore::clean() {
-  if (!fs::exists(checkpoints_)) return;
   std::vector<std::string> left;
-  for (const auto& item : fs::directory_iterator(checkpoints_)) {
-    const auto name = item.path().filename().string();
-    if (name.rfind(".tmp-", 0) == 0 || name.rfind(".trash-", 0) == 0) {
-      left.push_back(item.path().string());
+  const auto collect = [&](const std::string& directory, bool (*is_left)(const std::string&)) {
+    if (!fs::exists(directory)) return;
+    for (const auto& item : fs::directory_iterator(directory)) {
+      if (is_left(item.path().filename().string())) left.push_back(item.path().string());
     }
-  }
+  };
+  collect(run_directory_, is_temporary_of_run);
+  collect(checkpoints_, is_unfinished_step);
   for (const auto& path : left) remove_tree(io_, path);
 }
 
@@ -88,9 +110,11 @@ void CheckpointStore::set_aside_after(int64_t step) {
 }
 
 void CheckpointStore::set_aside(const std::string& directory, const std::string& reason) {
-  const auto aside = checkpoints_ + "/.damaged-" + fs::path(directory).filename().string();
+  // Another one may have been set aside before: it stays.
+  const auto name = checkpoints_ + "/.damaged-" + fs::path(directory).filename().string();
+  auto aside = name;
+  for (int i = 2; fs::exists(fs::symlink_status(aside)); ++i) aside = fmt::format("{}.{}", name, i);
   log_warning(fmt::format("{} is set aside as {}: {}", directory, aside, reason));
-  remove_tree(io_, aside);
   rename_durably(io_, directory, aside);
 }
 
@@ -111,7 +135,7 @@ std::string CheckpointStore::write(const CheckpointContents& contents) {
   const at::NoGradGuard no_grad;
   const auto name = step_name(contents.manifest.step);
   const auto directory = checkpoints_ + "/" + name;
-  const auto temporary = checkpoints_ + "/.tmp-" + name;
+  const auto temporary = checkpoints_ + "/" + kTemporaryPrefix + name;
   check_finite(contents.model);
   check_finite(contents.optimizer);
   if (is_there(directory)) return directory;
@@ -169,7 +193,7 @@ void CheckpointStore::remove_old(int64_t newest_step, int64_t best_step) {
     if (step < newest_step) ++n_older;
     if (n_older < retention_.keep_last || is_kept(step, newest_step, best_step)) continue;
     // Renamed first: what is half removed never bears a checkpoint's name.
-    const auto trash = checkpoints_ + "/.trash-" + fs::path(directory).filename().string();
+    const auto trash = checkpoints_ + "/" + kTrashPrefix + fs::path(directory).filename().string();
     rename_durably(io_, directory, trash);
     remove_tree(io_, trash);
   }

@@ -34,7 +34,8 @@ class CheckpointStore {
  public:
   CheckpointStore(Io& io, std::string run_directory, const Retention& retention);
 
-  /// Removes what an interrupted save or removal left. Call under the run's lock.
+  /// Removes what an interrupted save, removal or replacement of a file of the run left, and
+  /// nothing else. Call under the run's lock.
   void clean();
 
   /// Renames checkpoints past `step` to `.damaged-step-*`, with a warning: the run goes on from

@@ -62,7 +62,7 @@ TensorboardWriter::TensorboardWriter(Io& io, const std::string& directory, int64
                       static_cast<int64_t>(wall_time()),
                       first_step,
                       getpid());
-  fd_ = io_.open(path_, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+  fd_ = io_.open(path_, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, kFileMode);
   if (fd_ < 0) throw RunError(fmt::format("{}: cannot be written: {}", path_, strerror(errno)));
   write_event(key(1, 1) + little_endian(wall_time()) + bytes_field(3, "brain.Event:2"));
   // The start of a session: TensorBoard drops what earlier files hold from its step on.

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
+#include "common/staged_output.h"
 #include "train/non_finite.h"
 #include "train/trainer.h"
 

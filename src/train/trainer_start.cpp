@@ -13,6 +13,7 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/random_seed.h"
+#include "common/staged_output.h"
 #include "data/tokenizer_files.h"
 #include "model/flops.h"
 #include "train/flops.h"
@@ -56,6 +57,19 @@ TrainingData open_data(const RunConfig& config) {
 EvalText read_validation(const RunConfig& config, const TrainingData& dataset) {
   if (config.data.validation.empty()) return {};
   return read_eval_text(config.data.validation, dataset.tokenizer(), config.data.document_mask, 0);
+}
+
+// A directory without a run may hold files of a person that have the names of a run's.
+void check_new_run_directory(const std::string& run_dir) {
+  if (fs::exists(run_dir + "/run.lock") || fs::exists(run_dir + "/checkpoints")) return;
+  for (const char* name : {kRunConfigFile, "metrics.jsonl"}) {
+    if (!fs::exists(fs::symlink_status(run_dir + "/" + name))) continue;
+    throw Error(
+        fmt::format("run_dir: '{}' holds no run, but a file '{}' that a run would replace; choose "
+                    "another run_dir or move the file",
+                    run_dir,
+                    name));
+  }
 }
 
 std::string make_run_id(uint64_t seed) {
@@ -124,6 +138,7 @@ Trainer::Trainer(Io& io,
   step_.set_hooks(step_hooks());
   model_->train();
   if (ranks_->is_first()) {
+    check_new_run_directory(config.run_dir);
     make_directories(io, config.run_dir);
     lock_.emplace(io, config.run_dir);
     start(resume);

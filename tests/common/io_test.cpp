@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "common/error.h"
+#include "common/staged_output.h"
 #include "support/failing_io.h"
 #include "support/temporary_directory.h"
 

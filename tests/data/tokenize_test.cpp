@@ -28,6 +28,15 @@ std::vector<int32_t> all_tokens(const TokenDataset& dataset) {
   return ids;
 }
 
+std::vector<std::string> names_in(const std::string& directory) {
+  std::vector<std::string> names;
+  for (const auto& item : fs::directory_iterator(directory)) {
+    names.push_back(item.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
 // Names and contents of a directory's files.
 std::string fingerprint_of(const std::string& directory) {
   std::vector<fs::path> paths;
@@ -167,14 +176,53 @@ TEST_CASE("tokenize: whatever fails, no part of a data set is left in its place"
       tokenize_files(io, options);
       succeeded = true;
     } catch (const RunError&) {
-      // Removing fails too, as every call after the first failure does: `.tmp` may stay, and what
-      // was renamed before the failure is whole.
+      // Removing fails too, as every call after the first failure does: the temporary may stay, and
+      // what was renamed before the failure is whole.
       if (fs::exists(options.out)) CHECK_NOTHROW(TokenDataset(options.out).verify());
       fs::remove_all(options.out);
     }
   }
   CHECK_NOTHROW(TokenDataset(options.out).verify());
-  CHECK_FALSE(fs::exists(options.out + ".tmp"));
+}
+
+TEST_CASE("tokenize: of two with the same output the one that ends first keeps it") {
+  const TemporaryDirectory directory;
+  auto options = options_for(directory, "a text");
+  auto other = options;
+  other.inputs = {directory.file("b.txt")};
+  write_file(posix_io(), other.inputs[0], "of another process");
+  options.progress = [&](int64_t done, int64_t total) {
+    if (done == total && !fs::exists(options.out)) tokenize_files(posix_io(), other);
+  };
+  SECTION("where nothing may be replaced") {
+    CHECK_THROWS_WITH(tokenize_files(posix_io(), options),
+                      Contains(options.out) && Contains("another process made it meanwhile"));
+    CHECK(all_tokens(TokenDataset(options.out)).size() ==
+          1 + std::string("of another process").size());
+  }
+  SECTION("where --force replaces it") {
+    options.existing = Existing::kReplace;
+    tokenize_files(posix_io(), options);
+    CHECK(all_tokens(TokenDataset(options.out)).size() == 1 + std::string("a text").size());
+  }
+  CHECK_NOTHROW(TokenDataset(options.out).verify());
+  CHECK(names_in(directory.file("")) == std::vector<std::string>{"a.txt", "b.txt", "shards"});
+}
+
+TEST_CASE("tokenize: an earlier data set is replaced where asked for, and stays if that fails") {
+  const TemporaryDirectory directory;
+  auto options = options_for(directory, "old");
+  tokenize_files(posix_io(), options);
+  const auto before = fingerprint_of(options.out);
+  options.existing = Existing::kReplace;
+  write_file(posix_io(), directory.file("a.txt"), "\xFF");
+  CHECK_THROWS_AS(tokenize_files(posix_io(), options), Error);
+  CHECK((fingerprint_of(options.out) == before));
+  write_file(posix_io(), directory.file("a.txt"), "new text");
+  tokenize_files(posix_io(), options);
+  CHECK(all_tokens(TokenDataset(options.out)).size() == 9);
+  options.out = directory.file("");
+  CHECK_THROWS_WITH(tokenize_files(posix_io(), options), Contains("--force expects"));
 }
 
 TEST_CASE("tokenize: bad input leaves nothing and says why") {
@@ -183,8 +231,7 @@ TEST_CASE("tokenize: bad input leaves nothing and says why") {
   write_file(posix_io(), directory.file("bad.txt"), "\xFF");
   options.inputs.push_back(directory.file("bad.txt"));
   CHECK_THROWS_WITH(tokenize_files(posix_io(), options), Contains("bad.txt"));
-  CHECK_FALSE(fs::exists(options.out));
-  CHECK_FALSE(fs::exists(options.out + ".tmp"));
+  CHECK(names_in(directory.file("")) == std::vector<std::string>{"a.txt", "bad.txt"});
 
   options.inputs = {directory.file("a.txt")};
   options.tokenizer = "words";
@@ -194,7 +241,7 @@ TEST_CASE("tokenize: bad input leaves nothing and says why") {
   options.tokenizer = "bytes";
   tokenize_files(posix_io(), options);
   const auto before = fingerprint_of(options.out);
-  CHECK_THROWS_WITH(tokenize_files(posix_io(), options), Contains("no such directory"));
+  CHECK_THROWS_WITH(tokenize_files(posix_io(), options), Contains("exists") && Contains("--force"));
   CHECK((fingerprint_of(options.out) == before));
 }
 

@@ -89,7 +89,7 @@ TEST_CASE("perplexity is the same before and after a checkpoint is written and r
         {name, tensor.sizes().vec(), [tensor = tensor] { return tensor.detach().contiguous(); }});
   }
   const TemporaryDirectory directory;
-  write_converted(posix_io(), directory.file("checkpoint"), source, {});
+  write_converted(posix_io(), {directory.file("checkpoint")}, source, {});
   const auto checkpoint = find_checkpoint(posix_io(), directory.file("checkpoint"));
   auto read = load_model(posix_io(), checkpoint);
   auto mapped = load_packed_model(posix_io(), checkpoint, {.format = PackedFormat::kFloat32});

@@ -45,10 +45,7 @@ int64_t loaded_step(const std::string& run) {
 bool has_leftovers(const std::string& run) {
   for (const auto& item : fs::recursive_directory_iterator(run)) {
     const auto name = item.path().filename().string();
-    if (name.rfind(".tmp-", 0) == 0 || name.rfind(".trash-", 0) == 0 || name == "latest.tmp" ||
-        name == "best.tmp") {
-      return true;
-    }
+    if (name.find(".tmp-") != std::string::npos || name.rfind(".trash-", 0) == 0) return true;
   }
   return false;
 }

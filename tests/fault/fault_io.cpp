@@ -23,6 +23,9 @@ const char* operation_name(Operation operation) {
                                     "fsync",
                                     "close",
                                     "rename",
+                                    "rename without replacing",
+                                    "exchange",
+                                    "link",
                                     "mkdir",
                                     "unlink",
                                     "rmdir"};
@@ -125,6 +128,19 @@ int FaultIo::close(int fd) {
 
 int FaultIo::rename(const std::string& from, const std::string& to) {
   return static_cast<int>(call(Operation::kRename, [&] { return below_.rename(from, to); }));
+}
+
+int FaultIo::rename_no_replace(const std::string& from, const std::string& to) {
+  return static_cast<int>(
+      call(Operation::kRenameNoReplace, [&] { return below_.rename_no_replace(from, to); }));
+}
+
+int FaultIo::exchange(const std::string& a, const std::string& b) {
+  return static_cast<int>(call(Operation::kExchange, [&] { return below_.exchange(a, b); }));
+}
+
+int FaultIo::link(const std::string& from, const std::string& to) {
+  return static_cast<int>(call(Operation::kLink, [&] { return below_.link(from, to); }));
 }
 
 int FaultIo::mkdir(const std::string& path, mode_t mode) {

@@ -19,6 +19,9 @@ enum class Operation {
   kFsync,
   kClose,
   kRename,
+  kRenameNoReplace,
+  kExchange,
+  kLink,
   kMkdir,
   kUnlink,
   kRmdir
@@ -58,6 +61,9 @@ class FaultIo final : public Io {
   int fsync(int fd) override;
   int close(int fd) override;
   int rename(const std::string& from, const std::string& to) override;
+  int rename_no_replace(const std::string& from, const std::string& to) override;
+  int exchange(const std::string& a, const std::string& b) override;
+  int link(const std::string& from, const std::string& to) override;
   int mkdir(const std::string& path, mode_t mode) override;
   int unlink(const std::string& path) override;
   int rmdir(const std::string& path) override;

@@ -146,6 +146,32 @@ int PowerCutIo::rename(const std::string& from, const std::string& to) {
   return result;
 }
 
+int PowerCutIo::rename_no_replace(const std::string& from, const std::string& to) {
+  const std::lock_guard lock(mutex_);
+  const int result = posix_io().rename_no_replace(from, to);
+  if (result == 0) change(from, to, find(from));
+  return result;
+}
+
+// Two changes: a power cut may keep either one.
+int PowerCutIo::exchange(const std::string& a, const std::string& b) {
+  const std::lock_guard lock(mutex_);
+  const int result = posix_io().exchange(a, b);
+  if (result != 0) return result;
+  const auto first = find(a);
+  const auto second = find(b);
+  change("", a, second);
+  change("", b, first);
+  return result;
+}
+
+int PowerCutIo::link(const std::string& from, const std::string& to) {
+  const std::lock_guard lock(mutex_);
+  const int result = posix_io().link(from, to);
+  if (result == 0) change("", to, find(from));
+  return result;
+}
+
 int PowerCutIo::mkdir(const std::string& path, mode_t mode) {
   const std::lock_guard lock(mutex_);
   const int result = posix_io().mkdir(path, mode);

@@ -31,6 +31,15 @@ class FailingIo final : public Io {
   int rename(const std::string& from, const std::string& to) override {
     return fails() ? -1 : posix_io().rename(from, to);
   }
+  int rename_no_replace(const std::string& from, const std::string& to) override {
+    return fails() ? -1 : posix_io().rename_no_replace(from, to);
+  }
+  int exchange(const std::string& a, const std::string& b) override {
+    return fails() ? -1 : posix_io().exchange(a, b);
+  }
+  int link(const std::string& from, const std::string& to) override {
+    return fails() ? -1 : posix_io().link(from, to);
+  }
   int mkdir(const std::string& path, mode_t mode) override {
     return fails() ? -1 : posix_io().mkdir(path, mode);
   }

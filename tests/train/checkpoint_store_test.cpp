@@ -67,6 +67,27 @@ TEST_CASE("CheckpointStore: only the newest are kept", "[train][checkpoint]") {
         std::vector<std::string>{"step-00000003", "step-00000004"});
 }
 
+TEST_CASE("CheckpointStore: clean removes what the run left unfinished and nothing else",
+          "[train][checkpoint]") {
+  const TemporaryDirectory directory;
+  const auto run = directory.file("run");
+  const auto kept = std::vector<std::string>{
+      ".latest.tmp", ".notes.tmp-7-0123abcd", ".tmp-notes", ".trash-step-1x", "latest.tmp", "mine"};
+  for (const auto& name : kept) fs::create_directories(run + "/checkpoints/" + name);
+  for (const auto& name : kept) fs::create_directories(run + "/" + name);
+  for (const char* name : {"checkpoints/.tmp-step-00000003",
+                           "checkpoints/.trash-step-00000002",
+                           ".latest.tmp-7-0123abcd",
+                           ".metrics.jsonl.tmp-7-0123abcd"}) {
+    fs::create_directories(run + "/" + name);
+  }
+  CheckpointStore(posix_io(), run, {}).clean();
+  CHECK(names_in(run + "/checkpoints") == kept);
+  auto expected = kept;
+  expected.insert(std::find(expected.begin(), expected.end(), "latest.tmp"), "checkpoints");
+  CHECK(names_in(run) == expected);
+}
+
 TEST_CASE("CheckpointStore: a step that is there is left alone", "[train][checkpoint]") {
   const TemporaryDirectory directory;
   CheckpointStore store(posix_io(), directory.file("run"), {.keep_last = 2});
@@ -121,6 +142,13 @@ TEST_CASE("CheckpointStore: damaged later steps are set aside and do not count a
     store.set_aside_after(2);
     CHECK(names_in(run + "/checkpoints") ==
           std::vector<std::string>{".damaged-step-00000003", "step-00000002"});
+  }
+  SECTION("beside one that was set aside before") {
+    fs::create_directory(run + "/checkpoints/.damaged-step-00000003");
+    store.set_aside_after(2);
+    CHECK(names_in(run + "/checkpoints") == std::vector<std::string>{".damaged-step-00000003",
+                                                                     ".damaged-step-00000003.2",
+                                                                     "step-00000002"});
   }
   SECTION("when the step is saved again") {
     store.save(tiny_checkpoint(3));

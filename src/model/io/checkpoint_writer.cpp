@@ -4,15 +4,11 @@
 #include <ATen/ops/isfinite.h>
 #include <fmt/format.h>
 
-#include <filesystem>
-
 #include "common/config_reader.h"
 #include "common/error.h"
 
 namespace dsmoe {
 namespace {
-
-namespace fs = std::filesystem;
 
 void write_all_files(Io& io,
                      const std::string& directory,
@@ -31,10 +27,8 @@ void write_all_files(Io& io,
 
 }  // namespace
 
-void check_new_directory(const std::string& directory) {
-  if (fs::exists(directory) && !(fs::is_directory(directory) && fs::is_empty(directory))) {
-    throw Error(fmt::format("{}: expected a new directory, got one that exists", directory));
-  }
+OutputDirectory converted_output(const std::string& directory, Existing existing) {
+  return {directory, existing, "manifest.json"};
 }
 
 FileRecord write_source(Io& io,
@@ -62,15 +56,13 @@ FileRecord write_source(Io& io,
 }
 
 void write_converted(Io& io,
-                     const std::string& directory,
+                     const OutputDirectory& output,
                      const ModelSource& source,
                      const ConvertedContents& contents) {
-  check_new_directory(directory);
-  const auto path = fs::path(directory).lexically_normal();
-  const auto name = path.has_filename() ? path.string() : path.parent_path().string();
-  const auto temporary = fmt::format("{}.tmp-convert", name);
-  write_directory(io, temporary, name, [&] { write_all_files(io, temporary, source, contents); });
-  verify_checkpoint(io, name);
+  write_output_directory(io, output, [&](const std::string& directory) {
+    write_all_files(io, directory, source, contents);
+    verify_checkpoint(io, directory);
+  });
 }
 
 }  // namespace dsmoe

@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "common/io.h"
+#include "common/staged_output.h"
 #include "formats/checkpoint_manifest.h"
 #include "model/io/model_source.h"
 
@@ -16,15 +16,15 @@ struct ConvertedContents {
   std::vector<std::pair<std::string, std::string>> files;  ///< name and bytes: the tokenizer's
 };
 
-/// Refuses a path that has something in it. Throws Error.
-void check_new_directory(const std::string& directory);
+/// Where a checkpoint of a conversion goes; kReplace replaces an earlier checkpoint only.
+OutputDirectory converted_output(const std::string& directory, Existing existing);
 
-/// Writes a checkpoint directory that every command reads: one tensor in memory at a time, first
-/// under a temporary name beside it, then renamed, read back and verified, so that it is complete
-/// or not there. Throws Error if the directory exists, RunError for a failed write or a weight that
-/// is not finite.
+/// Writes a checkpoint directory that every command reads, one tensor in memory at a time; it is
+/// verified before it gets its name, so that it is complete or not there. Throws Error if the
+/// directory exists and may not be replaced, RunError for a failed write or a weight that is not
+/// finite.
 void write_converted(Io& io,
-                     const std::string& directory,
+                     const OutputDirectory& output,
                      const ModelSource& source,
                      const ConvertedContents& contents);
 

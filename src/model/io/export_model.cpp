@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 
 #include "common/error.h"
 #include "model/io/gguf_export.h"
@@ -97,7 +96,13 @@ const std::vector<ExportTarget>& export_targets() {
        read_llama,
        /*keeps_routers_and_norms=*/false,
        /*joins_partition=*/true},
-      {"gguf", gguf_obstacles, write_gguf, read_gguf, /*keeps_routers_and_norms=*/true}};
+      {"gguf",
+       gguf_obstacles,
+       write_gguf,
+       read_gguf,
+       /*keeps_routers_and_norms=*/true,
+       /*joins_partition=*/false,
+       /*is_one_file=*/true}};
   return targets;
 }
 
@@ -107,16 +112,31 @@ ExportReport export_model(Io& io,
                           const ExportRequest& request,
                           const std::string& out) {
   const auto& target = find_target(target_name);
-  if (std::filesystem::exists(out)) {
-    throw Error(fmt::format("export: expected a path that does not exist yet, got '{}'", out));
+  const OutputDirectory directory{out, request.existing, "config.json"};
+  if (target.is_one_file) {
+    check_output_file(out, request.existing);
+  } else {
+    check_output_directory(directory);
   }
   check_expressible(target, model->config(), request.plan);
   ExportReport report;
   report.tensors_read = static_cast<int64_t>(named_tensors(*model).size());
-  report.tensors_written = target.write(io, model, request, out);
-  auto expected = rounded(model, target, request.dtype);
-  expected->force_gates(target.joins_partition);
-  compare_logits(expected, target.read(io, out), request.plan, report);
+  const auto write_and_compare = [&](const std::string& temporary) {
+    report.tensors_written = target.write(io, model, request, temporary);
+    auto expected = rounded(model, target, request.dtype);
+    expected->force_gates(target.joins_partition);
+    compare_logits(expected, target.read(io, temporary), request.plan, report);
+  };
+  if (target.is_one_file) {
+    write_output_file(io, out, request.existing, write_and_compare);
+    return report;
+  }
+  write_output_directory(io, directory, [&](const std::string& temporary) {
+    for (const auto& [name, bytes] : request.files) {
+      write_file(io, temporary + "/" + name, bytes);
+    }
+    write_and_compare(temporary);
+  });
   return report;
 }
 

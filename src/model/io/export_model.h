@@ -3,9 +3,10 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "common/io.h"
+#include "common/staged_output.h"
 #include "formats/gguf.h"
 #include "model/moe/routing_plan.h"
 #include "model/transformer.h"
@@ -17,6 +18,9 @@ struct ExportRequest {
   at::ScalarType dtype = at::kFloat;       ///< of the written matrices
   std::optional<int64_t> bos_id = {};      ///< of the tokenizer, for targets that say it
   std::optional<int64_t> eos_id = {};
+  /// Name and bytes of files beside the weights, where the target is a directory: the tokenizer's.
+  std::vector<std::pair<std::string, std::string>> files = {};
+  Existing existing = Existing::kRefuse;
   GgufMetadata gguf_tokenizer = {};  ///< `tokenizer.ggml.*`; empty: the file says that it has none
 };
 
@@ -25,7 +29,7 @@ struct ExportTarget {
   std::string name;
   /// What the form cannot express, one sentence each; empty: it can be written.
   std::vector<std::string> (*obstacles)(const ModelConfig& config, const RoutingPlan& plan);
-  /// Writes the form to `out`, which does not exist yet; returns the number of tensors.
+  /// Writes the form to `out`, an empty file or directory; returns the number of tensors.
   int64_t (*write)(Io& io,
                    const Transformer& model,
                    const ExportRequest& request,
@@ -36,6 +40,7 @@ struct ExportTarget {
   bool keeps_routers_and_norms = false;
   /// Partitioned FFNs are written as the dense ones: compared with every gate at 1.
   bool joins_partition = false;
+  bool is_one_file = false;
 };
 
 const std::vector<ExportTarget>& export_targets();
@@ -49,10 +54,11 @@ struct ExportReport {
   at::Tensor logits;  // [sequences, seq, vocab_size], the model's
 };
 
-/// Writes a model in a foreign form and proves it: the files are read back and their logits over
-/// random tokens compared with the model's under the request's plan, after its matrices were
-/// rounded to the same dtype. Throws Error naming every obstacle if the target cannot express the
-/// model, and RunError if the logits differ by more than 1e-4 of the largest.
+/// Writes a model in a foreign form and proves it before `out` gets its name: the files are read
+/// back and their logits over random tokens compared with the model's under the request's plan,
+/// after its matrices were rounded to the same dtype. Throws Error naming every obstacle if the
+/// target cannot express the model or if `out` exists and may not be replaced, and RunError for a
+/// failed write or if the logits differ by more than 1e-4 of the largest.
 ExportReport export_model(Io& io,
                           const Transformer& model,
                           const std::string& target,

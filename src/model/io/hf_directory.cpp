@@ -3,9 +3,6 @@
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
-#include <cerrno>
-#include <cstring>
-
 #include "common/error.h"
 #include "formats/json_limits.h"
 #include "formats/safetensors.h"
@@ -34,9 +31,6 @@ void write_hf_directory(Io& io,
                         const nlohmann::ordered_json& config,
                         const std::vector<TensorLink>& links,
                         at::ScalarType dtype) {
-  const auto temporary = directory + ".tmp";
-  remove_tree(io, temporary);
-  make_directories(io, temporary);
   std::vector<at::Tensor> keep_alive;
   std::vector<TensorBytes> tensors;
   for (const auto& link : links) {
@@ -46,12 +40,8 @@ void write_hf_directory(Io& io,
                        tensor.sizes().vec(),
                        tensor.const_data_ptr()});
   }
-  write_safetensors(io, temporary + kTensorFile, {{"format", "pt"}}, tensors);
-  write_file(io, temporary + "/config.json", config.dump(2) + "\n");
-  fsync_directory(io, temporary);
-  if (io.rename(temporary, directory) != 0) {
-    throw RunError(fmt::format("{}: cannot be named: {}", directory, strerror(errno)));
-  }
+  write_safetensors(io, directory + kTensorFile, {{"format", "pt"}}, tensors);
+  write_file(io, directory + "/config.json", config.dump(2) + "\n");
 }
 
 void read_hf_tensors(Io& io, const std::string& directory, const std::vector<TensorLink>& links) {

@@ -11,7 +11,7 @@
 namespace dsmoe {
 
 /// Writes `config.json` and `model.safetensors` as the Python library transformers reads them, into
-/// a directory that appears whole or not at all. Throws RunError.
+/// an empty directory (staged_output.h). Throws RunError.
 void write_hf_directory(Io& io,
                         const std::string& directory,
                         const nlohmann::ordered_json& config,

@@ -42,7 +42,7 @@ VerifiedCheckpoint write_checkpoint(const TemporaryDirectory& directory, Transfo
         {name, tensor.sizes().vec(), [tensor = tensor] { return tensor.detach().contiguous(); }});
   }
   const auto out = directory.file("checkpoint");
-  write_converted(posix_io(), out, source, {});
+  write_converted(posix_io(), {out}, source, {});
   return find_checkpoint(posix_io(), out);
 }
 

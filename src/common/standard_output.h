@@ -1,0 +1,53 @@
+#pragma once
+
+#include <fmt/format.h>
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "common/io.h"
+
+namespace dsmoe {
+
+/// Where results are printed. Every write is checked and nothing is buffered. After the first
+/// failure further text is dropped, so that a command can still finish what it writes elsewhere;
+/// finish() reports the failure. For one thread at a time.
+class StandardOutput {
+ public:
+  StandardOutput(Io& io, int fd) : io_(io), fd_(fd) {}
+
+  void write(std::string_view text);
+
+  /// True once text could not be written: work whose only result is printed may stop.
+  bool is_lost() const { return !failure_.empty(); }
+
+  /// Closes the descriptor if anything was written, since some file systems report a full disk only
+  /// then. Returns what failed, such as `standard output: cannot write: No space left on device`;
+  /// empty if nothing did.
+  std::string finish();
+
+ private:
+  void fail(const char* what);
+  bool wait_until_writable();
+
+  Io& io_;
+  int fd_;
+  bool has_written_ = false;
+  std::string failure_;
+};
+
+/// The process's own, descriptor 1.
+StandardOutput& standard_output();
+
+/// fmt::print to standard_output().
+template <typename... Arguments>
+void print_out(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+  standard_output().write(fmt::format(format, std::forward<Arguments>(arguments)...));
+}
+
+/// Call first in main: where a standard descriptor is closed, opens one that fails on use, so that
+/// no file of the program takes its number and receives what is printed.
+void reserve_standard_descriptors();
+
+}  // namespace dsmoe
