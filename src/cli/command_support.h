@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/exit_codes.h"
 #include "common/staged_output.h"
 #include "data/tokenizer.h"
 #include "model/io/checkpoint_reader.h"
@@ -18,8 +19,6 @@
 namespace dsmoe {
 
 class Command;
-
-constexpr int kExitStopped = 75;  ///< a stop was asked for; what was done is kept
 
 /// Options of every command that runs a model.
 struct ModelOptions {

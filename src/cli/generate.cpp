@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/generate_prompts.h"
 #include "common/error.h"
+#include "common/log.h"
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "infer/generator.h"
@@ -139,13 +140,12 @@ int generate(const Options& options) {
       print_out("--- {}\n{}{}\n", i + 1, options.prompt, completions[i].text);
     }
   }
-  fmt::print(stderr,
-             "{} tokens, {:.1f} per second\n",
-             stats.generated_tokens,
-             per_second(stats.decode_tokens, stats.decode_seconds));
+  print_note(fmt::format("{} tokens, {:.1f} per second\n",
+                         stats.generated_tokens,
+                         per_second(stats.decode_tokens, stats.decode_seconds)));
   if (!options.draft.empty()) {
-    fmt::print(
-        stderr, "{} of {} guesses were right\n", stats.accepted_tokens, stats.drafted_tokens);
+    print_note(
+        fmt::format("{} of {} guesses were right\n", stats.accepted_tokens, stats.drafted_tokens));
   }
   return stop_requested() ? kExitStopped : 0;
 }

@@ -8,6 +8,7 @@
 
 #include "cli/prompt_file.h"
 #include "common/error.h"
+#include "common/log.h"
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "infer/batch_scheduler.h"
@@ -115,11 +116,10 @@ int generate_prompts(const PromptsCommand& command, LoadedCheckpoint& loaded) {
   add_load_json(json, loaded.load_seconds, loaded.model);
   if (command.json && !command.json_lines) json["completions"] = output.to_json();
   if (command.json || command.json_lines) print_json(json);
-  fmt::print(stderr,
-             "{} prompts, {} tokens, {:.1f} per second\n",
-             texts.size(),
-             scheduler.stats().generated_tokens,
-             json["generated_tokens_per_second"].get<double>());
+  print_note(fmt::format("{} prompts, {} tokens, {:.1f} per second\n",
+                         texts.size(),
+                         scheduler.stats().generated_tokens,
+                         json["generated_tokens_per_second"].get<double>()));
   return stop_requested() ? kExitStopped : 0;
 }
 

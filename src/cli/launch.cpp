@@ -21,6 +21,8 @@ void add_launch_command(CommandLine& line) {
     auto launch = *options;
     launch.command.insert(launch.command.begin(), std::filesystem::read_symlink("/proc/self/exe"));
     install_stop_signal();
+    if (options->command.front() == "train") install_trace_signal();
+    launch.holds_signals = true;
     return launch_local(launch);
   });
 }

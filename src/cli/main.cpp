@@ -8,16 +8,13 @@
 
 #include "cli/commands.h"
 #include "common/error.h"
+#include "common/exit_codes.h"
 #include "common/log.h"
 #include "common/process_setup.h"
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
 
 namespace {
-
-constexpr int kExitFailed = 1;
-constexpr int kExitBadInput = 2;
-constexpr int kExitStopped = 75;
 
 int report(int code, std::string message) {
   for (auto& c : message) c = c == '\n' ? ' ' : c;
@@ -29,22 +26,57 @@ int report(int code, std::string message) {
 int finish(int code) {
   const auto failure = dsmoe::standard_output().finish();
   if (failure.empty()) return code;
-  return report(code == 0 ? kExitFailed : code, failure);
+  return report(code == 0 ? dsmoe::kExitFailed : code, failure);
 }
 
-bool runs_a_model(const char* command) {
-  return std::strcmp(command, "train") == 0 || std::strcmp(command, "eval") == 0 ||
-         std::strcmp(command, "curve") == 0 || std::strcmp(command, "check") == 0 ||
-         std::strcmp(command, "budget") == 0 || std::strcmp(command, "generate") == 0 ||
-         std::strcmp(command, "bench") == 0 || std::strcmp(command, "export") == 0 ||
-         std::strcmp(command, "convert") == 0;
-}
+struct CommandTraits {
+  const char* name;
+  bool runs_a_model;
+  bool stops_when_asked;  // ends with kExitStopped after a stop signal, whenever that comes
+};
+
+constexpr CommandTraits kCommands[] = {
+    {"train", true, true},
+    {"eval", true, true},
+    {"curve", true, true},
+    {"budget", true, true},
+    {"generate", true, true},
+    {"launch", false, true},
+    {"check", true, false},
+    {"bench", true, false},
+    {"export", true, false},
+    {"convert", true, false},
+};
+constexpr CommandTraits kOtherCommand = {"", false, false};
 
 bool asks_for_help(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--help") == 0 || std::strcmp(argv[i], "-h") == 0) return true;
   }
   return false;
+}
+
+const CommandTraits& traits_of(int argc, char** argv) {
+  if (argc < 2 || asks_for_help(argc, argv)) return kOtherCommand;
+  for (const auto& command : kCommands) {
+    if (std::strcmp(argv[1], command.name) == 0) return command;
+  }
+  return kOtherCommand;
+}
+
+// Loading the libraries' initialisers takes part of a second before main, and again after a
+// restart. Run ahead of them, this keeps a signal that arrives meanwhile until there are handlers.
+void hold_early_signals(int argc, char** argv, char**) {
+  if (traits_of(argc, argv).stops_when_asked) dsmoe::hold_signals();
+}
+
+[[gnu::used, gnu::section(".preinit_array")]] void (*first_of_all)(int, char**, char**) =
+    hold_early_signals;
+
+void install_signals(const CommandTraits& command) {
+  if (command.stops_when_asked) dsmoe::install_stop_signal();
+  if (std::strcmp(command.name, "train") == 0) dsmoe::install_trace_signal();
+  dsmoe::release_signals();
 }
 
 int parse_and_run(int argc, char** argv) {
@@ -72,25 +104,24 @@ int parse_and_run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  dsmoe::reserve_standard_descriptors();
   dsmoe::setup_process();
-  if (argc > 1 && runs_a_model(argv[1]) && !asks_for_help(argc, argv)) {
-    dsmoe::restart_with_passive_waiting(argv);
-  }
+  const auto& command = traits_of(argc, argv);
+  if (command.runs_a_model) dsmoe::restart_with_passive_waiting(argv);
+  install_signals(command);
   dsmoe::setup_log();
   try {
     return finish(parse_and_run(argc, argv));
   } catch (const dsmoe::Error& error) {
-    return report(kExitBadInput, error.what());
+    return report(dsmoe::kExitBadInput, error.what());
   } catch (const dsmoe::RunError& error) {
-    return report(kExitFailed, error.what());
+    return report(dsmoe::kExitFailed, error.what());
   } catch (const dsmoe::StoppedError& error) {
-    return report(kExitStopped, error.what());
+    return report(dsmoe::kExitStopped, error.what());
   } catch (const c10::Error& error) {
-    return report(kExitFailed, error.what_without_backtrace());
+    return report(dsmoe::kExitFailed, error.what_without_backtrace());
   } catch (const std::bad_alloc&) {
-    return report(kExitFailed, "out of memory");
+    return report(dsmoe::kExitFailed, "out of memory");
   } catch (const std::exception& error) {
-    return report(kExitFailed, error.what());
+    return report(dsmoe::kExitFailed, error.what());
   }
 }

@@ -49,6 +49,17 @@ void print_result(const TrainResult& result) {
               {"checkpoint", result.checkpoint}});
 }
 
+// The reader of the result may have been stopped by the same signal; the state is saved all the
+// same.
+int print_stopped(const TrainResult& result) {
+  try {
+    print_result(result);
+  } catch (const std::exception& error) {
+    log_warning(fmt::format("the result is not printed: {}", error.what()));
+  }
+  return kExitStopped;
+}
+
 int dry_run(const RunConfig& config) {
   const auto count = count_parameters(config.model);
   print_out(
@@ -83,22 +94,30 @@ int train(const Options& options) {
   if (!options.device.empty()) overrides.push_back("device=" + options.device);
   read_config_file(options.config, overrides, describe_config);
   const bool runs = !options.print_config && !options.dry_run;
-  if (runs) {
-    install_stop_signal();
-    install_trace_signal();
-  }
+  if (!runs) uninstall_stop_signal();
   const auto env = read_launch_env(process_environment);
-  const auto device = open_config_device(config, env.local_rank, runs);
-  config.threads = threads_of_rank(config.threads, env);
-  set_threads(static_cast<int>(config.threads));
-  config = resolve_run_config(config);
+  c10::Device device = c10::kCPU;
+  watch_start(env, config.distributed, "opening the device and the data", [&] {
+    device = open_config_device(config, env.local_rank, runs);
+    config.threads = threads_of_rank(config.threads, env);
+    set_threads(static_cast<int>(config.threads));
+    config = resolve_run_config(config);
+  });
   const auto yaml = config_to_yaml(describe_config);
   if (options.print_config) {
     print_out("{}", yaml);
     return 0;
   }
   if (options.dry_run) return dry_run(config);
-  if (env.rank == 0) std::fprintf(stderr, "%s", yaml.c_str());
+  if (env.world_size == 1 && stop_requested()) {
+    log_info("stopped before the first step; the same command starts again");
+    TrainResult result;
+    result.stopped = true;
+    const auto checkpoints = list_checkpoints(config.run_dir);
+    if (!checkpoints.empty()) result.checkpoint = checkpoints.front();
+    return options.json ? print_stopped(result) : kExitStopped;
+  }
+  if (env.rank == 0) print_note(yaml);
   step_memory::install();
   const auto ranks = join_job(env, config.distributed, device);
   Trainer trainer(posix_io(), config, options.resume, {}, ranks);
@@ -106,8 +125,10 @@ int train(const Options& options) {
   ranks->barrier("leaving together");
   if (result.stopped && ranks->is_first())
     log_info("stopped as asked; the same command goes on from here");
-  if (options.json && ranks->is_first()) print_result(result);
-  return result.stopped ? kExitStopped : 0;
+  if (!options.json || !ranks->is_first()) return result.stopped ? kExitStopped : 0;
+  if (result.stopped) return print_stopped(result);
+  print_result(result);
+  return 0;
 }
 
 }  // namespace

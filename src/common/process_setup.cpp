@@ -9,9 +9,11 @@
 #include <cstdlib>
 #include <fstream>
 
-namespace dsmoe {
+#include "common/standard_output.h"
 
+namespace dsmoe {
 void setup_process() {
+  reserve_standard_descriptors();
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 2000 << 20);
   mallopt(M_TOP_PAD, 64 << 20);

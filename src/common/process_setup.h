@@ -5,8 +5,9 @@
 namespace dsmoe {
 
 /// To be called first in `main`, before a thread starts: keeps large freed blocks inside the
-/// process instead of handing them back to the kernel every step, and makes a file-size limit an
-/// error of the write instead of a kill.
+/// process instead of handing them back to the kernel every step; makes a file-size limit and a
+/// reader that has gone (SIGPIPE) errors of the write instead of a kill; and takes the places of
+/// standard streams that were closed at the start, so that no file opened later takes theirs.
 void setup_process();
 
 /// Restarts the program once with passive OpenMP waiting, unless the environment says how to wait:

@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <memory>
 #include <torch/csrc/distributed/c10d/FileStore.hpp>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupWrapper.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -18,6 +20,7 @@ std::chrono::milliseconds milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<int64_t>(1000 * seconds));
 }
 
+// The ranks of one start of the job: a launcher that serves the store keeps it for later starts.
 c10::intrusive_ptr<c10d::Store> open_store(const LaunchEnv& env, double timeout_seconds) {
   const auto& meeting = env.rendezvous;
   c10::intrusive_ptr<c10d::Store> store;
@@ -28,17 +31,21 @@ c10::intrusive_ptr<c10d::Store> open_store(const LaunchEnv& env, double timeout_
     options.port = static_cast<uint16_t>(meeting.port);
     options.isServer = env.rank == 0 && !meeting.is_hosted;
     options.numWorkers = static_cast<size_t>(env.world_size);
-    options.waitWorkers = !meeting.is_hosted;
+    options.waitWorkers = false;  // RankGroup waits, and sees a stop meanwhile
     options.multiTenant = true;
     options.timeout = milliseconds(timeout_seconds);
     store = c10::make_intrusive<c10d::TCPStore>(meeting.address, options);
   }
   store->setTimeout(milliseconds(timeout_seconds));
-  return store;
+  return c10::make_intrusive<c10d::PrefixStore>(fmt::format("start-{}", meeting.start), store);
 }
 
-// Where this rank listens, for the others to connect.
-MakeBackend listening_backend(const LaunchEnv& env) {
+std::string name_of(const Rendezvous& meeting) {
+  return meeting.file.empty() ? fmt::format("{}:{}", meeting.address, meeting.port) : meeting.file;
+}
+
+// Listens where the others can connect.
+MakeBackend choose_backend(const LaunchEnv& env) {
   const auto& meeting = env.rendezvous;
   if (!meeting.file.empty() || env.local_size == env.world_size) return gloo_backend();
   if (const auto interface = process_environment("GLOO_SOCKET_IFNAME")) {
@@ -53,6 +60,15 @@ MakeBackend listening_backend(const LaunchEnv& env) {
                     address));
   }
   return gloo_backend(address);
+}
+
+// Chooses at the first call, which the watchdog bounds: finding an address may ask a name server.
+MakeBackend listening_backend(const LaunchEnv& env) {
+  return [env, chosen = std::make_shared<MakeBackend>()](
+             const auto& store, int64_t rank, int64_t size, double timeout_seconds) {
+    if (!*chosen) *chosen = choose_backend(env);
+    return (*chosen)(store, rank, size, timeout_seconds);
+  };
 }
 
 }  // namespace
@@ -79,22 +95,11 @@ c10::intrusive_ptr<c10d::Backend> compare_collectives(c10::intrusive_ptr<c10d::B
 
 std::unique_ptr<RankGroup> join_ranks(const LaunchEnv& env, const RankGroupConfig& config) {
   if (env.world_size == 1) return std::make_unique<RankGroup>();
-  c10::intrusive_ptr<c10d::Store> store;
-  try {
-    store = open_store(env, config.setup_timeout_seconds);
-  } catch (const std::exception& error) {
-    const std::string text = error.what();
-    const auto failure =
-        fmt::format("rank {} of {}: meeting the other ranks at {} failed: {}",
-                    env.rank,
-                    env.world_size,
-                    env.rendezvous.file.empty() ? env.rendezvous.address : env.rendezvous.file,
-                    text.substr(0, text.find('\n')));
-    if (config.on_failure) config.on_failure(failure);
-    throw RankFailure(failure);
-  }
+  const MeetingPlace place{.name = name_of(env.rendezvous), .open_store = [&] {
+                             return open_store(env, config.setup_timeout_seconds);
+                           }};
   return std::make_unique<RankGroup>(
-      store, env.rank, env.world_size, config, listening_backend(env));
+      place, env.rank, env.world_size, config, listening_backend(env));
 }
 
 }  // namespace dsmoe

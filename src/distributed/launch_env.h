@@ -13,6 +13,7 @@ struct Rendezvous {
   std::string address;     ///< of the host with rank 0
   int port = 29500;        ///< the store listens on all interfaces, without authentication
   bool is_hosted = false;  ///< the launcher serves the store: rank 0 connects like the others
+  int64_t start = 0;       ///< how often the launcher has started the ranks again
 };
 
 /// This process's place in a job.
@@ -32,8 +33,10 @@ using Environment = std::function<std::optional<std::string>(const std::string&)
 std::optional<std::string> process_environment(const std::string& name);
 
 /// Reads what a launcher left: RANK and WORLD_SIZE (torchrun, `dsmoe launch`), else Slurm's
-/// variables, else Open MPI's, else PMI's (MPICH, Intel MPI). None of them: one rank. Throws Error
-/// for half a set, a rank outside the world, or several ranks without a meeting point.
+/// variables, else Open MPI's, else PMI's (MPICH, Intel MPI). None of them: one rank. Of Slurm's
+/// variables the step's count, not the job's: the tasks of one srun are the ranks; a batch script
+/// and the shell of salloc are one rank. Throws Error for half a set, a rank outside the world, or
+/// several ranks without a meeting point.
 LaunchEnv read_launch_env(const Environment& environment);
 
 }  // namespace dsmoe

@@ -18,6 +18,8 @@
 #include <optional>
 
 #include "common/error.h"
+#include "common/exit_codes.h"
+#include "common/log.h"
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
 
@@ -27,7 +29,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kPollMilliseconds = 50;
-constexpr int kExitStopped = 75;
+constexpr size_t kLongestLine = 1 << 16;
+// For a killed process to go, and for what its kin still prints after the last rank has ended.
+constexpr std::chrono::seconds kLastPatience{5};
 
 // One end of a rank's output, passed on line by line.
 struct Stream {
@@ -72,19 +76,37 @@ std::vector<std::string> environment_of(const LocalLaunch& launch,
           "DSMOE_RENDEZVOUS_FILE=" + file};
 }
 
+// In the child: what this process ignores or handles, the rank decides anew. An ignored SIGHUP is
+// the caller's wish (nohup).
+void restore_signals(bool holds_signals) {
+  for (const int signal_number : {SIGPIPE, SIGXFSZ, SIGINT, SIGTERM, SIGUSR1}) {
+    signal(signal_number, SIG_DFL);
+  }
+  struct sigaction hangup = {};
+  sigaction(SIGHUP, nullptr, &hangup);
+  if (hangup.sa_handler != SIG_IGN) signal(SIGHUP, SIG_DFL);
+  if (!holds_signals) release_signals();
+}
+
+struct RankStart {
+  char* const* arguments;
+  char* const* variables;
+  int out;
+  int error;
+  pid_t parent;
+  bool holds_signals;
+};
+
 // In the child: only calls that are safe after fork.
-[[noreturn]] void become_rank(char* const* arguments,
-                              char* const* variables,
-                              int out,
-                              int error,
-                              pid_t parent) {
+[[noreturn]] void become_rank(const RankStart& start) {
   setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(1);
-  dup2(out, STDOUT_FILENO);
-  dup2(error, STDERR_FILENO);
-  for (; *variables != nullptr; ++variables) putenv(*variables);
-  execvp(arguments[0], arguments);
+  if (getppid() != start.parent) _exit(1);
+  dup2(start.out, STDOUT_FILENO);
+  dup2(start.error, STDERR_FILENO);
+  for (auto* variable = start.variables; *variable != nullptr; ++variable) putenv(*variable);
+  restore_signals(start.holds_signals);
+  execvp(start.arguments[0], start.arguments);
   _exit(127);
 }
 
@@ -102,9 +124,10 @@ class Job {
       pass_output_on();
       reap();
       if (stop_requested() && !deadline_) stop(SIGTERM);
-      if (deadline_ && Clock::now() > *deadline_) signal_all(SIGKILL);
+      if (take_trace_request()) signal_all(SIGUSR1);
+      if (deadline_ && Clock::now() > *deadline_) end_by_force();
     }
-    while (pass_output_on()) continue;
+    drain();
     return first_failure_.value_or(0);
   }
 
@@ -122,11 +145,20 @@ class Job {
     if (pipe2(out.data(), O_CLOEXEC) != 0 || pipe2(error.data(), O_CLOEXEC) != 0) {
       throw RunError(fmt::format("launch: cannot open a pipe: {}", strerror(errno)));
     }
-    const pid_t parent = getpid();
+    const RankStart child{.arguments = arguments.data(),
+                          .variables = variable_pointers.data(),
+                          .out = out[1],
+                          .error = error[1],
+                          .parent = getpid(),
+                          .holds_signals = launch_.holds_signals};
+    hold_signals();  // none may reach the child while it has this process's handlers
     const pid_t pid = fork();
-    if (pid < 0)
-      throw RunError(fmt::format("launch: cannot start rank {}: {}", rank, strerror(errno)));
-    if (pid == 0) become_rank(arguments.data(), variable_pointers.data(), out[1], error[1], parent);
+    if (pid == 0) become_rank(child);
+    const int fork_error = errno;
+    release_signals();
+    if (pid < 0) {
+      throw RunError(fmt::format("launch: cannot start rank {}: {}", rank, strerror(fork_error)));
+    }
     setpgid(pid, pid);
     close(out[1]);
     close(error[1]);
@@ -147,14 +179,25 @@ class Job {
     std::vector<pollfd> polls;
     for (const auto& stream : streams_)
       polls.push_back({.fd = stream.fd, .events = POLLIN, .revents = 0});
-    if (poll(polls.data(), polls.size(), kPollMilliseconds) <= 0) return false;
-    for (size_t i = 0; i < streams_.size(); ++i) {
+    const int n_ready = poll(polls.data(), polls.size(), kPollMilliseconds);
+    if (n_ready < 0) return errno == EINTR;
+    for (size_t i = 0; n_ready > 0 && i < streams_.size(); ++i) {
       if (polls[i].revents != 0) read_some(streams_[i]);
     }
-    return true;
+    return n_ready > 0;
   }
 
-  static void read_some(Stream& stream) {
+  // What the ranks wrote before they ended. A process that left its rank's group may hold the pipes
+  // open, and write for ever.
+  void drain() {
+    const auto end = Clock::now() + kLastPatience;
+    while (pass_output_on() && Clock::now() < end) continue;
+    for (auto& stream : streams_) {
+      if (!stream.line.empty()) print_line(stream);
+    }
+  }
+
+  void read_some(Stream& stream) {
     std::array<char, 4096> bytes{};
     const ssize_t n = read(stream.fd, bytes.data(), bytes.size());
     if (n < 0 && errno == EINTR) return;
@@ -166,21 +209,18 @@ class Job {
     }
     for (ssize_t i = 0; i < n; ++i) {
       const char c = bytes[static_cast<size_t>(i)];
-      if (c == '\n') {
-        print_line(stream);
-      } else {
-        stream.line += c;
-      }
+      if (c != '\n') stream.line += c;
+      if (c == '\n' || stream.line.size() == kLongestLine) print_line(stream);
     }
   }
 
+  // Lost lines of standard error are no failure; StandardOutput keeps what became of results.
   static void print_line(Stream& stream) {
     const auto line = stream.prefix + stream.line + "\n";
     if (stream.to == stdout) {
       standard_output().write(line);
     } else {
-      std::fputs(line.c_str(), stream.to);
-      std::fflush(stream.to);
+      print_note(line);
     }
     stream.line.clear();
   }
@@ -188,8 +228,10 @@ class Job {
   void reap() {
     for (size_t i = 0; i < ranks_.size(); ++i) {
       auto& rank = ranks_[i];
+      if (rank.exit_code || !has_ended(rank.pid)) continue;
+      kill(-rank.pid, SIGKILL);  // before the number of the group can be another's
       int status = 0;
-      if (rank.exit_code || waitpid(rank.pid, &status, WNOHANG) != rank.pid) continue;
+      waitpid(rank.pid, &status, 0);
       rank.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
       if (*rank.exit_code == 0 || first_failure_) continue;
       first_failure_ = rank.exit_code;
@@ -203,6 +245,28 @@ class Job {
                      *rank.exit_code);
         stop(SIGTERM);
       }
+    }
+  }
+
+  static bool has_ended(pid_t pid) {
+    siginfo_t info = {};
+    return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           info.si_pid == pid;
+  }
+
+  // A process that waits for a disk or a driver may not even end by SIGKILL: it is left behind.
+  void end_by_force() {
+    signal_all(SIGKILL);
+    if (Clock::now() < *deadline_ + kLastPatience) return;
+    for (size_t i = 0; i < ranks_.size(); ++i) {
+      if (ranks_[i].exit_code) continue;
+      std::fprintf(stderr,
+                   "dsmoe: launch: rank %zu (process %d) has not ended after SIGKILL; it is left "
+                   "behind\n",
+                   i,
+                   static_cast<int>(ranks_[i].pid));
+      ranks_[i].exit_code = 128 + SIGKILL;
+      first_failure_ = first_failure_.value_or(128 + SIGKILL);
     }
   }
 

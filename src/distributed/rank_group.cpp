@@ -4,36 +4,22 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <torch/csrc/distributed/c10d/debug.h>
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <fstream>
 #include <future>
 #include <thread>
-#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
-#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
-#include <torch/csrc/distributed/c10d/Store.hpp>
 
-#include "distributed/watchdog.h"
+#include "distributed/rank_group_members.h"
 
 namespace dsmoe {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// When an operation counts as one that ignores its own timeout. Set-up may take its timeout twice:
-// once for the store, once for the connections.
-double hang_seconds(const RankGroupConfig& config) {
-  return std::max(2 * config.setup_timeout_seconds, config.step_timeout_seconds) +
-         config.grace_seconds;
-}
-
-std::chrono::milliseconds milliseconds(double seconds) {
-  return std::chrono::milliseconds(static_cast<int64_t>(1000 * seconds));
-}
+// How long a peer that closed its sockets may take to end.
+constexpr double kPatienceSeconds = 0.5;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -41,41 +27,37 @@ double seconds_since(Clock::time_point start) {
 
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
-}
-
-struct Process {
-  std::string host;
-  int64_t pid = 0;
-};
-
-// "" if it runs.
-std::string trouble_of(const Process& process) {
-  std::ifstream stat(fmt::format("/proc/{}/stat", process.pid));
-  std::string line;
-  if (!std::getline(stat, line)) return "is gone";
-  const auto name_end = line.rfind(") ");
-  const char state = name_end == std::string::npos ? '?' : line[name_end + 2];
-  if (state == 'Z' || state == 'X') return "has ended";
-  return state == 'T' ? "is stopped" : "";
-}
-
 }  // namespace
 
-struct RankGroup::Members {
-  c10::intrusive_ptr<c10d::Store> store;
-  std::vector<c10::intrusive_ptr<c10d::Backend>> backends;
-  c10::intrusive_ptr<c10d::ProcessGroup> group;
-  std::vector<Process> processes;  // by rank
-  std::unique_ptr<Watchdog> watchdog;
+// One failed operation.
+struct RankGroup::Failure {
+  std::string_view what;
+  double seconds = 0;
+  std::string reason;
+  /// A process whose sockets closed may not have ended yet; one that does not answer runs on.
+  double patience_seconds = 0;
 };
 
 RankGroup::RankGroup() = default;
 
+// When an operation counts as one that ignores its own timeout. All of set-up has one limit.
+double RankGroup::limit_seconds() const {
+  if (setup_deadline_) return -seconds_since(*setup_deadline_);
+  return config_.step_timeout_seconds + config_.grace_seconds;
+}
+
 RankGroup::RankGroup(c10::intrusive_ptr<c10d::Store> store,
+                     int64_t rank,
+                     int64_t size,
+                     const RankGroupConfig& config,
+                     const MakeBackend& make_backend)
+    : RankGroup({.name = "an open store", .open_store = [store] { return store; }},
+                rank,
+                size,
+                config,
+                make_backend) {}
+
+RankGroup::RankGroup(const MeetingPlace& place,
                      int64_t rank,
                      int64_t size,
                      const RankGroupConfig& config,
@@ -83,56 +65,44 @@ RankGroup::RankGroup(c10::intrusive_ptr<c10d::Store> store,
     : config_(config), rank_(rank), size_(size) {
   if (size == 1) return;
   members_ = std::make_unique<Members>();
-  members_->store = store;
-  if (config.on_failure) {
-    members_->watchdog = std::make_unique<Watchdog>(
-        hang_seconds(config), [this](const std::string& what, double seconds) {
-          report_failure(what, seconds, "it does not return");
-        });
-  }
-  run("meeting the other ranks", [&] { connect(make_backend); });
-  const auto all = all_gather(fmt::format("{} {}", getpid(), host_name()), "process numbers");
-  for (const auto& text : all) {
-    const auto space = text.find(' ');
-    members_->processes.push_back(
-        {.host = text.substr(space + 1), .pid = std::stoll(text.substr(0, space))});
-  }
+  members_->processes.resize(static_cast<size_t>(size));
+  if (config.on_failure) start_watchdog();
+  set_up(place, make_backend);
 }
 
-void RankGroup::connect(const MakeBackend& make_backend) {
-  const bool debug = config_.debug || c10d::debug_level() == c10d::DebugLevel::Detail;
-  members_->group = c10::make_intrusive<c10d::ProcessGroup>(
-      members_->store, static_cast<int>(rank_), static_cast<int>(size_));
-  const auto make = [&](const std::string& name, const MakeBackend& maker, double timeout_seconds) {
-    auto backend = maker(c10::make_intrusive<c10d::PrefixStore>(name, members_->store),
-                         rank_,
-                         size_,
-                         config_.setup_timeout_seconds);
-    backend->setTimeout(milliseconds(timeout_seconds));
-    const std::lock_guard<std::mutex> lock(failure_mutex_);  // the watchdog may be aborting them
-    members_->backends.push_back(backend);
-    return backend;
+void RankGroup::start_watchdog() {
+  const auto reporter = [this](const std::string& reason) {
+    return [this, reason](const std::string& what, double seconds) {
+      report_failure({.what = what, .seconds = seconds, .reason = reason, .patience_seconds = 0});
+    };
   };
-  const double step_timeout = config_.step_timeout_seconds;
-  const auto helper = debug ? make("debug", make_backend, step_timeout) : nullptr;
-  const auto in_debug = [&](const c10::intrusive_ptr<c10d::Backend>& backend) {
-    return debug ? compare_collectives(backend, helper) : backend;
-  };
-  using Type = c10d::ProcessGroup::BackendType;
-  // A type of backend stands for one device.
-  auto& group = *members_->group;
-  group.setBackend(at::kCPU, Type::CUSTOM, in_debug(make("cpu", make_backend, step_timeout)));
-  if (const auto& accelerator = config_.accelerator) {
-    // What NCCL does about its own timeout would end the process without our text: ours is first.
-    const double timeout = hang_seconds(config_) + 2 * config_.grace_seconds;
-    group.setBackend(accelerator->device,
-                     Type::NCCL,
-                     in_debug(make("accelerator", accelerator->make_backend, timeout)));
-  }
-  group.setDefaultBackend(Type::CUSTOM);
+  members_->watchdog =
+      std::make_unique<Watchdog>(Watchdog::Handlers{.on_hang = reporter("it does not return"),
+                                                    .stop_requested = config_.stop_requested,
+                                                    .on_stop = reporter("a stop was asked for")});
 }
 
-RankGroup::~RankGroup() = default;
+// Backends and stores of others may wait for their peers when they go.
+RankGroup::~RankGroup() {
+  if (!members_ || has_failed_) return;
+  auto& watchdog = members_->watchdog;
+  if (watchdog) watchdog->begin({.what = "leaving the group", .limit_seconds = limit_seconds()});
+  members_->group.reset();
+  members_->backends.clear();
+  members_->store.reset();
+  if (watchdog) watchdog->end();
+}
+
+void RankGroup::begin_step(int64_t step) {
+  has_begun_ = true;
+  running_step_ = step;
+  finished_step_ = step - 1;
+}
+
+void RankGroup::finish_step(int64_t step) {
+  running_step_ = 0;
+  finished_step_ = step;
+}
 
 void RankGroup::all_reduce_sum(at::Tensor tensor, std::string_view what) {
   if (is_alone()) return;
@@ -188,7 +158,11 @@ void RankGroup::run(std::string_view what, const std::function<void()>& operatio
   }
   const auto start = Clock::now();
   auto* watchdog = members_ ? members_->watchdog.get() : nullptr;
-  if (watchdog != nullptr) watchdog->begin(std::string(what));
+  if (watchdog != nullptr) {
+    watchdog->begin({.what = std::string(what),
+                     .limit_seconds = limit_seconds(),
+                     .ends_on_stop = setup_deadline_.has_value()});
+  }
   std::string reason;
   try {
     operation();
@@ -201,20 +175,33 @@ void RankGroup::run(std::string_view what, const std::function<void()>& operatio
     reason = error.what();
   }
   if (watchdog != nullptr) watchdog->end();
-  throw RankFailure(report_failure(what, seconds_since(start), first_line(reason)));
+  throw RankFailure(report_failure({.what = what,
+                                    .seconds = seconds_since(start),
+                                    .reason = first_line(reason),
+                                    .patience_seconds = kPatienceSeconds}));
 }
 
 // The second to come waits until the first has been reported.
-std::string RankGroup::report_failure(std::string_view what,
-                                      double seconds,
-                                      const std::string& reason) {
+std::string RankGroup::report_failure(const Failure& failure) {
   const std::lock_guard<std::mutex> lock(failure_mutex_);
   if (has_failed_) return failure_;
-  failure_ = failure_text(what, seconds, reason);
+  failure_ = failure_text(failure);
   has_failed_ = true;
+  // After the text, which takes a moment: a stop goes to all ranks, and the first that leaves
+  // fails the others.
+  if (stops_before_first_step() && config_.on_stop) {
+    failure_ = fmt::format(
+        "rank {} of {}: stopped before the first step, while {}", rank_, size_, failure.what);
+    config_.on_stop(failure_);
+    return failure_;
+  }
   failure_ += abort_backends();
   if (config_.on_failure) config_.on_failure(failure_);
   return failure_;
+}
+
+bool RankGroup::stops_before_first_step() const {
+  return !has_begun_ && (peer_stopped_ || (config_.stop_requested && config_.stop_requested()));
 }
 
 // Ends what is in flight, so that no thread waits for it for ever; "" if that went well. An abort
@@ -239,33 +226,26 @@ std::string RankGroup::abort_backends() const {
   return fmt::format("; aborting did not end within {:.1f} s", limit.count());
 }
 
-std::string RankGroup::failure_text(std::string_view what,
-                                    double seconds,
-                                    const std::string& reason) const {
-  const int64_t step = step_;
-  return fmt::format(
-      "rank {} of {}: step {}: {} failed after {:.1f} s, {}: {}; the last finished step is {}",
-      rank_,
-      size_,
-      step,
-      what,
-      seconds,
-      lost_ranks(),
-      reason,
-      std::max<int64_t>(step - 1, 0));
+std::string RankGroup::failure_text(const Failure& failure) const {
+  const int64_t finished = finished_step_;
+  const std::string last = finished > 0    ? fmt::format("; the last finished step is {}", finished)
+                           : finished == 0 ? "; no step is finished"
+                                           : "";
+  return fmt::format("rank {} of {}: {}: {} failed after {:.1f} s, {}: {}{}",
+                     rank_,
+                     size_,
+                     phase(),
+                     failure.what,
+                     failure.seconds,
+                     describe_peers(members_->processes, rank_, failure.patience_seconds),
+                     failure.reason,
+                     last);
 }
 
-std::string RankGroup::lost_ranks() const {
-  std::vector<std::string> lost;
-  const auto here = host_name();
-  for (size_t i = 0; members_ && i < members_->processes.size(); ++i) {
-    const auto& process = members_->processes[i];
-    if (process.host != here) continue;
-    const auto trouble = trouble_of(process);
-    if (!trouble.empty()) lost.push_back(fmt::format("rank {} {}", i, trouble));
-  }
-  return lost.empty() ? "no rank of this host is missing"
-                      : fmt::format("{}", fmt::join(lost, ", "));
+std::string RankGroup::phase() const {
+  if (const int64_t step = running_step_; step > 0) return fmt::format("step {}", step);
+  const int64_t finished = finished_step_;
+  return finished > 0 ? fmt::format("after step {}", finished) : "before the first step";
 }
 
 c10::intrusive_ptr<c10d::ProcessGroup> RankGroup::process_group() const {

@@ -4,6 +4,7 @@
 #include <c10/util/intrusive_ptr.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -30,6 +31,12 @@ struct RankGroupConfig {
   double step_timeout_seconds = 300;  ///< the longest that one rank may let the others wait
   /// Called instead of throwing RankFailure, with its text; must not return. May be empty.
   std::function<void(const std::string& text)> on_failure = {};
+  /// True once this process was asked to stop; polled until the group is set up. Later the caller
+  /// decides.
+  std::function<bool()> stop_requested = {};
+  /// Called, with its text, instead of on_failure where the group was asked to stop before the
+  /// first step, on this rank or on another; must not return. May be empty.
+  std::function<void(const std::string& text)> on_stop = {};
   /// Beyond its timeout an operation may take this until the group ends it, and a quarter of this
   /// until its backends have given up: 5 seconds in all.
   double grace_seconds = 4;
@@ -39,12 +46,18 @@ struct RankGroupConfig {
   bool debug = false;
 };
 
-/// A collective failed: a rank died, hangs, or does something else than this one. The text names
-/// rank, step, operation, time, the last finished step and, where they run on this host, the ranks
-/// that are gone. Later collectives throw it again and do nothing.
+/// A collective failed: a rank died, does not answer, or does something else than this one. The
+/// text names rank, step, operation, time, the last finished step, and what was seen of the other
+/// ranks' processes. Later collectives throw it again and do nothing.
 class RankFailure : public RunError {
  public:
   using RunError::RunError;
+};
+
+/// Where the ranks of a job find each other.
+struct MeetingPlace {
+  std::string name;  ///< address or file, for messages
+  std::function<c10::intrusive_ptr<c10d::Store>()> open_store;
 };
 
 /// The ranks of a job and what they do together. Every rank calls the same operations in the same
@@ -56,8 +69,15 @@ class RankGroup {
 
   /// One rank.
   RankGroup();
-  /// Meets the others through `store`; make_backend is that of CPU tensors. Throws RankFailure if
-  /// they do not come within the set-up timeout.
+  /// Meets the others at `place`; make_backend is that of CPU tensors. Throws RankFailure if they
+  /// do not come within the set-up timeout, or do not connect within as much again. Where there is
+  /// an on_failure, this holds even if a call into the store or a backend does not return.
+  RankGroup(const MeetingPlace& place,
+            int64_t rank,
+            int64_t size,
+            const RankGroupConfig& config,
+            const MakeBackend& make_backend);
+  /// Meets the others in an open store.
   RankGroup(c10::intrusive_ptr<c10d::Store> store,
             int64_t rank,
             int64_t size,
@@ -86,23 +106,40 @@ class RankGroup {
   void run(std::string_view what, const std::function<void()>& operation);
 
   /// What this rank is at, for the text of failures.
-  void set_step(int64_t step) { step_ = step; }
+  void begin_step(int64_t step);
+  /// The last step that this run has finished, here or before it was resumed; 0: none.
+  void finish_step(int64_t step);
 
   c10::intrusive_ptr<c10d::ProcessGroup> process_group() const;
 
  private:
   struct Members;
+  using Clock = std::chrono::steady_clock;
+  void start_watchdog();
+  void set_up(const MeetingPlace& place, const MakeBackend& make_backend);
+  void exchange_processes(Clock::time_point deadline);
+  bool read_arrived(size_t& n_arrived);
+  void let_others_leave();
+  std::string missing_ranks() const;
   void connect(const MakeBackend& make_backend);
+  double limit_seconds() const;
   /// The text of the group's one failure, which this is unless another thread came first.
-  std::string report_failure(std::string_view what, double seconds, const std::string& reason);
+  struct Failure;
+  std::string report_failure(const Failure& failure);
   std::string abort_backends() const;
-  std::string failure_text(std::string_view what, double seconds, const std::string& reason) const;
-  std::string lost_ranks() const;
+  std::string failure_text(const Failure& failure) const;
+  std::string phase() const;
+  bool stops_before_first_step() const;
 
   RankGroupConfig config_;
   int64_t rank_ = 0;
   int64_t size_ = 1;
-  std::atomic<int64_t> step_ = 0;  // the watchdog reads it too
+  // The watchdog reads these too.
+  std::atomic<int64_t> running_step_ = 0;            // 0: between steps
+  std::atomic<int64_t> finished_step_ = -1;          // -1: not known yet
+  std::atomic<bool> has_begun_ = false;              // a step
+  std::atomic<bool> peer_stopped_ = false;           // another rank was asked to stop during set-up
+  std::optional<Clock::time_point> setup_deadline_;  // while the group is set up
   std::atomic<bool> has_failed_ = false;
   std::mutex failure_mutex_;
   std::string failure_;  // of the first failure

@@ -1,17 +1,18 @@
 #include "distributed/watchdog.h"
 
-#include <algorithm>
 #include <utility>
 
 namespace dsmoe {
 namespace {
 
-constexpr std::chrono::duration<double> kLongestLook{0.25};
+constexpr std::chrono::milliseconds kLookInterval{100};
+// Time for the operation itself to see the stop, and to tell other ranks.
+constexpr std::chrono::seconds kStopPatience{1};
 
 }  // namespace
 
-Watchdog::Watchdog(double limit_seconds, OnHang on_hang)
-    : limit_(limit_seconds), on_hang_(std::move(on_hang)), thread_([this] { watch(); }) {}
+Watchdog::Watchdog(Handlers handlers)
+    : handlers_(std::move(handlers)), thread_([this] { watch(); }) {}
 
 Watchdog::~Watchdog() {
   {
@@ -23,27 +24,41 @@ Watchdog::~Watchdog() {
 }
 
 // No signal to the thread here: it looks at the clock often enough for limits of seconds.
-void Watchdog::begin(std::string what) {
+void Watchdog::begin(WatchedOperation operation) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  is_busy_ = true;
   since_ = Clock::now();
-  what_ = std::move(what);
+  operation_ = std::move(operation);
 }
 
 void Watchdog::end() {
   const std::lock_guard<std::mutex> lock(mutex_);
-  is_busy_ = false;
+  operation_.reset();
+}
+
+// nullptr: none.
+const Watchdog::Handler* Watchdog::due_handler(Clock::time_point now) {
+  if (!stop_seen_ && handlers_.stop_requested && handlers_.stop_requested()) stop_seen_ = now;
+  if (!operation_) return nullptr;
+  if (now - since_ >= std::chrono::duration<double>(operation_->limit_seconds)) {
+    return &handlers_.on_hang;
+  }
+  const bool is_cut_short =
+      operation_->ends_on_stop && stop_seen_ && now - *stop_seen_ >= kStopPatience;
+  return is_cut_short ? &handlers_.on_stop : nullptr;
 }
 
 void Watchdog::watch() {
   std::unique_lock<std::mutex> lock(mutex_);
-  while (!is_closing_) {
-    changed_.wait_for(lock, std::min(limit_ / 10, kLongestLook), [this] { return is_closing_; });
-    const std::chrono::duration<double> lasted = Clock::now() - since_;
-    if (!is_busy_ || is_closing_ || lasted < limit_) continue;
-    const auto what = what_;
+  while (true) {
+    changed_.wait_for(lock, kLookInterval, [this] { return is_closing_; });
+    if (is_closing_) return;
+    const auto now = Clock::now();
+    const auto* handler = due_handler(now);
+    if (handler == nullptr || !*handler) continue;
+    const auto what = operation_->what;
+    const std::chrono::duration<double> lasted = now - since_;
     lock.unlock();
-    on_hang_(what, lasted.count());
+    (*handler)(what, lasted.count());
     return;
   }
 }

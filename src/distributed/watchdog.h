@@ -4,38 +4,52 @@
 #include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
 namespace dsmoe {
 
-/// The last resort against a collective that ignores its own timeout: a thread that calls
-/// `on_hang`, once, when an operation lasts longer than the limit.
+/// An operation that may block in code of others, which has no time-out or ignores it.
+struct WatchedOperation {
+  std::string what;
+  double limit_seconds = 0;
+  bool ends_on_stop = false;  ///< nothing is lost when a stop cuts it short
+};
+
+/// The bound of waits that have none of their own: a thread that calls a handler, once, when an
+/// operation lasts longer than its limit, or has not ended a second after a stop.
 class Watchdog {
  public:
-  using OnHang = std::function<void(const std::string& what, double seconds)>;
+  using Handler = std::function<void(const std::string& what, double seconds)>;
 
-  Watchdog(double limit_seconds, OnHang on_hang);
+  struct Handlers {
+    Handler on_hang;
+    std::function<bool()> stop_requested = {};  ///< polled; empty: no stops
+    Handler on_stop = {};
+  };
+
+  explicit Watchdog(Handlers handlers);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
 
-  void begin(std::string what);
+  void begin(WatchedOperation operation);
   void end();
 
  private:
   using Clock = std::chrono::steady_clock;
 
   void watch();
+  const Handler* due_handler(Clock::time_point now);
 
-  std::chrono::duration<double> limit_;
-  OnHang on_hang_;
+  Handlers handlers_;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool is_closing_ = false;
-  bool is_busy_ = false;
+  std::optional<WatchedOperation> operation_;
   Clock::time_point since_;
-  std::string what_;
+  std::optional<Clock::time_point> stop_seen_;
   std::thread thread_;
 };
 

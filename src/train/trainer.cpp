@@ -96,13 +96,14 @@ bool Trainer::is_check_due() const {
 // One optimizer step over `accumulation` micro-batches; TrainStep::run has its arithmetic. A step
 // whose update is dropped counts as one: data and schedule move on, weights and moments do not.
 StepResult Trainer::train_step() {
-  ranks_->set_step(state_.step + 1);
+  ranks_->begin_step(state_.step + 1);
   if (!ranks_->is_alone() || !model_->device().is_cpu()) seed_dropout();
   const auto batches = next_batches();  // this rank's share of accumulation x [batch, seq]
   const double rate = learning_rate(config_.train.schedule_of_run(), state_.step);
   const auto result = step_.run(batches, state_.step + 1, rate);
   is_stopping_ = result.stop;
   state_.step += 1;
+  ranks_->finish_step(state_.step);
   state_.position = loader_.position();
   state_.tokens += config_.train.accumulation * config_.train.batch_size * config_.seq_len();
   return result;

@@ -38,6 +38,7 @@ void Trainer::share_state() {
     loader_.seek(state_.position);
     guard_.restore(state_.guard);
   }
+  ranks_->finish_step(state_.step);
   step_.join_ranks(config_.distributed);
   saved_step_ = state_.step == 0 ? -1 : state_.step;
   if (state_.step > 0) scatter_state(optimizer_, *ranks_, restored_optimizer_);

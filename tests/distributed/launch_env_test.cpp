@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 #include <map>
+#include <vector>
 
 #include "common/error.h"
 
@@ -43,6 +44,9 @@ TEST_CASE("read_launch_env: torchrun, with and without the agent's store", "[dis
   CHECK_FALSE(env.rendezvous.is_hosted);
   variables["TORCHELASTIC_USE_AGENT_STORE"] = "True";
   CHECK(read(variables).rendezvous.is_hosted);
+  CHECK(read(variables).rendezvous.start == 0);
+  variables["TORCHELASTIC_RESTART_COUNT"] = "2";
+  CHECK(read(variables).rendezvous.start == 2);
   // They win over what the batch system around them set.
   variables["SLURM_PROCID"] = "0";
   variables["SLURM_NTASKS"] = "2";
@@ -69,8 +73,116 @@ TEST_CASE("read_launch_env: Slurm's first host is where rank 0 is", "[distribute
   CHECK(env.rendezvous.address == host);
 }
 
-TEST_CASE("read_launch_env: a batch script of Slurm outside srun is one rank", "[distributed]") {
-  CHECK(read({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "4"}}).world_size == 1);
+namespace {
+
+// What Slurm sets and which ranks these are.
+struct SlurmCase {
+  std::string name;
+  Variables variables;
+  int64_t rank;
+  int64_t world_size;
+  int64_t local_size;
+};
+
+// The job: 8 tasks, 4 on each of two nodes. `more` wins.
+Variables in_job(Variables more) {
+  more.insert({{"SLURM_JOB_ID", "7"},
+               {"SLURM_NTASKS", "8"},
+               {"SLURM_NTASKS_PER_NODE", "4"},
+               {"SLURM_TASKS_PER_NODE", "4(x2)"},
+               {"SLURM_JOB_NODELIST", "node[1-2]"},
+               {"SLURM_PROCID", "0"},
+               {"SLURM_LOCALID", "0"},
+               {"SLURM_NODEID", "0"}});
+  return more;
+}
+
+// A step of srun.
+Variables in_step(const std::string& n_tasks, const std::string& per_node, Variables more) {
+  more.insert({{"SLURM_STEP_ID", "0"},
+               {"SLURM_STEP_NUM_TASKS", n_tasks},
+               {"SLURM_STEP_TASKS_PER_NODE", per_node},
+               {"SLURM_STEP_NODELIST", "node[1-2]"}});
+  return in_job(more);
+}
+
+const std::vector<SlurmCase> kSlurmCases = {
+    {"a batch script", in_job({}), 0, 1, 1},
+    {"a batch script with the id of its step",
+     in_job({{"SLURM_STEP_ID", "4294967291"}, {"SLURM_STEP_NUM_TASKS", "1"}}),
+     0,
+     1,
+     1},
+    {"the interactive shell of salloc",
+     in_job({{"SLURM_STEP_ID", "4294967290"}, {"SLURM_STEP_NUM_TASKS", "1"}}),
+     0,
+     1,
+     1},
+    {"the same without the step's count", in_job({{"SLURM_STEP_ID", "4294967290"}}), 0, 1, 1},
+    {"srun --pty bash, then the program", in_step("1", "1", {}), 0, 1, 1},
+    {"srun --ntasks=1 inside a job of 8", in_step("1", "1", {{"SLURM_STEP_ID", "3"}}), 0, 1, 1},
+    {"srun with all tasks of the job",
+     in_step("8", "4(x2)", {{"SLURM_PROCID", "5"}, {"SLURM_LOCALID", "1"}, {"SLURM_NODEID", "1"}}),
+     5,
+     8,
+     4},
+    {"srun --ntasks=2 inside a job of 8", in_step("2", "2", {{"SLURM_PROCID", "1"}}), 1, 2, 2},
+    {"srun --ntasks=2 --ntasks-per-node=1",
+     in_step("2", "1(x2)", {{"SLURM_PROCID", "1"}, {"SLURM_NODEID", "1"}}),
+     1,
+     2,
+     1},
+    {"more tasks than the job: srun --overcommit --ntasks=16",
+     in_step("16", "8(x2)", {{"SLURM_PROCID", "15"}, {"SLURM_NODEID", "1"}}),
+     15,
+     16,
+     8},
+    {"unlike nodes, the last of the repeated ones",
+     in_step("11", "4(x2),3", {{"SLURM_PROCID", "7"}, {"SLURM_NODEID", "1"}}),
+     7,
+     11,
+     4},
+    {"unlike nodes, the one after them",
+     in_step("11", "4(x2),3", {{"SLURM_PROCID", "10"}, {"SLURM_NODEID", "2"}}),
+     10,
+     11,
+     3},
+    {"a list that is too short", in_step("8", "4", {{"SLURM_NODEID", "1"}}), 0, 8, 1},
+    {"a Slurm without the step's variables",
+     in_job({{"SLURM_STEP_ID", "0"}, {"SLURM_PROCID", "6"}}),
+     6,
+     8,
+     4},
+    {"the same with fewer tasks than the job has on a node",
+     in_job({{"SLURM_STEP_ID", "0"}, {"SLURM_NTASKS", "2"}}),
+     0,
+     2,
+     2},
+};
+
+}  // namespace
+
+TEST_CASE("read_launch_env: the tasks of Slurm's step are the ranks, not those of the job",
+          "[distributed]") {
+  for (const auto& slurm : kSlurmCases) {
+    CAPTURE(slurm.name);
+    const auto env = read(slurm.variables);
+    CHECK(env.rank == slurm.rank);
+    CHECK(env.world_size == slurm.world_size);
+    CHECK(env.local_size == slurm.local_size);
+    CHECK(env.rendezvous.address == (slurm.world_size > 1 ? "node1" : ""));
+  }
+}
+
+TEST_CASE("read_launch_env: a wrong variable of Slurm is named", "[distributed]") {
+  const auto [variables, text] = GENERATE(table<Variables, std::string>({
+      {in_step("two", "2", {}), "SLURM_STEP_NUM_TASKS: expected an integer"},
+      {in_step("2", "2", {{"SLURM_PROCID", "2"}}), "SLURM_PROCID: expected an integer from 0 to 1"},
+      {in_step("2", "2(y)", {}), "SLURM_STEP_TASKS_PER_NODE: expected an integer"},
+      {in_step("2", "1(x", {}), "SLURM_STEP_TASKS_PER_NODE: expected an integer"},
+      {in_job({{"SLURM_STEP_ID", "one"}}), "SLURM_STEP_ID: expected an integer"},
+  }));
+  REQUIRE_THROWS_WITH(read(variables), Catch::Contains(text));
 }
 
 TEST_CASE("read_launch_env: Open MPI and PMI", "[distributed]") {

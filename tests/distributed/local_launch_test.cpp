@@ -5,7 +5,9 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <set>
+#include <sstream>
 
 #include "support/temporary_directory.h"
 
@@ -18,6 +20,7 @@ struct Outcome {
   int code;
   std::string files;  // that the ranks left, in order
   double seconds;
+  std::string pid;  // what a file of that name holds
 };
 
 // Ranks run a line of shell in a folder of their own.
@@ -35,6 +38,7 @@ Outcome launch_shell(int64_t n_ranks, const std::string& line, double grace_seco
     names.insert(entry.path().filename().string());
   }
   for (const auto& name : names) outcome.files += name + " ";
+  std::ifstream(folder.file("pid")) >> outcome.pid;
   return outcome;
 }
 
@@ -70,6 +74,42 @@ TEST_CASE("launch_local: ranks that stop as asked are left their time", "[distri
       launch_shell(2, "if [ $RANK = 0 ]; then exit 75; fi; sleep 0.5; touch finished; exit 75");
   CHECK(outcome.code == 75);
   CHECK(outcome.files == "finished ");
+}
+
+TEST_CASE("launch_local: a process that a rank leaves behind ends with it, and holds up nothing",
+          "[distributed]") {
+  const auto outcome = launch_shell(
+      1, "(while true; do echo more; sleep 0.02; done) & (sleep 600; touch late) & touch finished; exit 0");
+  CHECK(outcome.code == 0);
+  CHECK(outcome.files == "finished ");
+}
+
+TEST_CASE("launch_local: a process that left its rank's group cannot hold the job by its output",
+          "[distributed]") {
+  const auto outcome =
+      launch_shell(1,
+                   "setsid sh -c 'echo $$ > pid; while true; do echo more; sleep 0.02; done' & "
+                   "while ! test -s pid; do :; done; exit 0");
+  CHECK(outcome.code == 0);
+  std::stringstream pid(outcome.pid);
+  pid_t stray = 0;
+  REQUIRE(pid >> stray);
+  kill(stray, SIGKILL);
+}
+
+TEST_CASE("launch_local: ranks handle the signals that this process ignores, but SIGHUP",
+          "[distributed]") {
+  const auto pipe_before = signal(SIGPIPE, SIG_IGN);
+  const auto hangup_before = signal(SIGHUP, SIG_IGN);
+  // A shell cannot handle a signal that was ignored when it began.
+  const auto outcome = launch_shell(
+      1,
+      "trap 'touch handled-pipe' PIPE; trap 'touch handled-hangup' HUP; kill -PIPE $$; kill -HUP "
+      "$$; exit 0");
+  signal(SIGPIPE, pipe_before);
+  signal(SIGHUP, hangup_before);
+  CHECK(outcome.code == 0);
+  CHECK(outcome.files == "handled-pipe ");
 }
 
 TEST_CASE("launch_local: a missing program is a failure", "[distributed]") {

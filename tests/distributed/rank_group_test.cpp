@@ -6,7 +6,11 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 
+#include <atomic>
 #include <catch2/catch.hpp>
+#include <functional>
+#include <future>
+#include <thread>
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
 
@@ -47,15 +51,136 @@ TEST_CASE("RankGroup: one rank needs no others", "[distributed]") {
   CHECK(group.is_alone());
 }
 
-TEST_CASE("RankGroup: a rank that stays away fails the meeting with its name", "[distributed]") {
+TEST_CASE("RankGroup: ranks that stay away fail the meeting and are named", "[distributed]") {
   auto store = c10::make_intrusive<c10d::HashStore>();
-  store->setTimeout(std::chrono::seconds(1));
   const auto meet = [&] {
-    RankGroup group(store, 1, 2, {.setup_timeout_seconds = 1}, gloo_backend());
+    RankGroup group(store, 1, 3, {.setup_timeout_seconds = 1}, gloo_backend());
   };
   REQUIRE_THROWS_AS(meet(), RankFailure);
-  REQUIRE_THROWS_WITH(
-      meet(), Catch::Matches("rank 1 of 2: step 0: meeting the other ranks failed after .*"));
+  REQUIRE_THROWS_WITH(meet(),
+                      Catch::Matches("rank 1 of 3: before the first step: waiting for the other "
+                                     "ranks at an open store failed after 1\\.[0-9] s, the other "
+                                     "ranks' processes are not known yet: these ranks did not "
+                                     "come within the set-up timeout of 1.0 s: 0, 2"));
+}
+
+TEST_CASE("RankGroup: a store that never opens is left within the set-up's bound",
+          "[distributed]") {
+  std::promise<void> end;
+  const MeetingPlace place{.name = "host:1",
+                           .open_store = [&]() -> c10::intrusive_ptr<c10d::Store> {
+                             end.get_future().wait();  // as a peer that does not answer would
+                             throw std::runtime_error("ended");
+                           }};
+  std::string text;
+  const RankGroupConfig config{.setup_timeout_seconds = 0.2,
+                               .step_timeout_seconds = 600,
+                               .on_failure =
+                                   [&](const std::string& failure) {
+                                     text = failure;
+                                     end.set_value();
+                                   },
+                               .grace_seconds = 0.3};
+  REQUIRE_THROWS_AS(RankGroup(place, 1, 2, config, gloo_backend()), RankFailure);
+  CHECK_THAT(text,
+             Catch::Matches("rank 1 of 2: before the first step: opening the store at host:1 "
+                            "failed after [0-9.]+ s, the other ranks' processes are not known "
+                            "yet: it does not return"));
+}
+
+TEST_CASE("RankGroup: a stop while a store does not open leaves it", "[distributed]") {
+  std::promise<void> end;
+  std::atomic<bool> stop = false;
+  const MeetingPlace place{.name = "host:1",
+                           .open_store = [&]() -> c10::intrusive_ptr<c10d::Store> {
+                             stop = true;
+                             end.get_future().wait();
+                             throw std::runtime_error("ended");
+                           }};
+  std::string text;
+  const RankGroupConfig config{
+      .setup_timeout_seconds = 600,
+      .on_failure = [](const std::string&) {},
+      .stop_requested = [&] { return stop.load(); },
+      .on_stop =
+          [&](const std::string& stopped) {
+            text = stopped;
+            end.set_value();
+          },
+  };
+  REQUIRE_THROWS_AS(RankGroup(place, 1, 2, config, gloo_backend()), RankFailure);
+  CHECK(text == "rank 1 of 2: stopped before the first step, while opening the store at host:1");
+}
+
+TEST_CASE("RankGroup: a stop that one rank gets while it waits makes all that have come leave",
+          "[distributed]") {
+  const int64_t asked = GENERATE(0, 1);
+  CAPTURE(asked);
+  auto store = c10::make_intrusive<c10d::HashStore>();
+  std::vector<std::string> texts(2);
+  std::vector<std::thread> threads;
+  for (int64_t rank = 0; rank < 2; ++rank) {
+    threads.emplace_back([&, rank] {
+      const auto index = static_cast<size_t>(rank);
+      const RankGroupConfig config{
+          .setup_timeout_seconds = 600,
+          .stop_requested = [=] { return rank == asked; },
+          .on_stop = [&, index](const std::string& text) { texts[index] = text; }};
+      try {
+        RankGroup(store, rank, 3, config, gloo_backend());
+      } catch (const RankFailure&) {
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  for (size_t rank = 0; rank < 2; ++rank) {
+    CHECK(texts[rank] == "rank " + std::to_string(rank) +
+                             " of 3: stopped before the first step, while waiting for the other "
+                             "ranks at an open store");
+  }
+}
+
+TEST_CASE("RankGroup: messages say where between steps a rank is", "[distributed]") {
+  struct Case {
+    std::function<void(RankGroup&)> before;
+    std::string says;
+    std::string ends_with;
+  };
+  const auto [before, says, ends_with] = GENERATE(values<Case>({
+      {[](RankGroup&) {}, "rank 0 of 2: before the first step: waiting failed", ": the other left"},
+      {[](RankGroup& group) { group.finish_step(0); },
+       "rank 0 of 2: before the first step: waiting failed",
+       "; no step is finished"},
+      {[](RankGroup& group) { group.finish_step(40); },  // resumed
+       "rank 0 of 2: after step 40: waiting failed",
+       "; the last finished step is 40"},
+      {[](RankGroup& group) { group.begin_step(1); },
+       "rank 0 of 2: step 1: waiting failed",
+       "; no step is finished"},
+      {[](RankGroup& group) { group.begin_step(12); },
+       "rank 0 of 2: step 12: waiting failed",
+       "; the last finished step is 11"},
+      {[](RankGroup& group) {
+         group.begin_step(12);
+         group.finish_step(12);
+       },
+       "rank 0 of 2: after step 12: waiting failed",
+       "; the last finished step is 12"},
+  }));
+  std::string text;
+  const auto fail = [&, before = before](RankGroup& group) {
+    if (group.is_first()) {
+      before(group);
+      try {
+        group.run("waiting", [] { throw std::runtime_error("the other left"); });
+      } catch (const RankFailure& failure) {
+        text = failure.what();
+      }
+    }
+    throw std::runtime_error("over");
+  };
+  REQUIRE_THROWS_AS(run_ranks(2, fail), std::runtime_error);
+  CHECK_THAT(text, Catch::StartsWith(says) && Catch::Matches(".*" + ends_with));
 }
 
 TEST_CASE("RankGroup: a rank that leaves fails the others, who say when and where",
@@ -64,7 +189,7 @@ TEST_CASE("RankGroup: a rank that leaves fails the others, who say when and wher
   const auto leave_one = [&] {
     run_ranks(3, [&](RankGroup& group) {
       if (group.rank() == 2) throw std::runtime_error("left");  // its sockets close
-      group.set_step(12);
+      group.begin_step(12);
       try {
         group.barrier("waiting for everybody");
       } catch (const RankFailure& failure) {
@@ -90,7 +215,7 @@ TEST_CASE("RankGroup: in debug mode ranks that call unlike collectives are told 
         2,
         [&](RankGroup& group) {
           group.barrier("together");
-          group.set_step(4);
+          group.begin_step(4);
           auto tensor = at::full({4}, 1.0);
           try {
             if (group.is_first()) {
@@ -162,16 +287,22 @@ class BrokenBackend : public c10d::Backend {
 }  // namespace
 
 TEST_CASE("RankGroup: a backend's error reaches the failure handler in one line", "[distributed]") {
-  auto store = c10::make_intrusive<c10d::HashStore>();
   const auto broken = [](const auto&, int64_t rank, int64_t size, double) {
     return c10::intrusive_ptr<c10d::Backend>(
         c10::make_intrusive<BrokenBackend>(static_cast<int>(rank), static_cast<int>(size)));
   };
-  std::string text;
-  RankGroup group(
-      store, 0, 2, {.on_failure = [&](const std::string& failure) { text = failure; }}, broken);
-  auto tensor = at::full({1}, 1.0);
-  REQUIRE_THROWS_AS(group.all_reduce_sum(tensor, "summing the losses"), RankFailure);
+  std::vector<std::string> texts(2);
+  const auto add = [&](RankGroup& group) {
+    auto tensor = at::full({1}, 1.0);
+    try {
+      group.all_reduce_sum(tensor, "summing the losses");
+    } catch (const RankFailure& failure) {
+      texts[static_cast<size_t>(group.rank())] = failure.what();
+      throw;
+    }
+  };
+  REQUIRE_THROWS_AS(run_ranks(2, add, {.setup_timeout_seconds = 20}, broken), RankFailure);
+  const auto& text = texts[0];
   CHECK_THAT(text, Catch::Contains("summing the losses failed") && Catch::Contains("cable pulled"));
   CHECK(text.find('\n') == std::string::npos);
 }

@@ -23,8 +23,10 @@ STEP_SECONDS = 3.0
 STEADY_BOUND = 5.0
 STOP_BOUND = 30.0
 EXIT_STOPPED = 75
-FAILURE = re.compile(r"dsmoe: rank \d+ of \d+: (step \d+: .+ failed after [\d.]+ s, .+: .+; the last finished step is \d+"
-                     r"|meeting the other ranks at .+ failed: .+)")
+# Rank, phase, operation, time, what was seen of the other ranks' processes, reason.
+FAILURE = re.compile(r"dsmoe: rank \d+ of \d+: (?:(?:after )?step \d+|before the first step): .+ failed after [\d.]+ s, "
+                     r"(?P<peers>[^:]+): .+")
+TROUBLE = {"kill": "(is gone|has ended)", "stop": "is stopped"}
 
 
 class RankTrials(run_trials.Trials):
@@ -73,10 +75,20 @@ class RankTrials(run_trials.Trials):
         checkpoints = self.checkpoints(name)
         return bool(checkpoints) and checkpoints[-1].name == f"step-{run_trials.STEPS:08}"
 
-    def check_texts(self, name, survivors, what, codes):
+    # What is said of the victim must be true: that it is gone or stopped, or that it was not known or not looked at.
+    def check_peers(self, peers, what, kind, victim):
+        if re.search(rf"\branks? [\d, and]*\b{victim}\b[\d, and]* on this host (was|were) running", peers):
+            run_trials.fail(f"{what}: rank {victim} was not running: {peers}")
+        if self.n_ranks == 2 and not re.search(rf"rank {victim} {TROUBLE[kind]}|not known yet", peers):
+            run_trials.fail(f"{what}: nothing is said of rank {victim}: {peers}")
+
+    def check_texts(self, name, survivors, what, codes, kind=None, victim=None):
         for rank in survivors:
             text = (self.root / f"{name}-rank-{rank}.log").read_text()
-            if not FAILURE.search(text):
+            match = FAILURE.search(text)
+            if match and victim is not None:
+                self.check_peers(match.group("peers"), what, kind, victim)
+            if not match:
                 run_trials.fail(f"{name} ({what}): rank {rank} does not say what happened, codes {codes}:\n{text[-600:]}")
 
     # One disturbance; returns the seconds that the others took, or None where the job had ended before.
@@ -91,6 +103,7 @@ class RankTrials(run_trials.Trials):
             return None
         logs = [(self.root / f"{name}-rank-{rank}.log") for rank in range(self.n_ranks)]
         has_begun = " info step " in logs[0].read_text()
+        was_loading = run_trials.is_loading(ranks[victim])
         others = [rank for i, rank in enumerate(ranks) if i != victim]
         if kind == "kill":
             ranks[victim].kill()
@@ -109,14 +122,14 @@ class RankTrials(run_trials.Trials):
         codes = [rank.returncode for rank in ranks]
         if all(code == 0 for code in codes):
             return None  # it had just finished
-        if kind == "term" and has_begun:
+        if kind == "term" and not was_loading:
             if any(code != EXIT_STOPPED for code in codes):
                 run_trials.fail(f"{name} ({what}): expected {EXIT_STOPPED} of every rank, got {codes}:\n{self.last_lines(name)}")
         elif kind != "term":
             survivors = [i for i in range(self.n_ranks) if i != victim and codes[i] != 0]
             if any(codes[i] == 0 for i in range(self.n_ranks) if i != victim) and not self.is_done(name):
                 run_trials.fail(f"{name} ({what}): a rank ended with 0: {codes}")
-            self.check_texts(name, survivors, what, codes)
+            self.check_texts(name, survivors, what, codes, kind, victim)
         return seconds
 
     def run(self, kind, n, disturb=None):

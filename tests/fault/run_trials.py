@@ -56,6 +56,17 @@ def fail(message):
     sys.exit(1)
 
 
+def is_loading(process):
+    """True while the system still loads the program: it has neither handlers nor blocked signals."""
+    try:
+        with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
+            masks = dict(line.split(":") for line in status if line.startswith("Sig"))
+    except OSError:
+        return False
+    held = int(masks.get("SigCgt", "0"), 16) | int(masks.get("SigBlk", "0"), 16)
+    return not held & (1 << (signal.SIGTERM - 1))
+
+
 class Trials:
     def __init__(self, dsmoe, root, seed):
         self.dsmoe, self.root, self.random = dsmoe, root, random.Random(seed)
@@ -181,30 +192,35 @@ class Trials:
     # --- SIGTERM ---------------------------------------------------------------------------------
 
     def terms(self, count):
-        saved, finished, early, slowest, oldest = 0, 0, 0, 0.0, 0
+        saved, finished, early, loading, slowest, oldest = 0, 0, 0, 0, 0.0, 0
         for trial in range(count):
             name = f"term-{trial}"
             process = self.start(name)
             time.sleep(self.random.uniform(0, self.seconds))
-            process.send_signal(self.random.choice([signal.SIGTERM, signal.SIGINT]))
+            was_loading = is_loading(process)
+            process.send_signal(self.random.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
             start = time.monotonic()
             code = process.wait(timeout=60)
             slowest = max(slowest, time.monotonic() - start)
-            if code == 75:
+            if code == 75 and not (self.root / name).exists():
+                early += 1  # nothing was begun
+            elif code == 75:
                 saved += 1
-                lines = (self.root / name / "metrics.jsonl").read_text().splitlines()
+                metrics = self.root / name / "metrics.jsonl"
+                lines = metrics.read_text().splitlines() if metrics.exists() else []
                 last = json.loads(lines[-1])["step"] if lines else 0
                 oldest = max(oldest, last - self.state(name)["step"])
             elif code == 0:
                 finished += 1
-            elif code in (-signal.SIGTERM, -signal.SIGINT) and not self.checkpoints(name):
-                early += 1  # before the program itself began: the loader and the library start first
+            elif code < 0 and was_loading:
+                loading += 1
             else:
                 fail(f"{name}: exit {code} after a stop signal")
             self.compare(name, f"stopped, exit {code}", stops=True)
         if oldest > 1 or slowest > 30:
             fail(f"after a stop signal the checkpoint was {oldest} steps old, the exit took {slowest:.1f} s")
-        print(f"stop signals: {count} runs: {saved} saved and left with 75, {finished} had ended, {early} had not begun; "
+        print(f"stop signals: {count} runs: {saved} saved and left with 75, {early} left with 75 before the first step, "
+              f"{finished} had ended, {loading} were being loaded by the system; "
               f"checkpoint at most {oldest} steps old, exit within {slowest:.1f} s; all resumed to the golden run", flush=True)
 
     # --- memory ----------------------------------------------------------------------------------

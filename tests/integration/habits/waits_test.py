@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""Waits for other ranks have a bound, say truly what was waited for, and leave with 75 when they are asked to stop.
+
+The ranks are started by environment variables, as torchrun, Slurm and mpirun start them: no launcher ends them.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+import unittest
+
+from support import DSMOE, HabitsTest, main
+
+EXIT_STOPPED = 75
+SETUP_SECONDS = 2.0
+BOUND = 2 * SETUP_SECONDS + 5  # of the README
+PATIENCE = 240  # seconds, for events that come at once on an idle machine
+LISTENING, CONNECTED = "0A", "01"  # states in /proc/net/tcp
+
+
+def wait_until(happened, what):
+    end = time.monotonic() + PATIENCE
+    while not happened():
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not happen within {PATIENCE} s")
+        time.sleep(0.02)
+
+
+def has_socket(port, state):
+    for family in ("tcp", "tcp6"):
+        with open(f"/proc/net/{family}", encoding="ascii") as sockets:
+            for fields in map(str.split, sockets):
+                if fields[1].endswith(f":{port:04X}") and fields[3] == state:
+                    return True
+    return False
+
+
+def catches_stops(pid):
+    """True once the process has its handlers and lets the signals in."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        masks = dict(line.split(":") for line in status if line.startswith("Sig"))
+    bit = 1 << (signal.SIGTERM - 1)
+    return bool(int(masks["SigCgt"], 16) & bit) and not int(masks["SigBlk"], 16) & bit
+
+
+class WaitsTest(HabitsTest):
+    def setUp(self):
+        super().setUp()
+        self.tiny_run("seed")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+
+    def start(self, rank, *overrides, size=2, timeout=SETUP_SECONDS, run="run", **variables):
+        environment = dict(os.environ, RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1",
+                           MASTER_PORT=str(self.port), **variables)
+        log = open(self.directory / f"rank-{rank}.log", "w", encoding="utf-8")
+        self.addCleanup(log.close)
+        process = subprocess.Popen(
+            [DSMOE, "train", "tiny.yaml", f"--run_dir={run}", "--data.train=seed-data", f"--train.accumulation={size}",
+             f"--distributed.setup_timeout={timeout}", *overrides],
+            cwd=self.directory, env=environment, stdout=subprocess.DEVNULL, stderr=log)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def complaint(self, rank):
+        text = (self.directory / f"rank-{rank}.log").read_text()
+        lines = [line for line in text.splitlines() if line.startswith("dsmoe: ")]
+        self.assertEqual(len(lines), 1, text)
+        return lines[0]
+
+    # The process ends with 1 and a line about `phase`, within the bound of the promise by its own clock.
+    def check_failed(self, process, rank, phase, says):
+        self.assertEqual(process.wait(timeout=PATIENCE), 1)
+        line = self.complaint(rank)
+        match = re.match(rf"dsmoe: rank {rank} of \d+: before the first step: {phase} failed after ([\d.]+) s, (.*)", line)
+        self.assertIsNotNone(match, line)
+        self.assertLessEqual(float(match.group(1)), BOUND, line)
+        self.assertIn(says, match.group(2))
+
+    def check_stopped(self, process, rank, phase):
+        self.assertEqual(process.wait(timeout=PATIENCE), EXIT_STOPPED)
+        self.assertRegex(self.complaint(rank), rf"dsmoe: rank {rank} of \d+: stopped before the first step, while {phase}; "
+                                               "the same command starts again")
+
+    def opening(self):
+        return rf"opening the store at 127\.0\.0\.1:{self.port}"
+
+    def waiting(self):
+        return rf"waiting for the other ranks at 127\.0\.0\.1:{self.port}"
+
+    def mute_listener(self):
+        """Accepts connections and never answers."""
+        listener = socket.create_server(("127.0.0.1", self.port))
+        self.addCleanup(listener.close)
+        listener.settimeout(PATIENCE)
+        return listener
+
+    def stopped_rank_0(self, timeout=SETUP_SECONDS):
+        first = self.start(0, timeout=timeout)
+        wait_until(lambda: has_socket(self.port, LISTENING), "listening of rank 0")
+        first.send_signal(signal.SIGSTOP)
+        return first
+
+    def test_a_rank_0_that_is_stopped_once_it_listens(self):
+        first = self.stopped_rank_0()
+        self.check_failed(self.start(1), 1, self.opening(), "the other ranks' processes are not known yet: ")
+        first.send_signal(signal.SIGCONT)
+        self.assertEqual(first.wait(timeout=PATIENCE), 1)
+        self.assertIn("did not come within the set-up timeout", self.complaint(0))
+
+    def test_a_port_that_accepts_and_never_answers(self):
+        self.mute_listener()
+        self.check_failed(self.start(1), 1, self.opening(), "the other ranks' processes are not known yet: ")
+
+    def test_a_port_where_nobody_listens(self):
+        self.check_failed(self.start(1), 1, self.opening(), "the other ranks' processes are not known yet: ")
+
+    def test_a_rank_that_does_not_come_is_named(self):
+        first, last = self.start(0, size=3), self.start(2, size=3)
+        self.check_failed(first, 0, self.waiting(), "these ranks did not come within the set-up timeout of 2.0 s: 1")
+        self.assertEqual(last.wait(timeout=PATIENCE), 1)
+
+    def test_a_rank_that_does_not_come_to_a_file_is_named(self):
+        file = self.directory / "meeting"
+        first = self.start(0, DSMOE_RENDEZVOUS_FILE=str(file))
+        self.check_failed(first, 0, f"waiting for the other ranks at {re.escape(str(file))}",
+                          "the other ranks' processes are not known yet: these ranks did not come within the set-up "
+                          "timeout of 2.0 s: 1")
+
+    def test_a_stop_while_rank_0_does_not_answer(self):
+        self.stopped_rank_0(timeout=600)
+        second = self.start(1, timeout=600)
+        wait_until(lambda: has_socket(self.port, CONNECTED), "connection of rank 1")
+        wait_until(lambda: catches_stops(second.pid), "start of rank 1")
+        second.send_signal(signal.SIGTERM)
+        self.check_stopped(second, 1, self.opening())
+
+    def test_a_stop_while_a_port_never_answers(self):
+        listener = self.mute_listener()
+        second = self.start(1, timeout=600)
+        connection, _ = listener.accept()
+        self.addCleanup(connection.close)
+        second.send_signal(signal.SIGTERM)
+        self.check_stopped(second, 1, self.opening())
+
+    def test_a_stop_while_nobody_listens(self):
+        second = self.start(1, timeout=600)
+        wait_until(lambda: catches_stops(second.pid), "start of rank 1")
+        second.send_signal(signal.SIGHUP)
+        # It may not have begun to meet yet.
+        self.assertEqual(second.wait(timeout=PATIENCE), EXIT_STOPPED)
+        self.assertIn("rank 1 of 2: stopped before the first step, while ", self.complaint(1))
+
+    def test_a_stop_of_one_rank_makes_all_that_have_come_leave(self):
+        for asked in (0, 1):
+            with self.subTest(asked=asked):
+                ranks = [self.start(0, size=3, timeout=600)]
+                wait_until(lambda: has_socket(self.port, LISTENING), "listening of rank 0")
+                ranks.append(self.start(1, size=3, timeout=600))
+                wait_until(lambda: has_socket(self.port, CONNECTED), "connection of rank 1")
+                ranks[asked].send_signal(signal.SIGTERM)
+                self.check_stopped(ranks[asked], asked, f"({self.opening()}|{self.waiting()})")
+                self.assertEqual(ranks[1 - asked].wait(timeout=PATIENCE), EXIT_STOPPED)
+                wait_until(lambda: not has_socket(self.port, LISTENING), "end of the listening")
+
+    def test_a_stop_of_all_ranks_at_any_moment_of_the_start(self):
+        moments = {
+            "handlers": lambda run: True,
+            "listening": lambda run: has_socket(self.port, LISTENING),
+            "connected": lambda run: has_socket(self.port, CONNECTED) or run.exists(),
+            "run directory": lambda run: run.exists(),
+        }
+        for moment, has_come in moments.items():
+            with self.subTest(moment=moment):
+                run = self.directory / f"run-{moment}"
+                ranks = [self.start(rank, "--train.steps=1000000", "--train.save_every=0", timeout=600, run=run)
+                         for rank in (0, 1)]
+                for process in ranks:
+                    wait_until(lambda process=process: catches_stops(process.pid), "start of a rank")
+                wait_until(lambda: has_come(run), moment)
+                for process in ranks:
+                    process.send_signal(signal.SIGTERM)
+                self.assertEqual([process.wait(timeout=PATIENCE) for process in ranks], [EXIT_STOPPED] * 2)
+
+
+if __name__ == "__main__":
+    main()
