@@ -15,7 +15,7 @@ if [ "${1:-}" = --smoke ]; then
   data=runs/smoke-data
   text=$data/valid.txt
   stop_step=20
-  overrides=(--train.steps=40 --train.schedule.warmup_steps=5 --train.log_every=5 --train.validate_every=0 --data.validation=)
+  overrides=(--train.schedule.warmup_steps=5 --train.log_every=5 --train.validate_every=0 --data.validation=)
   policies=(all top_k=4 threshold=0.48)
 elif [ "$#" -gt 0 ]; then
   printf 'usage: scripts/quickstart.sh [--smoke]\n' >&2
@@ -55,6 +55,8 @@ probe() {  # tokens per second of some steps without validation; its log shows o
 }
 speed=$(probe)
 rm -rf "$run-speed"
+# The signal below takes some tenths of a second: on a machine of any speed five seconds are left to stop in.
+[ "$run" != runs/smoke ] || train+=("--train.steps=$((stop_step + 20 + 5 * speed / (16 * 128)))")
 [ "$run" = runs/smoke ] || printf 'About %d minutes of training on this machine.\n' $((2000 * 16 * 128 / speed / 60 + 1))
 "${train[@]}" &
 trainer=$!

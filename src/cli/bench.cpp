@@ -178,14 +178,35 @@ void print_results(const Options& options, const nlohmann::ordered_json& entries
   print_json(json);
 }
 
-// Of this process, which measures nothing else: by rank.
-std::vector<int64_t> gather_memory(int64_t before, RankGroup& ranks) {
-  std::vector<int64_t> memory;
-  const auto own = std::to_string(peak_memory_bytes() - before);
-  for (const auto& bytes : ranks.all_gather(own, "comparing the peaks of memory")) {
-    memory.push_back(std::stoll(bytes));
+void add_memory(nlohmann::ordered_json& json, const StepMemory& memory) {
+  json["peak_memory_bytes"] = memory.resident;
+  json["peak_tensor_bytes"] = memory.tensors;
+  json["peak_held_bytes"] = memory.held;
+}
+
+// By rank.
+std::vector<StepMemory> gather_memory(const StepMemory& own, RankGroup& ranks) {
+  const auto text = nlohmann::json{own.resident, own.held, own.tensors}.dump();
+  std::vector<StepMemory> memory;
+  for (const auto& one : ranks.all_gather(text, "comparing the peaks of memory")) {
+    const auto numbers = nlohmann::json::parse(one);
+    memory.push_back({.resident = numbers.at(0), .held = numbers.at(1), .tensors = numbers.at(2)});
   }
   return memory;
+}
+
+// The greatest of each kind.
+void add_memory_of_ranks(nlohmann::ordered_json& json, const std::vector<StepMemory>& memory) {
+  StepMemory greatest;
+  std::vector<int64_t> resident;
+  for (const auto& one : memory) {
+    resident.push_back(one.resident);
+    greatest.resident = std::max(greatest.resident, one.resident);
+    greatest.held = std::max(greatest.held, one.held);
+    greatest.tensors = std::max(greatest.tensors, one.tensors);
+  }
+  add_memory(json, greatest);
+  json["peak_memory_bytes_by_rank"] = resident;
 }
 
 // One config on the ranks that a launcher started; rank 0 prints.
@@ -193,17 +214,22 @@ int bench_train_ranks(const Options& options, const RunConfig& config, const Lau
   set_threads(static_cast<int>(threads_of_rank(options.threads, env)));
   step_memory::install();
   const auto ranks = join_job(env, config.distributed);
-  const int64_t before = resident_memory_bytes();
-  const auto result = run_train_bench({config}, options.steps, *ranks).front();
-  const auto memory = gather_memory(before, *ranks);
-  ranks->barrier("leaving together");
-  if (!ranks->is_first()) return 0;
   auto entry = entry_of(options, 0, config);
   entry["ranks"] = ranks->size();
-  add_speed(entry, result, result);
-  entry["peak_memory_bytes"] = *std::max_element(memory.begin(), memory.end());
-  entry["peak_memory_bytes_by_rank"] = memory;
-  print_results(options, nlohmann::ordered_json::array({entry}));
+  const bool on_cpu = config.device == DeviceKind::kCpu;
+  std::vector<StepMemory> memory;
+  // First, before the measured peaks of matrix products take memory that no step takes.
+  if (!options.no_memory && on_cpu) {
+    memory = gather_memory(measure_step_memory(config, *ranks), *ranks);
+  }
+  if (!options.memory_only) {
+    const auto result = run_train_bench({config}, options.steps, *ranks).front();
+    add_speed(entry, result, result);
+    if (!on_cpu) entry["peak_memory_bytes"] = result.peak_memory_bytes;
+  }
+  if (!memory.empty()) add_memory_of_ranks(entry, memory);
+  ranks->barrier("leaving together");
+  if (ranks->is_first()) print_results(options, nlohmann::ordered_json::array({entry}));
   return 0;
 }
 
@@ -225,11 +251,11 @@ int bench_train(const Options& options) {
   set_threads(options.threads);
   step_memory::install();
   RankGroup one_rank;
-  std::vector<int64_t> memory;
+  std::vector<StepMemory> memory;
   const bool on_cpu = configs.front().device == DeviceKind::kCpu;
   if (!options.no_memory && on_cpu) {
     // First, while this process has no threads: the children are forks of it.
-    for (const auto& config : configs) memory.push_back(measure_step_memory(config));
+    for (const auto& config : configs) memory.push_back(measure_step_memory_apart(config));
   }
   std::vector<TrainBenchResult> results;
   if (!options.memory_only) results = run_train_bench(configs, options.steps, one_rank);
@@ -237,7 +263,7 @@ int bench_train(const Options& options) {
   for (size_t i = 0; i < configs.size(); ++i) {
     auto entry = entry_of(options, i, configs[i]);
     if (!results.empty()) add_speed(entry, results[i], results.front());
-    if (!memory.empty()) entry["peak_memory_bytes"] = memory[i];
+    if (!memory.empty()) add_memory(entry, memory[i]);
     if (!on_cpu && !results.empty()) entry["peak_memory_bytes"] = results[i].peak_memory_bytes;
     entries.push_back(std::move(entry));
   }

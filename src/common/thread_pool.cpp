@@ -43,7 +43,7 @@ std::unique_ptr<ThreadPool>& process_pool() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int n_threads) {
+ThreadPool::ThreadPool(int n_threads, Now now) : now_(now) {
   for (int thread = 1; thread < n_threads; ++thread) {
     workers_.emplace_back([this, thread] { serve(thread); });
   }
@@ -61,7 +61,7 @@ void ThreadPool::run_all(const Region& region) {
     for (int64_t item = 0; item < region.n_items; ++item) region.call(region.context, item, 0);
   };
   if (workers_.empty() || region.n_items <= 1 || is_taken_.exchange(true)) return run_alone();
-  if (Clock::now() < alone_until_) {
+  if (now_() < alone_until_) {
     run_alone();
   } else {
     run_shared(region);
@@ -74,14 +74,14 @@ void ThreadPool::run_shared(const Region& region) {
   next_item_ = 0;
   phase_.fetch_add(1);
   if (n_asleep_ > 0) phase_.notify_all();
-  const auto begin = Clock::now();
+  const auto begin = now_();
   const int64_t n_done = claim_items(0);
   phase_.fetch_add(1);
   // A worker counts itself in before it looks whether the region is still open: none is missed.
   if (n_inside_ == 0) return;
-  const auto done = Clock::now();
+  const auto done = now_();
   wait_for_workers();
-  const auto end = Clock::now();
+  const auto end = now_();
   const auto item = (done - begin) / std::max<int64_t>(n_done, 1);
   if (end - done > kLate + kLateItems * item) note_late_worker(end);
 }

@@ -20,13 +20,18 @@ namespace dsmoe {
 /// either spins for good or sleeps at once.
 class ThreadPool {
  public:
-  /// n_threads counts the caller of run().
-  explicit ThreadPool(int n_threads);
+  using Clock = std::chrono::steady_clock;
+  /// Time by which a worker is found late.
+  using Now = Clock::time_point (*)();
+
+  /// n_threads counts the caller of run(). A test passes a clock that it advances itself.
+  explicit ThreadPool(int n_threads, Now now = &Clock::now);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int n_threads() const { return static_cast<int>(workers_.size()) + 1; }
+  int n_asleep() const { return n_asleep_; }  ///< workers that only a new region wakes
 
   /// Calls body(item, thread) for every item in 0 .. n_items - 1 and thread in 0 .. n_threads() -
   /// 1, in any order; returns when all are done. The body may not throw. A region begun inside
@@ -49,8 +54,6 @@ class ThreadPool {
     int64_t n_items;
   };
 
-  using Clock = std::chrono::steady_clock;
-
   void run_all(const Region& region);
   void run_shared(const Region& region);
   int64_t claim_items(int thread) noexcept;
@@ -60,6 +63,7 @@ class ThreadPool {
   void serve(int thread);
   uint32_t wait_for_change(uint32_t seen);
 
+  const Now now_;
   Region region_{};
   std::atomic<bool> is_taken_{false};
   std::atomic<bool> is_ending_{false};

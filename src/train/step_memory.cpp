@@ -4,8 +4,12 @@
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/alloc_cpu.h>
 #include <sys/mman.h>
+#include <unistd.h>
+#include <cstdio>
+#include <cstdlib>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <map>
 #include <mutex>
@@ -22,8 +26,31 @@ constexpr size_t kHeaderBytes = 64;  // keeps the alignment of the data behind i
 constexpr size_t kPageBytes = 4096;
 
 struct Header {
-  size_t block_bytes;  // zero: the block is not from the pool
+  size_t block_bytes;   // zero: the block is not from the pool
+  size_t tensor_bytes;  // of the tensor that has the block
+  size_t filled_bytes;  // of the pool's block: the largest tensor that had it
 };
+
+// A number that any thread changes, and the greatest value that it had.
+class Gauge {
+ public:
+  void add(int64_t n) {
+    const int64_t now = now_.fetch_add(n) + n;
+    int64_t peak = peak_;
+    while (now > peak && !peak_.compare_exchange_weak(peak, now)) {
+    }
+  }
+  int64_t now() const { return now_; }
+  int64_t peak() const { return peak_; }
+  void reset_peak() { peak_ = now_.load(); }
+
+ private:
+  std::atomic<int64_t> now_{0};
+  std::atomic<int64_t> peak_{0};
+};
+
+Gauge tensor_bytes;
+Gauge held_bytes;
 
 // Sizes that differ little share blocks. At most an eighth of a block is left over, and pages that
 // nobody touches cost nothing.
@@ -65,6 +92,15 @@ class BlockPool {
     }
   }
 
+  void release_waiting() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (auto& [bytes, blocks] : blocks_) {
+      for (void* block : blocks.waiting) unmap(block, bytes);
+      blocks = {};
+    }
+    usage_.waiting = 0;
+  }
+
   Usage usage() {
     const std::lock_guard<std::mutex> lock(mutex_);
     return usage_;
@@ -89,6 +125,7 @@ class BlockPool {
   }
 
   static void unmap(void* block, size_t bytes) {
+    held_bytes.add(-static_cast<int64_t>(static_cast<Header*>(block)->filled_bytes));
     const size_t into_page = reinterpret_cast<uintptr_t>(block) % kPageBytes;
     munmap(static_cast<char*>(block) - into_page, bytes + kPageBytes);
   }
@@ -104,13 +141,31 @@ BlockPool& pool() {
   return *pool;
 }
 
+// TRACE
+#include <execinfo.h>
+struct Trace {
+  std::mutex m; FILE* f = nullptr; bool on = false;
+  Trace() { if (const char* p = getenv("DSMOE_TRACE_PEAK")) { f = fopen((std::string(p) + "." + std::to_string(getpid())).c_str(), "w"); on = true; } }
+  void log(char kind, void* p, size_t n) {
+    if (!on) return;
+    std::lock_guard<std::mutex> l(m);
+    if (pid != getpid()) { pid = getpid(); f = fopen((std::string(getenv("DSMOE_TRACE_PEAK")) + "." + std::to_string(pid)).c_str(), "w"); }
+    void* bt[24]; int k = kind == 'a' && n > 60000 ? backtrace(bt, 24) : 0;
+    fprintf(f, "%c %p %zu", kind, p, n);
+    for (int i = 2; i < k; ++i) fprintf(f, " %p", bt[i]);
+    fputc(10, f); if (kind == 'a' && n > 60000) fflush(f);
+  }
+  int pid = getpid();
+};
+Trace& trace_log() { static auto* t = new Trace; return *t; }
+
 class StepAllocator : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t n) override {
     if (n == 0) return {nullptr, nullptr, &release, at::kCPU};
     const size_t block_bytes = n < kLargeBytes ? 0 : rounded_up(n) + kHeaderBytes;
     void* block = block_bytes == 0 ? c10::alloc_cpu(n + kHeaderBytes) : pool().take(block_bytes);
-    static_cast<Header*>(block)->block_bytes = block_bytes;
+    note_tensor(*static_cast<Header*>(block), n, block_bytes);
     void* data = static_cast<char*>(block) + kHeaderBytes;
     return {data, data, &release, at::kCPU};
   }
@@ -122,11 +177,26 @@ class StepAllocator : public c10::Allocator {
   }
 
  private:
+  static void note_tensor(Header& header, size_t n, size_t block_bytes) {
+    if (block_bytes == 0) header.filled_bytes = 0;
+    header.block_bytes = block_bytes;
+    header.tensor_bytes = n;
+    tensor_bytes.add(static_cast<int64_t>(n));
+    trace_log().log('a', &header, n);
+    if (n <= header.filled_bytes) return;
+    held_bytes.add(static_cast<int64_t>(n - header.filled_bytes));
+    header.filled_bytes = n;
+  }
+
   static void release(void* data) {
     if (data == nullptr) return;
     void* block = static_cast<char*>(data) - kHeaderBytes;
-    const size_t block_bytes = static_cast<Header*>(block)->block_bytes;
+    const auto& header = *static_cast<Header*>(block);
+    const size_t block_bytes = header.block_bytes;
+    trace_log().log('f', block, header.tensor_bytes);
+    tensor_bytes.add(-static_cast<int64_t>(header.tensor_bytes));
     if (block_bytes == 0) {
+      held_bytes.add(-static_cast<int64_t>(header.filled_bytes));
       c10::free_cpu(block);
     } else {
       pool().give(block, block_bytes);
@@ -143,6 +213,20 @@ void install() {
 
 void trim() { pool().trim(); }
 
-Usage usage() { return pool().usage(); }
+void release_waiting() { pool().release_waiting(); }
+
+Usage usage() {
+  auto usage = pool().usage();
+  usage.tensors = tensor_bytes.now();
+  usage.held = held_bytes.now();
+  usage.peak_tensors = tensor_bytes.peak();
+  usage.peak_held = held_bytes.peak();
+  return usage;
+}
+
+void reset_peaks() {
+  tensor_bytes.reset_peak();
+  held_bytes.reset_peak();
+}
 
 }  // namespace dsmoe::step_memory

@@ -14,11 +14,22 @@ void install();
 /// few steps: what one of them uses is kept.
 void trim();
 
-/// Bytes of blocks of 64 KiB and above.
+/// Returns all waiting blocks to the system: after work that no later step repeats.
+void release_waiting();
+
+/// Bytes of CPU tensors since install(). All of them are counted, not sampled: one program takes the
+/// same on every machine as long as its threads and the shapes of its tensors are the same.
 struct Usage {
-  int64_t in_use = 0;
-  int64_t waiting = 0;
+  int64_t in_use = 0;   ///< blocks of 64 KiB and above that a tensor has, with their rounding
+  int64_t waiting = 0;  ///< such blocks that no tensor has
+  int64_t tensors = 0;  ///< of tensors of every size, as they asked for them
+  int64_t held = 0;     ///< the same, and what waiting blocks keep of earlier tensors
+  int64_t peak_tensors = 0;
+  int64_t peak_held = 0;
 };
 Usage usage();
+
+/// Lets the peaks begin at what there is now.
+void reset_peaks();
 
 }  // namespace dsmoe::step_memory

@@ -22,6 +22,7 @@
 #include "train/flops.h"
 #include "train/lr_schedule.h"
 #include "train/sharded_optimizer.h"
+#include "train/step_memory.h"
 
 namespace dsmoe {
 namespace {
@@ -37,19 +38,19 @@ Transformer make_model(const RunConfig& config) {
 }
 
 [[noreturn]] void report_memory(const RunConfig& config, int pipe_end) {
-  int64_t bytes = -1;
+  StepMemory memory;
+  bool is_measured = false;
   try {
-    const int64_t before = resident_memory_bytes();
     RankGroup one_rank;
-    TrainBench bench(config, one_rank);
-    for (int64_t i = 0; i < kMemorySteps; ++i) bench.step();
-    bytes = peak_memory_bytes() - before;
+    memory = measure_step_memory(config, one_rank);
+    is_measured = true;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
   }
-  const auto written = posix_io().write(pipe_end, &bytes, sizeof bytes);
+  is_measured =
+      is_measured && posix_io().write(pipe_end, &memory, sizeof memory) == sizeof memory;
   // Without the destructors of what the parent owns.
-  _exit(written == sizeof bytes && bytes >= 0 ? 0 : 1);
+  _exit(is_measured ? 0 : 1);
 }
 
 }  // namespace
@@ -200,7 +201,20 @@ std::vector<TrainBenchResult> run_train_bench(const std::vector<RunConfig>& conf
   return results;
 }
 
-int64_t measure_step_memory(const RunConfig& config) {
+StepMemory measure_step_memory(const RunConfig& config, RankGroup& ranks) {
+  step_memory::release_waiting();
+  step_memory::reset_peaks();
+  const auto before = step_memory::usage();
+  const int64_t resident_before = resident_memory_bytes();
+  TrainBench bench(config, ranks);
+  for (int64_t i = 0; i < kMemorySteps; ++i) bench.step();
+  const auto after = step_memory::usage();
+  return {.resident = peak_memory_bytes() - resident_before,
+          .held = after.peak_held - before.held,
+          .tensors = after.peak_tensors - before.tensors};
+}
+
+StepMemory measure_step_memory_apart(const RunConfig& config) {
   int ends[2];
   if (pipe(ends) != 0) throw RunError("bench: cannot open a pipe");
   std::fflush(nullptr);
@@ -208,15 +222,15 @@ int64_t measure_step_memory(const RunConfig& config) {
   if (child < 0) throw RunError("bench: cannot start a process");
   if (child == 0) report_memory(config, ends[1]);
   close(ends[1]);
-  int64_t bytes = -1;
-  const bool is_read = ::read(ends[0], &bytes, sizeof bytes) == sizeof bytes;
+  StepMemory memory;
+  const bool is_read = ::read(ends[0], &memory, sizeof memory) == sizeof memory;
   close(ends[0]);
   int status = 0;
   waitpid(child, &status, 0);
-  if (!is_read || bytes < 0) {
+  if (!is_read) {
     throw RunError("bench: the process that measures memory failed; --no-memory leaves it out");
   }
-  return bytes;
+  return memory;
 }
 
 }  // namespace dsmoe

@@ -68,7 +68,7 @@ struct TrainBenchResult {
   int64_t tokens_per_step = 0;  ///< of all ranks
   double flops_per_token = 0;
   double peak_flops = 0;          ///< best matrix speed seen before, between and after the rounds
-  int64_t peak_memory_bytes = 0;  ///< see measure_step_memory; off the CPU that of the device
+  int64_t peak_memory_bytes = 0;  ///< of the device; 0 on the CPU, see measure_step_memory
   /// Whether the times of a step's parts are those of their work; off the CPU, which works while
   /// they are asked for more, only the total is known.
   bool has_parts = true;
@@ -90,9 +90,20 @@ double paired_ratio(const TrainBenchResult& result,
 
 double median(std::vector<double> values);
 
-/// Peak resident memory of the step above what the process held before, from a child process of
-/// its own that takes three steps. To be called before this process computes anything: the child
-/// inherits its threads' pools only as long as there are none. Throws RunError.
-int64_t measure_step_memory(const RunConfig& config);
+/// Peaks of one rank's bytes in its set-up and three steps, each above what there was before. The
+/// second step is the first with compute copies of updated weights, the third repeats it.
+struct StepMemory {
+  int64_t resident = 0;  ///< of the process: the machine's libraries, kernels and heap as well
+  int64_t held = 0;      ///< of CPU tensors and of the blocks that freed ones left for later tensors
+  int64_t tensors = 0;   ///< of CPU tensors
+};
+
+/// Measures it here, on the CPU, and takes the allocator of step_memory for granted. `resident`
+/// holds only if this process never held more before.
+StepMemory measure_step_memory(const RunConfig& config, RankGroup& ranks);
+
+/// Measures one rank in a child process of its own. To be called before this process computes
+/// anything: the child inherits its threads' pools only as long as there are none. Throws RunError.
+StepMemory measure_step_memory_apart(const RunConfig& config);
 
 }  // namespace dsmoe

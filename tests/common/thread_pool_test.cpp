@@ -3,6 +3,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <functional>
 #include <thread>
 #include <vector>
 
@@ -16,14 +17,67 @@ std::vector<int> counts_of_run(ThreadPool& pool, int64_t n_items) {
   return {counts.begin(), counts.end()};
 }
 
-using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+// Waits for another thread, however busy the machine is; false where it never comes.
+bool wait_until(const std::function<bool()>& is_true) {
+  const auto end = steady_clock::now() + std::chrono::minutes(2);
+  while (!is_true()) {
+    if (steady_clock::now() > end) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
 
 // Begins one item on each of two threads; false if the pool left both to one.
 bool meet(std::atomic<int>& n_begun) {
   n_begun += 1;
-  const auto end = Clock::now() + std::chrono::milliseconds(100);
-  while (n_begun < 2 && Clock::now() < end) std::this_thread::yield();
-  return n_begun == 2;
+  return wait_until([&] { return n_begun == 2; });
+}
+
+// A pool's clock that stands still until a test advances it. It counts how often it is read.
+struct StillClock {
+  static inline std::atomic<int64_t> nanoseconds{1};
+  static inline std::atomic<int> n_reads{0};
+
+  static steady_clock::time_point now() {
+    n_reads += 1;
+    return steady_clock::time_point(std::chrono::nanoseconds(nanoseconds.load()));
+  }
+  static void advance(std::chrono::nanoseconds by) { nanoseconds += by.count(); }
+};
+
+// A region of two items in which the worker's takes `late` longer than the caller's. The pool reads
+// its clock before a region, where it begins, and when the caller's items are done.
+bool run_late(ThreadPool& pool, std::chrono::nanoseconds late) {
+  std::atomic<int> n_begun{0};
+  std::atomic<bool> met{true};
+  const int n_reads = StillClock::n_reads;
+  pool.run(2, [&](int64_t, int thread) {
+    met = meet(n_begun) && met;
+    if (thread == 0) return;
+    met = wait_until([&] { return StillClock::n_reads == n_reads + 3; }) && met;
+    StillClock::advance(late);
+  });
+  return met;
+}
+
+bool runs_alone(ThreadPool& pool) {
+  std::atomic<bool> is_alone{true};
+  const int n_reads = StillClock::n_reads;
+  pool.run(64, [&](int64_t, int thread) {
+    if (thread != 0) is_alone = false;
+  });
+  // Without a look at the clock for the region's length.
+  return is_alone && StillClock::n_reads == n_reads + 1;
+}
+
+bool runs_together(ThreadPool& pool) {
+  std::atomic<int> n_begun{0};
+  std::atomic<bool> met{true};
+  pool.run(2, [&](int64_t, int) { met = meet(n_begun) && met; });
+  return met;
 }
 
 }  // namespace
@@ -50,66 +104,64 @@ TEST_CASE("ThreadPool: results of a region are seen after it", "[common][thread_
 }
 
 TEST_CASE("ThreadPool: workers that went to sleep take part again", "[common][thread_pool]") {
-  ThreadPool pool(2);
+  ThreadPool pool(3, &StillClock::now);
   for (int round = 0; round < 3; ++round) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(300));
-    std::atomic<int> n_begun{0};
-    std::atomic<bool> met{true};
-    pool.run(2, [&](int64_t, int) { met = meet(n_begun) && met; });
-    CHECK(met);
+    REQUIRE(wait_until([&] { return pool.n_asleep() == 2; }));
+    CHECK(runs_together(pool));
   }
 }
 
 TEST_CASE("ThreadPool: after a late worker the caller goes on alone for a while, then together",
           "[common][thread_pool]") {
-  ThreadPool pool(2);
-  int n_alone = 0;
-  for (int round = 0; round < 6; ++round) {
-    std::atomic<int> n_begun{0};
-    std::atomic<bool> was_late{false};
-    Clock::time_point late_end;
-    const auto start = Clock::now();
-    pool.run(2, [&](int64_t, int thread) {
-      // Late is what takes much longer than the caller's own item.
-      const bool quick = meet(n_begun) && Clock::now() - start < std::chrono::milliseconds(5);
-      if (thread == 0) return;
-      std::this_thread::sleep_for(std::chrono::milliseconds(50));
-      was_late = quick;
-      late_end = Clock::now();
-    });
-    if (!was_late) continue;
-    std::atomic<bool> is_alone{true};
-    const auto begin = Clock::now();
-    pool.run(64, [&](int64_t, int thread) {
-      if (thread != 0) is_alone = false;
-      const auto end = Clock::now() + std::chrono::microseconds(20);
-      while (Clock::now() < end) {
-      }
-    });
-    if (begin - late_end > std::chrono::milliseconds(3)) continue;
-    CHECK(is_alone);
-    n_alone += 1;
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  ThreadPool pool(2, &StillClock::now);
+  // The caller's items took no time at all.
+  REQUIRE(run_late(pool, std::chrono::microseconds(200)));
+  CHECK(runs_together(pool));
+  REQUIRE(run_late(pool, std::chrono::microseconds(201)));
+  CHECK(runs_alone(pool));
+  StillClock::advance(milliseconds(4) - std::chrono::nanoseconds(1));
+  CHECK(runs_alone(pool));
+  StillClock::advance(std::chrono::nanoseconds(1));
+  CHECK(runs_together(pool));
+}
+
+TEST_CASE("ThreadPool: a worker that is late again soon is left alone longer, up to 256 ms",
+          "[common][thread_pool]") {
+  ThreadPool pool(2, &StillClock::now);
+  const auto alone_after_lateness = [&] {
+    if (!run_late(pool, milliseconds(1))) return milliseconds(-1);
+    auto alone = milliseconds(0);
+    while (runs_alone(pool)) {
+      StillClock::advance(milliseconds(1));
+      alone += milliseconds(1);
+    }
+    return alone;
+  };
+  for (const int expected : {4, 8, 16, 32, 64, 128, 256, 256}) {
+    CHECK(alone_after_lateness() == milliseconds(expected));
   }
-  CHECK(n_alone > 0);
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
-  std::atomic<int> n_begun{0};
-  pool.run(2, [&](int64_t, int) { meet(n_begun); });
-  CHECK(n_begun == 2);
+  StillClock::advance(milliseconds(4 * 256));
+  CHECK(alone_after_lateness() == milliseconds(4));
 }
 
 TEST_CASE("ThreadPool: a region ends when its slowest item has", "[common][thread_pool]") {
-  ThreadPool pool(2);
-  for (int round = 0; round < 5; ++round) {
+  ThreadPool pool(2, &StillClock::now);
+  for (int round = 0; round < 50; ++round) {
     std::atomic<int> n_begun{0};
     std::atomic<int> n_done{0};
-    // One on each thread: the quick one's thread, which may be the caller's, has to wait.
-    pool.run(2, [&](int64_t item, int) {
-      meet(n_begun);
-      if (item == round % 2) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::atomic<bool> met{true};
+    const int n_reads = StillClock::n_reads;
+    // One on each thread: the caller has done its own when the worker ends.
+    pool.run(2, [&](int64_t, int thread) {
+      met = meet(n_begun) && met;
+      if (thread != 0) {
+        met = wait_until([&] { return StillClock::n_reads == n_reads + 3; }) && met;
+        for (int i = 0; i < 1000; ++i) std::this_thread::yield();
+      }
       n_done += 1;
     });
     CHECK(n_done == 2);
+    CHECK(met);
   }
 }
 

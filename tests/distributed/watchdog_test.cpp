@@ -46,6 +46,7 @@ TEST_CASE("Watchdog: time between operations does not count, nor many short ones
       watchdog.begin({.what = "a short one", .limit_seconds = 30});
       sleep_seconds(0.05);
       watchdog.end();
+      sleep_seconds(0.35);
     }
     watchdog.begin({.what = "one with no time at all", .limit_seconds = 30});
     watchdog.end();

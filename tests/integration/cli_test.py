@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 
 DSMOE = os.path.abspath(sys.argv.pop(1))
@@ -110,20 +109,6 @@ class CliTest(unittest.TestCase):
 
     # Results.
 
-    def test_start_up_times(self):
-        def best_of(*arguments):
-            times = []
-            for _ in range(5):
-                start = time.monotonic()
-                self.assertEqual(run(*arguments).returncode, 0)
-                times.append(time.monotonic() - start)
-            return min(times)
-
-        help_seconds, inspect_seconds = best_of("--help"), best_of("inspect", self.run_directory)
-        print(f"--help {help_seconds:.2f} s, inspect {inspect_seconds:.2f} s", file=sys.stderr)
-        self.assertLess(help_seconds, 0.5)
-        self.assertLess(inspect_seconds, 1.0)
-
     def test_every_command_has_help_with_an_example(self):
         for command in ["tokenize", "train", "eval", "curve", "budget", "check", "report", "generate", "inspect", "bench"]:
             done = run(command, "--help")
@@ -216,15 +201,21 @@ class CliTest(unittest.TestCase):
         self.assertEqual(small["step_seconds_over_first"], 1)
         self.assertGreater(large["cpu_seconds_over_first"], 1.5)
         # Weights, gradients, two moments, at least, over what a process of any model holds.
-        self.assertGreater(large["peak_memory_bytes"] - small["peak_memory_bytes"],
+        self.assertGreater(large["peak_tensor_bytes"] - small["peak_tensor_bytes"],
                            16 * (large["parameters"] - small["parameters"]))
         for each in (small, large):
-            self.assertLess(0, each["mfu"])
-            self.assertLess(each["mfu"], 1)
+            self.assertLessEqual(each["peak_tensor_bytes"], each["peak_held_bytes"])
+            self.assertLess(0, each["peak_memory_bytes"])
+            step_flops = each["flops_per_token"] * each["tokens_per_step"]
+            self.assertAlmostEqual(each["mfu"] * each["step_seconds"] * each["matrix_flops_per_second"] / step_flops, 1)
             self.assertEqual(len(each["losses"]), 4)
         self.assertIn("larger", run(*measure).stdout)
         self.assertNotIn("peak_memory_bytes", json.loads(run(*measure, "--no-memory", "--json").stdout))
-        self.assertNotIn("mfu", json.loads(run(*measure, "--memory-only", "--json").stdout))
+        again = json.loads(run(*measure, "--memory-only", "--json").stdout)
+        self.assertNotIn("mfu", again)
+        # Counted, not sampled: the same in every run.
+        for kind in ("peak_tensor_bytes", "peak_held_bytes"):
+            self.assertEqual([each[kind] for each in again["configs"]], [small[kind], large[kind]])
         printed = run("bench", "--train", "--config", self.config, vocabulary, "--print-config").stdout
         self.assertIn("vocab_size: 257", printed)
         self.assertFalse((self.directory / "never").exists())
@@ -274,18 +265,17 @@ class CliTest(unittest.TestCase):
     def test_a_second_signal_leaves_at_once(self):
         directory = self.directory / "hurry"
         config = self.write_config("hurry.yaml", directory)
-        process = subprocess.Popen([DSMOE, "train", str(config), "--train.steps=100000", "--train.log_every=1"],
-                                   stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([DSMOE, "train", str(config), "--train.steps=100000", "--train.log_every=1",
+                                    "--train.save_every=100000"], stderr=subprocess.PIPE, text=True)
         for line in process.stderr:
             if "(lm " in line:
                 break
-        for _ in range(2000):
-            if process.poll() is not None:
-                break
-            process.send_signal(signal.SIGTERM)
-            time.sleep(0.0002)
+        # Both are there before the process goes on, so that it cannot save and leave after the first.
+        for each in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+            process.send_signal(each)
         process.stderr.close()
-        self.assertEqual(process.wait(timeout=10), 128 + signal.SIGTERM)
+        self.assertIn(process.wait(timeout=60), (128 + signal.SIGINT, 128 + signal.SIGTERM))
+        self.assertEqual(list((directory / "checkpoints").glob("step-*")), [])
 
     def test_choices_are_counted_by_group_and_each_item_is_written(self):
         items = self.directory / "items.jsonl"

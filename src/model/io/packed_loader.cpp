@@ -39,6 +39,7 @@ Transformer load_packed_model(Io& io,
   auto own = options;
   own.keep_original = false;
   own.on_read = [&](const void* data, size_t size_bytes) {
+    if (options.on_read) options.on_read(data, size_bytes);
     for (const auto& [path, file] : files) {
       if (file->contains(data)) file->release(data, size_bytes);
     }

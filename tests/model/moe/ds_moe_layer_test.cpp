@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/clamp_min.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
@@ -10,9 +11,12 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/square.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/record_function.h>
 #include <c10/util/Exception.h>
 
 #include <catch2/catch.hpp>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "model/module_testing.h"
@@ -46,6 +50,39 @@ const std::vector<RoutingPolicy> kPolicies = {RoutingPolicy::all(),
                                               RoutingPolicy::threshold(1.3),
                                               RoutingPolicy::threshold(50.0),
                                               RoutingPolicy::threshold_top_k(0.8)};
+
+// Counts the operations of this thread's matrix products while it lives, as 2 m n k.
+class ProductCount {
+ public:
+  ProductCount()
+      : handle_(at::addThreadLocalCallback(
+            at::RecordFunctionCallback(&note).needsInputs(true).scopes(
+                {at::RecordScope::FUNCTION}))) {
+    n_operations = 0;
+  }
+  ~ProductCount() { at::removeCallback(handle_); }
+  ProductCount(const ProductCount&) = delete;
+  ProductCount& operator=(const ProductCount&) = delete;
+
+  double operations() const { return n_operations; }
+
+ private:
+  static inline thread_local double n_operations = 0;
+
+  static std::unique_ptr<at::ObserverContext> note(const at::RecordFunction& function) {
+    const std::string name = function.name();
+    // What a linear runs on, or the linear itself where a library does it as a whole.
+    const size_t first = name == "aten::addmm" ? 1 : 0;
+    if (name != "aten::mm" && name != "aten::addmm" && name != "aten::mkldnn_linear") return nullptr;
+    const auto& a = function.inputs()[first].toTensor();
+    const auto& b = function.inputs()[first + 1].toTensor();
+    const int64_t width = a.size(-1);
+    n_operations += 2.0 * static_cast<double>(a.numel() / width * b.numel());
+    return nullptr;
+  }
+
+  at::CallbackHandle handle_;
+};
 
 DSMoELayer make_layer(const Form& form, uint64_t seed, bool renormalise = false) {
   FfnConfig config;
@@ -310,6 +347,32 @@ TEST_CASE("DSMoELayer: bfloat16 computing stays near float32 in both executions"
 TEST_CASE("DSMoELayer: a wrong width throws", "[model][moe]") {
   auto layer = make_layer(kForms[0], 109);
   CHECK_THROWS_AS(layer(at::zeros({1, 3, 9}, at::kDouble), RoutingPolicy::all()), c10::Error);
+}
+
+TEST_CASE("DSMoELayer: sparse execution multiplies what was selected, rows rounded up to a quarter",
+          "[model][moe]") {
+  const at::NoGradGuard no_grad;
+  FfnConfig config;
+  config.n_experts = 32;
+  config.d_expert = 64;
+  config.router.kind = RouterKind::kLinear;
+  DSMoELayer layer(512, config, Biases::kNone);
+  randomise(*layer, 3, 0.05);
+  for (auto& parameter : layer->parameters()) parameter.set_data(parameter.to(at::kFloat));
+  const auto x = RandomTensors(4).normal({1, 512, 512}).to(at::kFloat);
+  const auto operations = [&](const RoutingPolicy& policy) {
+    const ProductCount count;
+    layer(x, policy);
+    return count.operations();
+  };
+  const double all = 2.0 * 512 * 512 * (2 * 32 * 64);  // tokens, d_model, both matrices
+  const auto policy = RoutingPolicy::top_k(4);
+  const double router = operations(policy.with(Execution::kDense)) - all;
+  CHECK(router >= 0);
+  CHECK(router < 0.02 * all);
+  const double sparse = operations(policy.with(Execution::kSparse)) - router;
+  CHECK(sparse >= all * 4 / 32);
+  CHECK(sparse <= 1.25 * all * 4 / 32);
 }
 
 }  // namespace dsmoe

@@ -1,3 +1,4 @@
+// Sparse and dense execution of one layer in alternation: run with the tag [.bench].
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
@@ -5,6 +6,9 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <cstdio>
+#include <utility>
+#include <vector>
 
 #include "model/module_testing.h"
 #include "model/moe/ds_moe_layer.h"
@@ -25,8 +29,8 @@ double median(std::vector<double> values) {
 
 }  // namespace
 
-TEST_CASE("DSMoELayer: 4 of 32 experts for 512 tokens at d_model 512 are faster than all",
-          "[model][moe][speed]") {
+TEST_CASE("DSMoELayer: time of 4 of 32 experts for 512 tokens at d_model 512 over that of all",
+          "[.bench][model][moe]") {
   const at::NoGradGuard no_grad;
   FfnConfig config;
   config.n_experts = 32;
@@ -42,9 +46,9 @@ TEST_CASE("DSMoELayer: 4 of 32 experts for 512 tokens at d_model 512 are faster 
     const double of_dense = seconds_of(layer, x, dense);
     ratios.push_back(seconds_of(layer, x, sparse) / of_dense);
   }
-  const double ratio = median(ratios);
-  WARN("sparse over dense wall time, " << at::get_num_threads() << " threads: " << ratio);
-  CHECK(ratio < 0.8);
+  std::printf("sparse over dense wall time, %d threads: %.3f\n",
+              at::get_num_threads(),
+              median(std::move(ratios)));
 }
 
 }  // namespace dsmoe
