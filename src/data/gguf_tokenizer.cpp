@@ -71,6 +71,13 @@ GgufMetadata from_sentencepiece(const SentencePieceTokenizer& tokenizer, int64_t
   return metadata;
 }
 
+// True if one expression alone cuts the texts, which stay as they are before that.
+bool splits_by(const BpeTokenizerFile& file, const std::string& pattern) {
+  const auto& splits = file.steps.splits;
+  return !file.is_nfc && splits.size() == 1 && splits[0].pattern == pattern &&
+         splits[0].behavior == SplitBehavior::kIsolated;
+}
+
 // Bytes as the characters that stand for them.
 std::string in_byte_characters(const std::string& bytes) {
   std::string text;
@@ -80,9 +87,9 @@ std::string in_byte_characters(const std::string& bytes) {
 
 GgufMetadata from_byte_level_bpe(const HfBpeTokenizer& tokenizer, int64_t vocab_size) {
   const auto& file = tokenizer.file();
-  const bool is_llama3 = file.pattern == kLlama3 && file.ignore_merges;
-  const bool is_gpt2 = file.pattern == kGpt2 && !file.ignore_merges;
-  if ((!is_llama3 && !is_gpt2) || file.add_prefix_space) return {};
+  const bool is_llama3 = splits_by(file, kLlama3) && file.ignore_merges;
+  const bool is_gpt2 = splits_by(file, kGpt2) && !file.ignore_merges;
+  if ((!is_llama3 && !is_gpt2) || file.steps.add_prefix_space) return {};
   TokenTable table;
   for (const auto& bytes : file.token_bytes) {
     table.add(in_byte_characters(bytes), 0.0F, SentencePiece::kNormal);

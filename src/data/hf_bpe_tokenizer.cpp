@@ -1,8 +1,6 @@
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "data/hf_bpe_tokenizer.h"
 
 #include <fmt/format.h>
-#include <pcre2.h>
 
 #include <algorithm>
 #include <array>
@@ -10,6 +8,7 @@
 #include <utility>
 
 #include "common/error.h"
+#include "data/nfc.h"
 #include "data/utf8.h"
 #include "formats/hash.h"
 
@@ -20,24 +19,18 @@ uint64_t pair_key(int32_t left, int32_t right) {
   return (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) | static_cast<uint32_t>(right);
 }
 
-std::string pcre2_message(int code) {
-  std::array<PCRE2_UCHAR, 256> text{};
-  pcre2_get_error_message(code, text.data(), text.size());
-  return reinterpret_cast<const char*>(text.data());
-}
-
 // A token of a piece that is being merged; a linked list over positions.
 struct Symbol {
-  int32_t id;
-  size_t previous;
-  size_t next;
-  bool alive = true;
+  int32_t id;  // kDead once it is merged into the one before it
+  uint32_t previous;
+  uint32_t next;
 };
-constexpr size_t kNone = static_cast<size_t>(-1);
+constexpr int32_t kDead = -1;
+constexpr uint32_t kNone = static_cast<uint32_t>(-1);
 
 struct Candidate {
   int32_t rank;
-  size_t left;
+  uint32_t left;
   int32_t left_id;
   int32_t right_id;
   int32_t merged;
@@ -47,32 +40,22 @@ struct Candidate {
   }
 };
 
-}  // namespace
+size_t join_index(char left, char right) {
+  return static_cast<size_t>(static_cast<unsigned char>(left)) << 8 |
+         static_cast<unsigned char>(right);
+}
 
-struct HfBpeTokenizer::Pattern {
-  Pattern(const std::string& expression, const std::string& source_name) {
-    int error = 0;
-    PCRE2_SIZE offset = 0;
-    code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression.data()),
-                         expression.size(),
-                         PCRE2_UTF | PCRE2_UCP,
-                         &error,
-                         &offset,
-                         nullptr);
-    if (code == nullptr) {
-      throw Error(fmt::format("{}: pattern: {} at offset {}",
-                              source_name,
-                              pcre2_message(error),
-                              static_cast<size_t>(offset)));
-    }
-    pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // without it, matching is only slower
+// The last place of a text where an NFC segment begins.
+size_t last_nfc_segment(std::string_view text) {
+  for (size_t at = text.size(); at-- > 0;) {
+    if (!begins_character(text[at])) continue;
+    auto rest = text.substr(at);
+    if (begins_nfc_segment(next_code(rest))) return at;
   }
-  ~Pattern() { pcre2_code_free(code); }
-  Pattern(const Pattern&) = delete;
-  Pattern& operator=(const Pattern&) = delete;
+  return 0;
+}
 
-  pcre2_code* code = nullptr;
-};
+}  // namespace
 
 HfBpeTokenizer::HfBpeTokenizer(std::string json,
                                const std::string& source_name,
@@ -82,8 +65,8 @@ HfBpeTokenizer::HfBpeTokenizer(std::string json,
       fingerprint_("hf-bpe-" + hash64(json_)),
       file_(parse_bpe_tokenizer(json_,
                                 source_name,
-                                [&](const std::string& pattern) {
-                                  pattern_ = std::make_unique<Pattern>(pattern, source_name);
+                                [&](const PreTokenizerSteps& steps) {
+                                  pre_tokenizer_ = PreTokenizer(steps, source_name);
                                 })),
       bos_(bos ? bos : file_.bos_id),
       eos_(eos) {
@@ -102,6 +85,9 @@ HfBpeTokenizer::HfBpeTokenizer(std::string json,
   std::stable_sort(file_.added.begin(), file_.added.end(), [](const auto& a, const auto& b) {
     return a.content.size() > b.content.size();
   });
+  for (const auto& token : file_.added) {
+    may_begin_added_[static_cast<unsigned char>(token.content[0])] = true;
+  }
   for (size_t i = 0; i < file_.merges.size(); ++i) {
     const auto& merge = file_.merges[i];
     merges_.emplace(pair_key(merge.left, merge.right),
@@ -110,12 +96,14 @@ HfBpeTokenizer::HfBpeTokenizer(std::string json,
   std::vector<bool> is_added(file_.token_bytes.size());
   for (const auto& token : file_.added) is_added[static_cast<size_t>(token.id)] = true;
   id_of_byte_.assign(256, -1);
+  joins_.resize(1 << 16);
   for (size_t id = 0; id < file_.token_bytes.size(); ++id) {
     if (is_added[id]) continue;
     const auto& bytes = file_.token_bytes[id];
     if (bytes.size() == 1)
       id_of_byte_[static_cast<unsigned char>(bytes[0])] = static_cast<int32_t>(id);
     if (file_.ignore_merges) whole_pieces_.emplace(bytes, static_cast<int32_t>(id));
+    for (size_t i = 1; i < bytes.size(); ++i) joins_[join_index(bytes[i - 1], bytes[i])] = true;
   }
 }
 
@@ -127,6 +115,23 @@ const HfBpeTokenizer::Merge* HfBpeTokenizer::find_merge(int32_t left, int32_t ri
 }
 
 std::vector<int32_t> HfBpeTokenizer::encode(std::string_view text) const {
+  return encode_parts(text, /*is_rest=*/false);
+}
+
+std::vector<int32_t> HfBpeTokenizer::encode_rest(std::string_view text) const {
+  return encode_parts(text, /*is_rest=*/true);
+}
+
+// The longest added token that begins at `at`, or null.
+const AddedToken* HfBpeTokenizer::added_at(std::string_view text, size_t at) const {
+  if (!may_begin_added_[static_cast<unsigned char>(text[at])]) return nullptr;
+  for (const auto& token : file_.added) {
+    if (text.substr(at).starts_with(token.content)) return &token;
+  }
+  return nullptr;
+}
+
+std::vector<int32_t> HfBpeTokenizer::encode_parts(std::string_view text, bool is_rest) const {
   const size_t bad = find_invalid_utf8(text);
   if (bad != std::string_view::npos) {
     throw Error(fmt::format("hf-bpe: expected UTF-8, got byte 0x{:02x} at offset {}",
@@ -136,20 +141,10 @@ std::vector<int32_t> HfBpeTokenizer::encode(std::string_view text) const {
   std::vector<int32_t> ids;
   size_t begin = 0;
   const auto flush = [&](size_t end) {
-    if (end > begin) encode_plain(text.substr(begin, end - begin), ids);
+    if (end > begin) encode_plain(text.substr(begin, end - begin), is_rest && begin == 0, ids);
   };
-  std::array<bool, 256> may_begin{};
-  for (const auto& token : file_.added)
-    may_begin[static_cast<unsigned char>(token.content[0])] = true;
   for (size_t at = 0; at < text.size();) {
-    const AddedToken* found = nullptr;
-    if (may_begin[static_cast<unsigned char>(text[at])]) {
-      for (const auto& token : file_.added) {
-        if (!text.substr(at).starts_with(token.content)) continue;
-        found = &token;
-        break;
-      }
-    }
+    const auto* found = added_at(text, at);
     if (found == nullptr) {
       ++at;
       continue;
@@ -163,36 +158,27 @@ std::vector<int32_t> HfBpeTokenizer::encode(std::string_view text) const {
   return ids;
 }
 
-// A text without added tokens: the matches of the pattern, and what lies between them.
-void HfBpeTokenizer::encode_plain(std::string_view text, std::vector<int32_t>& ids) const {
-  std::string prefixed;
-  if (file_.add_prefix_space && !text.starts_with(' ')) {
-    prefixed = " " + std::string(text);
-    text = prefixed;
+// A text without added tokens. is_rest: it continues a text that divide() cut.
+void HfBpeTokenizer::encode_plain(std::string_view text,
+                                  bool is_rest,
+                                  std::vector<int32_t>& ids) const {
+  std::string normalized;
+  if (file_.is_nfc) {
+    normalized = to_nfc(text);
+    text = normalized;
   }
-  if (!pattern_) return encode_piece(text, ids);
-  const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> match(
-      pcre2_match_data_create_from_pattern(pattern_->code, nullptr), pcre2_match_data_free);
-  size_t done = 0;
-  for (size_t from = 0; from < text.size();) {
-    const int result = pcre2_match(pattern_->code,
-                                   reinterpret_cast<PCRE2_SPTR>(text.data()),
-                                   text.size(),
-                                   from,
-                                   PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY,
-                                   match.get(),
-                                   nullptr);
-    if (result == PCRE2_ERROR_NOMATCH) break;
-    if (result < 0) {
-      throw Error(fmt::format("hf-bpe: the tokenizer's pattern failed: {}", pcre2_message(result)));
+  const auto cache = word_caches_.borrow();
+  std::vector<int32_t> piece_ids;
+  pre_tokenizer_.split(text, is_rest, [&](std::string_view piece) {
+    const auto* known = cache->find(piece);
+    if (known == nullptr) {
+      piece_ids.clear();
+      encode_piece(piece, piece_ids);
+      cache->insert(piece, piece_ids);
+      known = &piece_ids;
     }
-    const auto* offsets = pcre2_get_ovector_pointer(match.get());
-    if (offsets[0] > done) encode_piece(text.substr(done, offsets[0] - done), ids);
-    if (offsets[1] <= offsets[0]) break;  // a look-behind that moved the start; no progress
-    encode_piece(text.substr(offsets[0], offsets[1] - offsets[0]), ids);
-    done = from = offsets[1];
-  }
-  if (done < text.size()) encode_piece(text.substr(done), ids);
+    ids.insert(ids.end(), known->begin(), known->end());
+  });
 }
 
 void HfBpeTokenizer::encode_piece(std::string_view piece, std::vector<int32_t>& ids) const {
@@ -203,15 +189,25 @@ void HfBpeTokenizer::encode_piece(std::string_view piece, std::vector<int32_t>& 
       return;
     }
   }
+  // No merge reaches over two bytes that no token has side by side.
+  for (size_t begin = 0, end = 0; begin < piece.size(); begin = end) {
+    for (end = begin + 1; end < piece.size(); ++end) {
+      if (!joins_[join_index(piece[end - 1], piece[end])]) break;
+    }
+    merge(piece.substr(begin, end - begin), ids);
+  }
+}
+
+void HfBpeTokenizer::merge(std::string_view piece, std::vector<int32_t>& ids) const {
   std::vector<Symbol> symbols;
   symbols.reserve(piece.size());
   for (size_t i = 0; i < piece.size(); ++i) {
     symbols.push_back({id_of_byte_[static_cast<unsigned char>(piece[i])],
-                       i == 0 ? kNone : i - 1,
-                       i + 1 == piece.size() ? kNone : i + 1});
+                       i == 0 ? kNone : static_cast<uint32_t>(i - 1),
+                       i + 1 == piece.size() ? kNone : static_cast<uint32_t>(i + 1)});
   }
   std::priority_queue<Candidate> queue;
-  const auto consider = [&](size_t left) {
+  const auto consider = [&](uint32_t left) {
     if (left == kNone || symbols[left].next == kNone) return;
     const int32_t left_id = symbols[left].id;
     const int32_t right_id = symbols[symbols[left].next].id;
@@ -219,25 +215,89 @@ void HfBpeTokenizer::encode_piece(std::string_view piece, std::vector<int32_t>& 
       queue.push({merge->rank, left, left_id, right_id, merge->merged});
     }
   };
-  for (size_t i = 0; i < symbols.size(); ++i) consider(i);
+  for (size_t i = 0; i < symbols.size(); ++i) consider(static_cast<uint32_t>(i));
   while (!queue.empty()) {
     const auto candidate = queue.top();
     queue.pop();
     auto& left = symbols[candidate.left];
     // What was queued may have been merged with another neighbour since.
-    if (!left.alive || left.id != candidate.left_id || left.next == kNone) continue;
+    if (left.id != candidate.left_id || left.next == kNone) continue;
     auto& right = symbols[left.next];
     if (right.id != candidate.right_id) continue;
     left.id = candidate.merged;
-    right.alive = false;
+    right.id = kDead;
     left.next = right.next;
     if (right.next != kNone) symbols[right.next].previous = candidate.left;
     consider(left.previous);
     consider(candidate.left);
   }
-  for (size_t i = symbols.empty() ? kNone : 0; i != kNone; i = symbols[i].next) {
+  for (uint32_t i = symbols.empty() ? kNone : 0; i != kNone; i = symbols[i].next) {
     ids.push_back(symbols[i].id);
   }
+}
+
+// The first place where an added token may begin that more text would complete; before it, added
+// tokens are certain.
+size_t HfBpeTokenizer::certain_end(std::string_view text) const {
+  const size_t longest = file_.added.empty() ? 0 : file_.added.front().content.size();
+  for (size_t at = text.size() - std::min(text.size(), longest); at < text.size(); ++at) {
+    const auto rest = text.substr(at);
+    for (const auto& token : file_.added) {
+      const std::string_view content = token.content;
+      if (content.size() > rest.size() && content.starts_with(rest)) return at;
+    }
+  }
+  return text.size();
+}
+
+size_t HfBpeTokenizer::divide(std::string_view text) const {
+  const size_t end = certain_end(text);
+  size_t begin = 0;  // after the last added token
+  for (size_t at = 0; at < end;) {
+    const auto* found = added_at(text, at);
+    at += found == nullptr ? 1 : found->content.size();
+    if (found != nullptr) begin = at;
+  }
+  if (begin < end) {
+    const size_t at = place_in(text.substr(begin, end - begin));
+    if (at > 0) return begin + at;
+  }
+  // A text after an added token is as a whole text; only at its beginning may a blank go in front.
+  return file_.steps.add_prefix_space ? 0 : begin;
+}
+
+// The last place where a text without added tokens, whose end is open, can be cut; or 0.
+size_t HfBpeTokenizer::place_in(std::string_view text) const {
+  const auto may_join = [&](char left, char right) {
+    return file_.ignore_merges || joins_[join_index(left, right)];
+  };
+  if (!file_.is_nfc) {
+    return pre_tokenizer_.place(text, [](size_t) { return true; }, may_join);
+  }
+  text = text.substr(0, last_nfc_segment(text));
+  // The places where segments begin, before and after normalization.
+  std::vector<std::pair<size_t, size_t>> segments;
+  std::string normalized;
+  for (size_t begin = 0, end = 0; begin < text.size(); begin = end) {
+    auto rest = text.substr(begin);
+    for (next_code(rest); !rest.empty();) {
+      auto after = rest;
+      if (begins_nfc_segment(next_code(after))) break;
+      rest = after;
+    }
+    end = text.size() - rest.size();
+    segments.emplace_back(normalized.size(), begin);
+    normalized += to_nfc(text.substr(begin, end - begin));
+  }
+  const auto find = [&](size_t at) {
+    return std::lower_bound(segments.begin(), segments.end(), std::pair{at, size_t{0}});
+  };
+  const auto may_cut = [&](size_t at) {
+    const auto found = find(at);
+    return found != segments.end() && found->first == at;
+  };
+  const size_t at = pre_tokenizer_.place(normalized, may_cut, may_join);
+  return at == 0 ? 0 : find(at)->second;
 }
 
 std::string HfBpeTokenizer::decode(const std::vector<int32_t>& ids) const {

@@ -1,19 +1,22 @@
 #pragma once
 
-#include <memory>
+#include <array>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
+#include "data/pre_tokenizer.h"
 #include "data/tokenizer.h"
+#include "data/word_cache.h"
 #include "formats/tokenizer_json.h"
 
 namespace dsmoe {
 
 /// Byte-level BPE of Hugging Face's `tokenizer.json`: added tokens are cut out first, the rest is
-/// cut into pieces by a regular expression (PCRE2), and the bytes of each piece are merged in order
-/// of priority, in time n log n of its length.
+/// normalized and cut into pieces (PreTokenizer), and the bytes of each piece are merged in order of
+/// priority, in time n log n of its length. The ids of short pieces are remembered.
+/// scripts/compare_tokenizers.py compares the ids with those of the library over all code points.
 class HfBpeTokenizer final : public Tokenizer {
  public:
   /// From the bytes of a `tokenizer.json`. bos, eos: ids, where the file itself names none. Throws
@@ -32,30 +35,39 @@ class HfBpeTokenizer final : public Tokenizer {
   std::optional<int32_t> bos_id() const override { return bos_; }
   std::optional<int32_t> eos_id() const override { return eos_; }
   std::string fingerprint() const override { return fingerprint_; }
+  size_t divide(std::string_view text) const override;
+  std::vector<int32_t> encode_rest(std::string_view text) const override;
 
   const std::string& json() const { return json_; }
   const BpeTokenizerFile& file() const { return file_; }
 
  private:
-  struct Pattern;
   struct Merge {
     int32_t rank;
     int32_t merged;
   };
-  void encode_plain(std::string_view text, std::vector<int32_t>& ids) const;
+  std::vector<int32_t> encode_parts(std::string_view text, bool is_rest) const;
+  void encode_plain(std::string_view text, bool is_rest, std::vector<int32_t>& ids) const;
   void encode_piece(std::string_view piece, std::vector<int32_t>& ids) const;
+  void merge(std::string_view piece, std::vector<int32_t>& ids) const;
+  const AddedToken* added_at(std::string_view text, size_t at) const;
+  size_t certain_end(std::string_view text) const;
+  size_t place_in(std::string_view text) const;
   const Merge* find_merge(int32_t left, int32_t right) const;
 
   std::string json_;
   std::string fingerprint_;
-  std::unique_ptr<Pattern> pattern_;  // made while file_ is read
+  PreTokenizer pre_tokenizer_;  // made while file_ is read
   BpeTokenizerFile file_;
   std::optional<int32_t> bos_;
   std::optional<int32_t> eos_;
   std::vector<int32_t> id_of_byte_;
   std::vector<bool> is_control_;  // [vocab_size]
+  std::array<bool, 256> may_begin_added_{};
+  std::vector<bool> joins_;  // [256 * 256] pairs of bytes that some token has side by side
   std::unordered_map<uint64_t, Merge> merges_;
   std::unordered_map<std::string, int32_t> whole_pieces_;  // filled where merges are ignored
+  mutable WordCachePool word_caches_;
 };
 
 }  // namespace dsmoe

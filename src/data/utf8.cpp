@@ -58,6 +58,33 @@ size_t find_invalid_utf8(std::string_view text) {
   return std::string_view::npos;
 }
 
+uint32_t next_code(std::string_view& text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const uint32_t lead = byte(0);
+  if (lead < 0x80) {
+    text.remove_prefix(1);
+    return lead;
+  }
+  const size_t size = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+  uint32_t code = lead & (0xFFu >> (size + 1));
+  for (size_t i = 1; i < size; ++i) code = (code << 6) | (byte(i) & 0x3Fu);
+  text.remove_prefix(size);
+  return code;
+}
+
+void append_utf8(std::string& text, uint32_t code) {
+  if (code < 0x80) {
+    text.push_back(static_cast<char>(code));
+    return;
+  }
+  const size_t size = code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+  const uint32_t mark = (0xF00u >> size) & 0xFFu;
+  text.push_back(static_cast<char>(mark | (code >> (6 * (size - 1)))));
+  for (size_t i = size - 1; i > 0; --i) {
+    text.push_back(static_cast<char>(0x80 | ((code >> (6 * (i - 1))) & 0x3F)));
+  }
+}
+
 std::string Utf8Stream::push(std::string_view bytes) {
   pending_ += bytes;
   const size_t keep = unfinished_bytes(pending_);

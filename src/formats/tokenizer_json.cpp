@@ -19,10 +19,6 @@ const JsonLimits kTokenizerLimits{.max_size_bytes = 256 << 20,
                                   .max_token_bytes = 1 << 19,
                                   .tables = {kVocabulary, kMerges}};
 constexpr uint64_t kMaxTokenId = 1 << 24;
-constexpr size_t kMaxPatternBytes = 4096;
-// GPT-2's, which files name by `use_regex` only.
-constexpr const char* kGpt2Pattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 std::string utf8(uint32_t code) {
   if (code < 0x80) return {static_cast<char>(code)};
@@ -94,14 +90,15 @@ class Parser {
   Parser(const std::string& text, const Json& root, const std::string& source_name)
       : text_(text), root_(root), source_(source_name) {}
 
-  BpeTokenizerFile parse(const CheckPattern& check_pattern) {
+  BpeTokenizerFile parse(const CheckSteps& check_steps) {
     const auto& model = object(root_, "model");
     check_supported(model);
     file_.ignore_merges = flag(model, "ignore_merges");
     read_added();
-    read_pre_tokenizer(part("pre_tokenizer"));
+    file_.is_nfc = reads_nfc(part("normalizer"), source_);
+    file_.steps = read_pre_tokenizer(part("pre_tokenizer"), source_);
     read_bos(part("post_processor"));
-    if (check_pattern && !file_.pattern.empty()) check_pattern(file_.pattern);
+    if (check_steps) check_steps(file_.steps);
     object(model, "vocab");
     read_vocabulary();
     const auto* merges = find(model, "merges");
@@ -156,7 +153,6 @@ class Parser {
       const auto* value = find(model, key);
       if (value != nullptr && *value != "") fail(fmt::format("no '{}'", key));
     }
-    if (part("normalizer") != nullptr) fail("no normalizer; none is supported");
   }
 
   void read_added() {
@@ -276,37 +272,6 @@ class Parser {
     });
   }
 
-  // ByteLevel with its own expression, or a Split by an expression and then ByteLevel.
-  void read_pre_tokenizer(const Json* json) {
-    constexpr const char* kForms = "a pre_tokenizer ByteLevel, or Split and ByteLevel";
-    if (json == nullptr) fail(kForms);
-    std::vector<const Json*> steps{json};
-    if (text(*json, "type") == "Sequence") {
-      const auto* list = find(*json, "pretokenizers");
-      if (list == nullptr || !list->is_array()) fail(kForms);
-      steps.clear();
-      for (const auto& step : *list) steps.push_back(&step);
-    }
-    if (steps.empty() || steps.size() > 2 || text(*steps.back(), "type") != "ByteLevel") {
-      fail(kForms);
-    }
-    const bool use_regex = flag(*steps.back(), "use_regex", true);
-    file_.add_prefix_space = flag(*steps.back(), "add_prefix_space", true);
-    if (steps.size() == 1) {
-      file_.pattern = use_regex ? kGpt2Pattern : "";
-      return;
-    }
-    const auto& split = *steps.front();
-    if (use_regex || text(split, "type") != "Split" || text(split, "behavior") != "Isolated" ||
-        flag(split, "invert")) {
-      fail(kForms);
-    }
-    file_.pattern = text(object(split, "pattern"), "Regex");
-    if (file_.pattern.empty() || file_.pattern.size() > kMaxPatternBytes) {
-      fail(fmt::format("a pattern of 1 to {} bytes", kMaxPatternBytes));
-    }
-  }
-
   // The special token that a template puts before the text, if any.
   void read_bos(const Json* json) {
     if (json == nullptr) return;
@@ -354,10 +319,10 @@ bool is_byte_level_bpe(const std::string& text, const std::string& source_name) 
 
 BpeTokenizerFile parse_bpe_tokenizer(const std::string& text,
                                      const std::string& source_name,
-                                     const CheckPattern& check_pattern) {
+                                     const CheckSteps& check_steps) {
   const auto json = parse_json(text, source_name, kTokenizerLimits);
   if (!json.is_object()) throw Error(fmt::format("{}: expected a JSON object", source_name));
-  return Parser(text, json, source_name).parse(check_pattern);
+  return Parser(text, json, source_name).parse(check_steps);
 }
 
 }  // namespace dsmoe

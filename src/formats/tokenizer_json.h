@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "formats/pre_tokenizer_json.h"
+
 namespace dsmoe {
 
 /// Two neighbouring tokens that become one; the order of merges is their priority.
@@ -27,8 +29,8 @@ struct BpeTokenizerFile {
   std::vector<std::string> token_bytes;  // per id, what it decodes to
   std::vector<BpeMerge> merges;
   std::vector<AddedToken> added;
-  std::string pattern;            // regular expression of the pieces that merges stay within
-  bool add_prefix_space = false;  // a blank goes before a text that begins with none
+  bool is_nfc = false;            // texts are normalized first
+  PreTokenizerSteps steps;        // cut a text into the pieces that merges stay within
   bool ignore_merges = false;     // a piece that is a token stays whole
   std::optional<int32_t> bos_id;  // what the post-processor puts first
 };
@@ -37,16 +39,16 @@ struct BpeTokenizerFile {
 /// object.
 bool is_byte_level_bpe(const std::string& text, const std::string& source_name);
 
-/// Throws Error if a pattern is not one.
-using CheckPattern = std::function<void(const std::string& pattern)>;
+/// Throws Error for a pattern that is not read.
+using CheckSteps = std::function<void(const PreTokenizerSteps& steps)>;
 
 /// Parses a byte-level BPE tokenizer, merges as texts or as pairs. Throws Error naming source_name
-/// for anything that does not fit and for parts that are not supported: normalizers, byte fallback,
-/// added tokens that take blanks with them, other pre-tokenizers. What is refused, by check_pattern
+/// for anything that does not fit and for parts that are not supported: normalizers other than NFC, byte fallback,
+/// added tokens that take blanks with them, other pre-tokenizers. What is refused, by check_steps
 /// too, took no more memory than the text and 1 MB.
 BpeTokenizerFile parse_bpe_tokenizer(const std::string& text,
                                      const std::string& source_name,
-                                     const CheckPattern& check_pattern = {});
+                                     const CheckSteps& check_steps = {});
 
 /// The 256 characters that stand for bytes in such a file, as UTF-8, by byte.
 const std::vector<std::string>& byte_characters();

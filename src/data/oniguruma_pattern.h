@@ -1,0 +1,27 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "data/character_set.h"
+
+namespace dsmoe {
+
+/// A regular expression in Oniguruma's syntax (that of Hugging Face's tokenizers), taken apart: its
+/// characters and classes are sets of code points, the rest is syntax that PCRE2 reads alike.
+struct OnigurumaPattern {
+  struct Item {
+    std::string syntax;  // of PCRE2, where set < 0
+    int set = -1;        // index into sets
+  };
+  std::vector<Item> items;
+  std::vector<CharacterSet> sets;
+  bool looks_back = false;  ///< a match depends on what is before it
+};
+
+/// Takes an expression apart. Throws Error naming source_name and the construct for what is not
+/// read: `\b`, `\w`, back references, options other than `(?i:`, properties under `(?i:`, POSIX
+/// brackets, properties other than general categories and Han, Hiragana, Katakana, Hangul.
+OnigurumaPattern parse_oniguruma(const std::string& expression, const std::string& source_name);
+
+}  // namespace dsmoe

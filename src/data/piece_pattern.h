@@ -1,0 +1,57 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace dsmoe {
+
+/// Bytes of a text, [begin, end).
+struct TextSpan {
+  size_t begin = 0;
+  size_t end = 0;
+};
+
+/// A regular expression of a pre-tokenizer, with the matches that Oniguruma finds.
+///
+/// Characters that the expression does not tell apart become one symbol of a byte, and PCRE2 matches
+/// the symbols. So classes are those of data/unicode_tables.h, whatever PCRE2 is installed, and a
+/// class costs one look-up.
+class PiecePattern {
+ public:
+  using OnMatch = std::function<void(TextSpan)>;
+
+  /// Throws Error naming source_name for an expression that is not read.
+  PiecePattern(const std::string& expression, const std::string& source_name);
+  ~PiecePattern();
+  PiecePattern(const PiecePattern&) = delete;
+  PiecePattern& operator=(const PiecePattern&) = delete;
+
+  /// The matches in a valid UTF-8 text from left to right, empty ones included.
+  void find(std::string_view text, const OnMatch& on_match) const;
+  /// The matches in a beginning of a text that are the same whatever follows it. Returns the end of
+  /// what is certain: up to there nothing else matches.
+  size_t find_certain(std::string_view text, const OnMatch& on_match) const;
+  /// True if the matches after the end of one do not depend on what is before it.
+  bool restarts() const { return restarts_; }
+
+ private:
+  struct Code;
+
+  uint8_t symbol(uint32_t code) const { return blocks_[block_of_[code >> 8]][code & 0xFF]; }
+  std::string symbols_of(std::string_view text) const;
+  size_t run(std::string_view text, bool open, const OnMatch& on_match) const;
+  int match(std::string_view symbols, size_t from, bool open, void* match_data) const;
+
+  std::unique_ptr<Code> code_;
+  bool restarts_ = false;
+  std::vector<uint16_t> block_of_;                 // [0x1100] index into blocks_
+  std::vector<std::array<uint8_t, 256>> blocks_;  // symbols by the low byte of a code point
+};
+
+}  // namespace dsmoe
