@@ -8,8 +8,6 @@
 #include <filesystem>
 
 #include "common/error.h"
-#include "data/hf_bpe_tokenizer.h"
-#include "data/sentencepiece_tokenizer.h"
 #include "data/tokenizer_files.h"
 #include "formats/tokenizer_json.h"
 
@@ -23,7 +21,8 @@ bool is_checkpoint(const std::string& path) {
   return fs::exists(path + "/manifest.json") || fs::is_directory(path + "/checkpoints");
 }
 
-std::unique_ptr<Tokenizer> find_hf_tokenizer(Io& io, const std::string& directory) {
+// n_rows: of the model's embedding.
+std::unique_ptr<Tokenizer> find_hf_tokenizer(Io& io, const std::string& directory, int64_t n_rows) {
   const auto model = directory + "/tokenizer.model";
   const auto json = directory + "/tokenizer.json";
   // A tokenizer.json that is no byte-level BPE says the same as a SentencePiece model beside it.
@@ -31,7 +30,7 @@ std::unique_ptr<Tokenizer> find_hf_tokenizer(Io& io, const std::string& director
       (!fs::exists(model) || is_byte_level_bpe(read_file(io, json, kMaxTokenizerBytes), json))) {
     return read_hf_tokenizer(io, json);
   }
-  if (fs::exists(model)) return make_tokenizer(model, {});
+  if (fs::exists(model)) return read_hf_sentencepiece(io, model, n_rows);
   throw Error(fmt::format(
       "{}: expected tokenizer.json or tokenizer.model, got neither; name one with --tokenizer",
       directory));
@@ -61,7 +60,9 @@ OpenedSource open_source(Io& io, const std::string& path, const std::string& tok
   } else {
     source.kind = "hf-llama";
     source.model = open_hf_llama(io, path);
-    if (!source.tokenizer) source.tokenizer = find_hf_tokenizer(io, path);
+    if (!source.tokenizer) {
+      source.tokenizer = find_hf_tokenizer(io, path, source.model.config.vocab_size);
+    }
   }
   if (source.tokenizer->vocab_size() > source.model.config.vocab_size) {
     throw Error(fmt::format("{}: the tokenizer has {} ids, the model {}",
@@ -70,18 +71,6 @@ OpenedSource open_source(Io& io, const std::string& path, const std::string& tok
                             source.model.config.vocab_size));
   }
   return source;
-}
-
-std::vector<std::pair<std::string, std::string>> hf_tokenizer_files(const Tokenizer& tokenizer) {
-  if (const auto* pieces = dynamic_cast<const SentencePieceTokenizer*>(&tokenizer)) {
-    return {{"tokenizer.model", pieces->model_bytes()},
-            {"tokenizer_config.json", "{\"tokenizer_class\": \"LlamaTokenizer\"}\n"}};
-  }
-  if (const auto* bpe = dynamic_cast<const HfBpeTokenizer*>(&tokenizer)) {
-    return {{"tokenizer.json", bpe->json()},
-            {"tokenizer_config.json", "{\"tokenizer_class\": \"PreTrainedTokenizerFast\"}\n"}};
-  }
-  return {};
 }
 
 at::Tensor comparison_tokens(const ModelConfig& config) {

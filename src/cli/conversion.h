@@ -23,9 +23,6 @@ struct OpenedSource {
 /// tokenizer: as for `dsmoe tokenize`; empty: the source's own. Throws Error.
 OpenedSource open_source(Io& io, const std::string& path, const std::string& tokenizer);
 
-/// The files of a tokenizer in Hugging Face's layout; none for bytes, which that world lacks.
-std::vector<std::pair<std::string, std::string>> hf_tokenizer_files(const Tokenizer& tokenizer);
-
 /// Random ids for a comparison of logits, [1, n_tokens]; the same for the same model.
 at::Tensor comparison_tokens(const ModelConfig& config);
 

@@ -4,11 +4,11 @@
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
-#include "cli/conversion.h"
 #include "common/error.h"
 #include "common/interruptible_io.h"
 #include "common/standard_output.h"
 #include "data/gguf_tokenizer.h"
+#include "data/hf_tokenizer_export.h"
 #include "data/tokenizer_files.h"
 #include "model/io/export_model.h"
 
@@ -81,8 +81,7 @@ int export_checkpoint(const Options& options) {
   const ExportRequest request{
       .plan = parse_routing_plan(options.policy.empty() ? config.training_policy : options.policy),
       .dtype = dtype,
-      .bos_id = tokenizer->bos_id(),
-      .eos_id = tokenizer->eos_id(),
+      .special_tokens = tokenizer->special_tokens(),
       .files = hf_tokenizer_files(*tokenizer),
       .existing = existing_of(options.force),
       .gguf_tokenizer = gguf_tokenizer(*tokenizer, config.vocab_size)};

@@ -210,7 +210,9 @@ void add_generate_command(CommandLine& line) {
   command.option("--max-tokens", options->request.max_tokens, "most tokens to generate")
       .range(1, 1 << 30);
   command.option("--n", options->n, "completions").range(1, 1 << 16);
-  command.option("--stop", options->request.stop, "texts that end the completion");
+  command.option("--stop",
+                 options->request.stop,
+                 "texts that end the completion, special tokens as they are spelled");
   add_sampling_options(command, options->request.sampling);
   command.flag("--json", options->json, "one JSON object on standard output");
   command.on_run([options] { return generate(*options); });

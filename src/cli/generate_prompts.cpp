@@ -68,10 +68,9 @@ nlohmann::ordered_json to_json(const PromptsCommand& command, const SchedulerSta
 bool must_stop() { return stop_requested() || standard_output().is_lost(); }
 
 std::vector<int32_t> encode_prompt(const std::string& text, const Tokenizer& tokenizer) {
-  std::vector<int32_t> ids;
-  if (const auto bos = tokenizer.bos_id()) ids.push_back(*bos);
-  const auto encoded = tokenizer.encode(text);
-  ids.insert(ids.end(), encoded.begin(), encoded.end());
+  auto ids = tokenizer.encode_with_bos(text);
+  // There must be something to continue, also where BOS goes before no text.
+  if (const auto bos = tokenizer.bos_id(); ids.empty() && bos) ids.push_back(*bos);
   if (ids.empty()) {
     throw Error("--prompt: expected a text, got none; this tokenizer has no BOS to start from");
   }

@@ -60,7 +60,9 @@ int inspect(const Options& options) {
       {"parameters_by_group", groups},
       {"tensors", tensors},
       {"tokenizer",
-       {{"fingerprint", tokenizer->fingerprint()}, {"vocab_size", tokenizer->vocab_size()}}},
+       {{"fingerprint", tokenizer->fingerprint()},
+        {"vocab_size", tokenizer->vocab_size()},
+        {"special_tokens", special_tokens_to_json(tokenizer->special_tokens())}}},
       {"run_id", manifest.run_id},
       {"code_version", manifest.code_version},
       {"torch_version", manifest.torch_version},
@@ -76,6 +78,11 @@ int inspect(const Options& options) {
             manifest.torch_version,
             manifest.run_id);
   print_out("tokenizer {}, {} ids\n", tokenizer->fingerprint(), tokenizer->vocab_size());
+  const auto& special = tokenizer->special_tokens();
+  print_out("BOS {}, {} to a text; a text ends at {}\n",
+            special.bos ? fmt::format("{}", *special.bos) : "none",
+            special.adds_bos ? "added" : "not added",
+            special.eos.empty() ? "no token" : fmt::format("{}", fmt::join(special.eos, ", ")));
   print_out("{} parameters in {} tensors\n", parameters, tensors.size());
   for (const auto& [group, count] : groups) print_out("  {:<10} {:>12}\n", group, count);
   for (const auto& tensor : tensors) {

@@ -17,12 +17,15 @@ std::string ByteTokenizer::decode(const std::vector<int32_t>& ids) const {
   std::string text;
   text.reserve(ids.size());
   for (const int32_t id : ids) {
-    if (id < 0 || id > 256) {
-      throw Error(fmt::format("byte tokenizer: expected ids in [0, 256], got {}", id));
-    }
+    if (id < 0) throw Error(fmt::format("byte tokenizer: expected ids of 0 or more, got {}", id));
     if (id < 256) text.push_back(static_cast<char>(id));
   }
   return text;
+}
+
+const SpecialTokens& ByteTokenizer::special_tokens() const {
+  static const SpecialTokens kSpecial{.bos = 256, .adds_bos = true, .eos = {256}};
+  return kSpecial;
 }
 
 }  // namespace dsmoe

@@ -10,8 +10,7 @@ class ByteTokenizer final : public Tokenizer {
   std::vector<int32_t> encode(std::string_view text) const override;
   std::string decode(const std::vector<int32_t>& ids) const override;
   int64_t vocab_size() const override { return 257; }
-  std::optional<int32_t> bos_id() const override { return 256; }
-  std::optional<int32_t> eos_id() const override { return 256; }
+  const SpecialTokens& special_tokens() const override;
   std::string fingerprint() const override { return "bytes-257"; }
   size_t divide(std::string_view text) const override { return text.size(); }
 };

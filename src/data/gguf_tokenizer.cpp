@@ -1,7 +1,12 @@
 #include "data/gguf_tokenizer.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
+#include <iterator>
+
+#include "common/log.h"
 #include "data/hf_bpe_tokenizer.h"
 #include "data/sentencepiece_model.h"
 #include "data/sentencepiece_tokenizer.h"
@@ -25,6 +30,17 @@ struct TokenTable {
     scores.push_back(score);
     types.push_back(static_cast<int32_t>(type));
   }
+  // Added tokens replace what their ids had; gaps between them are unused.
+  void set_added(const SpecialTokens& special) {
+    constexpr float kScore = -1000.0F;  // no piece merges into them
+    for (const auto& token : special.added) {
+      fill(token.id + 1);
+      const auto index = static_cast<size_t>(token.id);
+      texts[index] = token.content;
+      types[index] = token.special ? SentencePiece::kControl : SentencePiece::kUserDefined;
+      if (types[index] == SentencePiece::kUserDefined) scores[index] = kScore;
+    }
+  }
   void fill(int64_t vocab_size) {
     while (static_cast<int64_t>(texts.size()) < vocab_size) {
       add(fmt::format("[PAD{}]", texts.size()), 0.0F, SentencePiece::kUnused);
@@ -38,10 +54,23 @@ void add_common(GgufMetadata& metadata, const Tokenizer& tokenizer, TokenTable t
   const auto add_id = [&](const char* key, std::optional<int32_t> id) {
     if (id) metadata.emplace_back(key, static_cast<uint32_t>(*id));
   };
-  add_id("tokenizer.ggml.bos_token_id", tokenizer.bos_id());
-  add_id("tokenizer.ggml.eos_token_id", tokenizer.eos_id());
-  metadata.emplace_back("tokenizer.ggml.add_bos_token", tokenizer.bos_id().has_value());
-  metadata.emplace_back("tokenizer.ggml.add_eos_token", false);
+  const auto& special = tokenizer.special_tokens();
+  add_id("tokenizer.ggml.bos_token_id", special.bos);
+  // The format has three names for tokens that end a text; llama.cpp stops at each of them.
+  constexpr const char* kEnds[] = {
+      "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+  const size_t n_ends = std::min(special.eos.size(), std::size(kEnds));
+  for (size_t i = 0; i < n_ends; ++i) add_id(kEnds[i], special.eos[i]);
+  if (special.eos.size() > std::size(kEnds)) {
+    log_warning(
+        fmt::format("gguf: {} tokens end a text; the format names {}, the ids {} are lost",
+                    special.eos.size(),
+                    std::size(kEnds),
+                    fmt::join(special.eos.begin() + std::size(kEnds), special.eos.end(), ", ")));
+  }
+  add_id("tokenizer.ggml.padding_token_id", special.pad);
+  metadata.emplace_back("tokenizer.ggml.add_bos_token", special.adds_bos);
+  metadata.emplace_back("tokenizer.ggml.add_eos_token", special.adds_eos);
 }
 
 GgufMetadata from_sentencepiece(const SentencePieceTokenizer& tokenizer, int64_t vocab_size) {
@@ -59,6 +88,13 @@ GgufMetadata from_sentencepiece(const SentencePieceTokenizer& tokenizer, int64_t
     }
     table.add(std::move(piece.text), piece.score, piece.type);
   }
+  auto special = tokenizer.special_tokens();
+  if (unknown) {  // the format has a type of its own for it
+    std::erase_if(special.added, [&](const AddedToken& token) {
+      return token.id == static_cast<int32_t>(*unknown);
+    });
+  }
+  table.set_added(special);
   table.fill(vocab_size);
   GgufMetadata metadata{
       {"tokenizer.ggml.model", std::string("llama")},
@@ -92,13 +128,13 @@ GgufMetadata from_byte_level_bpe(const HfBpeTokenizer& tokenizer, int64_t vocab_
   if ((!is_llama3 && !is_gpt2) || file.steps.add_prefix_space) return {};
   TokenTable table;
   for (const auto& bytes : file.token_bytes) {
-    table.add(in_byte_characters(bytes), 0.0F, SentencePiece::kNormal);
+    if (bytes.empty()) {
+      table.fill(static_cast<int64_t>(table.texts.size()) + 1);
+    } else {
+      table.add(in_byte_characters(bytes), 0.0F, SentencePiece::kNormal);
+    }
   }
-  for (const auto& added : file.added) {
-    const auto id = static_cast<size_t>(added.id);
-    table.texts[id] = added.content;
-    table.types[id] = added.special ? SentencePiece::kControl : SentencePiece::kUserDefined;
-  }
+  table.set_added(tokenizer.special_tokens());
   std::vector<std::string> merges;
   for (const auto& merge : file.merges) {
     merges.push_back(table.texts[static_cast<size_t>(merge.left)] + " " +

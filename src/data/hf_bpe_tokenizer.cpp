@@ -61,6 +61,16 @@ HfBpeTokenizer::HfBpeTokenizer(std::string json,
                                const std::string& source_name,
                                std::optional<int32_t> bos,
                                std::optional<int32_t> eos)
+    : HfBpeTokenizer(
+          std::move(json),
+          source_name,
+          SpecialTokens{.bos = bos,
+                        .adds_bos = bos.has_value(),
+                        .eos = eos ? std::vector<int32_t>{*eos} : std::vector<int32_t>{}}) {}
+
+HfBpeTokenizer::HfBpeTokenizer(std::string json,
+                               const std::string& source_name,
+                               SpecialTokens special)
     : json_(std::move(json)),
       fingerprint_("hf-bpe-" + hash64(json_)),
       file_(parse_bpe_tokenizer(json_,
@@ -68,25 +78,10 @@ HfBpeTokenizer::HfBpeTokenizer(std::string json,
                                 [&](const PreTokenizerSteps& steps) {
                                   pre_tokenizer_ = PreTokenizer(steps, source_name);
                                 })),
-      bos_(bos ? bos : file_.bos_id),
-      eos_(eos) {
-  for (const auto& id : {bos_, eos_}) {
-    if (id && (*id < 0 || *id >= vocab_size())) {
-      throw Error(fmt::format(
-          "{}: BOS or EOS {} is outside the vocabulary of {}", source_name, *id, vocab_size()));
-    }
-  }
-  is_control_.resize(file_.token_bytes.size());
-  for (const auto& token : file_.added) is_control_[static_cast<size_t>(token.id)] = token.special;
-  for (const auto& id : {bos_, eos_}) {
-    if (id) is_control_[static_cast<size_t>(*id)] = true;
-  }
-  // Longest first: of two added tokens that begin alike, the longer one is meant.
-  std::stable_sort(file_.added.begin(), file_.added.end(), [](const auto& a, const auto& b) {
-    return a.content.size() > b.content.size();
-  });
-  for (const auto& token : file_.added) {
-    may_begin_added_[static_cast<unsigned char>(token.content[0])] = true;
+      special_(std::move(special)) {
+  if (!special_.bos && file_.bos_id) {
+    special_.bos = file_.bos_id;
+    special_.adds_bos = true;
   }
   for (size_t i = 0; i < file_.merges.size(); ++i) {
     const auto& merge = file_.merges[i];
@@ -105,6 +100,52 @@ HfBpeTokenizer::HfBpeTokenizer(std::string json,
     if (file_.ignore_merges) whole_pieces_.emplace(bytes, static_cast<int32_t>(id));
     for (size_t i = 1; i < bytes.size(); ++i) joins_[join_index(bytes[i - 1], bytes[i])] = true;
   }
+  take_added(source_name);
+}
+
+// Joins the added tokens of the file and those given, which come first, and counts their ids.
+void HfBpeTokenizer::take_added(const std::string& source_name) {
+  const auto n_in_file = static_cast<int32_t>(file_.token_bytes.size());
+  for (const auto& token : special_.added) {
+    const auto end = n_in_file + static_cast<int64_t>(special_.added.size());
+    if (token.id >= n_in_file && token.id >= end) {
+      throw Error(
+          fmt::format("{}: expected added tokens to follow the {} of the vocabulary, got {}",
+                      source_name,
+                      n_in_file,
+                      token.id));
+    }
+    const auto index = static_cast<size_t>(token.id);
+    if (index >= file_.token_bytes.size()) file_.token_bytes.resize(index + 1);
+    if (token.id >= n_in_file) file_.token_bytes[index] = token.content;
+  }
+  for (const auto& token : file_.added) {
+    if (special_.find(token.content) == nullptr) special_.added.push_back(token);
+  }
+  if (special_.bos && !has_token(*special_.bos)) {
+    throw Error(fmt::format(
+        "{}: BOS {} is outside the vocabulary of {}", source_name, *special_.bos, vocab_size()));
+  }
+  is_control_.resize(file_.token_bytes.size());
+  for (const auto& token : special_.added) {
+    is_control_[static_cast<size_t>(token.id)] = token.special;
+  }
+  if (special_.bos && special_.adds_bos) is_control_[static_cast<size_t>(*special_.bos)] = true;
+  fingerprint_ += added_tokens_fingerprint({.added = beyond_file().added});
+  added_ = AddedTokens(special_.added);
+}
+
+SpecialTokens HfBpeTokenizer::beyond_file() const {
+  auto beyond = special_;
+  std::erase_if(beyond.added, [&](const AddedToken& token) {
+    return std::find(file_.added.begin(), file_.added.end(), token) != file_.added.end();
+  });
+  return beyond;
+}
+
+// Every token of the vocabulary has bytes; a gap between added tokens has none.
+bool HfBpeTokenizer::has_token(int64_t id) const {
+  return id >= 0 && id < vocab_size() && !file_.token_bytes[static_cast<size_t>(id)].empty();
 }
 
 HfBpeTokenizer::~HfBpeTokenizer() = default;
@@ -122,15 +163,6 @@ std::vector<int32_t> HfBpeTokenizer::encode_rest(std::string_view text) const {
   return encode_parts(text, /*is_rest=*/true);
 }
 
-// The longest added token that begins at `at`, or null.
-const AddedToken* HfBpeTokenizer::added_at(std::string_view text, size_t at) const {
-  if (!may_begin_added_[static_cast<unsigned char>(text[at])]) return nullptr;
-  for (const auto& token : file_.added) {
-    if (text.substr(at).starts_with(token.content)) return &token;
-  }
-  return nullptr;
-}
-
 std::vector<int32_t> HfBpeTokenizer::encode_parts(std::string_view text, bool is_rest) const {
   const size_t bad = find_invalid_utf8(text);
   if (bad != std::string_view::npos) {
@@ -139,34 +171,31 @@ std::vector<int32_t> HfBpeTokenizer::encode_parts(std::string_view text, bool is
                             bad));
   }
   std::vector<int32_t> ids;
-  size_t begin = 0;
-  const auto flush = [&](size_t end) {
-    if (end > begin) encode_plain(text.substr(begin, end - begin), is_rest && begin == 0, ids);
-  };
-  for (size_t at = 0; at < text.size();) {
-    const auto* found = added_at(text, at);
-    if (found == nullptr) {
-      ++at;
+  for (const auto& part : added_.split(text, AddedTokens::Pass::kRaw)) {
+    if (part.id >= 0) {
+      ids.push_back(part.id);
       continue;
     }
-    flush(at);
-    ids.push_back(found->id);
-    at += found->content.size();
-    begin = at;
+    // Added tokens that are normalized are found in the normalized text.
+    const auto normalized = file_.is_nfc ? to_nfc(part.text) : std::string();
+    const std::string_view plain = file_.is_nfc ? std::string_view(normalized) : part.text;
+    bool continues = is_rest && part.text.data() == text.data();
+    for (const auto& inner : added_.split(plain, AddedTokens::Pass::kNormalized)) {
+      if (inner.id >= 0) {
+        ids.push_back(inner.id);
+      } else {
+        encode_plain(inner.text, continues, ids);
+      }
+      continues = false;
+    }
   }
-  flush(text.size());
   return ids;
 }
 
-// A text without added tokens. is_rest: it continues a text that divide() cut.
+// A normalized text without added tokens. is_rest: it continues a text that divide() cut.
 void HfBpeTokenizer::encode_plain(std::string_view text,
                                   bool is_rest,
                                   std::vector<int32_t>& ids) const {
-  std::string normalized;
-  if (file_.is_nfc) {
-    normalized = to_nfc(text);
-    text = normalized;
-  }
   const auto cache = word_caches_.borrow();
   std::vector<int32_t> piece_ids;
   pre_tokenizer_.split(text, is_rest, [&](std::string_view piece) {
@@ -236,34 +265,22 @@ void HfBpeTokenizer::merge(std::string_view piece, std::vector<int32_t>& ids) co
   }
 }
 
-// The first place where an added token may begin that more text would complete; before it, added
-// tokens are certain.
-size_t HfBpeTokenizer::certain_end(std::string_view text) const {
-  const size_t longest = file_.added.empty() ? 0 : file_.added.front().content.size();
-  for (size_t at = text.size() - std::min(text.size(), longest); at < text.size(); ++at) {
-    const auto rest = text.substr(at);
-    for (const auto& token : file_.added) {
-      const std::string_view content = token.content;
-      if (content.size() > rest.size() && content.starts_with(rest)) return at;
-    }
-  }
-  return text.size();
-}
-
 size_t HfBpeTokenizer::divide(std::string_view text) const {
-  const size_t end = certain_end(text);
+  // Such a token may come about by normalization, of what a cut divides.
+  if (file_.is_nfc && added_.has_normalized()) return 0;
+  const size_t end = added_.certain_end(text);
   size_t begin = 0;  // after the last added token
-  for (size_t at = 0; at < end;) {
-    const auto* found = added_at(text, at);
-    at += found == nullptr ? 1 : found->content.size();
-    if (found != nullptr) begin = at;
+  for (const auto& part : added_.split(text)) {
+    const auto after = static_cast<size_t>(part.text.data() - text.data()) + part.text.size();
+    if (part.id >= 0 && after <= end) begin = after;
   }
   if (begin < end) {
     const size_t at = place_in(text.substr(begin, end - begin));
-    if (at > 0) return begin + at;
+    if (at > 0 && (!added_.looks_around() || added_.can_cut(text, begin + at))) return begin + at;
   }
-  // A text after an added token is as a whole text; only at its beginning may a blank go in front.
-  return file_.steps.add_prefix_space ? 0 : begin;
+  // A text after an added token is as a whole text; only at its beginning may a blank go in front,
+  // and only a token that looks around may take more.
+  return file_.steps.add_prefix_space || added_.looks_around() ? 0 : begin;
 }
 
 // The last place where a text without added tokens, whose end is open, can be cut; or 0.
@@ -303,11 +320,9 @@ size_t HfBpeTokenizer::place_in(std::string_view text) const {
 std::string HfBpeTokenizer::decode(const std::vector<int32_t>& ids) const {
   std::string text;
   for (const int32_t id : ids) {
-    if (id < 0 || id >= vocab_size()) {
-      throw Error(fmt::format("hf-bpe: expected ids in [0, {}), got {}", vocab_size(), id));
-    }
+    if (id < 0) throw Error(fmt::format("hf-bpe: expected ids of 0 or more, got {}", id));
     const auto index = static_cast<size_t>(id);
-    if (!is_control_[index]) text += file_.token_bytes[index];
+    if (index < is_control_.size() && !is_control_[index]) text += file_.token_bytes[index];
   }
   return text;
 }

@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "data/added_tokens.h"
 #include "data/pre_tokenizer.h"
 #include "data/tokenizer.h"
 #include "data/word_cache.h"
@@ -19,39 +20,42 @@ namespace dsmoe {
 /// scripts/compare_tokenizers.py compares the ids with those of the library over all code points.
 class HfBpeTokenizer final : public Tokenizer {
  public:
-  /// From the bytes of a `tokenizer.json`. bos, eos: ids, where the file itself names none. Throws
-  /// Error naming source_name.
+  /// From the bytes of a `tokenizer.json`. bos, eos: ids, where the file itself names none; a BOS
+  /// is added to every text. Throws Error naming source_name.
   HfBpeTokenizer(std::string json,
                  const std::string& source_name,
                  std::optional<int32_t> bos,
                  std::optional<int32_t> eos);
+  /// The same with all special tokens; `special.added` replaces and adds to those of the file.
+  HfBpeTokenizer(std::string json, const std::string& source_name, SpecialTokens special);
   ~HfBpeTokenizer() override;
 
   /// Throws Error if the text is not UTF-8.
   std::vector<int32_t> encode(std::string_view text) const override;
-  /// Control tokens decode to nothing.
   std::string decode(const std::vector<int32_t>& ids) const override;
   int64_t vocab_size() const override { return static_cast<int64_t>(file_.token_bytes.size()); }
-  std::optional<int32_t> bos_id() const override { return bos_; }
-  std::optional<int32_t> eos_id() const override { return eos_; }
+  bool has_token(int64_t id) const override;
+  const SpecialTokens& special_tokens() const override { return special_; }
   std::string fingerprint() const override { return fingerprint_; }
   size_t divide(std::string_view text) const override;
   std::vector<int32_t> encode_rest(std::string_view text) const override;
 
   const std::string& json() const { return json_; }
+  /// The file, with `token_bytes` of the added tokens that it lacks.
   const BpeTokenizerFile& file() const { return file_; }
+  /// The special tokens without those added tokens that the file says in the same way.
+  SpecialTokens beyond_file() const;
 
  private:
   struct Merge {
     int32_t rank;
     int32_t merged;
   };
+  void take_added(const std::string& source_name);
   std::vector<int32_t> encode_parts(std::string_view text, bool is_rest) const;
   void encode_plain(std::string_view text, bool is_rest, std::vector<int32_t>& ids) const;
   void encode_piece(std::string_view piece, std::vector<int32_t>& ids) const;
   void merge(std::string_view piece, std::vector<int32_t>& ids) const;
-  const AddedToken* added_at(std::string_view text, size_t at) const;
-  size_t certain_end(std::string_view text) const;
   size_t place_in(std::string_view text) const;
   const Merge* find_merge(int32_t left, int32_t right) const;
 
@@ -59,11 +63,10 @@ class HfBpeTokenizer final : public Tokenizer {
   std::string fingerprint_;
   PreTokenizer pre_tokenizer_;  // made while file_ is read
   BpeTokenizerFile file_;
-  std::optional<int32_t> bos_;
-  std::optional<int32_t> eos_;
+  SpecialTokens special_;
+  AddedTokens added_;
   std::vector<int32_t> id_of_byte_;
   std::vector<bool> is_control_;  // [vocab_size]
-  std::array<bool, 256> may_begin_added_{};
   std::vector<bool> joins_;  // [256 * 256] pairs of bytes that some token has side by side
   std::unordered_map<uint64_t, Merge> merges_;
   std::unordered_map<std::string, int32_t> whole_pieces_;  // filled where merges are ignored

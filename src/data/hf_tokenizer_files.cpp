@@ -1,54 +1,49 @@
-// Which files of a Hugging Face directory say what about its tokenizer.
+// Tokenizers of a Hugging Face directory: the vocabulary of one file, special tokens of all.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "common/error.h"
+#include "common/log.h"
 #include "data/hf_bpe_tokenizer.h"
+#include "data/sentencepiece_model.h"
+#include "data/sentencepiece_tokenizer.h"
 #include "data/tokenizer_files.h"
+#include "formats/hf_special_tokens.h"
 #include "formats/json_limits.h"
 
 namespace dsmoe {
 namespace {
 
+namespace fs = std::filesystem;
 constexpr uint64_t kMaxTokenizerBytes = 256 << 20;
+constexpr const char* kBeside[] = {"tokenizer.json",
+                                   "tokenizer_config.json",
+                                   "special_tokens_map.json",
+                                   "added_tokens.json",
+                                   "generation_config.json",
+                                   "config.json"};
 
-// A sibling of `path`; null if it is not there.
-nlohmann::json read_sibling(Io& io, const std::string& path, const char* name) {
-  const auto sibling = (std::filesystem::path(path).parent_path() / name).string();
-  if (!std::filesystem::exists(sibling)) return nullptr;
-  const JsonLimits limits;
-  auto json = parse_json(read_file(io, sibling, limits.max_size_bytes), sibling, limits);
-  if (!json.is_object()) throw Error(fmt::format("{}: expected a JSON object", sibling));
-  return json;
+using IdsByText = std::unordered_map<std::string, int32_t>;
+
+std::function<std::optional<int32_t>(const std::string&)> finder(IdsByText ids) {
+  return [ids = std::move(ids)](const std::string& text) -> std::optional<int32_t> {
+    const auto found = ids.find(text);
+    return found == ids.end() ? std::nullopt : std::optional<int32_t>(found->second);
+  };
 }
 
-// A token of tokenizer_config.json: its text, or an object that has it; empty if there is none.
-std::string token_text(const nlohmann::json& config, const char* key) {
-  const auto token = config.is_object() ? config.find(key) : config.end();
-  if (!config.is_object() || token == config.end()) return "";
-  if (token->is_string()) return token->get<std::string>();
-  const auto content = token->is_object() ? token->find("content") : token->end();
-  return token->is_object() && content != token->end() && content->is_string()
-             ? content->get<std::string>()
-             : "";
-}
-
-// An id of config.json, or the first of its list.
-std::optional<int32_t> first_id(const nlohmann::json& config, const char* key) {
-  if (!config.is_object() || !config.contains(key)) return std::nullopt;
-  const auto* value = &config.at(key);
-  if (value->is_array() && !value->empty()) value = &value->front();
-  if (!value->is_number_unsigned() || value->get<uint64_t>() > 1u << 24) return std::nullopt;
-  return value->get<int32_t>();
-}
-
-std::optional<int32_t> find_added(const BpeTokenizerFile& file, const std::string& content) {
-  for (const auto& token : file.added) {
-    if (token.content == content) return token.id;
-  }
-  return std::nullopt;
+// True for the description that a checkpoint or a data set of this program has.
+bool is_own_description(Io& io, const std::string& path) {
+  if (!fs::exists(path)) return false;
+  const JsonLimits limits{.max_size_bytes = kMaxTokenizerBytes,
+                          .max_tree_bytes = 64 << 20,
+                          .tables = {"model.vocab", "model.merges"}};
+  const auto json = parse_json(read_file(io, path, kMaxTokenizerBytes), path, limits);
+  return json.is_object() && json.contains("kind") && !json.contains("model");
 }
 
 }  // namespace
@@ -56,15 +51,51 @@ std::optional<int32_t> find_added(const BpeTokenizerFile& file, const std::strin
 std::unique_ptr<Tokenizer> read_hf_tokenizer(Io& io, const std::string& path) {
   auto bytes = read_file(io, path, kMaxTokenizerBytes);
   const auto file = parse_bpe_tokenizer(bytes, path);
-  const auto tokens = read_sibling(io, path, "tokenizer_config.json");
-  const auto config = read_sibling(io, path, "config.json");
-  const auto choose = [&](const char* token_key, const char* id_key) {
-    const auto named = find_added(file, token_text(tokens, token_key));
-    return named ? named : first_id(config, id_key);
-  };
-  const auto bos = file.bos_id ? file.bos_id : choose("bos_token", "bos_token_id");
-  return std::make_unique<HfBpeTokenizer>(
-      std::move(bytes), path, bos, choose("eos_token", "eos_token_id"));
+  IdsByText ids;
+  for (size_t id = 0; id < file.token_bytes.size(); ++id) {
+    ids.emplace(file.token_bytes[id], static_cast<int32_t>(id));
+  }
+  auto special = read_hf_special_tokens(
+      io, fs::path(path).parent_path().string(), path, {.find = finder(std::move(ids))});
+  return std::make_unique<HfBpeTokenizer>(std::move(bytes), path, std::move(special));
+}
+
+std::unique_ptr<Tokenizer> read_hf_sentencepiece(Io& io,
+                                                 const std::string& path,
+                                                 int64_t max_tokens) {
+  const auto directory = fs::path(path).parent_path();
+  const auto beside = [&](const char* name) { return (directory / name).string(); };
+  if (is_own_description(io, beside("tokenizer.json"))) {
+    return load_tokenizer(io, directory.empty() ? "." : directory.string());
+  }
+  auto bytes = read_file(io, path, kMaxTokenizerBytes);
+  auto alone = std::make_unique<SentencePieceTokenizer>(bytes, path);
+  const bool has_files = std::any_of(std::begin(kBeside), std::end(kBeside), [&](const char* name) {
+    return fs::exists(beside(name));
+  });
+  if (!has_files) return alone;
+  IdsByText ids;
+  for (int32_t id = 0; id < alone->n_pieces(); ++id) ids.emplace(alone->token_name(id), id);
+  auto special = read_hf_special_tokens(io,
+                                        directory.string(),
+                                        beside("tokenizer.json"),
+                                        {.find = finder(std::move(ids)),
+                                         .bos = alone->bos_id(),
+                                         .eos = alone->eos_id(),
+                                         .adds_bos = true});
+  const auto rowless = [&](const AddedToken& token) { return token.id >= max_tokens; };
+  for (const auto& token : special.added) {
+    if (!rowless(token)) continue;
+    log_warning(fmt::format("{}: the added token '{}' of id {} is left out: the model has {} rows",
+                            path,
+                            token.content,
+                            token.id,
+                            max_tokens));
+  }
+  std::erase_if(special.added, rowless);
+  std::erase_if(special.eos, [&](int32_t id) { return id >= max_tokens; });
+  if (special.pad && *special.pad >= max_tokens) special.pad.reset();
+  return std::make_unique<SentencePieceTokenizer>(std::move(bytes), path, std::move(special));
 }
 
 }  // namespace dsmoe

@@ -108,15 +108,14 @@ void ParallelEncoder::give_out(Job& job) {
 }
 
 void ParallelEncoder::encode(Job& job) const {
-  const auto bos = tokenizer_.bos_id();
   const auto eos = tokenizer_.eos_id();
+  // One token that both begins and ends documents stands between them once.
+  const bool is_boundary = tokenizer_.special_tokens().adds_bos && eos == tokenizer_.bos_id();
   try {
     for (Piece& piece : job.pieces) {
-      if (piece.is_first && bos) piece.ids.push_back(*bos);
-      const auto ids =
-          piece.is_first ? tokenizer_.encode(piece.text) : tokenizer_.encode_rest(piece.text);
-      piece.ids.insert(piece.ids.end(), ids.begin(), ids.end());
-      if (piece.is_last && eos && eos != bos) piece.ids.push_back(*eos);
+      piece.ids = piece.is_first ? tokenizer_.encode_with_bos(piece.text)
+                                 : tokenizer_.encode_rest(piece.text);
+      if (piece.is_last && eos && !is_boundary) piece.ids.push_back(*eos);
       piece.text = {};
     }
   } catch (...) {

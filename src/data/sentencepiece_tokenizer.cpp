@@ -62,6 +62,17 @@ std::optional<int32_t> defined_id(int id) {
 
 SentencePieceTokenizer::SentencePieceTokenizer(std::string model_bytes,
                                                const std::string& source_name)
+    : SentencePieceTokenizer(std::move(model_bytes), source_name, nullptr) {}
+
+SentencePieceTokenizer::SentencePieceTokenizer(std::string model_bytes,
+                                               const std::string& source_name,
+                                               SpecialTokens special)
+    : SentencePieceTokenizer(std::move(model_bytes), source_name, &special) {}
+
+// special: null for what the model says itself.
+SentencePieceTokenizer::SentencePieceTokenizer(std::string model_bytes,
+                                               const std::string& source_name,
+                                               const SpecialTokens* special)
     : model_bytes_(std::move(model_bytes)), fingerprint_("sentencepiece-" + hash64(model_bytes_)) {
   const auto traits = inspect_sentencepiece_model(model_bytes_, source_name);
   processor_ = load_processor(model_bytes_, source_name);
@@ -75,11 +86,21 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string model_bytes,
       (traits.byte_fallback || !traits.add_dummy_prefix)) {
     const bool by_words = traits.is_bpe && traits.byte_fallback && !traits.has_piece_over_words;
     cuts_ = by_words ? Cuts::kWords : Cuts::kLines;
+  }
+  if (special != nullptr) special_ = *special;
+  if (cuts_ != Cuts::kNone || !special_.added.empty()) {
     // Fields of a later message override: normalizer_spec { add_dummy_prefix: false }.
     const std::string no_prefix("\x1A\x02\x18\x00", 4);
     rest_processor_ = load_processor(model_bytes_ + no_prefix, source_name);
   }
   fill_surfaces(source_name);
+  if (special == nullptr) {
+    special_.bos = defined_id(processor_->bos_id());
+    special_.adds_bos = special_.bos.has_value();
+    if (processor_->eos_id() >= 0) special_.eos = {processor_->eos_id()};
+    special_.pad = defined_id(processor_->pad_id());
+  }
+  add_surfaces(source_name);
 }
 
 SentencePieceTokenizer::~SentencePieceTokenizer() = default;
@@ -100,6 +121,28 @@ void SentencePieceTokenizer::fill_surfaces(const std::string& source_name) {
   }
 }
 
+void SentencePieceTokenizer::add_surfaces(const std::string& source_name) {
+  const auto& added = special_.added;
+  const int64_t end = n_pieces() + static_cast<int64_t>(added.size());
+  for (const auto& token : added) {
+    if (token.id >= end) {
+      throw Error(fmt::format("{}: expected added tokens to follow the {} pieces, got the id {}",
+                              source_name,
+                              n_pieces(),
+                              token.id));
+    }
+    const auto index = static_cast<size_t>(token.id);
+    if (index >= surfaces_.size()) surfaces_.resize(index + 1, Surface{.is_token = false});
+    surfaces_[index] = {.text = token.special ? "" : token.content};
+  }
+  if (special_.bos && !has_token(*special_.bos)) {
+    throw Error(fmt::format(
+        "{}: BOS {} is outside the vocabulary of {}", source_name, *special_.bos, vocab_size()));
+  }
+  fingerprint_ += added_tokens_fingerprint(special_);
+  added_ = AddedTokens(added);
+}
+
 std::vector<int32_t> SentencePieceTokenizer::encode(std::string_view text) const {
   const size_t bad = find_invalid_utf8(text);
   if (bad != std::string_view::npos) {
@@ -107,18 +150,37 @@ std::vector<int32_t> SentencePieceTokenizer::encode(std::string_view text) const
                             static_cast<unsigned char>(text[bad]),
                             bad));
   }
-  return encode_units(text, /*at_start=*/true);
+  return encode_parts(text, /*at_start=*/true);
 }
 
 std::vector<int32_t> SentencePieceTokenizer::encode_rest(std::string_view text) const {
-  return encode_units(text, /*at_start=*/false);
+  return encode_parts(text, /*at_start=*/false);
+}
+
+// The texts between added tokens, each encoded for itself.
+std::vector<int32_t> SentencePieceTokenizer::encode_parts(std::string_view text,
+                                                          bool at_start) const {
+  if (added_.empty()) return encode_units(text, at_start);
+  std::vector<int32_t> ids;
+  for (const auto& part : added_.split(text)) {
+    if (part.id >= 0) {
+      ids.push_back(part.id);
+    } else {
+      const bool is_first = part.text.data() == text.data();
+      const bool has_prefix = is_first ? at_start : special_.prefixes_every_piece;
+      const auto inner = encode_units(part.text, has_prefix);
+      ids.insert(ids.end(), inner.begin(), inner.end());
+    }
+  }
+  return ids;
 }
 
 size_t SentencePieceTokenizer::divide(std::string_view text) const {
   if (cuts_ == Cuts::kNone) return 0;
   for (size_t at = text.size(); at > 0; --at) {
-    if (text[at - 1] == '\n') return at;
-    if (cuts_ == Cuts::kWords && at < text.size() && begins_word(text, at)) return at;
+    const bool is_place = text[at - 1] == '\n' ||
+                          (cuts_ == Cuts::kWords && at < text.size() && begins_word(text, at));
+    if (is_place && added_.can_cut(text, at)) return at;
   }
   return 0;
 }
@@ -160,9 +222,8 @@ std::string SentencePieceTokenizer::decode(const std::vector<int32_t>& ids) cons
   std::string text;
   bool at_start = true;
   for (const int32_t id : ids) {
-    if (id < 0 || id >= vocab_size()) {
-      throw Error(fmt::format("sentencepiece: expected ids in [0, {}), got {}", vocab_size(), id));
-    }
+    if (id < 0) throw Error(fmt::format("sentencepiece: expected ids of 0 or more, got {}", id));
+    if (id >= vocab_size()) continue;
     const Surface& surface = surfaces_[static_cast<size_t>(id)];
     std::string_view piece = surface.text;
     if (at_start && drops_leading_blank_ && surface.begins_with_mark) {
@@ -179,12 +240,15 @@ int64_t SentencePieceTokenizer::vocab_size() const {
   return static_cast<int64_t>(surfaces_.size());
 }
 
-std::optional<int32_t> SentencePieceTokenizer::bos_id() const {
-  return defined_id(processor_->bos_id());
+bool SentencePieceTokenizer::has_token(int64_t id) const {
+  return id >= 0 && id < vocab_size() && surfaces_[static_cast<size_t>(id)].is_token;
 }
 
-std::optional<int32_t> SentencePieceTokenizer::eos_id() const {
-  return defined_id(processor_->eos_id());
+int64_t SentencePieceTokenizer::n_pieces() const { return processor_->GetPieceSize(); }
+
+std::string SentencePieceTokenizer::token_name(int32_t id) const {
+  const auto* added = special_.find(id);
+  return added != nullptr ? added->content : processor_->IdToPiece(id);
 }
 
 }  // namespace dsmoe

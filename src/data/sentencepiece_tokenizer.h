@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "data/added_tokens.h"
 #include "data/text_reader.h"
 #include "data/tokenizer.h"
 #include "data/word_cache.h"
@@ -26,6 +27,12 @@ class SentencePieceTokenizer final : public Tokenizer {
  public:
   /// From the bytes of a `.model` file. Throws Error naming source_name if they are none.
   SentencePieceTokenizer(std::string model_bytes, const std::string& source_name);
+  /// The same with special tokens of files beside the model. Their added tokens are found in a text
+  /// as it is spelled, before the model's normalizer; ids past the model's pieces extend the
+  /// vocabulary. Throws Error for an id that leaves a gap of more ids than there are added tokens.
+  SentencePieceTokenizer(std::string model_bytes,
+                         const std::string& source_name,
+                         SpecialTokens special);
   ~SentencePieceTokenizer() override;
 
   /// Throws Error if the text is not UTF-8.
@@ -33,29 +40,40 @@ class SentencePieceTokenizer final : public Tokenizer {
   /// Bytes are given as they are, also where they are no UTF-8.
   std::string decode(const std::vector<int32_t>& ids) const override;
   int64_t vocab_size() const override;
-  std::optional<int32_t> bos_id() const override;
-  std::optional<int32_t> eos_id() const override;
+  bool has_token(int64_t id) const override;
+  const SpecialTokens& special_tokens() const override { return special_; }
   std::string fingerprint() const override { return fingerprint_; }
   size_t divide(std::string_view text) const override;
   std::vector<int32_t> encode_rest(std::string_view text) const override;
 
   const std::string& model_bytes() const { return model_bytes_; }
+  int64_t n_pieces() const;  ///< of the model, without added tokens
+  /// How the id is written: the text of an added token, else the piece. Ids with a token only.
+  std::string token_name(int32_t id) const;
 
  private:
   // What an id adds to a text.
   struct Surface {
-    std::string text;
+    std::string text = {};
     bool begins_with_mark = false;  // a blank that the model may have put there
+    bool is_token = true;           // false: a gap between added tokens
   };
   // Where a text can be cut without changing its ids.
   enum class Cuts { kNone, kLines, kWords };
 
+  SentencePieceTokenizer(std::string model_bytes,
+                         const std::string& source_name,
+                         const SpecialTokens* special);
   void fill_surfaces(const std::string& source_name);
+  void add_surfaces(const std::string& source_name);
+  std::vector<int32_t> encode_parts(std::string_view text, bool at_start) const;
   std::vector<int32_t> encode_units(std::string_view text, bool at_start) const;
   size_t unit_bytes(std::string_view text) const;
 
   std::string model_bytes_;
   std::string fingerprint_;
+  SpecialTokens special_;
+  AddedTokens added_;
   std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;
   std::unique_ptr<sentencepiece::SentencePieceProcessor> rest_processor_;  // adds no leading blank
   std::vector<Surface> surfaces_;                                          // [vocab_size]

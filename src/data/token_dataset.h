@@ -16,8 +16,9 @@ namespace dsmoe {
 /// `dataset.json` (counts, tokenizer fingerprint, shard names and hashes), the tokenizer's files
 /// and `shard-00000.bin` and so on.
 ///
-/// The stream is, per document: BOS where the tokenizer has one, the ids of the text, and EOS where
-/// it has one that differs from BOS. A document starts at its BOS.
+/// The stream is, per document: BOS where the tokenizer adds one, the ids of the text, and EOS
+/// where the tokenizer has one, unless that is the BOS it adds. A document starts at its BOS, or at
+/// the first id of its text.
 class TokenDataset final : public TokenSource {
  public:
   /// Opens and checks names, headers and hashes in `dataset.json` against the shards' headers;

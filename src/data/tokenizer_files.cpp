@@ -19,7 +19,7 @@ namespace {
 constexpr const char* kDescription = "tokenizer.json";
 constexpr const char* kModel = "tokenizer.model";
 constexpr const char* kHfBpe = "hf_tokenizer.json";
-constexpr uint64_t kMaxDescriptionBytes = 1 << 20;
+constexpr uint64_t kMaxDescriptionBytes = 16 << 20;
 constexpr uint64_t kMaxModelBytes = 256 << 20;
 
 std::unique_ptr<Tokenizer> train_tokenizer(const TrainingTexts& texts,
@@ -44,11 +44,35 @@ int64_t parse_vocab_size(const std::string& spec, size_t at) {
   return vocab_size;
 }
 
-// An id of our own description of a byte-level BPE tokenizer, where it has one.
+// An id of an old description of a byte-level BPE tokenizer, where it has one.
 std::optional<int32_t> id_at(const nlohmann::json& record, const char* key) {
   const auto found = record.find(key);
   if (found == record.end() || !found->is_number_unsigned()) return std::nullopt;
   return found->get<int32_t>();
+}
+
+// What a description without `special_tokens` meant: BOS was added to every text.
+std::unique_ptr<Tokenizer> make_old(const nlohmann::json& record,
+                                    bool is_bpe,
+                                    std::string bytes,
+                                    const std::string& model_path) {
+  if (!is_bpe) return std::make_unique<SentencePieceTokenizer>(std::move(bytes), model_path);
+  return std::make_unique<HfBpeTokenizer>(
+      std::move(bytes), model_path, id_at(record, "bos_id"), id_at(record, "eos_id"));
+}
+
+std::unique_ptr<Tokenizer> make_described(const nlohmann::json& record,
+                                          const std::string& path,
+                                          bool is_bpe,
+                                          std::string bytes,
+                                          const std::string& model_path) {
+  const auto found = record.find("special_tokens");
+  if (found == record.end()) return make_old(record, is_bpe, std::move(bytes), model_path);
+  auto special = special_tokens_from_json(*found, path);
+  if (is_bpe) {
+    return std::make_unique<HfBpeTokenizer>(std::move(bytes), model_path, std::move(special));
+  }
+  return std::make_unique<SentencePieceTokenizer>(std::move(bytes), model_path, std::move(special));
 }
 
 std::string text_at(const nlohmann::json& record, const char* key, const std::string& path) {
@@ -87,8 +111,7 @@ std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec,
                     "path of a .model, .json or llama2.c .bin file",
                     spec));
   }
-  return std::make_unique<SentencePieceTokenizer>(read_file(posix_io(), spec, kMaxModelBytes),
-                                                  spec);
+  return read_hf_sentencepiece(posix_io(), spec);
 }
 
 std::vector<TokenizerFile> tokenizer_files(const Tokenizer& tokenizer) {
@@ -100,8 +123,7 @@ std::vector<TokenizerFile> tokenizer_files(const Tokenizer& tokenizer) {
   if (const auto* bpe = dynamic_cast<const HfBpeTokenizer*>(&tokenizer)) {
     record["kind"] = "hf-bpe";
     record["fingerprint"] = tokenizer.fingerprint();
-    if (bpe->bos_id()) record["bos_id"] = *bpe->bos_id();
-    if (bpe->eos_id()) record["eos_id"] = *bpe->eos_id();
+    record["special_tokens"] = special_tokens_to_json(bpe->beyond_file());
     return {{kDescription, record.dump() + "\n"}, {kHfBpe, bpe->json()}};
   }
   const auto* sentencepiece = dynamic_cast<const SentencePieceTokenizer*>(&tokenizer);
@@ -111,6 +133,7 @@ std::vector<TokenizerFile> tokenizer_files(const Tokenizer& tokenizer) {
   }
   record["kind"] = "sentencepiece";
   record["fingerprint"] = tokenizer.fingerprint();
+  record["special_tokens"] = special_tokens_to_json(sentencepiece->special_tokens());
   return {{kDescription, record.dump() + "\n"}, {kModel, sentencepiece->model_bytes()}};
 }
 
@@ -127,13 +150,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(Io& io, const std::string& directory) 
   const bool is_bpe = kind == "hf-bpe";
   const std::string model_path = directory + "/" + (is_bpe ? kHfBpe : kModel);
   auto bytes = read_file(io, model_path, kMaxModelBytes);
-  std::unique_ptr<Tokenizer> tokenizer;
-  if (is_bpe) {
-    tokenizer = std::make_unique<HfBpeTokenizer>(
-        std::move(bytes), model_path, id_at(record, "bos_id"), id_at(record, "eos_id"));
-  } else {
-    tokenizer = std::make_unique<SentencePieceTokenizer>(std::move(bytes), model_path);
-  }
+  auto tokenizer = make_described(record, path, is_bpe, std::move(bytes), model_path);
   const std::string fingerprint = text_at(record, "fingerprint", path);
   if (fingerprint != tokenizer->fingerprint()) {
     throw Error(fmt::format("{}: expected the fingerprint {} of tokenizer.json, got {}",

@@ -11,8 +11,9 @@
 namespace dsmoe {
 
 /// A tokenizer and the files that describe it: what a data set and a checkpoint carry.
-/// `tokenizer.json` says `{"kind": "bytes"}` or `{"kind": "sentencepiece", "fingerprint": ...}`,
-/// which comes with `tokenizer.model`, or kind `hf-bpe`, which comes with `hf_tokenizer.json`.
+/// `tokenizer.json` says `{"kind": "bytes"}` or `{"kind": "sentencepiece", "fingerprint": ...,
+/// "special_tokens": {...}}`, which comes with `tokenizer.model`, or kind `hf-bpe`, which comes
+/// with `hf_tokenizer.json`. Without `special_tokens` (older files) a BOS is added to every text.
 struct TokenizerFile {
   std::string name;
   std::string bytes;
@@ -31,9 +32,16 @@ std::vector<TokenizerFile> tokenizer_files(const Tokenizer& tokenizer);
 /// From a directory that holds tokenizer files. Throws Error.
 std::unique_ptr<Tokenizer> load_tokenizer(Io& io, const std::string& directory);
 
-/// A byte-level BPE tokenizer from Hugging Face's `tokenizer.json`. BOS is what the
-/// file puts before a text; else it, and EOS, are those of `tokenizer_config.json` beside it, else
-/// those of `config.json`. Throws Error.
+/// A byte-level BPE tokenizer from Hugging Face's `tokenizer.json`, its special tokens from the
+/// files beside it as read_hf_special_tokens says. Throws Error.
 std::unique_ptr<Tokenizer> read_hf_tokenizer(Io& io, const std::string& path);
+
+/// A SentencePiece tokenizer from a `.model` file, its special tokens from Hugging Face's files
+/// beside it, or from a checkpoint's own description there, or from the model where it is alone.
+/// max_tokens: added tokens of ids from there on are left out with a warning, as a model without
+/// rows for them needs. Throws Error.
+std::unique_ptr<Tokenizer> read_hf_sentencepiece(Io& io,
+                                                 const std::string& path,
+                                                 int64_t max_tokens = kMaxSpecialId);
 
 }  // namespace dsmoe

@@ -57,8 +57,7 @@ void add_document(EvalText& text,
   if (alone) document = strip(document);
   if (alone || text.sequences.empty()) text.sequences.emplace_back();
   auto& sequence = text.sequences.back();
-  if (const auto bos = tokenizer.bos_id()) sequence.push_back(*bos);
-  const auto ids = tokenizer.encode(document);
+  const auto ids = tokenizer.encode_with_bos(document);
   sequence.insert(sequence.end(), ids.begin(), ids.end());
   text.n_words += count_words(document);
   const auto limit = static_cast<size_t>(max_tokens);
@@ -108,7 +107,8 @@ EvalText read_eval_text(const std::string& path,
       add_document(text, document, tokenizer, documents, max_tokens);
     });
   }
-  text.unscored_id = tokenizer.bos_id().value_or(-1);
+  const auto& special = tokenizer.special_tokens();
+  text.unscored_id = special.adds_bos ? special.bos.value_or(-1) : -1;
   return text;
 }
 

@@ -83,14 +83,17 @@ Continuation encode_continuation(const Tokenizer& tokenizer,
   size_t end = context.size();
   while (end > 0 && is_blank(context[end - 1])) --end;
   const auto whole = std::string(context) + std::string(text);
-  const auto n_context = static_cast<int64_t>(tokenizer.encode(context.substr(0, end)).size());
-  Continuation continuation;
-  if (const auto bos = tokenizer.bos_id()) continuation.tokens.push_back(*bos);
-  const auto ids = tokenizer.encode(whole);
-  continuation.tokens.insert(continuation.tokens.end(), ids.begin(), ids.end());
-  // Without BOS the first token has nothing to be judged by.
-  const auto first = std::max<int64_t>(n_context, tokenizer.bos_id() ? 0 : 1);
-  continuation.n_scored = static_cast<int64_t>(ids.size()) - first;
+  auto n_context = static_cast<int64_t>(tokenizer.encode_with_bos(context.substr(0, end)).size());
+  Continuation continuation{.tokens = tokenizer.encode_with_bos(whole)};
+  // The first token needs one before it: BOS, also where the tokenizer adds none to a text. Without
+  // any BOS it has nothing to be judged by.
+  if (const auto bos = tokenizer.bos_id(); n_context == 0 && bos) {
+    if (continuation.tokens.empty() || continuation.tokens.front() != *bos) {
+      continuation.tokens.insert(continuation.tokens.begin(), *bos);
+    }
+  }
+  n_context = std::max<int64_t>(n_context, 1);
+  continuation.n_scored = static_cast<int64_t>(continuation.tokens.size()) - n_context;
   if (text.empty() || continuation.n_scored < 1) {
     throw Error(fmt::format("continuation: expected a text of one token or more, got '{}'", text));
   }

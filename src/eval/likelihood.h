@@ -19,9 +19,10 @@ struct Continuation {
   int64_t n_scored = 0;
 };
 
-/// `context` and then `text`, encoded as one, from BOS where the tokenizer has one. The tokens of
-/// `text` are those after as many as the context alone has: blanks at its end count as text's, as
-/// tokenizers join them with the next word. Throws Error for a text without a token to score.
+/// `context` and then `text`, encoded as one, from BOS where the tokenizer adds one, or has one and
+/// there is no context. The tokens of `text` are those after as many as the context alone has:
+/// blanks at its end count as text's, as tokenizers join them with the next word. Throws Error for
+/// a text without a token to score.
 Continuation encode_continuation(const Tokenizer& tokenizer,
                                  std::string_view context,
                                  std::string_view text);

@@ -162,15 +162,8 @@ class Parser {
     for (const auto& item : *list) {
       const auto* number = find(item, "id");
       const bool has_id = number != nullptr && number->is_number_unsigned();
-      AddedToken token{.id = has_id ? id(number->get<uint64_t>()) : -1,
-                       .content = text(item, "content"),
-                       .special = flag(item, "special")};
-      if (!has_id || token.content.empty() || token.content.find('\0') != std::string::npos) {
-        fail("an id and a content of an added token");
-      }
-      for (const auto* key : {"single_word", "lstrip", "rstrip"}) {
-        if (flag(item, key)) fail(fmt::format("no '{}' in '{}'", key, token.content));
-      }
+      if (!has_id) fail("an id and a content of an added token");
+      auto token = added_token_from_json(item, id(number->get<uint64_t>()), source_);
       if (!added_ids_.emplace(token.content, token.id).second) {
         fail(fmt::format("each added token once, got '{}' twice", token.content));
       }
@@ -275,21 +268,11 @@ class Parser {
   // The special token that a template puts before the text, if any.
   void read_bos(const Json* json) {
     if (json == nullptr) return;
-    const auto& type = text(*json, "type");
-    if (type == "Sequence") {
-      const auto* list = find(*json, "processors");
-      if (list == nullptr || !list->is_array()) fail("a list 'processors'");
-      for (const auto& step : *list) read_bos(&step);
-    }
-    if (type != "TemplateProcessing") return;
-    const auto* single = find(*json, "single");
-    if (single == nullptr || !single->is_array() || single->empty()) fail("a list 'single'");
-    if (const auto* first = find(single->front(), "SpecialToken")) {
-      const auto& name = text(*first, "id");
-      const auto found = added_ids_.find(name);
-      if (found == added_ids_.end()) fail(fmt::format("an added token '{}'", name));
-      file_.bos_id = found->second;
-    }
+    const auto name = text_template(*json, source_).before;
+    if (name.empty()) return;
+    const auto found = added_ids_.find(name);
+    if (found == added_ids_.end()) fail(fmt::format("an added token '{}'", name));
+    file_.bos_id = found->second;
   }
 
   const std::string& text_;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "formats/pre_tokenizer_json.h"
+#include "formats/special_tokens.h"
 
 namespace dsmoe {
 
@@ -17,13 +18,6 @@ struct BpeMerge {
   int32_t merged = 0;
 };
 
-/// A token that is found in a text as it stands, before any merge.
-struct AddedToken {
-  int32_t id = 0;
-  std::string content;
-  bool special = false;  // control: decodes to nothing
-};
-
 /// A byte-level BPE tokenizer as Hugging Face's `tokenizer.json` describes it.
 struct BpeTokenizerFile {
   std::vector<std::string> token_bytes;  // per id, what it decodes to
@@ -32,7 +26,7 @@ struct BpeTokenizerFile {
   bool is_nfc = false;            // texts are normalized first
   PreTokenizerSteps steps;        // cut a text into the pieces that merges stay within
   bool ignore_merges = false;     // a piece that is a token stays whole
-  std::optional<int32_t> bos_id;  // what the post-processor puts first
+  std::optional<int32_t> bos_id;  // what the post-processor puts before a text
 };
 
 /// True for a description of byte-level BPE, false for other kinds. Throws Error if it is no JSON
@@ -43,8 +37,8 @@ bool is_byte_level_bpe(const std::string& text, const std::string& source_name);
 using CheckSteps = std::function<void(const PreTokenizerSteps& steps)>;
 
 /// Parses a byte-level BPE tokenizer, merges as texts or as pairs. Throws Error naming source_name
-/// for anything that does not fit and for parts that are not supported: normalizers other than NFC, byte fallback,
-/// added tokens that take blanks with them, other pre-tokenizers. What is refused, by check_steps
+/// for anything that does not fit and for parts that are not supported: normalizers other than NFC,
+/// byte fallback, other pre-tokenizers. What is refused, by check_steps
 /// too, took no more memory than the text and 1 MB.
 BpeTokenizerFile parse_bpe_tokenizer(const std::string& text,
                                      const std::string& source_name,

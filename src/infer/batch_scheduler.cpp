@@ -35,6 +35,7 @@ BatchScheduler::BatchScheduler(Transformer model,
                                SchedulerOptions options)
     : model_(std::move(model)),
       tokenizer_(tokenizer),
+      sampled_(sampled_ids(tokenizer)),
       options_(std::move(options)),
       cache_(model_->kv_shape(options_.compute_dtype)) {
   check_options(options_);
@@ -58,7 +59,7 @@ size_t BatchScheduler::submit(const GenerateRequest& request) {
         mebibytes(options_.kv_budget_bytes),
         mebibytes(bytes)));
   }
-  waiting_.push_back({n_submitted_, capacity, Sequence(request, tokenizer_)});
+  waiting_.push_back({n_submitted_, capacity, Sequence(request, tokenizer_, sampled_)});
   return n_submitted_++;
 }
 

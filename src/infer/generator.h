@@ -54,6 +54,7 @@ class Generator {
 
   Transformer model_;
   const Tokenizer& tokenizer_;
+  SampledIds sampled_;
   GeneratorOptions options_;
   DecodeSteps steps_;
   GenerateStats stats_;

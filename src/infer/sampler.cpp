@@ -7,6 +7,7 @@
 #include <limits>
 #include <numeric>
 #include <set>
+#include <utility>
 
 #include "common/error.h"
 #include "common/random_seed.h"
@@ -27,12 +28,26 @@ void penalise_repeats(std::vector<double>& logits, std::span<const int32_t> seen
   }
 }
 
+constexpr double kExcluded = -std::numeric_limits<double>::infinity();
+
+void exclude_others(std::vector<double>& logits, const std::vector<bool>& sampled) {
+  bool any = false;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const bool is_sampled = i < sampled.size() && sampled[i];
+    any = any || is_sampled;
+    if (!is_sampled) logits[i] = kExcluded;
+  }
+  if (!any) throw RunError("generate: expected a vocabulary with a token to draw, got none");
+}
+
 // Most probable first, lower id first among equals.
 std::vector<Candidate> rank(const std::vector<double>& logits, double temperature) {
   const double greatest = *std::max_element(logits.begin(), logits.end());
-  std::vector<Candidate> candidates(logits.size());
+  std::vector<Candidate> candidates;
+  candidates.reserve(logits.size());
   for (size_t i = 0; i < logits.size(); ++i) {
-    candidates[i] = {static_cast<int32_t>(i), std::exp((logits[i] - greatest) / temperature)};
+    if (logits[i] == kExcluded) continue;
+    candidates.push_back({static_cast<int32_t>(i), std::exp((logits[i] - greatest) / temperature)});
   }
   std::stable_sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {
     return a.weight > b.weight;
@@ -70,15 +85,19 @@ void SamplingConfig::validate() const {
   check("repetition-penalty", repetition_penalty, 1e-3, 1e3);
 }
 
-Sampler::Sampler(const SamplingConfig& config, int64_t sequence)
+Sampler::Sampler(const SamplingConfig& config,
+                 int64_t sequence,
+                 std::shared_ptr<const std::vector<bool>> sampled)
     : config_(config),
-      sequence_seed_(derive_seed(config.seed, "sample", static_cast<uint64_t>(sequence))) {}
+      sequence_seed_(derive_seed(config.seed, "sample", static_cast<uint64_t>(sequence))),
+      sampled_(std::move(sampled)) {}
 
 int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> seen) {
   std::vector<double> adjusted(logits.begin(), logits.end());
   if (!std::all_of(adjusted.begin(), adjusted.end(), [](double x) { return std::isfinite(x); })) {
     throw RunError("generate: expected finite logits, got a NaN or Inf");
   }
+  if (sampled_ != nullptr) exclude_others(adjusted, *sampled_);
   penalise_repeats(adjusted, seen, config_.repetition_penalty);
   if (config_.temperature == 0.0) {
     return static_cast<int32_t>(std::max_element(adjusted.begin(), adjusted.end()) -

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -24,16 +25,20 @@ struct SamplingConfig {
 /// only, so batching changes nothing.
 class Sampler {
  public:
-  Sampler(const SamplingConfig& config, int64_t sequence);
+  /// sampled: by id, whether it may be drawn; ids past its end may not. Null: every id may.
+  Sampler(const SamplingConfig& config,
+          int64_t sequence,
+          std::shared_ptr<const std::vector<bool>> sampled = nullptr);
 
-  /// logits [vocab_size] finite; seen: prompt and generated ids. Order of the filters: repetition
-  /// penalty, temperature, top_k, top_p, min_p. Greedy takes the lowest id among equals. Throws
-  /// RunError if a logit is not finite.
+  /// logits [vocab_size] finite; seen: prompt and generated ids. Order of the filters: ids that may
+  /// be drawn, repetition penalty, temperature, top_k, top_p, min_p. Greedy takes the lowest id
+  /// among equals. Throws RunError if a logit is not finite, or if no id may be drawn.
   int32_t sample(std::span<const float> logits, std::span<const int32_t> seen);
 
  private:
   SamplingConfig config_;
   uint64_t sequence_seed_;
+  std::shared_ptr<const std::vector<bool>> sampled_;
   uint64_t n_draws_ = 0;
 };
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "common/error.h"
 
 namespace dsmoe {
@@ -42,12 +44,25 @@ const char* to_string(FinishReason reason) {
   return "";
 }
 
-Sequence::Sequence(const GenerateRequest& request, const Tokenizer& tokenizer)
+SampledIds sampled_ids(const Tokenizer& tokenizer) {
+  auto sampled = std::make_shared<std::vector<bool>>(tokenizer.vocab_size());
+  for (size_t id = 0; id < sampled->size(); ++id) {
+    (*sampled)[id] = tokenizer.has_token(static_cast<int64_t>(id));
+  }
+  for (const int32_t id : tokenizer.special_tokens().eos) {
+    const auto index = static_cast<size_t>(id);
+    if (index >= sampled->size()) sampled->resize(index + 1);
+    (*sampled)[index] = true;
+  }
+  return sampled;
+}
+
+Sequence::Sequence(const GenerateRequest& request, const Tokenizer& tokenizer, SampledIds sampled)
     : n_prompt_(static_cast<int64_t>(request.prompt.size())),
       max_tokens_(request.max_tokens),
       ids_(request.prompt),
-      sampler_(request.sampling, request.draw),
-      text_(request.stop),
+      sampler_(request.sampling, request.draw, std::move(sampled)),
+      text_(request.stop, &tokenizer.special_tokens()),
       n_decoded_bytes_(tokenizer.decode(request.prompt).size()) {}
 
 std::string Sequence::extend(const at::Tensor& logits,
@@ -57,18 +72,19 @@ std::string Sequence::extend(const at::Tensor& logits,
   const int32_t id =
       sampler_.sample({row.const_data_ptr<float>(), static_cast<size_t>(row.numel())}, ids_);
   ids_.push_back(id);
-  if (tokenizer.eos_id() == id) {
+  if (tokenizer.special_tokens().is_eos(id)) {
     finish_reason_ = FinishReason::kEos;
     return text_.finish();
   }
-  // Ids past the tokenizer's are padding of the vocabulary and have no text.
-  std::string bytes;
-  if (id < tokenizer.vocab_size()) {
+  const auto* added = tokenizer.special_tokens().find(id);
+  std::string shown;
+  if (added != nullptr && added->special) {
+    shown = text_.push_hidden(added->content);
+  } else {
     const auto whole = tokenizer.decode(ids_);
-    bytes = whole.substr(n_decoded_bytes_);
+    shown = text_.push(std::string_view(whole).substr(n_decoded_bytes_));
     n_decoded_bytes_ = whole.size();
   }
-  auto shown = text_.push(bytes);
   if (text_.is_stopped()) {
     finish_reason_ = FinishReason::kStop;
   } else if (n_ids() - n_prompt_ >= max_tokens_) {

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,8 +19,9 @@ struct GenerateRequest {
   std::vector<int32_t> prompt;  ///< ids, BOS included; at least one
   int64_t max_tokens = 128;
   SamplingConfig sampling;
-  std::vector<std::string> stop;  ///< texts that end the completion; they are not part of it
-  int64_t draw = 0;               ///< which completion of its seed: draws of unlike numbers differ
+  /// Texts that end the completion; they are not part of it. Special tokens count as spelled.
+  std::vector<std::string> stop;
+  int64_t draw = 0;  ///< which completion of its seed: draws of unlike numbers differ
 };
 
 /// Throws Error for an empty prompt, an id outside the vocabulary, a prompt that leaves no room in
@@ -30,15 +32,22 @@ enum class FinishReason { kEos, kStop, kLength, kContext, kInterrupted };
 const char* to_string(FinishReason reason);
 
 struct Completion {
-  std::string text;          ///< of the generated tokens, without EOS and stop text
-  std::vector<int32_t> ids;  ///< generated, EOS included
+  std::string text;  ///< of the generated tokens, without EOS and stop text
+  std::vector<int32_t>
+      ids;  ///< generated, with the EOS or the tokens of the stop text that ended it
   FinishReason finish_reason = FinishReason::kLength;
 };
+
+/// By id, whether it may be drawn: ids with a token, and those that end a text. The other rows of a
+/// model pad its vocabulary.
+using SampledIds = std::shared_ptr<const std::vector<bool>>;
+SampledIds sampled_ids(const Tokenizer& tokenizer);
 
 /// One completion while it grows.
 class Sequence {
  public:
-  Sequence(const GenerateRequest& request, const Tokenizer& tokenizer);
+  /// sampled: sampled_ids of the tokenizer, which outlives this.
+  Sequence(const GenerateRequest& request, const Tokenizer& tokenizer, SampledIds sampled);
 
   /// Draws the next token from its logits [vocab_size] and notes whether the completion ends there.
   /// Returns the text that may be shown now.

@@ -23,7 +23,10 @@ double seconds_since(Clock::time_point start) {
 SpeculativeGenerator::SpeculativeGenerator(Transformer model,
                                            const Tokenizer& tokenizer,
                                            SpeculationOptions options)
-    : model_(std::move(model)), tokenizer_(tokenizer), options_(std::move(options)) {
+    : model_(std::move(model)),
+      tokenizer_(tokenizer),
+      sampled_(sampled_ids(tokenizer)),
+      options_(std::move(options)) {
   if (options_.draft_tokens < 1) {
     throw Error(fmt::format("generate: expected drafts of at least 1 token, got {}",
                             options_.draft_tokens));
@@ -34,7 +37,7 @@ SpeculativeGenerator::SpeculativeGenerator(Transformer model,
 Completion SpeculativeGenerator::generate(const GenerateRequest& request) {
   const at::NoGradGuard no_grad;
   check_request(request, model_->config());
-  Sequence sequence(request, tokenizer_);
+  Sequence sequence(request, tokenizer_, sampled_);
   const int64_t capacity =
       std::min(sequence.n_prompt() + request.max_tokens, model_->config().max_seq_len);
   auto cache = model_->make_cache(1, capacity, options_.compute_dtype);
@@ -88,7 +91,8 @@ std::vector<int32_t> SpeculativeGenerator::guess(const Sequence& sequence,
   const int64_t n_cached = cache.length(0);
   auto sampler = sequence.sampler();
   auto ids = sequence.ids();
-  for (int64_t i = 0; i < n_most && ids.back() != tokenizer_.eos_id(); ++i) {
+  const auto& special = tokenizer_.special_tokens();
+  for (int64_t i = 0; i < n_most && !special.is_eos(ids.back()); ++i) {
     const auto output = run_pass({ids.back()}, /*is_prompt=*/false, options_.draft, cache);
     const auto row = output.logits.to(at::kFloat).contiguous();  // [1, 1, vocab_size]
     ids.push_back(

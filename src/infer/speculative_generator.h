@@ -56,6 +56,7 @@ class SpeculativeGenerator {
 
   Transformer model_;
   const Tokenizer& tokenizer_;
+  SampledIds sampled_;
   SpeculationOptions options_;
   SpeculationStats stats_;
 };

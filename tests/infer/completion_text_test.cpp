@@ -45,4 +45,44 @@ TEST_CASE("the beginning of a stop text is held back and shown once it cannot be
   CHECK(completion.finish() == "aba");
 }
 
+TEST_CASE("a stop text that holds a special token ends a text at that token") {
+  const SpecialTokens special{.added = {{.id = 1, .content = "<|end|>", .special = true},
+                                        {.id = 2, .content = "<|tool|>"}}};
+  // Each token of the completion, hidden ones in brackets, and what is left of the text.
+  struct Case {
+    std::vector<std::string> stop;
+    std::vector<std::string> tokens;
+    std::string text;
+    bool is_stopped;
+  };
+  const std::vector<Case> cases = {
+      {{"<|end|>"}, {"ab", "[<|end|>]"}, "ab", true},
+      {{"<|end|>"}, {"ab<|e", "nd|>c"}, "ab", true},  // spelled by ordinary tokens
+      {{"\n<|end|>"}, {"a", "\n", "[<|end|>]"}, "a", true},
+      {{"\n<|end|>"}, {"a\n", "b", "[<|end|>]", "c"}, "a\nbc", false},
+      {{"<|end|>\n"}, {"a", "[<|end|>]", "b", "[<|end|>]", "\nc"}, "ab", true},
+      {{"<|end|>x<|end|>"}, {"a", "[<|end|>]", "x", "[<|end|>]"}, "a", true},
+      {{"end"}, {"a", "[<|end|>]", "b"}, "ab", false},  // what is not shown is no text
+      {{"end", "<|end|>z"}, {"a", "[<|end|>]", "b end"}, "ab ", true},
+      {{">b<|end|>"}, {"a", "[<|end|>]", "b", "[<|end|>]"}, "ab", false},
+      {{"ab", "<|end|>"}, {"a", "[<|other|>]", "b"}, "", true},
+      {{"<|tool|>"}, {"a", "<|tool|>", "b"}, "a", true}};
+  for (const auto& [stop, tokens, text, is_stopped] : cases) {
+    CompletionText completion(stop, &special);
+    std::string shown;
+    for (const auto& token : tokens) {
+      if (completion.is_stopped()) break;
+      const bool is_hidden = token.front() == '[';
+      shown += is_hidden ? completion.push_hidden(token.substr(1, token.size() - 2))
+                         : completion.push(token);
+      CHECK(text.starts_with(shown));
+    }
+    shown += completion.finish();
+    INFO(stop[0] << " in " << tokens[0]);
+    CHECK(completion.is_stopped() == is_stopped);
+    CHECK(completion.text() == text);
+    CHECK(shown == text);
+  }
+}
+
 }  // namespace dsmoe

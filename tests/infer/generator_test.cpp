@@ -138,16 +138,15 @@ TEST_CASE("EOS ends a completion and is not part of its text") {
   // Greedy decoding of this model repeats one id at some point; make that id EOS.
   class Tokenizer257 final : public Tokenizer {
    public:
-    explicit Tokenizer257(int32_t eos) : eos_(eos) {}
+    explicit Tokenizer257(int32_t eos) : special_{.bos = 256, .adds_bos = true, .eos = {eos}} {}
     Ids encode(std::string_view text) const override { return kTokenizer.encode(text); }
     std::string decode(const Ids& ids) const override { return kTokenizer.decode(ids); }
     int64_t vocab_size() const override { return 257; }
-    std::optional<int32_t> bos_id() const override { return 256; }
-    std::optional<int32_t> eos_id() const override { return eos_; }
+    const SpecialTokens& special_tokens() const override { return special_; }
     std::string fingerprint() const override { return "test"; }
 
    private:
-    int32_t eos_;
+    SpecialTokens special_;
   };
   const auto free = generate({request_for("To be")})[0];
   const Tokenizer257 tokenizer(free.ids[3]);

@@ -76,6 +76,26 @@ TEST_CASE("greedy takes the greatest logit, the lowest id among equals; seen ids
   CHECK(penalised.sample(std::vector<float>{-3, -2}, std::vector<int32_t>{1}) == 0);
 }
 
+TEST_CASE("ids that may not be drawn are not, whatever their logits") {
+  const auto sampled =
+      std::make_shared<const std::vector<bool>>(std::vector<bool>{true, false, true});
+  const std::vector<float> logits{1, 9, 0, 9};  // the last has no entry
+  CHECK(Sampler({}, 0, sampled).sample(logits, {}) == 0);
+  CHECK(Sampler({.repetition_penalty = 1e3}, 0, sampled)
+            .sample(logits, std::vector<int32_t>{0, 1, 3}) == 0);
+  for (const auto& config : {SamplingConfig{.temperature = 1e6},
+                             SamplingConfig{.temperature = 5.0, .top_k = 3},
+                             SamplingConfig{.temperature = 5.0, .min_p = 0.1}}) {
+    Sampler sampler(config, 0, sampled);
+    std::map<int32_t, int> counts;
+    for (int i = 0; i < 500; ++i) ++counts[sampler.sample(logits, {})];
+    CHECK(counts.size() == 2);
+    CHECK(counts[0] + counts[2] == 500);
+  }
+  Sampler none({}, 0, std::make_shared<const std::vector<bool>>());
+  CHECK_THROWS_AS(none.sample(logits, {}), RunError);
+}
+
 TEST_CASE("draws depend on seed, sequence and count, nothing else") {
   const SamplingConfig config{.temperature = 1.0, .seed = 9};
   const auto logits = logits_of(kProbabilities);

@@ -1,13 +1,13 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "common/staged_output.h"
 #include "formats/gguf.h"
+#include "formats/special_tokens.h"
 #include "model/moe/routing_plan.h"
 #include "model/transformer.h"
 
@@ -16,8 +16,7 @@ namespace dsmoe {
 struct ExportRequest {
   RoutingPlan plan{RoutingPolicy::all()};  ///< the selection that the written model will use
   at::ScalarType dtype = at::kFloat;       ///< of the written matrices
-  std::optional<int64_t> bos_id = {};      ///< of the tokenizer, for targets that say it
-  std::optional<int64_t> eos_id = {};
+  SpecialTokens special_tokens = {};       ///< of the tokenizer
   /// Name and bytes of files beside the weights, where the target is a directory: the tokenizer's.
   std::vector<std::pair<std::string, std::string>> files = {};
   Existing existing = Existing::kRefuse;

@@ -30,18 +30,23 @@ void write_hf_directory(Io& io,
                         const std::string& directory,
                         const nlohmann::ordered_json& config,
                         const std::vector<TensorLink>& links,
-                        at::ScalarType dtype) {
+                        const ExportRequest& request) {
+  auto model = config;
+  set_special_ids(model, request.special_tokens);
+  nlohmann::ordered_json generation;
+  set_special_ids(generation, request.special_tokens);
   std::vector<at::Tensor> keep_alive;
   std::vector<TensorBytes> tensors;
   for (const auto& link : links) {
-    const auto& tensor = keep_alive.emplace_back(gather(link, dtype));
+    const auto& tensor = keep_alive.emplace_back(gather(link, request.dtype));
     tensors.push_back({link.name,
                        dtype_name(tensor.scalar_type()),
                        tensor.sizes().vec(),
                        tensor.const_data_ptr()});
   }
   write_safetensors(io, directory + kTensorFile, {{"format", "pt"}}, tensors);
-  write_file(io, directory + "/config.json", config.dump(2) + "\n");
+  write_file(io, directory + "/config.json", model.dump(2) + "\n");
+  write_file(io, directory + "/generation_config.json", generation.dump(2) + "\n");
 }
 
 void read_hf_tensors(Io& io, const std::string& directory, const std::vector<TensorLink>& links) {

@@ -6,17 +6,19 @@
 #include <vector>
 
 #include "common/io.h"
+#include "model/io/export_model.h"
 #include "model/io/tensor_link.h"
 
 namespace dsmoe {
 
-/// Writes `config.json` and `model.safetensors` as the Python library transformers reads them, into
-/// an empty directory (staged_output.h). Throws RunError.
+/// Writes `config.json`, `generation_config.json` and `model.safetensors` as the Python library
+/// transformers reads them, into an empty directory (staged_output.h). config: without special
+/// tokens, which come from the request, as the dtype does. Throws RunError.
 void write_hf_directory(Io& io,
                         const std::string& directory,
                         const nlohmann::ordered_json& config,
                         const std::vector<TensorLink>& links,
-                        at::ScalarType dtype);
+                        const ExportRequest& request);
 
 /// Fills every link from `model.safetensors`: none missing, none left over. Throws Error.
 void read_hf_tensors(Io& io, const std::string& directory, const std::vector<TensorLink>& links);

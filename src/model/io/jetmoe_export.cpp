@@ -227,7 +227,7 @@ int64_t write_jetmoe(Io& io,
   check_every_parameter_is_linked(model, links_of(model, /*copies=*/1));
   const auto links = links_of(model, config.ffn.n_experts / config.attention.n_experts);
   const auto json = config_of(config, selection->moe, request.dtype);
-  write_hf_directory(io, out, json, links, request.dtype);
+  write_hf_directory(io, out, json, links, request);
   return static_cast<int64_t>(links.size());
 }
 

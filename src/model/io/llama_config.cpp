@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "common/error.h"
 #include "formats/json_limits.h"
@@ -54,16 +55,6 @@ class Section {
     if (value == nullptr) return missing;
     if (!value->is_string()) fail(key, "a text");
     return value->get<std::string>();
-  }
-  // An id, or the first of a list of ids.
-  std::optional<int64_t> id(const char* key) const {
-    const auto* value = find(key);
-    if (value != nullptr && value->is_array() && !value->empty()) value = &value->front();
-    if (value == nullptr) return std::nullopt;
-    if (!value->is_number_unsigned() || value->get<uint64_t>() > uint64_t{kMaxSize}) {
-      fail(key, "a token id");
-    }
-    return value->get<int64_t>();
   }
   [[noreturn]] void fail(const char* key, const std::string& expected) const {
     const auto* value = find(key);
@@ -204,8 +195,6 @@ LlamaConfig parse_llama_config(const std::string& text, const std::string& sourc
   model.ffn.activation = FfnActivation::kSwiglu;
   model.ffn.d_ffn = config.size("intermediate_size");
   read_rope(config, model);
-  result.bos_id = config.id("bos_token_id");
-  result.eos_id = config.id("eos_token_id");
   model.validate();
   return result;
 }
@@ -226,9 +215,8 @@ std::vector<std::string> llama_obstacles(const ModelConfig& config) {
   return obstacles;
 }
 
-nlohmann::ordered_json llama_config_to_json(const LlamaConfig& config,
+nlohmann::ordered_json llama_config_to_json(const ModelConfig& model,
                                             const std::string& torch_dtype) {
-  const auto& model = config.model;
   nlohmann::ordered_json json = {{"architectures", {"LlamaForCausalLM"}},
                                  {"model_type", "llama"},
                                  {"hidden_size", model.d_model},
@@ -254,8 +242,6 @@ nlohmann::ordered_json llama_config_to_json(const LlamaConfig& config,
                             {"high_freq_factor", scaling.high_freq_factor},
                             {"original_max_position_embeddings", scaling.original_max_seq_len}};
   }
-  if (config.bos_id) json["bos_token_id"] = *config.bos_id;
-  if (config.eos_id) json["eos_token_id"] = *config.eos_id;
   return json;
 }
 

@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,11 +10,10 @@
 
 namespace dsmoe {
 
-/// What a LLaMA's `config.json` says, in our terms.
+/// What a LLaMA's `config.json` says, in our terms. Its special tokens are the tokenizer's business
+/// (read_hf_special_tokens).
 struct LlamaConfig {
   ModelConfig model;  ///< dense; validated
-  std::optional<int64_t> bos_id;
-  std::optional<int64_t> eos_id;  ///< the first, where the file lists several
 };
 
 /// Parses the `config.json` of a Hugging Face LLaMA directory, old and new spellings of the rotary
@@ -24,9 +22,9 @@ struct LlamaConfig {
 /// scalings, biases in one half only.
 LlamaConfig parse_llama_config(const std::string& text, const std::string& source_name);
 
-/// The `config.json` of a dense model, as parse_llama_config reads it. torch_dtype: for example
-/// `float32`.
-nlohmann::ordered_json llama_config_to_json(const LlamaConfig& config,
+/// The `config.json` of a dense model, as parse_llama_config reads it, without special tokens.
+/// torch_dtype: for example `float32`.
+nlohmann::ordered_json llama_config_to_json(const ModelConfig& model,
                                             const std::string& torch_dtype);
 
 /// One weight of a LLaMA under both names.

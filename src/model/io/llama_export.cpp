@@ -32,9 +32,8 @@ int64_t write_llama(Io& io,
   if (links.size() + n_routers != named_parameters(*model).size()) {
     throw Error("export: hf-llama: expected every parameter but the routers to have a place");
   }
-  const auto json =
-      llama_config_to_json({config, request.bos_id, request.eos_id}, hf_dtype_name(request.dtype));
-  write_hf_directory(io, out, json, links, request.dtype);
+  write_hf_directory(
+      io, out, llama_config_to_json(config, hf_dtype_name(request.dtype)), links, request);
   return static_cast<int64_t>(links.size());
 }
 

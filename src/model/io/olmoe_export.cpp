@@ -69,9 +69,6 @@ nlohmann::ordered_json config_of(const ModelConfig& config, int64_t top_k, at::S
           {"num_experts_per_tok", top_k},
           {"norm_topk_prob", config.ffn.router.renormalise},
           {"tie_word_embeddings", config.tie_embeddings},
-          {"pad_token_id", nullptr},
-          {"bos_token_id", nullptr},
-          {"eos_token_id", nullptr},
           {"torch_dtype", hf_dtype_name(dtype)}};
 }
 
@@ -111,7 +108,7 @@ int64_t write_olmoe(Io& io,
   const auto links = links_of(model);
   check_every_parameter_is_linked(model, links);
   const auto json = config_of(model->config(), selection->moe, request.dtype);
-  write_hf_directory(io, out, json, links, request.dtype);
+  write_hf_directory(io, out, json, links, request);
   return static_cast<int64_t>(links.size());
 }
 

@@ -23,8 +23,7 @@ void complete(const std::string& path, const std::string& prompt) {
       dsmoe::RoutingPlan(dsmoe::LayerRouting{.moa = dsmoe::RoutingPolicy::all(), .moe = half});
   dsmoe::Generator generator(model, *tokenizer, options);
   dsmoe::GenerateRequest request;
-  request.prompt = tokenizer->encode(prompt);
-  if (const auto bos = tokenizer->bos_id()) request.prompt.insert(request.prompt.begin(), *bos);
+  request.prompt = tokenizer->encode_with_bos(prompt);
   request.max_tokens = 8;
   std::printf("%s\n", generator.generate({request}).front().text.c_str());
 }

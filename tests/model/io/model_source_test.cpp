@@ -230,12 +230,15 @@ TEST_CASE("hf-llama: what was read is written byte for byte", "[model][io]") {
   write_directory(directory, config, tensors);
   const auto source = open_hf_llama(posix_io(), directory.file(""));
   const auto out = directory.file("out");
-  const ExportRequest request{.dtype = at::kBFloat16, .bos_id = 1, .eos_id = 2};
+  const ExportRequest request{.dtype = at::kBFloat16, .special_tokens = {.bos = 1, .eos = {2, 7}}};
   const auto report = export_model(posix_io(), instantiate(source), "hf-llama", request, out);
   CHECK(report.tensors_written == 21);
   CHECK(report.max_abs_logit_error == 0.0);
-  const auto json = read_file(posix_io(), out + "/config.json", 1 << 20);
-  CHECK(parse_llama_config(json, "").eos_id == 2);
+  for (const auto* name : {"/config.json", "/generation_config.json"}) {
+    const auto json = nlohmann::json::parse(read_file(posix_io(), out + name, 1 << 20));
+    CHECK(json["bos_token_id"] == 1);
+    CHECK(json["eos_token_id"] == nlohmann::json({2, 7}));
+  }
   const auto written = open_hf_llama(posix_io(), out);
   CHECK(at::equal(logits_of(written), logits_of(source)));
   const SafetensorsFile before(posix_io(), directory.file("model.safetensors"));
@@ -315,10 +318,6 @@ TEST_CASE("parse_llama_config: both spellings of the rotary settings, and refusa
     CHECK_THAT(message(json), Contains(kind));
   }
   json = hf_config();
-  json["eos_token_id"] = {128001, 128008};
-  json["bos_token_id"] = 128000;
-  CHECK(parse_llama_config(json.dump(), "").eos_id == 128001);
-  CHECK(parse_llama_config(json.dump(), "").bos_id == 128000);
   const std::vector<std::pair<const char*, nlohmann::json>> refused = {{"model_type", "mixtral"},
                                                                        {"hidden_act", "gelu"},
                                                                        {"hidden_size", -1},
