@@ -318,6 +318,7 @@ void add_bench_command(CommandLine& line) {
           "--config",
           options->configs,
           "YAML files, or without --train a checkpoint; the first is what others are compared with")
+      .path()
       .required();
   command.option("--repetitions", options->steps.repetitions, "counted steps of every config")
       .range(1, 1 << 20);

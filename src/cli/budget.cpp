@@ -9,11 +9,14 @@
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
+#include "cli/eval_result.h"
+#include "cli/text_options.h"
 #include "common/error.h"
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "eval/routing_budget.h"
 #include "infer/infer_bench.h"
+#include "model/moe/batch_dependence.h"
 #include "model/parameter_count.h"
 
 namespace dsmoe {
@@ -24,6 +27,7 @@ constexpr double kNotAsked = -1;
 struct Options {
   ModelOptions model;
   std::string data;
+  TextFormat format;
   double active_parameters = kNotAsked;
   double perplexity_rise = kNotAsked;
   double ms_per_token = kNotAsked;
@@ -49,7 +53,8 @@ class Bench {
         text_(read_eval_text(options.data,
                              *loaded.tokenizer,
                              /*documents=*/false,
-                             loaded.model->config().max_seq_len)),
+                             loaded.model->config().max_seq_len,
+                             options.format)),
         execution_(parse_execution(options.model.execution)),
         batch_(options.batch) {
     int64_t n_tokens = 0;
@@ -213,12 +218,14 @@ void check(const Options& options) {
 nlohmann::ordered_json report_of(Bench& bench, const BudgetPlan& chosen, const TimeModel& time) {
   const auto whole = bench.held_out(RoutingPolicy::all());
   const auto plan = bench.held_out(chosen.plan);
-  nlohmann::ordered_json json = {{"routing", plan_to_yaml(chosen.plan, bench.config())},
-                                 {"perplexity", plan.perplexity},
-                                 {"perplexity_all", whole.perplexity},
-                                 {"active_parameters", plan.active_parameters},
-                                 {"active_parameters_all", whole.active_parameters},
-                                 {"predicted_active_parameters", chosen.parameters}};
+  nlohmann::ordered_json json = {
+      {"routing", plan_to_yaml(chosen.plan, bench.config())},
+      {"depends_on_batch", depends_on_batch(chosen.plan, bench.config())},
+      {"perplexity", plan.perplexity},
+      {"perplexity_all", whole.perplexity},
+      {"active_parameters", plan.active_parameters},
+      {"active_parameters_all", whole.active_parameters},
+      {"predicted_active_parameters", chosen.parameters}};
   if (const auto uniform = best_uniform(bench, plan.active_parameters)) {
     json["uniform"] = uniform->first.to_string();
     json["uniform_perplexity"] = uniform->second.perplexity;
@@ -279,25 +286,30 @@ int budget(const Options& options) {
   Bench bench(loaded, options);
   const auto candidates = candidates_of(options, bench.config());
   install_stop_signal();
-  const auto sensitivity = measure_sensitivity(
-      loaded.model, bench.text(), candidates, bench.calibration(), [](int64_t done, int64_t all) {
-        std::fprintf(stderr,
-                     "budget: %lld of %lld sensitivities\n",
-                     static_cast<long long>(done),
-                     static_cast<long long>(all));
-      });
-  const auto steps = plan_steps(sensitivity);
-  const auto time = fit_time(bench, steps);
-  const auto& chosen = choose(options, bench, steps, time);
-  const auto json = report_of(bench, chosen, time);
-  if (options.json) {
-    print_json(json);
-  } else {
-    print_text(json);
-  }
-  if (!options.out.empty()) {
-    write_output_file(
-        posix_io(), options.out, json["routing"].get<std::string>(), existing_of(options.force));
+  try {
+    const auto sensitivity = measure_sensitivity(
+        loaded.model, bench.text(), candidates, bench.calibration(), [](int64_t done, int64_t all) {
+          std::fprintf(stderr,
+                       "budget: %lld of %lld sensitivities\n",
+                       static_cast<long long>(done),
+                       static_cast<long long>(all));
+        });
+    const auto steps = plan_steps(sensitivity);
+    const auto time = fit_time(bench, steps);
+    const auto& chosen = choose(options, bench, steps, time);
+    const auto json = report_of(bench, chosen, time);
+    if (!options.out.empty()) {
+      write_output_file(
+          posix_io(), options.out, json["routing"].get<std::string>(), existing_of(options.force));
+    }
+    if (options.json) {
+      print_json(json);
+    } else {
+      print_text(json);
+      if (json["depends_on_batch"].get<bool>()) print_batch_dependence(options.batch);
+    }
+  } catch (const StoppedError&) {
+    return kExitStopped;
   }
   return 0;
 }
@@ -313,7 +325,12 @@ void add_budget_command(CommandLine& line) {
       "Example: dsmoe budget runs/quickstart --data data/tinyshakespeare/valid.txt "
       "--perplexity-rise 0.01 --out routing.yaml");
   add_model_options(command, options->model);
-  command.option("--data", options->data, "text or .jsonl file, or token shards").required();
+  const auto data =
+      command
+          .option("--data", options->data, fmt::format("token shards, or a file of {}", kTextHelp))
+          .path()
+          .required();
+  add_text_options(command, options->format, data);
   const auto target = [&](const char* name, double& value, const char* text) {
     command.option(name, value, text).range(0.0, 1e15);
   };
@@ -326,8 +343,12 @@ void add_budget_command(CommandLine& line) {
                  "policies a layer may take (default: top_k and thresholds)");
   command.option("--tokens", options->tokens, "about so many measure each sensitivity")
       .range(int64_t{1}, int64_t{1} << 40);
-  command.option("--batch", options->batch, "windows per forward pass").range(1, 1 << 20);
-  command.option("--out", options->out, "file to write, for --policy routing=FILE");
+  command
+      .option("--batch",
+              options->batch,
+              "windows per forward pass (default 8); changes the numbers of threshold_top_k")
+      .range(1, 1 << 20);
+  command.option("--out", options->out, "file to write, for --policy routing=FILE").path();
   add_force_option(command, options->force);
   command.flag("--json", options->json, "one JSON object on standard output");
   command.on_run([options] { return budget(*options); });

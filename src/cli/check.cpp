@@ -6,6 +6,7 @@
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
+#include "cli/text_options.h"
 #include "common/error.h"
 #include "common/random_seed.h"
 #include "common/standard_output.h"
@@ -22,6 +23,7 @@ struct Options {
   std::string checkpoint;
   std::string policy;
   std::string data;
+  TextFormat format;
   int threads = 0;
   bool json = false;
 };
@@ -48,7 +50,8 @@ at::Tensor tokens_of(const Options& options,
   const int64_t seq = std::min<int64_t>(config.max_seq_len, 64);
   std::vector<int64_t> ids;
   if (!options.data.empty()) {
-    const auto text = read_eval_text(options.data, tokenizer, /*documents=*/false, 0);
+    const auto text =
+        read_eval_text(options.data, tokenizer, /*documents=*/false, 0, options.format);
     const auto& sequence = text.sequences.front();
     ids.assign(sequence.begin(), sequence.end());
     if (static_cast<int64_t>(ids.size()) < kSequences * seq) {
@@ -150,12 +153,19 @@ void add_check_command(CommandLine& line) {
   command
       .option(
           "checkpoint", options->checkpoint, "checkpoint or run directory (its newest valid one)")
+      .path()
       .required();
   command.option("--policy",
                  options->policy,
                  "as for eval (default: the training selection, or if that is all a quarter "
                  "of the FFN and half of the attention experts)");
-  command.option("--data", options->data, "text or shards (default: random tokens)");
+  const auto data =
+      command
+          .option("--data",
+                  options->data,
+                  fmt::format("token shards, or a file of {} (default: random tokens)", kTextHelp))
+          .path();
+  add_text_options(command, options->format, data);
   command.option("--threads", options->threads, "0: all cores").range(0, 4096);
   command.flag("--json", options->json, "one JSON object on standard output");
   command.on_run([options] { return check(*options); });

@@ -31,13 +31,16 @@ class Option {
   Option needs(Option other) const;
   Option excludes(Option other) const;
   Option one_value_each() const;  ///< of a list: a mention brings one value, not all that follow
+  Option path() const;            ///< a leading `~` means HOME; see expand_home
 
  private:
   CLI::Option* option_;
 };
 
 /// One subcommand. A name that starts with a dash is an option's, any other a place in the line;
-/// values are set while the line is read and keep what they held where it does not name them.
+/// values are set while the line is read and keep what they held where it does not name them. A
+/// text is the argument byte for byte: brackets, braces, commas and an empty text mean nothing
+/// else.
 class Command {
  public:
   explicit Command(CLI::App* app) : app_(app) {}
@@ -78,6 +81,8 @@ class CommandLine {
   int run(int argc, char** argv);
 
  private:
+  std::vector<std::string> arguments_of(int argc, char** argv) const;
+
   std::unique_ptr<CLI::App> app_;
   std::vector<std::unique_ptr<Command>> commands_;
 };

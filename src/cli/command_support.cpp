@@ -23,6 +23,7 @@ void add_model_options(Command& command, ModelOptions& options) {
   command
       .option(
           "checkpoint", options.checkpoint, "checkpoint or run directory (its newest valid one)")
+      .path()
       .required();
   command.option("--policy",
                  options.policy,

@@ -6,6 +6,7 @@
 #include "cli/command_support.h"
 #include "cli/commands.h"
 #include "cli/conversion.h"
+#include "cli/text_options.h"
 #include "common/error.h"
 #include "common/interruptible_io.h"
 #include "common/standard_output.h"
@@ -24,6 +25,7 @@ struct Options {
   std::string partition;
   std::string text;
   bool force = false;
+  TextFormat format;
   int threads = 0;
   bool json = false;
 };
@@ -53,7 +55,7 @@ double perplexity_of(Transformer& model, const EvalText& text, const RoutingPlan
 // The dense model, the cut one as that dense model, and the cut one as it runs.
 nlohmann::ordered_json compare(const Options& options, const OpenedSource& source) {
   auto& io = posix_io();
-  const auto text = read_eval_text(options.text, *source.tokenizer, false, 0);
+  const auto text = read_eval_text(options.text, *source.tokenizer, false, 0, options.format);
   nlohmann::ordered_json json;
   auto original = instantiate(source.model);
   const auto original_plan = parse_routing_plan(source.model.config.training_policy);
@@ -136,17 +138,26 @@ void add_convert_command(CommandLine& line) {
       .option("source",
               options->source,
               "Hugging Face LLaMA directory, llama2.c .bin, checkpoint or run directory")
+      .path()
       .required();
-  command.option("out", options->out, "new checkpoint directory").required();
-  command.option(
-      "--tokenizer",
-      options->tokenizer,
-      "bytes, a .model, tokenizer.json or llama2.c .bin file (default: the source's own)");
+  command.option("out", options->out, "new checkpoint directory").path().required();
+  command
+      .option("--tokenizer",
+              options->tokenizer,
+              "bytes, a .model, tokenizer.json or llama2.c .bin file (default: the source's own)")
+      .path();
   command.option("--partition",
                  options->partition,
                  "n_experts=8[,method=contiguous|random,seed=S,layers=0-3+7,router_std=0.02]: "
                  "cut the FFNs into experts; routers of N(0, router_std)");
-  command.option("--text", options->text, "compare perplexities before and after on this text");
+  const auto text = command
+                        .option("--text",
+                                options->text,
+                                fmt::format("compare perplexities before and after: token shards, "
+                                            "or a file of {}",
+                                            kTextHelp))
+                        .path();
+  add_text_options(command, options->format, text);
   add_force_option(command, options->force);
   command.option("--threads", options->threads, "0: all cores").range(0, 4096);
   command.flag("--json", options->json, "one JSON object on standard output");

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 
@@ -7,8 +8,11 @@
 #include "cli/commands.h"
 #include "cli/eval_result.h"
 #include "common/standard_output.h"
+#include "cli/text_options.h"
+#include "common/io.h"
 #include "common/stop_signal.h"
 #include "eval/curve.h"
+#include "model/moe/batch_dependence.h"
 #include "model/parameter_count.h"
 #include "report/plot.h"
 
@@ -18,6 +22,7 @@ namespace {
 struct Options {
   ModelOptions model;
   std::string data;
+  TextFormat format;
   std::vector<std::string> policies;
   EvalProtocol protocol;
   int64_t batch = 8;
@@ -86,8 +91,11 @@ int curve(const Options& options) {
   auto loaded = load_checkpoint(options.model);
   const auto& config = loaded.model->config();
   const auto plans = plans_of(options, config);
-  const auto text = read_eval_text(
-      options.data, *loaded.tokenizer, options.protocol.documents, config.max_seq_len);
+  const auto text = read_eval_text(options.data,
+                                   *loaded.tokenizer,
+                                   options.protocol.documents,
+                                   config.max_seq_len,
+                                   options.format);
   install_stop_signal();
   if (!options.json) print_heading();
   auto entries = nlohmann::ordered_json::array();
@@ -108,6 +116,7 @@ int curve(const Options& options) {
       [&](const CurvePoint& point) {
         loaded.plan = point.plan;
         auto entry = perplexity_to_json(point.quality, loaded, options.model, options.protocol);
+        entry["batch"] = options.batch;
         entry["flops_per_token"] = point.flops_per_token;
         entry["ms_per_token"] = point.ms_per_token;
         entries.push_back(std::move(entry));
@@ -115,10 +124,17 @@ int curve(const Options& options) {
         std::fprintf(stderr, "curve: %zu of %zu policies\n", ++n_done, plans.size());
       });
   const bool complete = points.size() == plans.size();
-  if (options.json) print_json({{"points", entries}, {"complete", complete}});
   if (!options.plot.empty()) {
     write_output_file(
         posix_io(), options.plot, plot_of(points, config), existing_of(options.force));
+  }
+  const bool depends = std::any_of(plans.begin(), plans.end(), [&](const RoutingPlan& plan) {
+    return depends_on_batch(plan, config);
+  });
+  if (options.json) {
+    print_json({{"points", entries}, {"complete", complete}});
+  } else if (depends) {
+    print_batch_dependence(options.batch);
   }
   return complete ? 0 : kExitStopped;
 }
@@ -133,15 +149,24 @@ void add_curve_command(CommandLine& line) {
       "Example: dsmoe curve runs/quickstart --data data/tinyshakespeare/valid.txt --policies "
       "all top_k=2 threshold=0.48");
   add_model_options(command, options->model);
-  command.option("--data", options->data, "text or .jsonl file, or token shards").required();
+  const auto data =
+      command
+          .option("--data", options->data, fmt::format("token shards, or a file of {}", kTextHelp))
+          .path()
+          .required();
+  add_text_options(command, options->format, data);
   command.option("--policies",
                  options->policies,
                  "as for eval (default: all, top_k in powers of 2, thresholds)");
   command.option("--window", options->protocol.window, "as for eval");
   command.option("--stride", options->protocol.stride, "as for eval");
-  command.option("--batch", options->batch, "windows per forward pass").range(1, 1 << 20);
+  command
+      .option("--batch",
+              options->batch,
+              "windows per forward pass (default 8); changes the numbers of threshold_top_k")
+      .range(1, 1 << 20);
   command.flag("--documents", options->protocol.documents, "as for eval");
-  command.option("--plot", options->plot, "an SVG file to write");
+  command.option("--plot", options->plot, "an SVG file to write").path();
   add_force_option(command, options->force);
   command.flag("--json", options->json, "one JSON object on standard output");
   command.on_run([options] { return curve(*options); });

@@ -10,13 +10,16 @@
 #include "cli/commands.h"
 #include "cli/eval_result.h"
 #include "cli/expert_tables.h"
+#include "cli/text_options.h"
 #include "common/error.h"
+#include "common/log.h"
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "eval/divergence.h"
 #include "eval/expert_statistics.h"
 #include "eval/multiple_choice.h"
 #include "eval/perplexity.h"
+#include "model/moe/batch_dependence.h"
 
 namespace dsmoe {
 namespace {
@@ -24,6 +27,7 @@ namespace {
 struct Options {
   ModelOptions model;
   std::vector<std::string> data;
+  TextFormat format;
   std::string choices;
   std::string out;
   std::string against;
@@ -55,17 +59,18 @@ std::optional<int64_t> count_for(const std::string& words, const EvalText& text)
 
 void print_text(const nlohmann::ordered_json& json) {
   print_out("policy {} ({} execution, {}), window {}, stride {}, {}\n",
-            json["policy"].get<std::string>(),
-            json["execution"].get<std::string>(),
-            json["dtype"].get<std::string>(),
-            json["window"].get<int64_t>(),
-            json["stride"].get<int64_t>(),
-            json["bos"].get<bool>() ? "each document from BOS" : "no BOS");
+             json["policy"].get<std::string>(),
+             json["execution"].get<std::string>(),
+             json["dtype"].get<std::string>(),
+             json["window"].get<int64_t>(),
+             json["stride"].get<int64_t>(),
+             json["bos"].get<bool>() ? "each document from BOS" : "no BOS");
+  if (json["depends_on_batch"].get<bool>()) print_batch_dependence(json["batch"].get<int64_t>());
   print_out("perplexity {:.4f} | {:.4f} nats per token over {} tokens | {:.4f} bits per byte\n",
-            json["perplexity"].get<double>(),
-            json["nats_per_token"].get<double>(),
-            json["tokens_scored"].get<int64_t>(),
-            json["bits_per_byte"].get<double>());
+             json["perplexity"].get<double>(),
+             json["nats_per_token"].get<double>(),
+             json["tokens_scored"].get<int64_t>(),
+             json["bits_per_byte"].get<double>());
   if (json.contains("word_perplexity")) {
     print_out("word perplexity {:.4f} over {} words\n",
               json["word_perplexity"].get<double>(),
@@ -108,12 +113,14 @@ std::optional<LoadedCheckpoint> load_reference(const Options& options,
 void add_divergence(nlohmann::ordered_json& json,
                     const Divergence& divergence,
                     const LoadedCheckpoint& reference) {
-  json["against"] = {{"checkpoint", reference.checkpoint.directory},
-                     {"policy", reference.plan.to_string()},
-                     {"perplexity", divergence.reference.perplexity()},
-                     {"kl_divergence", divergence.kl_per_token()},
-                     {"kl_divergence_max", divergence.kl_max},
-                     {"top1_agreement", divergence.top1_agreement()}};
+  json["against"] = {
+      {"checkpoint", reference.checkpoint.directory},
+      {"policy", reference.plan.to_string()},
+      {"depends_on_batch", depends_on_batch(reference.plan, reference.model->config())},
+      {"perplexity", divergence.reference.perplexity()},
+      {"kl_divergence", divergence.kl_per_token()},
+      {"kl_divergence_max", divergence.kl_max},
+      {"top1_agreement", divergence.top1_agreement()}};
 }
 
 void print_divergence(const nlohmann::ordered_json& against) {
@@ -138,7 +145,8 @@ int eval_text(const Options& options, LoadedCheckpoint& loaded) {
   if (protocol.window == 0) protocol.window = context;
   EvalText text;
   for (const auto& path : options.data) {
-    append_group(text, read_eval_text(path, *loaded.tokenizer, protocol.documents, context));
+    append_group(
+        text, read_eval_text(path, *loaded.tokenizer, protocol.documents, context, options.format));
   }
   const auto n_words = count_for(options.words, text);
   install_stop_signal();
@@ -165,6 +173,7 @@ int eval_text(const Options& options, LoadedCheckpoint& loaded) {
   }
   const auto& result = divergence.model;
   auto json = perplexity_to_json(result, loaded, options.model, protocol);
+  json["batch"] = options.batch;
   if (reference) add_divergence(json, divergence, *reference);
   if (n_words) {
     json["words"] = *n_words;
@@ -186,11 +195,13 @@ int eval_text(const Options& options, LoadedCheckpoint& loaded) {
 void write_items(const Options& options, const ChoiceResult& result) {
   std::string lines;
   for (const auto& item : result.items) {
-    const nlohmann::ordered_json line = {{"log_likelihoods", item.log_likelihoods},
-                                         {"greedy", item.are_greedy},
-                                         {"right", item.is_right},
-                                         {"right_normalised", item.is_right_per_byte}};
-    lines += line.dump() + "\n";
+    const auto line = item.error.empty()
+                          ? nlohmann::ordered_json({{"log_likelihoods", item.log_likelihoods},
+                                                    {"greedy", item.are_greedy},
+                                                    {"right", item.is_right},
+                                                    {"right_normalised", item.is_right_per_byte}})
+                          : nlohmann::ordered_json({{"error", item.error}});
+    lines += line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   }
   write_output_file(posix_io(), options.out, lines, existing_of(options.force));
 }
@@ -215,15 +226,31 @@ int eval_choices(const Options& options, LoadedCheckpoint& loaded) {
                                       .plan = loaded.plan,
                                       .compute_dtype = loaded.compute_dtype,
                                       .stop = stop_requested});
+  const auto errors = result.errors();
+  const bool complete = result.items.size() == items.size();
+  // Nothing was done: bad input, not a part of a result.
+  if (complete && errors.size() == items.size()) throw Error(errors.front());
+  for (const auto& error : errors) print_note(fmt::format("left out: {}\n", error));
+  if (!options.out.empty()) write_items(options, result);
+  const bool depends = depends_on_batch(loaded.plan, loaded.model->config());
   if (options.json) {
-    print_json(choices_to_json(result, items.size()));
+    auto json = choices_to_json(result, items.size());
+    json["batch"] = options.batch;
+    json["depends_on_batch"] = depends;
+    print_json(json);
   } else {
+    if (depends) print_batch_dependence(options.batch);
     print_accuracy("accuracy", result.accuracy);
     print_accuracy("accuracy per byte", result.accuracy_per_byte);
     for (const auto& [group, accuracy] : result.by_group) print_accuracy(group, accuracy);
   }
-  if (!options.out.empty()) write_items(options, result);
-  return result.items.size() == items.size() ? 0 : kExitStopped;
+  if (!complete) return kExitStopped;
+  if (errors.empty()) return 0;
+  throw RunError(fmt::format("{}: {} of {} items could not be scored; the first is {}",
+                             options.choices,
+                             errors.size(),
+                             items.size(),
+                             errors.front()));
 }
 
 int eval(const Options& options) {
@@ -257,30 +284,43 @@ void add_eval_command(CommandLine& line) {
       "Example: dsmoe eval runs/quickstart --data data/tinyshakespeare/valid.txt --policy "
       "threshold=0.48");
   add_model_options(command, options->model);
-  command
-      .option("--data",
-              options->data,
-              "text or .jsonl file, or token shards; repeated: each scored on its own")
-      .one_value_each();
+  const auto data =
+      command
+          .option("--data",
+                  options->data,
+                  fmt::format("token shards, or a file of {}; repeated: each scored on its own",
+                              kTextHelp))
+          .path()
+          .one_value_each();
+  add_text_options(command, options->format, data);
   command.flag("--experts",
                options->experts,
                "with --data: experts that go together, tokens typical of each, and with "
                "several --data how the experts tell them apart");
-  command.option("--choices",
-                 options->choices,
-                 "lines of JSON: context, choices and answer, or good and bad; group");
-  command.option("--out", options->out, "with --choices: each item's log-likelihoods");
+  command
+      .option("--choices",
+              options->choices,
+              "lines of JSON: context, choices and answer, or good and bad; group. An item that "
+              "cannot be scored is named and left out; the exit code is then 1")
+      .path();
+  command.option("--out", options->out, "with --choices: each item's log-likelihoods").path();
   add_force_option(command, options->force);
-  command.option("--against",
-                 options->against,
-                 "with --data: a checkpoint whose predictions are compared with");
+  command
+      .option("--against",
+              options->against,
+              "with --data: a checkpoint whose predictions are compared with")
+      .path();
   command.option("--against-policy",
                  options->against_policy,
                  "its policy, or another of this checkpoint (default: the training selection)");
   command.option(
       "--window", options->protocol.window, "tokens per forward pass (default: the context)");
   command.option("--stride", options->protocol.stride, "new tokens per window (default: window)");
-  command.option("--batch", options->batch, "windows or choices per forward pass")
+  command
+      .option("--batch",
+              options->batch,
+              "windows or choices per forward pass (default 8); changes the numbers of "
+              "threshold_top_k")
       .range(1, 1 << 20);
   command.option("--words",
                  options->words,

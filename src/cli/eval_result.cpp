@@ -1,15 +1,24 @@
 #include "cli/eval_result.h"
 
+#include <fmt/format.h>
+
+#include "common/standard_output.h"
 #include "eval/expert_use.h"
+#include "model/moe/batch_dependence.h"
 #include "model/parameter_count.h"
 
 namespace dsmoe {
 namespace {
 
+// Of no item there is no share.
+nlohmann::ordered_json or_null(const Accuracy& accuracy, double share) {
+  return accuracy.n_items > 0 ? nlohmann::ordered_json(share) : nlohmann::ordered_json(nullptr);
+}
+
 nlohmann::ordered_json accuracy_to_json(const Accuracy& accuracy) {
-  return {{"accuracy", accuracy.share()},
-          {"low", accuracy.low()},
-          {"high", accuracy.high()},
+  return {{"accuracy", or_null(accuracy, accuracy.share())},
+          {"low", or_null(accuracy, accuracy.low())},
+          {"high", or_null(accuracy, accuracy.high())},
           {"items", accuracy.n_items}};
 }
 
@@ -34,6 +43,7 @@ nlohmann::ordered_json perplexity_to_json(const PerplexityResult& result,
           {"bos", loaded.tokenizer->special_tokens().adds_bos},
           {"documents", protocol.documents},
           {"policy", loaded.plan.to_string()},
+          {"depends_on_batch", depends_on_batch(loaded.plan, config)},
           {"execution", options.execution},
           {"dtype", options.dtype},
           {"active_experts", active_experts_json(active)},
@@ -49,15 +59,24 @@ nlohmann::ordered_json perplexity_to_json(const PerplexityResult& result,
 nlohmann::ordered_json choices_to_json(const ChoiceResult& result, size_t n_asked) {
   auto groups = nlohmann::ordered_json::object();
   for (const auto& [name, accuracy] : result.by_group) groups[name] = accuracy_to_json(accuracy);
-  return {{"accuracy", result.accuracy.share()},
-          {"accuracy_low", result.accuracy.low()},
-          {"accuracy_high", result.accuracy.high()},
-          {"accuracy_normalised", result.accuracy_per_byte.share()},
-          {"accuracy_normalised_low", result.accuracy_per_byte.low()},
-          {"accuracy_normalised_high", result.accuracy_per_byte.high()},
-          {"items", result.accuracy.n_items},
+  const auto& whole = result.accuracy;
+  const auto& per_byte = result.accuracy_per_byte;
+  const auto errors = result.errors();
+  return {{"accuracy", or_null(whole, whole.share())},
+          {"accuracy_low", or_null(whole, whole.low())},
+          {"accuracy_high", or_null(whole, whole.high())},
+          {"accuracy_normalised", or_null(per_byte, per_byte.share())},
+          {"accuracy_normalised_low", or_null(per_byte, per_byte.low())},
+          {"accuracy_normalised_high", or_null(per_byte, per_byte.high())},
+          {"items", whole.n_items},
+          {"failed", errors.size()},
+          {"errors", errors},
           {"per_group", groups},
           {"complete", result.items.size() == n_asked}};
+}
+
+void print_batch_dependence(int64_t batch) {
+  print_out("threshold_top_k: these numbers depend on --batch {}\n", batch);
 }
 
 }  // namespace dsmoe

@@ -22,7 +22,11 @@ nlohmann::ordered_json perplexity_to_json(const PerplexityResult& result,
                                           const ModelOptions& options,
                                           const EvalProtocol& protocol);
 
-/// `accuracy` with its interval, `accuracy_normalised` (per byte), `items`, `per_group`.
+/// `accuracy` with its interval, `accuracy_normalised` (per byte), `items` that were scored,
+/// `failed` with their `errors`, `per_group`. A share of no item is null.
 nlohmann::ordered_json choices_to_json(const ChoiceResult& result, size_t n_asked);
+
+/// A line that says on what the numbers of threshold_top_k depend.
+void print_batch_dependence(int64_t batch);
 
 }  // namespace dsmoe

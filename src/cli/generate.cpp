@@ -11,8 +11,10 @@
 #include "common/log.h"
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
+#include "data/text_lines.h"
 #include "infer/generator.h"
 #include "infer/speculative_generator.h"
+#include "model/moe/batch_dependence.h"
 
 namespace dsmoe {
 namespace {
@@ -32,12 +34,18 @@ struct Options {
 };
 
 std::string prompt_text(const Options& options) {
-  return options.prompt_file.empty() ? options.prompt
-                                     : read_file(posix_io(), options.prompt_file, kMaxPromptBytes);
+  return options.prompt_file.empty()
+             ? options.prompt
+             : read_text_file(posix_io(), options.prompt_file, kMaxPromptBytes);
 }
 
 double per_second(int64_t tokens, double seconds) {
   return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0;
+}
+
+// Null where no time was measured.
+nlohmann::ordered_json speed_json(int64_t tokens, double seconds) {
+  return seconds > 0 ? nlohmann::ordered_json(per_second(tokens, seconds)) : nullptr;
 }
 
 struct Result {
@@ -88,8 +96,9 @@ void print_result(const Options& options, const Result& result, const LoadedChec
       {"completions", list},
       {"prompt_tokens", stats.prompt_tokens},
       {"generated_tokens", stats.generated_tokens},
-      {"prefill_tokens_per_second", per_second(stats.prompt_tokens, stats.prefill_seconds)},
-      {"decode_tokens_per_second", per_second(stats.decode_tokens, stats.decode_seconds)},
+      {"prefill_tokens_per_second", speed_json(stats.prompt_tokens, stats.prefill_seconds)},
+      {"decode_tokens_per_second", speed_json(stats.decode_tokens, stats.decode_seconds)},
+      {"depends_on_batch", depends_on_batch(loaded.plan, loaded.model->config())},
       {"seconds_to_first_token", stats.prefill_seconds},
       {"active_experts", active_experts_json(stats.usage.active_experts())}};
   if (!options.draft.empty()) {
@@ -162,11 +171,22 @@ void add_sampling_options(Command& command, SamplingConfig& sampling) {
 
 Option add_prompts_options(Command& command, PromptsCommand& prompts) {
   const auto file =
-      command.option("--prompts",
-                     prompts.file,
-                     "prompts that share the passes: one a line, or in FILE.jsonl one "
-                     "object a line, {\"prompt\": TEXT} and its own max_tokens, stop, "
-                     "temperature, top_k, top_p, min_p, repetition_penalty, seed");
+      command
+          .option("--prompts",
+                  prompts.file,
+                  "prompts that share the passes: one a line, or in JSON lines (.jsonl, "
+                  ".ndjson, .json) one object a line, {\"prompt\": TEXT} and its own "
+                  "max_tokens, stop, temperature, top_k, top_p, min_p, repetition_penalty, "
+                  "seed; also as gzip or zstd. Each has the text that it has alone; without "
+                  "threshold_top_k, which depends on the batch. A prompt that cannot be run is "
+                  "named and left out; the exit code is then 1")
+          .path();
+  command
+      .option("--field",
+              prompts.field,
+              "key of the prompt in JSON lines (default: prompt); reads as JSON lines also a file "
+              "of another name whose first line is an object")
+      .needs(file);
   command
       .option("--kv-budget",
               prompts.kv_budget_mib,
@@ -198,18 +218,21 @@ void add_generate_command(CommandLine& line) {
   const auto prompt = command.option("--prompt", options->prompt, "text; empty: BOS alone");
   const auto file =
       command.option("--prompt-file", options->prompt_file, "read the prompt from a file")
+          .path()
           .excludes(prompt);
   const auto draft = command.option("--draft",
                                     options->draft,
-                                    "policy of fewer experts that guesses tokens for --policy to "
-                                    "check, several in one pass; the text stays the same");
+                                    "policy of fewer experts that drafts tokens for --policy to "
+                                    "check, several in one pass; the text stays the same. --policy "
+                                    "must not be threshold_top_k, which depends on the batch");
   command.option("--draft-tokens", options->draft_tokens, "guesses before each check (default 4)")
       .range(1, 1 << 10)
       .needs(draft);
   add_prompts_options(command, options->prompts).excludes(prompt).excludes(file).excludes(draft);
   command.option("--max-tokens", options->request.max_tokens, "most tokens to generate")
       .range(1, 1 << 30);
-  command.option("--n", options->n, "completions").range(1, 1 << 16);
+  command.option("--n", options->n, "completions; under threshold_top_k their number changes them")
+      .range(1, 1 << 16);
   command.option("--stop",
                  options->request.stop,
                  "texts that end the completion, special tokens as they are spelled");

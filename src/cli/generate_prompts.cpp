@@ -16,37 +16,68 @@
 namespace dsmoe {
 namespace {
 
-// Completions that ended, shown in the order their requests were given.
+// What is known of one completion that was asked for.
+struct Answer {
+  std::string prompt;
+  std::string error = {};  // why it cannot be generated
+  std::optional<Completion> completion = {};
+
+  bool is_known() const { return completion.has_value() || !error.empty(); }
+};
+
+nlohmann::ordered_json to_json(const Answer& answer) {
+  return answer.completion ? completion_json(*answer.completion)
+                           : nlohmann::ordered_json({{"error", answer.error}});
+}
+
+// Answers, shown in the order their requests were given.
 class OrderedOutput {
  public:
-  OrderedOutput(const PromptsCommand& command, std::vector<std::string> prompts)
-      : command_(command), prompts_(std::move(prompts)), ended_(prompts_.size()) {}
-
-  void add(size_t request, const Completion& completion) {
-    if (command_.json_lines) {
-      auto line = completion_json(completion);
-      line["request"] = request;
-      print_json(line);
-    }
-    ended_[request] = completion;
-    if (command_.json || command_.json_lines) return;
-    for (; n_shown_ < ended_.size() && ended_[n_shown_]; ++n_shown_) {
-      print_out("--- {}\n{}{}\n", n_shown_ + 1, prompts_[n_shown_], ended_[n_shown_]->text);
+  OrderedOutput(const PromptsCommand& command, std::vector<Answer> answers)
+      : command_(command), answers_(std::move(answers)) {
+    for (size_t i = 0; i < answers_.size(); ++i) {
+      if (!answers_[i].error.empty()) show(i);
     }
   }
 
-  nlohmann::ordered_json to_json() const {
+  void add(size_t request, const Completion& completion) {
+    answers_[request].completion = completion;
+    show(request);
+  }
+
+  nlohmann::ordered_json completions() const {
     auto list = nlohmann::ordered_json::array();
-    for (const auto& completion : ended_) list.push_back(completion_json(*completion));
+    for (const auto& answer : answers_) list.push_back(to_json(answer));
     return list;
   }
 
  private:
+  void show(size_t request) {
+    if (command_.json_lines) {
+      auto line = to_json(answers_[request]);
+      line["request"] = request;
+      print_json(line);
+    }
+    if (command_.json || command_.json_lines) return;
+    for (; n_shown_ < answers_.size() && answers_[n_shown_].is_known(); ++n_shown_) {
+      const auto& [prompt, error, completion] = answers_[n_shown_];
+      const auto text = completion ? prompt + completion->text : "failed: " + error;
+      print_out("--- {}\n{}\n", n_shown_ + 1, text);
+    }
+  }
+
   const PromptsCommand& command_;
-  std::vector<std::string> prompts_;
-  std::vector<std::optional<Completion>> ended_;
+  std::vector<Answer> answers_;
   size_t n_shown_ = 0;
 };
+
+std::vector<std::string> errors_of(const std::vector<TextRequest>& texts) {
+  std::vector<std::string> errors;
+  for (const auto& text : texts) {
+    if (!text.error.empty()) errors.push_back(text.error);
+  }
+  return errors;
+}
 
 nlohmann::ordered_json to_json(const PromptsCommand& command, const SchedulerStats& stats) {
   const double seconds = std::max(stats.seconds, 1e-9);
@@ -61,6 +92,46 @@ nlohmann::ordered_json to_json(const PromptsCommand& command, const SchedulerSta
           {"kv_budget_bytes", command.kv_budget_mib << 20},
           {"peak_kv_bytes", stats.peak_kv_bytes},
           {"active_experts", active_experts_json(stats.usage.active_experts())}};
+}
+
+// Hands all completions of a prompt to the scheduler, or none and notes why.
+void submit(TextRequest& text, int64_t n, BatchScheduler& scheduler, const Tokenizer& tokenizer) {
+  if (!text.error.empty()) return;
+  try {
+    auto request = text.options;
+    request.prompt = encode_prompt(text.prompt, tokenizer);
+    for (request.draw = 0; request.draw < n; ++request.draw) scheduler.submit(request);
+  } catch (const Error& error) {
+    text.error = fmt::format("{}: {}", text.place, error.what());
+  }
+}
+
+// Hands over what can be run; returns an answer for each completion of each prompt.
+std::vector<Answer> submit_all(std::vector<TextRequest>& texts,
+                               int64_t n,
+                               BatchScheduler& scheduler,
+                               const Tokenizer& tokenizer,
+                               std::vector<size_t>& answer_of_request) {
+  std::vector<Answer> answers;
+  for (auto& text : texts) {
+    submit(text, n, scheduler, tokenizer);
+    for (int64_t draw = 0; draw < n; ++draw) {
+      if (text.error.empty()) answer_of_request.push_back(answers.size());
+      answers.push_back({.prompt = text.prompt, .error = text.error});
+    }
+  }
+  return answers;
+}
+
+void report_failures(const PromptsCommand& command,
+                     size_t n_prompts,
+                     const std::vector<std::string>& errors) {
+  if (errors.empty()) return;
+  throw RunError(fmt::format("{}: {} of {} prompts could not be run; the first is {}",
+                             command.file,
+                             errors.size(),
+                             n_prompts,
+                             errors.front()));
 }
 
 }  // namespace
@@ -87,39 +158,41 @@ int generate_prompts(const PromptsCommand& command, LoadedCheckpoint& loaded) {
   if (!loaded.model->device().is_cpu()) {
     throw Error("--prompts: expected --device cpu, whose kernels alone mix sequences in a pass");
   }
-  const auto texts = read_prompts(posix_io(), command.file, command.defaults);
-  std::vector<std::string> prompts;
-  for (const auto& text : texts) {
-    prompts.insert(prompts.end(), static_cast<size_t>(command.n), text.prompt);
-  }
-  OrderedOutput output(command, std::move(prompts));
-  SchedulerOptions options{
-      .plan = loaded.plan,
-      .compute_dtype = loaded.compute_dtype,
-      .kv_budget_bytes = command.kv_budget_mib << 20,
-      .max_batch = command.max_batch,
-      .on_text = {},
-      .on_completion = [&](size_t request,
-                           const Completion& completion) { output.add(request, completion); },
-      .stop = must_stop};
+  auto texts = read_prompts(posix_io(), command.file, command.defaults, command.field);
+  std::vector<size_t> answer_of_request;
+  std::optional<OrderedOutput> output;  // once it is known which prompts can be run
+  SchedulerOptions options{.plan = loaded.plan,
+                           .compute_dtype = loaded.compute_dtype,
+                           .kv_budget_bytes = command.kv_budget_mib << 20,
+                           .max_batch = command.max_batch,
+                           .on_text = {},
+                           .on_completion =
+                               [&](size_t request, const Completion& completion) {
+                                 output->add(answer_of_request[request], completion);
+                               },
+                           .stop = must_stop};
   BatchScheduler scheduler(loaded.model, *loaded.tokenizer, options);
-  for (const auto& text : texts) {
-    auto request = text.options;
-    request.prompt = encode_prompt(text.prompt, *loaded.tokenizer);
-    for (request.draw = 0; request.draw < command.n; ++request.draw) scheduler.submit(request);
-  }
+  auto answers = submit_all(texts, command.n, scheduler, *loaded.tokenizer, answer_of_request);
+  const auto errors = errors_of(texts);
+  // Nothing can be done: bad input, not a part of a result.
+  if (errors.size() == texts.size()) throw Error(errors.front());
+  for (const auto& error : errors) print_note(fmt::format("left out: {}\n", error));
+  output.emplace(command, std::move(answers));
   install_stop_signal();
   while (scheduler.step()) {
   }
   auto json = to_json(command, scheduler.stats());
+  json["failed"] = errors.size();
   add_load_json(json, loaded.load_seconds, loaded.model);
-  if (command.json && !command.json_lines) json["completions"] = output.to_json();
+  if (command.json && !command.json_lines) json["completions"] = output->completions();
   if (command.json || command.json_lines) print_json(json);
   print_note(fmt::format("{} prompts, {} tokens, {:.1f} per second\n",
-                         texts.size(),
+                         texts.size() - errors.size(),
                          scheduler.stats().generated_tokens,
                          json["generated_tokens_per_second"].get<double>()));
-  return stop_requested() ? kExitStopped : 0;
+  if (stop_requested()) return kExitStopped;
+  report_failures(command, texts.size(), errors);
+  return 0;
 }
 
 }  // namespace dsmoe

@@ -10,6 +10,7 @@ namespace dsmoe {
 /// What `generate --prompts` is asked to do.
 struct PromptsCommand {
   std::string file;
+  std::string field;             ///< key of the prompt in JSON lines; empty: "prompt"
   GenerateRequest defaults;      ///< of requests that do not say otherwise
   int64_t n = 1;                 ///< completions of each prompt
   int64_t kv_budget_mib = 1024;  ///< of keys and values
@@ -19,7 +20,9 @@ struct PromptsCommand {
 };
 
 /// Runs all prompts through the batch scheduler; prints completions in the order given, or as JSON
-/// lines as they end. Returns the exit status.
+/// lines as they end. A prompt that cannot be run is reported in its place and the others are run.
+/// Returns the exit status; throws RunError after the output if some prompts failed, Error before
+/// it if all did.
 int generate_prompts(const PromptsCommand& command, LoadedCheckpoint& loaded);
 
 /// True once a stop was asked for or what is generated can no longer be printed.

@@ -247,7 +247,7 @@ void add_plan_command(CommandLine& line) {
       "Predicts parameters, operations, memory, time and cost of a config without building it; "
       "further arguments --section.key=value override its keys.\n"
       "Example: dsmoe plan configs/ds_moe_6b.yaml --gpus 32 --gpu h100");
-  command.option("config", options->config, "YAML file, see configs/README.md").required();
+  command.option("config", options->config, "YAML file, see configs/README.md").path().required();
   command.option("--gpu", options->gpu, "a100, h100, h200 or l40s");
   command.option("--gpus", options->n_gpus, "ranks").range(1, 1 << 20);
   command.option("--gpus-per-host", options->gpus_per_host, "linked with each other")

@@ -2,16 +2,14 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <functional>
+#include <nlohmann/json.hpp>
 
 #include "common/error.h"
-#include "formats/json_limits.h"
+#include "data/text_lines.h"
 
 namespace dsmoe {
 namespace {
-
-constexpr uint64_t kMaxFileBytes = uint64_t{1} << 30;
-constexpr size_t kMaxLineBytes = 1 << 26;
 
 void take(const nlohmann::json& value, double& to) {
   if (!value.is_number()) throw Error("a number");
@@ -43,7 +41,6 @@ void take(const nlohmann::json& value, std::vector<std::string>& to) {
 bool take_key(const std::string& key, const nlohmann::json& value, TextRequest& request) {
   auto& options = request.options;
   auto& sampling = options.sampling;
-  if (key == "prompt") return take(value, request.prompt), true;
   if (key == "max_tokens") return take(value, options.max_tokens), true;
   if (key == "stop") return take(value, options.stop), true;
   if (key == "temperature") return take(value, sampling.temperature), true;
@@ -55,21 +52,24 @@ bool take_key(const std::string& key, const nlohmann::json& value, TextRequest& 
   return false;
 }
 
-TextRequest parse_line(const std::string& line,
-                       const std::string& where,
-                       const GenerateRequest& defaults) {
-  TextRequest request{"", defaults};
-  const auto json = parse_json(line, where, kMaxLineBytes);
-  if (!json.is_object() || !json.contains("prompt")) {
-    throw Error(fmt::format("{}: expected an object with 'prompt'", where));
+TextRequest parse_line(const TextLine& line,
+                       const GenerateRequest& defaults,
+                       const std::string& field) {
+  TextRequest request{.options = defaults};
+  const auto json = parse_json_line(line);
+  if (!json.contains(field)) {
+    throw Error(fmt::format("{}: expected an object with '{}'", line.place, field));
   }
   for (const auto& [key, value] : json.items()) {
     try {
-      if (take_key(key, value, request)) continue;
+      if (key == field) {
+        take(value, request.prompt);
+      } else if (!take_key(key, value, request)) {
+        throw Error("one of the options of a prompt");
+      }
     } catch (const Error& error) {
-      throw Error(fmt::format("{}: '{}': expected {}", where, key, error.what()));
+      throw Error(fmt::format("{}: '{}': expected {}", line.place, key, error.what()));
     }
-    throw Error(fmt::format("{}: '{}' is no option of a prompt", where, key));
   }
   return request;
 }
@@ -78,21 +78,30 @@ TextRequest parse_line(const std::string& line,
 
 std::vector<TextRequest> read_prompts(Io& io,
                                       const std::string& path,
-                                      const GenerateRequest& defaults) {
-  const auto text = read_file(io, path, kMaxFileBytes);
-  const bool is_json = path.ends_with(".jsonl");
+                                      const GenerateRequest& defaults,
+                                      const std::string& field) {
+  TextFile file(io, path);
   std::vector<TextRequest> requests;
-  size_t n_lines = 0;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find('\n', begin), text.size());
-    const auto line = text.substr(begin, end - begin);
-    begin = end + 1;
-    ++n_lines;
-    if (!is_json) {
-      requests.push_back({line, defaults});
-    } else if (!line.empty()) {
-      requests.push_back(parse_line(line, fmt::format("{}:{}", path, n_lines), defaults));
+  const auto add = [&](const TextLine& line, const std::function<TextRequest()>& read) {
+    auto& request = requests.emplace_back();
+    try {
+      check_utf8(line);
+      request = read();
+    } catch (const Error& error) {
+      request.error = error.what();
     }
+    request.place = line.place;
+  };
+  if (holds_json_lines(file, field)) {
+    const auto key = field.empty() ? "prompt" : field;
+    read_json_lines(file, [&](const TextLine& line) {
+      add(line, [&] { return parse_line(line, defaults, key); });
+    });
+  } else {
+    warn_of_json_as_text(io, path, field);
+    read_lines(file, [&](const TextLine& line) {
+      add(line, [&] { return TextRequest{std::string(line.text), defaults}; });
+    });
   }
   if (requests.empty()) throw Error(fmt::format("{}: expected prompts, got none", path));
   return requests;

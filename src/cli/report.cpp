@@ -4,6 +4,7 @@
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
+#include "data/text_lines.h"
 #include "common/standard_output.h"
 #include "formats/json_limits.h"
 #include "report/run_report.h"
@@ -34,7 +35,7 @@ int report(const Options& options) {
   }
   std::vector<TextSample> samples;
   for (const auto& path : options.samples) {
-    samples.push_back({.name = path, .text = read_file(io, path, kMaxSampleBytes)});
+    samples.push_back({.name = path, .text = read_text_file(io, path, kMaxSampleBytes)});
   }
   write_output_file(
       io, options.out, runs_to_html(runs, curve, samples), existing_of(options.force));
@@ -56,13 +57,15 @@ void add_report_command(CommandLine& line) {
       "rate, throughput, expert load over time, active experts, sample texts, environment, "
       "config.\n"
       "Example: dsmoe report runs/quickstart runs/quickstart-dense --out report.html");
-  command.option("runs", options->runs, "run directories").required();
-  command.option("--curve", options->curve, "what curve --json printed, to be plotted too");
+  command.option("runs", options->runs, "run directories").path().required();
+  command.option("--curve", options->curve, "what curve --json printed, to be plotted too").path();
   command
-      .option(
-          "--samples", options->samples, "a text to be shown, such as generate printed; repeatable")
+      .option("--samples",
+              options->samples,
+              "a text to be shown, such as generate printed, plain, gzip or zstd; repeatable")
+      .path()
       .one_value_each();
-  command.option("--out", options->out, "the page (default: report.html)");
+  command.option("--out", options->out, "the page (default: report.html)").path();
   add_force_option(command, options->force);
   command.flag("--json", options->json, "one JSON object on standard output");
   command.on_run([options] { return report(*options); });

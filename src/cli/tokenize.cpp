@@ -9,6 +9,7 @@
 #include "cli/command_support.h"
 #include "cli/commands.h"
 #include "common/interruptible_io.h"
+#include "cli/text_options.h"
 #include "common/progress.h"
 #include "common/standard_output.h"
 #include "data/tokenize.h"
@@ -61,18 +62,16 @@ void add_tokenize_command(CommandLine& line) {
       "Example: dsmoe tokenize --input corpus.txt --tokenizer train:bpe:4096 --out shards/corpus");
   auto& o = options->tokenize;
   o.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  command.option("--input", o.inputs, "text or .jsonl files, also as gzip (.gz) or zstd (.zst)")
-      .required();
-  command.option("--field", o.format.field, "key of the text in a .jsonl line (default: text)");
-  command.option("--separator",
-                 o.format.separator,
-                 "stands between the documents of plain text (default: <|endoftext|>; empty: "
-                 "each file is one document)");
-  command.option("--tokenizer",
-                 o.tokenizer,
-                 "bytes, chars, a SentencePiece .model file, train:bpe:SIZE or "
-                 "train:unigram:SIZE (default: bytes)");
-  command.option("--out", o.out, "directory to make").required();
+  const auto input =
+      command.option("--input", o.inputs, fmt::format("files of {}", kTextHelp)).path().required();
+  add_text_options(command, o.format, input);
+  command
+      .option("--tokenizer",
+              o.tokenizer,
+              "bytes, chars, a SentencePiece .model file, train:bpe:SIZE or "
+              "train:unigram:SIZE (default: bytes)")
+      .path();
+  command.option("--out", o.out, "directory to make").path().required();
   add_force_option(command, options->force);
   command.option("--shard-tokens", o.shard_tokens, "most tokens in one shard")
       .range(int64_t{1}, int64_t{1} << 40);

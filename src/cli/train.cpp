@@ -30,21 +30,28 @@ struct Options {
   bool json = false;
 };
 
+// Of what was not measured the number is null.
 void print_result(const TrainResult& result) {
-  const auto& last = result.last;
+  using Json = nlohmann::ordered_json;
   const auto or_null = [](const std::optional<double>& value) {
-    return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr);
+    return value ? Json(*value) : Json(nullptr);
   };
-  print_json({{"step", last.step},
-              {"tokens", last.tokens},
-              {"loss", last.loss},
-              {"lm_loss", last.lm_loss},
-              {"moe_mi", or_null(last.moe_mi)},
-              {"moa_mi", or_null(last.moa_mi)},
+  const auto of_last = [&](auto member) {
+    return result.last ? Json((*result.last).*member) : Json(nullptr);
+  };
+  const auto term = [&](std::optional<double> StepMetrics::*member) {
+    return result.last ? or_null((*result.last).*member) : Json(nullptr);
+  };
+  print_json({{"step", result.step},
+              {"tokens", result.tokens},
+              {"loss", of_last(&StepMetrics::loss)},
+              {"lm_loss", of_last(&StepMetrics::lm_loss)},
+              {"moe_mi", term(&StepMetrics::moe_mi)},
+              {"moa_mi", term(&StepMetrics::moa_mi)},
               {"validation_loss", or_null(result.validation_loss)},
-              {"tokens_per_second", last.tokens_per_second},
-              {"mfu", last.mfu},
-              {"peak_memory_bytes", last.peak_memory_bytes},
+              {"tokens_per_second", of_last(&StepMetrics::tokens_per_second)},
+              {"mfu", of_last(&StepMetrics::mfu)},
+              {"peak_memory_bytes", of_last(&StepMetrics::peak_memory_bytes)},
               {"stopped", result.stopped},
               {"checkpoint", result.checkpoint}});
 }
@@ -139,11 +146,13 @@ void add_train_command(CommandLine& line) {
       "train",
       "Trains a model; further arguments --section.key=value override keys of the config.\n"
       "Example: dsmoe train configs/quickstart.yaml --train.steps=100 --run_dir=runs/short");
-  command.option("config", options->config, "YAML file, see configs/README.md");
-  command.option("--resume",
-                 options->resume,
-                 "auto (default: from run_dir's newest valid checkpoint, if any), none, or a "
-                 "checkpoint");
+  command.option("config", options->config, "YAML file, see configs/README.md").path();
+  command
+      .option("--resume",
+              options->resume,
+              "auto (default: from run_dir's newest valid checkpoint, if any), none, or a "
+              "checkpoint")
+      .path();
   command.option("--device", options->device, "cpu, cuda or auto: the key device");
   command.flag("--dry-run", options->dry_run, "check config and data, then stop");
   command.flag("--print-config", options->print_config, "print the resolved config, then stop");

@@ -14,6 +14,7 @@
 
 #include "common/error.h"
 #include "common/io.h"
+#include "common/path_expansion.h"
 
 namespace dsmoe {
 namespace {
@@ -82,8 +83,11 @@ class StrictEvents final : public YAML::EventHandler {
 
 class TreeReader final : public ConfigVisitor {
  public:
-  TreeReader(const YAML::Node& root, std::string source, std::set<std::string> overridden)
-      : source_(std::move(source)), overridden_(std::move(overridden)) {
+  TreeReader(const YAML::Node& root,
+             std::string source,
+             std::set<std::string> overridden,
+             PathSyntax paths)
+      : source_(std::move(source)), overridden_(std::move(overridden)), paths_(paths) {
     open(root, "");
   }
   void finish() { close(); }
@@ -130,7 +134,7 @@ class TreeReader final : public ConfigVisitor {
     value = node.Scalar();
   }
   void text_list(const char* key, std::vector<std::string>& value, FieldInfo) override {
-    const auto node = take(key);
+    const auto node = take_list(key);
     if (!node.IsDefined()) return;
     std::vector<std::string> read;
     if (node.IsScalar()) {
@@ -144,12 +148,23 @@ class TreeReader final : public ConfigVisitor {
     }
     value = std::move(read);
   }
+  void path(const char* key, std::string& value, FieldInfo info) override {
+    text(key, value, info);
+    const auto node = find(key);
+    if (node.IsDefined()) value = expanded(value, node, path_of(key));
+  }
+  void path_list(const char* key, std::vector<std::string>& value, FieldInfo info) override {
+    text_list(key, value, info);
+    const auto node = find(key);
+    if (!node.IsDefined()) return;
+    for (auto& item : value) item = expanded(item, node, path_of(key));
+  }
   void number_list(const char* key,
                    std::vector<double>& value,
                    double min,
                    double max,
                    FieldInfo) override {
-    const auto node = take(key);
+    const auto node = take_list(key);
     if (!node.IsDefined()) return;
     if (!node.IsSequence()) fail(node, path_of(key), "a list of numbers", text_of(node));
     std::vector<double> read;
@@ -201,10 +216,17 @@ class TreeReader final : public ConfigVisitor {
                          const std::string& key,
                          const std::string& expected,
                          const std::string& got) const {
-    const std::string where = overridden_.count(key) > 0
-                                  ? "--" + key
-                                  : fmt::format("{}:{}: {}", source_, node.Mark().line + 1, key);
-    throw Error(fmt::format("{}: expected {}, got '{}'", where, expected, got));
+    throw Error(fmt::format("{}: expected {}, got '{}'", place_of(node, key), expected, got));
+  }
+  std::string place_of(const YAML::Node& node, const std::string& key) const {
+    return overridden_.count(key) > 0
+               ? "--" + key
+               : fmt::format("{}:{}: {}", source_, node.Mark().line + 1, key);
+  }
+  std::string expanded(const std::string& path,
+                       const YAML::Node& node,
+                       const std::string& key) const {
+    return paths_ == PathSyntax::kLiteral ? path : expand_path(path, place_of(node, key));
   }
   void open(const YAML::Node& node, const std::string& path) {
     if (node.IsDefined() && !node.IsNull()) {
@@ -229,9 +251,23 @@ class TreeReader final : public ConfigVisitor {
     }
     sections_.push_back({node, path, {}});
   }
+  // An override is one text; only where the key is a list is it one if it is written so.
+  YAML::Node take_list(const std::string& key) {
+    auto node = take(key);
+    const bool is_override = overridden_.count(path_of(key)) > 0;
+    if (!is_override || !node.IsDefined() || !node.Scalar().starts_with('[')) return node;
+    try {
+      return YAML::Load(node.Scalar());
+    } catch (const YAML::Exception&) {
+      fail(node, path_of(key), "a list as [a, b]", node.Scalar());
+    }
+  }
   YAML::Node take(const std::string& key) {
-    auto& section = sections_.back();
-    section.known.push_back(key);
+    sections_.back().known.push_back(key);
+    return find(key);
+  }
+  YAML::Node find(const std::string& key) const {
+    const auto& section = sections_.back();
     if (!section.node.IsDefined() || !section.node.IsMap()) {
       return YAML::Node(YAML::NodeType::Undefined);
     }
@@ -264,6 +300,7 @@ class TreeReader final : public ConfigVisitor {
 
   std::string source_;
   std::set<std::string> overridden_;
+  PathSyntax paths_;
   std::vector<Section> sections_;
 };
 
@@ -293,10 +330,7 @@ std::string apply_override(const YAML::Node& root, const std::string& text) {
     }
     node.reset(node[keys[i]]);
   }
-  const std::string value = text.substr(equals + 1);
-  // Lists are written [a, b]; everything else is taken as it stands.
-  node[keys.back()] =
-      !value.empty() && value.front() == '[' ? YAML::Load(value) : YAML::Node(value);
+  node[keys.back()] = YAML::Node(text.substr(equals + 1));
   return path;
 }
 
@@ -305,7 +339,8 @@ std::string apply_override(const YAML::Node& root, const std::string& text) {
 void read_config_text(const std::string& text,
                       const std::string& source_name,
                       const std::vector<std::string>& overrides,
-                      const Describe& describe) {
+                      const Describe& describe,
+                      PathSyntax paths) {
   if (text.size() > kMaxBytes) {
     throw Error(
         fmt::format("{}: expected at most {} bytes, got {}", source_name, kMaxBytes, text.size()));
@@ -332,7 +367,7 @@ void read_config_text(const std::string& text,
     for (const auto& override_text : overrides) {
       overridden.insert(apply_override(documents[0], override_text));
     }
-    TreeReader reader(documents[0], source_name, std::move(overridden));
+    TreeReader reader(documents[0], source_name, std::move(overridden), paths);
     describe(reader);
     reader.finish();
   } catch (const YAML::Exception& error) {
@@ -342,8 +377,9 @@ void read_config_text(const std::string& text,
 
 void read_config_file(const std::string& path,
                       const std::vector<std::string>& overrides,
-                      const Describe& describe) {
-  read_config_text(read_file(posix_io(), path, kMaxBytes), path, overrides, describe);
+                      const Describe& describe,
+                      PathSyntax paths) {
+  read_config_text(read_file(posix_io(), path, kMaxBytes), path, overrides, describe, paths);
 }
 
 }  // namespace dsmoe

@@ -37,6 +37,12 @@ class ConfigVisitor {
   virtual void text(const char* key, std::string& value, FieldInfo info) = 0;
   /// In a file one text may stand for a list of one.
   virtual void text_list(const char* key, std::vector<std::string>& value, FieldInfo info) = 0;
+  /// A path of a file or directory: reading expands `~` and variables (expand_path). Texts that are
+  /// no path, such as `bytes` of data.tokenizer, read the same.
+  virtual void path(const char* key, std::string& value, FieldInfo info) { text(key, value, info); }
+  virtual void path_list(const char* key, std::vector<std::string>& value, FieldInfo info) {
+    text_list(key, value, info);
+  }
   virtual void number_list(const char* key,
                            std::vector<double>& value,
                            double min,

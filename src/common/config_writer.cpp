@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/config_reader.h"
+#include "common/path_expansion.h"
 
 namespace dsmoe {
 namespace {
@@ -49,14 +50,22 @@ class FieldLister final : public ConfigVisitor {
     add(key, value ? "true" : "false", "boolean", "", info);
   }
   void text(const char* key, std::string& value, FieldInfo info) override {
-    add(key, value, "text", "", info, /*quoted=*/true);
+    yaml << YAML::Key << key << YAML::Value << YAML::DoubleQuoted << value;
+    list(key, value, "text", "", info);
   }
   void text_list(const char* key, std::vector<std::string>& value, FieldInfo info) override {
-    yaml << YAML::Key << key << YAML::Value << YAML::Flow << YAML::BeginSeq;
-    for (const auto& item : value) yaml << YAML::DoubleQuoted << item;
-    yaml << YAML::EndSeq;
-    fields.push_back(
-        {name(key), fmt::format("[{}]", fmt::join(value, ", ")), "list of texts", "", info});
+    add_list(key, value);
+    list(key, fmt::format("[{}]", fmt::join(value, ", ")), "list of texts", "", info);
+  }
+  void path(const char* key, std::string& value, FieldInfo info) override {
+    yaml << YAML::Key << key << YAML::Value << YAML::DoubleQuoted << quote_path(value);
+    list(key, value, "path", "", info);
+  }
+  void path_list(const char* key, std::vector<std::string>& value, FieldInfo info) override {
+    std::vector<std::string> quoted;
+    for (const auto& item : value) quoted.push_back(quote_path(item));
+    add_list(key, quoted);
+    list(key, fmt::format("[{}]", fmt::join(value, ", ")), "list of paths", "", info);
   }
   void number_list(const char* key,
                    std::vector<double>& value,
@@ -66,11 +75,11 @@ class FieldLister final : public ConfigVisitor {
     yaml << YAML::Key << key << YAML::Value << YAML::Flow << YAML::BeginSeq;
     for (const double item : value) yaml << fmt::format("{}", item);
     yaml << YAML::EndSeq;
-    fields.push_back({name(key),
-                      fmt::format("[{}]", fmt::join(value, ", ")),
-                      "list of numbers",
-                      fmt::format("{} to {}", min, max),
-                      info});
+    list(key,
+         fmt::format("[{}]", fmt::join(value, ", ")),
+         "list of numbers",
+         fmt::format("{} to {}", min, max),
+         info);
   }
   void choice(const char* key,
               std::string& value,
@@ -90,11 +99,20 @@ class FieldLister final : public ConfigVisitor {
            std::string value,
            const char* type,
            std::string range,
-           FieldInfo info,
-           bool quoted = false) {
-    yaml << YAML::Key << key << YAML::Value;
-    if (quoted) yaml << YAML::DoubleQuoted;
-    yaml << value;
+           FieldInfo info) {
+    yaml << YAML::Key << key << YAML::Value << value;
+    list(key, std::move(value), type, std::move(range), info);
+  }
+  void add_list(const char* key, const std::vector<std::string>& items) {
+    yaml << YAML::Key << key << YAML::Value << YAML::Flow << YAML::BeginSeq;
+    for (const auto& item : items) yaml << YAML::DoubleQuoted << item;
+    yaml << YAML::EndSeq;
+  }
+  void list(const char* key,
+            std::string value,
+            const char* type,
+            std::string range,
+            FieldInfo info) {
     fields.push_back({name(key), std::move(value), type, std::move(range), info});
   }
   std::vector<std::string> path_;
@@ -141,6 +159,13 @@ class JsonWriter final : public ConfigVisitor {
   std::vector<nlohmann::ordered_json*> sections_{&root_};
 };
 
+// A bar would end the cell.
+std::string in_table(const std::string& value) {
+  std::string cell;
+  for (const char c : value) cell += c == '|' ? "\\|" : std::string(1, c);
+  return cell;
+}
+
 std::vector<Field> list_fields(const Describe& describe) {
   FieldLister lister;
   describe(lister);
@@ -171,7 +196,7 @@ std::string config_to_markdown(const Describe& describe) {
                          field.key,
                          field.type,
                          field.info.unit,
-                         field.value,
+                         in_table(field.value),
                          field.range,
                          rule_name(field.info.resume),
                          field.info.doc);

@@ -3,27 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <vector>
+#include <nlohmann/json.hpp>
 
 #include "common/error.h"
+#include "data/text_lines.h"
 #include "data/utf8.h"
-#include "formats/compressed_file.h"
-#include "formats/json_limits.h"
 
 namespace dsmoe {
 namespace {
 
-constexpr size_t kReadBytes = 1 << 20;
-constexpr size_t kMaxLineBytes = size_t{1} << 30;
-
 using OnPart = std::function<void(const TextPart&)>;
-
-bool is_json_lines(std::string_view path) {
-  for (const std::string_view ending : {".gz", ".zst", ".zstd"}) {
-    if (path.ends_with(ending)) path.remove_suffix(ending.size());
-  }
-  return path.ends_with(".jsonl") || path.ends_with(".ndjson");
-}
 
 // Makes parts of pieces of text: holds back a document's beginning until it is known not to be
 // empty.
@@ -59,7 +48,7 @@ class PlainText {
   void push(std::string_view text, uint64_t file_position) {
     pending_ += text;
     // A separator may still be incomplete, or its line end not yet read.
-    cut(separator_.size() + 1, file_position);
+    cut(separator_.size() + 2, file_position);
   }
   void finish(uint64_t file_position) {
     cut(0, file_position);
@@ -68,18 +57,22 @@ class PlainText {
   }
 
  private:
+  static size_t line_end_bytes(std::string_view text) {
+    return text.starts_with('\n') ? 1 : text.starts_with("\r\n") ? 2 : 0;
+  }
+
   // Gives out what is known not to change with `held_back` further bytes.
   void cut(size_t held_back, uint64_t file_position) {
     std::string_view rest = pending_;
     while (!separator_.empty()) {
       const size_t at = rest.find(separator_);
       const size_t after = at + separator_.size();
-      if (at == rest.npos || rest.size() < after + (held_back > 0 ? 1 : 0)) break;
+      if (at == rest.npos || rest.size() < after + (held_back > 0 ? 2 : 0)) break;
       const bool begins_line = at > 0 ? rest[at - 1] == '\n' : at_line_start_;
-      const bool ends_line = after < rest.size() && rest[after] == '\n';
+      const size_t n_end = begins_line ? line_end_bytes(rest.substr(after)) : 0;
       documents_.end(rest.substr(0, at), file_position);
-      rest.remove_prefix(after + (begins_line && ends_line ? 1 : 0));
-      at_line_start_ = begins_line && ends_line;
+      rest.remove_prefix(after + n_end);
+      at_line_start_ = n_end > 0;
     }
     size_t known = rest.size() - std::min(rest.size(), held_back);
     while (known > 0 && known < rest.size() && (rest[known] & 0xC0) == 0x80) --known;
@@ -97,81 +90,40 @@ class PlainText {
   bool at_line_start_ = true;
 };
 
-[[noreturn]] void fail_utf8(const std::string& source_name, char byte, const std::string& place) {
-  throw Error(fmt::format("{}: expected UTF-8, got byte 0x{:02x} at {}",
-                          source_name,
-                          static_cast<unsigned char>(byte),
-                          place));
-}
-
-void read_plain_text(CompressedFile& file,
-                     const std::string& path,
-                     const TextFormat& format,
-                     Documents& documents) {
+void read_plain_text(TextFile& file, const TextFormat& format, Documents& documents) {
   PlainText text(format.separator, documents);
   Utf8Stream utf8;
-  std::vector<char> buffer(kReadBytes);
-  uint64_t offset = 0;  // of the characters given out
+  uint64_t offset = file.mark_bytes();  // of the characters given out
   const auto push = [&](const std::string& characters) {
     const size_t bad = find_invalid_utf8(characters);
     if (bad != std::string::npos) {
-      fail_utf8(path, characters[bad], fmt::format("offset {}", offset + bad));
+      throw Error(fmt::format("{}: expected UTF-8, got byte 0x{:02x} at offset {}",
+                              file.path(),
+                              static_cast<unsigned char>(characters[bad]),
+                              offset + bad));
     }
     offset += characters.size();
     text.push(characters, file.file_position());
   };
-  while (const size_t n = file.read(buffer.data(), buffer.size())) {
-    push(utf8.push({buffer.data(), n}));
-  }
+  for (auto piece = file.next(); !piece.empty(); piece = file.next()) push(utf8.push(piece));
   push(utf8.finish());
-  if (offset == 0) throw Error(fmt::format("{}: expected text, got an empty file", path));
+  if (offset == file.mark_bytes()) {
+    throw Error(fmt::format("{}: expected text, got an empty file", file.path()));
+  }
   text.finish(file.file_position());
 }
 
-bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r") == line.npos; }
-
-std::string text_of_line(std::string_view line,
-                         const std::string& field,
-                         const std::string& source_name) {
-  const size_t bad = find_invalid_utf8(line);
-  if (bad != line.npos) fail_utf8(source_name, line[bad], fmt::format("byte {} of the line", bad));
-  const auto record = parse_json(std::string(line), source_name, kMaxLineBytes);
-  const auto found = record.is_object() ? record.find(field) : record.end();
+std::string text_of_line(const TextLine& line, const std::string& field) {
+  const auto record = parse_json_line(line);
+  const auto found = record.find(field);
   if (found == record.end() || !found->is_string()) {
     throw Error(
-        fmt::format("{}: expected an object whose key '{}' is a string", source_name, field));
+        fmt::format("{}: expected an object whose key '{}' is a string; --field names "
+                    "another key",
+                    line.place,
+                    field));
   }
   return found->get<std::string>();
-}
-
-void read_json_lines(CompressedFile& file,
-                     const std::string& path,
-                     const TextFormat& format,
-                     Documents& documents) {
-  std::vector<char> buffer(kReadBytes);
-  std::string pending;  // the beginning of a line
-  int64_t line_number = 0;
-  const auto add_line = [&](std::string_view line) {
-    ++line_number;
-    if (is_blank(line)) return;
-    documents.end(text_of_line(line, format.field, fmt::format("{}:{}", path, line_number)),
-                  file.file_position());
-  };
-  while (const size_t n = file.read(buffer.data(), buffer.size())) {
-    std::string_view rest(buffer.data(), n);
-    for (size_t end = rest.find('\n'); end != rest.npos; end = rest.find('\n')) {
-      pending += rest.substr(0, end);
-      add_line(pending);
-      pending.clear();
-      rest.remove_prefix(end + 1);
-    }
-    pending += rest;
-    if (pending.size() > kMaxLineBytes) {
-      throw Error(fmt::format(
-          "{}:{}: expected a line of at most {} bytes", path, line_number + 1, kMaxLineBytes));
-    }
-  }
-  add_line(pending);
 }
 
 }  // namespace
@@ -180,15 +132,18 @@ void read_text_parts(Io& io,
                      const std::string& path,
                      const TextFormat& format,
                      const std::function<void(const TextPart&)>& on_part) {
-  CompressedFile file(io, path);
+  TextFile file(io, path);
   if (file.file_bytes() == 0) {
     throw Error(fmt::format("{}: expected text, got an empty file", path));
   }
   Documents documents(on_part);
-  if (is_json_lines(path)) {
-    read_json_lines(file, path, format, documents);
+  if (holds_json_lines(file, format.field)) {
+    const auto field = format.field.empty() ? "text" : format.field;
+    read_json_lines(file, [&](const TextLine& line) {
+      documents.end(text_of_line(line, field), file.file_position());
+    });
   } else {
-    read_plain_text(file, path, format, documents);
+    read_plain_text(file, format, documents);
   }
   if (documents.count() == 0) throw Error(fmt::format("{}: expected text, got no document", path));
 }

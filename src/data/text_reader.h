@@ -11,7 +11,7 @@ namespace dsmoe {
 
 /// How a file is cut into documents.
 struct TextFormat {
-  std::string field = "text";               ///< JSON lines: the key of the text
+  std::string field = {};                   ///< JSON lines: the key of the text; empty: "text"
   std::string separator = "<|endoftext|>";  ///< plain text: stands between documents; empty: none
 };
 
@@ -26,12 +26,13 @@ struct TextPart {
 /// Reads a file's documents in parts of about a megabyte, so that memory does not grow with the
 /// file; a line of JSON is held as a whole. The file may be gzip or zstd.
 ///
-/// A file named `.jsonl` (also `.jsonl.gz`, `.jsonl.zst`) has one object per line; its text under
-/// `format.field` is a document. Any other file is plain text cut at the separator; a separator
-/// that fills a line takes that line's end with it, all other bytes are kept. Empty documents are
-/// skipped.
+/// A file that holds_json_lines has one object per line; its text under `format.field` is a
+/// document, blank lines are skipped. Any other file is plain text cut at the separator; a
+/// separator that fills a line takes that line's end (LF or CR LF) with it, and a byte order mark
+/// at the start of the file is no text; all other bytes, CR LF among them, are kept. Empty
+/// documents are skipped.
 /// Throws Error naming file and line or byte offset: missing, empty or damaged file, not UTF-8, not
-/// JSON, no such key, no document.
+/// JSON, no such key, no document, one JSON array or object instead of lines.
 void read_text_parts(Io& io,
                      const std::string& path,
                      const TextFormat& format,

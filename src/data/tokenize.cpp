@@ -10,6 +10,7 @@
 #include "common/error.h"
 #include "data/dataset_record.h"
 #include "data/parallel_encoder.h"
+#include "data/text_lines.h"
 #include "data/text_reader.h"
 #include "data/token_shard.h"
 #include "data/token_shard_writer.h"
@@ -151,6 +152,7 @@ TokenizeResult result_of(const DatasetRecord& record) {
 
 TokenizeResult tokenize_files(Io& io, const TokenizeOptions& options) {
   check_options(options);
+  for (const auto& path : options.inputs) warn_of_json_as_text(io, path, options.format.field);
   const auto tokenizer = make_tokenizer(options.tokenizer, options.inputs, options.format);
   DatasetRecord record;
   write_output_directory(io, output_of(options), [&](const std::string& directory) {

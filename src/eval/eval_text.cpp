@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/error.h"
+#include "data/text_lines.h"
 #include "data/text_reader.h"
 
 namespace dsmoe {
@@ -98,14 +99,17 @@ int64_t count_words(std::string_view text) {
 EvalText read_eval_text(const std::string& path,
                         const Tokenizer& tokenizer,
                         bool documents,
-                        int64_t max_tokens) {
+                        int64_t max_tokens,
+                        const TextFormat& format) {
   EvalText text;
   if (std::filesystem::is_directory(path)) {
     text = from_shards(path, tokenizer, documents, max_tokens);
   } else {
-    read_documents(path, [&](std::string_view document) {
+    warn_of_json_as_text(posix_io(), path, format.field);
+    const auto add = [&](std::string_view document) {
       add_document(text, document, tokenizer, documents, max_tokens);
-    });
+    };
+    read_documents(path, add, format);
   }
   const auto& special = tokenizer.special_tokens();
   text.unscored_id = special.adds_bos ? special.bos.value_or(-1) : -1;

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "data/text_reader.h"
 #include "data/token_dataset.h"
 #include "data/tokenizer.h"
 
@@ -24,16 +25,18 @@ void append_group(EvalText& text, EvalText other);
 /// White-space separated words plus line ends, the WikiText convention.
 int64_t count_words(std::string_view text);
 
-/// From a text or .jsonl file, or from a directory of token shards.
+/// From a file of text or JSON lines, or from a directory of token shards.
 ///
 /// documents  false: one sequence, each document preceded by BOS where the tokenizer has one;
 ///            true: one sequence per document, without the blanks at its ends, from BOS, cut to
 ///            max_tokens (a cut text's bytes are those of the tokens kept)
+/// format     of a file; see read_text_parts
 /// Throws Error if the file is missing, empty or not UTF-8, or if shards were made by another
 /// tokenizer than `tokenizer`.
 EvalText read_eval_text(const std::string& path,
                         const Tokenizer& tokenizer,
                         bool documents,
-                        int64_t max_tokens);
+                        int64_t max_tokens,
+                        const TextFormat& format = {});
 
 }  // namespace dsmoe

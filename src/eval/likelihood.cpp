@@ -25,24 +25,6 @@ std::vector<int32_t> read_part(const Continuation& continuation, int64_t max_seq
   return {continuation.tokens.begin() + first, continuation.tokens.end()};
 }
 
-void check(const std::vector<Continuation>& continuations, const ModelConfig& config) {
-  for (const auto& it : continuations) {
-    if (it.n_scored < 1 || it.n_scored >= static_cast<int64_t>(it.tokens.size()) ||
-        it.n_scored > config.max_seq_len) {
-      throw Error(fmt::format(
-          "continuation: expected 1 to {} tokens to score, after one that is not, got {} of {}",
-          config.max_seq_len,
-          it.n_scored,
-          it.tokens.size()));
-    }
-    for (const auto id : it.tokens) {
-      if (id >= 0 && id < config.vocab_size) continue;
-      throw Error(fmt::format(
-          "continuation: token id {} is outside the vocabulary of {}", id, config.vocab_size));
-    }
-  }
-}
-
 // Sequences of one length: [batch, length] to their likelihoods.
 std::vector<Likelihood> score(TransformerImpl& model,
                               const std::vector<std::vector<int32_t>>& sequences,
@@ -100,12 +82,29 @@ Continuation encode_continuation(const Tokenizer& tokenizer,
   return continuation;
 }
 
+void check_continuation(const Continuation& continuation, const ModelConfig& config) {
+  const auto n_tokens = static_cast<int64_t>(continuation.tokens.size());
+  const int64_t n_scored = continuation.n_scored;
+  if (n_scored < 1 || n_scored >= n_tokens || n_scored > config.max_seq_len) {
+    throw Error(fmt::format(
+        "continuation: expected 1 to {} tokens to score, after one that is not, got {} of {}",
+        config.max_seq_len,
+        n_scored,
+        n_tokens));
+  }
+  for (const auto id : continuation.tokens) {
+    if (id >= 0 && id < config.vocab_size) continue;
+    throw Error(fmt::format(
+        "continuation: token id {} is outside the vocabulary of {}", id, config.vocab_size));
+  }
+}
+
 std::vector<Likelihood> score_continuations(Transformer& model,
                                             const std::vector<Continuation>& continuations,
                                             const LikelihoodOptions& options) {
   const at::NoGradGuard no_grad;
   const auto& config = model->config();
-  check(continuations, config);
+  for (const auto& continuation : continuations) check_continuation(continuation, config);
   const EvaluationMode mode(*model);
   std::vector<std::vector<int32_t>> sequences;
   for (const auto& it : continuations) sequences.push_back(read_part(it, config.max_seq_len));

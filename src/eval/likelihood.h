@@ -27,6 +27,9 @@ Continuation encode_continuation(const Tokenizer& tokenizer,
                                  std::string_view context,
                                  std::string_view text);
 
+/// Throws Error if what is scored does not fit the context or an id not the vocabulary.
+void check_continuation(const Continuation& continuation, const ModelConfig& config);
+
 struct Likelihood {
   double log_likelihood = 0;  ///< nats, sum over the scored tokens
   bool is_greedy = true;      ///< each scored token is the most likely one
@@ -41,8 +44,9 @@ struct LikelihoodOptions {
 
 /// By continuation, in order; fewer than asked after a stop: those before the first that is not
 /// scored. One longer than max_seq_len loses tokens from its left. The batch changes
-/// rounding at most, and not even that with packed weights. log_softmax runs in float32, sums in
-/// float64. Throws Error if what is scored does not fit the context or an id not the vocabulary.
+/// rounding at most, and not even that with packed weights; but under threshold_top_k it changes
+/// which experts count (depends_on_batch). log_softmax runs in float32, sums in float64. Throws
+/// Error as check_continuation does.
 std::vector<Likelihood> score_continuations(Transformer& model,
                                             const std::vector<Continuation>& continuations,
                                             const LikelihoodOptions& options);

@@ -5,20 +5,16 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "common/error.h"
-#include "formats/json_limits.h"
+#include "data/text_lines.h"
 
 namespace dsmoe {
 namespace {
 
-constexpr uint64_t kMaxFileBytes = uint64_t{1} << 30;
-constexpr size_t kMaxLineBytes = size_t{1} << 26;
 constexpr double kQuantile = 1.959963984540054;  // of the normal distribution, 95 % two-sided
 
-ChoiceItem parse_item(const std::string& line) {
-  const auto json = parse_json(line, "line", kMaxLineBytes);
+ChoiceItem parse_item(const nlohmann::json& json) {
   ChoiceItem item;
   item.group = json.value("group", "");
   if (json.contains("good")) {
@@ -60,6 +56,22 @@ ChoiceScores judge(const ChoiceItem& item, const Likelihood* likelihoods) {
   return scores;
 }
 
+// Returns why an item cannot be scored, with its place; empty: its choices were added.
+std::string add_choices(const ChoiceItem& item,
+                        const Tokenizer& tokenizer,
+                        const ModelConfig& config,
+                        std::vector<Continuation>& continuations) {
+  try {
+    for (const auto& choice : item.choices) {
+      continuations.push_back(encode_continuation(tokenizer, item.context, choice));
+      check_continuation(continuations.back(), config);
+    }
+  } catch (const Error& error) {
+    return item.place.empty() ? error.what() : fmt::format("{}: {}", item.place, error.what());
+  }
+  return {};
+}
+
 void add(Accuracy& accuracy, bool is_right) {
   accuracy.n_right += is_right ? 1 : 0;
   accuracy.n_items += 1;
@@ -82,24 +94,30 @@ double Accuracy::share() const {
 double Accuracy::low() const { return n_items > 0 ? std::max(bound(*this, -1), 0.0) : 0.0; }
 double Accuracy::high() const { return n_items > 0 ? std::min(bound(*this, 1), 1.0) : 1.0; }
 
-std::vector<ChoiceItem> read_choice_items(Io& io, const std::string& path) {
-  std::istringstream lines(read_file(io, path, kMaxFileBytes));
-  std::vector<ChoiceItem> items;
-  int64_t number = 0;
-  for (std::string line; std::getline(lines, line);) {
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    try {
-      items.push_back(parse_item(line));
-    } catch (const std::exception& error) {
-      throw Error(
-          fmt::format("{}:{}: expected a question with choices and answer, or a good and a "
-                      "bad text: {}",
-                      path,
-                      number,
-                      error.what()));
-    }
+std::vector<std::string> ChoiceResult::errors() const {
+  std::vector<std::string> errors;
+  for (const auto& item : items) {
+    if (!item.error.empty()) errors.push_back(item.error);
   }
+  return errors;
+}
+
+std::vector<ChoiceItem> read_choice_items(Io& io, const std::string& path) {
+  TextFile file(io, path);
+  std::vector<ChoiceItem> items;
+  read_json_lines(file, [&](const TextLine& line) {
+    ChoiceItem item;
+    try {
+      item = parse_item(parse_json_line(line));
+    } catch (const std::exception& error) {
+      item.error = fmt::format(
+          "{}: expected a question with choices and answer, or a good and a bad text: {}",
+          line.place,
+          error.what());
+    }
+    item.place = line.place;
+    items.push_back(std::move(item));
+  });
   if (items.empty()) throw Error(path + ": expected at least one question, got none");
   return items;
 }
@@ -109,15 +127,24 @@ ChoiceResult answer_choices(Transformer& model,
                             const std::vector<ChoiceItem>& items,
                             const LikelihoodOptions& options) {
   std::vector<Continuation> continuations;
+  std::vector<std::string> errors;
   for (const auto& item : items) {
-    for (const auto& choice : item.choices) {
-      continuations.push_back(encode_continuation(tokenizer, item.context, choice));
+    const size_t n_before = continuations.size();
+    errors.push_back(item.error);
+    if (item.error.empty()) {
+      errors.back() = add_choices(item, tokenizer, model->config(), continuations);
     }
+    if (!errors.back().empty()) continuations.resize(n_before);
   }
   const auto likelihoods = score_continuations(model, continuations, options);
   ChoiceResult result;
   size_t first = 0;
-  for (const auto& item : items) {
+  for (size_t i = 0; i < items.size(); ++i) {
+    const auto& item = items[i];
+    if (!errors[i].empty()) {
+      result.items.emplace_back().error = errors[i];
+      continue;
+    }
     if (first + item.choices.size() > likelihoods.size()) break;
     const auto& scores = result.items.emplace_back(judge(item, likelihoods.data() + first));
     add(result.accuracy, scores.is_right);

@@ -19,7 +19,7 @@ using PassObserver = std::function<void(const ModelOutput& output, const EvalBat
 struct PerplexityOptions {
   int64_t window = 0;  ///< tokens per forward pass and sequence; 0: the model's max_seq_len
   int64_t stride = 0;  ///< new tokens per window; 0: window, no overlap
-  int64_t batch = 8;   ///< windows per forward pass
+  int64_t batch = 8;   ///< windows per forward pass; under threshold_top_k it changes the result
   RoutingPlan plan = RoutingPolicy::all();
   at::ScalarType compute_dtype = at::kFloat;
   int64_t part = 0;     ///< windows that are scored here: every n_parts-th from this one on

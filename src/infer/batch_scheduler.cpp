@@ -9,6 +9,7 @@
 #include <chrono>
 
 #include "common/error.h"
+#include "model/moe/batch_dependence.h"
 
 namespace dsmoe {
 namespace {
@@ -39,6 +40,7 @@ BatchScheduler::BatchScheduler(Transformer model,
       options_(std::move(options)),
       cache_(model_->kv_shape(options_.compute_dtype)) {
   check_options(options_);
+  require_batch_independence(options_.plan, model_->config(), "--prompts");
   model_->eval();
 }
 
@@ -52,9 +54,8 @@ size_t BatchScheduler::submit(const GenerateRequest& request) {
   const int64_t bytes = capacity * model_->kv_shape(options_.compute_dtype).bytes_per_token();
   if (bytes > options_.kv_budget_bytes) {
     throw Error(fmt::format(
-        "generate: request {}: expected keys and values of {} tokens within the budget of {:.2f} "
-        "MiB, got {:.2f} MiB; raise --kv-budget or lower --max-tokens",
-        n_submitted_ + 1,
+        "generate: expected keys and values of {} tokens within the budget of {:.2f} MiB, got "
+        "{:.2f} MiB; raise --kv-budget or lower --max-tokens",
         capacity,
         mebibytes(options_.kv_budget_bytes),
         mebibytes(bytes)));

@@ -43,11 +43,12 @@ struct SchedulerStats {
 ///
 /// A request's keys and values are reserved when it joins, for its prompt and max_tokens: what is
 /// running always ends, and the reservations together never exceed the budget. Requests join in the
-/// order they were submitted. A request's tokens do not depend on its company (threshold_top_k
-/// excepted). Not for several threads at once.
+/// order they were submitted. A request's tokens do not depend on its company; a plan under which
+/// they would (depends_on_batch) is refused. Not for several threads at once.
 class BatchScheduler {
  public:
-  /// A model of packed weights. Throws Error for options out of range.
+  /// A model of packed weights. Throws Error for options out of range and for a plan with
+  /// threshold_top_k.
   BatchScheduler(Transformer model, const Tokenizer& tokenizer, SchedulerOptions options);
 
   /// Adds a request; returns its number, from 0. Throws Error as check_request does, and for one

@@ -34,7 +34,9 @@ struct GeneratorOptions {
 };
 
 /// Generates completions of a batch of prompts together: one prefill over the ragged prompts, then
-/// one step per token for the sequences that go on.
+/// one step per token for the sequences that go on. Under threshold_top_k (depends_on_batch) a
+/// completion changes with the requests beside it; else only its rounding may, and not even that
+/// with packed weights.
 class Generator {
  public:
   Generator(Transformer model, const Tokenizer& tokenizer, GeneratorOptions options);

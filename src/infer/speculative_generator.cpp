@@ -8,6 +8,7 @@
 #include <chrono>
 
 #include "common/error.h"
+#include "model/moe/batch_dependence.h"
 
 namespace dsmoe {
 namespace {
@@ -31,6 +32,7 @@ SpeculativeGenerator::SpeculativeGenerator(Transformer model,
     throw Error(fmt::format("generate: expected drafts of at least 1 token, got {}",
                             options_.draft_tokens));
   }
+  require_batch_independence(options_.plan, model_->config(), "--draft");
   model_->eval();
 }
 

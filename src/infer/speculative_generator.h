@@ -32,12 +32,12 @@ struct SpeculationStats : GenerateStats {
 /// tokens one by one, then one pass under `plan` gives the logits after each of them, and the draws
 /// from those decide. A guess is drawn with the very random numbers of the draw that decides, and a
 /// packed token's bits do not depend on its company: the completion is the Generator's, token by
-/// token, at any temperature.
+/// token, at any temperature. `plan` must keep that (depends_on_batch is false); `draft` need not.
 ///
 /// Needs packed weights.
 class SpeculativeGenerator {
  public:
-  /// Throws Error if draft_tokens is below 1.
+  /// Throws Error if draft_tokens is below 1 and for a plan with threshold_top_k.
   SpeculativeGenerator(Transformer model, const Tokenizer& tokenizer, SpeculationOptions options);
 
   /// Throws Error as check_request does.

@@ -211,17 +211,24 @@ void describe(ConfigVisitor& v, ModelConfig& config) {
          config.norm,
          {{"layer_norm", NormKind::kLayerNorm}, {"rms_norm", NormKind::kRmsNorm}},
          {.doc = "normalisation before each half of a block and before the head"});
-  v.real("norm_eps", config.norm_eps, 0.0, 1.0, {.doc = "added to the variance"});
+  v.real("norm_eps",
+         config.norm_eps,
+         0.0,
+         1.0,
+         {.doc = "added under the root, to the variance, or for rms_norm to the mean square"});
   choice(v,
          "positions",
          config.positions,
          {{"rotary", PositionKind::kRotary}, {"learned", PositionKind::kLearned}},
-         {.doc = "rotary turns queries and keys; learned adds an embedding"});
+         {.doc = "rotary rotates queries and keys; learned adds an embedding"});
   v.real("rope_theta", config.rope_theta, 1.0, 1e12, {.doc = "base of the rotary frequencies"});
   v.boolean("tie_embeddings",
             config.tie_embeddings,
             {.doc = "the output head uses the embedding matrix"});
-  v.boolean("bias", config.bias, {.doc = "biases in attention, FFN and layer norms"});
+  v.boolean(
+      "bias",
+      config.bias,
+      {.doc = "biases in attention, FFN and layer_norm; routers, rms_norm and head have none"});
   v.boolean("output_bias",
             config.output_bias,
             {.doc = "biases of the last projection of attention and FFN only; part of bias"});
@@ -232,7 +239,8 @@ void describe(ConfigVisitor& v, ModelConfig& config) {
          {.doc = "of the embedding and of each block's two outputs; 0 is off"});
   v.text("training_policy",
          config.training_policy,
-         {.doc = "experts that training uses, as on the command line; also the default of eval"});
+         {.doc = "experts that training uses, as on the command line; also the default of eval "
+                 "and generate"});
   describe_rope_scaling(v, config.rope_scaling);
   describe_attention(v, config);
   describe_ffn(v, config);

@@ -21,7 +21,8 @@ struct PackOptions {
 /// Routers stay in float32, their hidden layers are at least bfloat16; norms and biases stay as
 /// they are. An embedding that is only looked up is kept in bfloat16 unless the format is float32.
 /// For one selection both executions then add the experts in one order: a token's result depends
-/// neither on the batch nor on the number of threads (threshold_top_k excepted).
+/// neither on the batch nor on the number of threads (threshold_top_k excepted, see
+/// depends_on_batch).
 void pack_weights(Transformer& model, const PackOptions& options = {});
 
 /// Memory of a model's weights, packed or not.

@@ -11,7 +11,10 @@ namespace dsmoe {
 ///
 /// Warm-up gives peak * (step + 1) / warmup_steps, so that the first step already learns. After it,
 /// cosine falls to final_ratio * peak at total_steps; wsd stays at the peak and falls over the last
-/// decay_steps; constant stays. Steps at or past total_steps keep the final value.
+/// decay_steps; constant stays. No step of a run is at total_steps: the last one, total_steps - 1,
+/// is above final_ratio * peak by (1 - final_ratio) * peak times 1 / decay_steps (wsd linear),
+/// 1 - sqrt(1 - 1 / decay_steps) (wsd one_minus_sqrt) or
+/// 0.5 * (1 - cos(pi / (total_steps - warmup_steps))) (cosine). Later steps keep the final value.
 /// Throws Error if step is negative.
 double learning_rate(const ScheduleConfig& config, int64_t step);
 

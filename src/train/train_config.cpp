@@ -14,7 +14,7 @@ constexpr auto kFree = ResumeRule::kFree;
 
 void describe_data(ConfigVisitor& v, DataConfig& config) {
   v.begin_section("data", "tokens");
-  v.text_list(
+  v.path_list(
       "train",
       config.train,
       {.doc = "directories made by dsmoe tokenize, or Megatron pairs (the path without .bin "
@@ -26,14 +26,25 @@ void describe_data(ConfigVisitor& v, DataConfig& config) {
                 1e9,
                 {.doc = "share of each entry of train in the training sequences, up to a common "
                         "factor; empty: equal"});
-  v.text("tokenizer",
+  v.path("tokenizer",
          config.tokenizer,
          {.doc = "tokenizer of Megatron pairs: bytes, a .model file or a directory with tokenizer "
                  "files; empty: that of the shards",
           .resume = kFree});
-  v.text("validation",
+  v.path("validation",
          config.validation,
-         {.doc = "directory made by dsmoe tokenize; empty: no validation", .resume = kFree});
+         {.doc = "directory made by dsmoe tokenize, or a file of text or JSON lines; empty: no "
+                 "validation",
+          .resume = kFree});
+  v.text("field",
+         config.field,
+         {.doc = "key of the text where validation is a file of JSON lines; empty: text",
+          .resume = kFree});
+  v.text("separator",
+         config.separator,
+         {.doc = "stands between documents where validation is a file of plain text; empty: one "
+                 "document",
+          .resume = kFree});
   v.integer("seq_len",
             config.seq_len,
             0,
@@ -64,40 +75,68 @@ void describe_schedule(ConfigVisitor& v, ScheduleConfig& config) {
          config.peak,
          0.0,
          10.0,
-         {.doc = "learning rate after the warm-up", .resume = kApplied});
-  v.real("final_ratio",
-         config.final_ratio,
-         0.0,
-         1.0,
-         {.doc = "last learning rate as a share of the peak", .resume = kApplied});
+         {.doc = "learning rate of the first step after the warm-up, and of every later one until "
+                 "the schedule falls",
+          .resume = kApplied});
+  v.real(
+      "final_ratio",
+      config.final_ratio,
+      0.0,
+      1.0,
+      {.doc = "learning rate as a share of the peak that the schedule would reach one step after "
+              "the last; the last step is higher by (1 - final_ratio) times 1/decay_steps (wsd "
+              "linear), 1 - sqrt(1 - 1/decay_steps) (wsd one_minus_sqrt) or about 2.5 / (steps - "
+              "warmup_steps)^2 (cosine); constant, and wsd without decay_steps, stay at the peak",
+       .resume = kApplied});
   v.integer("warmup_steps",
             config.warmup_steps,
             0,
             kMany,
-            {.doc = "linear rise from 0; 0 is off", .unit = "steps", .resume = kApplied});
+            {.doc = "linear rise: step n, counted from 1, takes peak * n / warmup_steps; 0 is off",
+             .unit = "steps",
+             .resume = kApplied});
   v.integer("decay_steps",
             config.decay_steps,
             0,
             kMany,
-            {.doc = "wsd: length of the decay at the end", .unit = "steps", .resume = kApplied});
+            {.doc = "wsd: length of the decay at the end, whose first step still has the peak; 0: "
+                    "none",
+             .unit = "steps",
+             .resume = kApplied});
   choice(v,
          "decay_shape",
          config.decay_shape,
          {{"linear", DecayShape::kLinear}, {"one_minus_sqrt", DecayShape::kOneMinusSqrt}},
-         {.doc = "wsd: form of the decay", .resume = kApplied});
+         {.doc = "wsd: share of the way from peak to final_ratio that n steps of decay have gone: "
+                 "n / decay_steps, or its square root",
+          .resume = kApplied});
   v.end_section();
 }
 
 void describe_optimizer(ConfigVisitor& v, OptimizerConfig& config) {
   v.begin_section("optimizer", "AdamW");
-  v.real("beta1", config.beta1, 0.0, 1.0, {.doc = "decay of the mean", .resume = kApplied});
-  v.real("beta2", config.beta2, 0.0, 1.0, {.doc = "decay of the square", .resume = kApplied});
-  v.real("eps", config.eps, 0.0, 1.0, {.doc = "added to the root", .resume = kApplied});
+  v.real("beta1",
+         config.beta1,
+         0.0,
+         1.0,
+         {.doc = "decay of the mean of gradients", .resume = kApplied});
+  v.real("beta2",
+         config.beta2,
+         0.0,
+         1.0,
+         {.doc = "decay of the mean of their squares", .resume = kApplied});
+  v.real("eps",
+         config.eps,
+         0.0,
+         1.0,
+         {.doc = "added to the root of the corrected mean of squares", .resume = kApplied});
   v.real("weight_decay",
          config.weight_decay,
          0.0,
          10.0,
-         {.doc = "of matrices, not of norms and biases; 0 is off", .resume = kApplied});
+         {.doc = "each step first multiplies matrices, embeddings among them, by 1 - learning rate "
+                 "* weight_decay; norms and biases keep their values; 0 is off",
+          .resume = kApplied});
   v.real("clip_norm",
          config.clip_norm,
          0.0,
@@ -107,17 +146,21 @@ void describe_optimizer(ConfigVisitor& v, OptimizerConfig& config) {
 }
 
 void describe_loss(ConfigVisitor& v, LossConfig& config) {
-  v.begin_section("loss", "terms added to the language-model loss, each summed over layers");
-  v.real("moe_mi_weight",
-         config.moe_mi_weight,
-         0.0,
-         1e3,
-         {.doc = "mutual-information loss of the FFN routers; 0 is off", .resume = kApplied});
+  v.begin_section("loss", "terms added to the language-model loss");
+  v.real(
+      "moe_mi_weight",
+      config.moe_mi_weight,
+      0.0,
+      1e3,
+      {.doc = "mutual-information loss of the FFN routers with softmax, summed over layers; 0 is "
+              "off",
+       .resume = kApplied});
   v.real("moa_mi_weight",
          config.moa_mi_weight,
          0.0,
          1e3,
-         {.doc = "mutual-information loss of the attention routers; 0 is off", .resume = kApplied});
+         {.doc = "mutual-information loss of the attention routers, summed over layers; 0 is off",
+          .resume = kApplied});
   choice(v,
          "mi_scope",
          config.mi_scope,
@@ -132,16 +175,20 @@ void describe_loss(ConfigVisitor& v, LossConfig& config) {
          {.doc = "mean open gate of partitioned FFN experts, over tokens, experts and layers; 0 is "
                  "off",
           .resume = kApplied});
-  v.real("switch_weight",
-         config.switch_weight,
-         0.0,
-         1e3,
-         {.doc = "switch balance loss, for sparse training; 0 is off", .resume = kApplied});
+  v.real(
+      "switch_weight",
+      config.switch_weight,
+      0.0,
+      1e3,
+      {.doc = "switch balance loss, for sparse training, summed over layers and both kinds; 0 is "
+              "off",
+       .resume = kApplied});
   v.real("z_weight",
          config.z_weight,
          0.0,
          1e3,
-         {.doc = "router z-loss; 0 is off", .resume = kApplied});
+         {.doc = "z-loss of routers with softmax, summed over layers and both kinds; 0 is off",
+          .resume = kApplied});
   v.end_section();
 }
 
@@ -165,7 +212,8 @@ void describe_guard(ConfigVisitor& v, GuardConfig& config) {
          config.spike_z,
          0.0,
          1e6,
-         {.doc = "standard deviations above the mean of the window that make a spike; 0 is off",
+         {.doc = "standard deviations above the window's mean beyond which a loss or gradient norm "
+                 "is a spike; 0 is off",
           .resume = kApplied});
   v.integer(
       "spike_window",
@@ -185,15 +233,17 @@ void describe_guard(ConfigVisitor& v, GuardConfig& config) {
             config.dead_expert_steps,
             0,
             kMany,
-            {.doc = "alarm for an expert without load for so long; 0 is off",
+            {.doc = "alarm for an expert without load for so many steps of this process; load: "
+                    "tokens that select it, where all are selected those that give it at least "
+                    "1/n_experts; 0 is off",
              .unit = "steps",
              .resume = kFree});
   v.real("collapse_entropy",
          config.collapse_entropy,
          0.0,
          1.0,
-         {.doc = "alarm for a router the entropy of whose mean is below this share of "
-                 "log(n_experts); 0 is off",
+         {.doc = "router-collapse alarm, checked on logged steps for routers with softmax: entropy "
+                 "of the mean routing distribution below this share of log(n_experts); 0 is off",
           .resume = kFree});
   v.end_section();
 }
@@ -263,8 +313,8 @@ void describe_train(ConfigVisitor& v, TrainConfig& config) {
       {{"auto", ComputeDtype::kAuto},
        {"float32", ComputeDtype::kFloat32},
        {"bfloat16", ComputeDtype::kBfloat16}},
-      {.doc = "of matrix products, over float32 weights; auto: bfloat16 where the CPU is fast at "
-              "it"});
+      {.doc = "of matrix products, over float32 weights; auto: bfloat16 on a GPU and where the CPU "
+              "has AVX512-BF16, else float32"});
   v.boolean("fast_float32",
             config.fast_float32,
             {.doc = "float32 products by oneDNN, about twice as fast as MKL on AMD CPUs; no effect "
@@ -279,14 +329,15 @@ void describe_train(ConfigVisitor& v, TrainConfig& config) {
       {.doc = "compute again in the backward pass instead of keeping: nothing, the attention half "
               "of every block, or whole blocks",
        .resume = kApplied});
-  v.text("init_from",
+  v.path("init_from",
          config.init_from,
          {.doc = "checkpoint or run whose weights start the run; empty: random", .resume = kFree});
-  v.integer("log_every",
-            config.log_every,
-            1,
-            kMany,
-            {.doc = "between log lines", .unit = "steps", .resume = kFree});
+  v.integer(
+      "log_every",
+      config.log_every,
+      1,
+      kMany,
+      {.doc = "between log lines; the last step has one too", .unit = "steps", .resume = kFree});
   v.integer(
       "validate_every",
       config.validate_every,
@@ -297,7 +348,7 @@ void describe_train(ConfigVisitor& v, TrainConfig& config) {
             config.save_every,
             0,
             kMany,
-            {.doc = "between checkpoints, and at the end; 0: at the end only",
+            {.doc = "between checkpoints, and at the end or a stop; 0: at these only",
              .unit = "steps",
              .resume = kFree});
   v.integer("keep_checkpoints",
@@ -314,7 +365,9 @@ void describe_train(ConfigVisitor& v, TrainConfig& config) {
              .resume = kFree});
   v.boolean("keep_best",
             config.keep_best,
-            {.doc = "the checkpoint of the lowest validation loss stays too", .resume = kFree});
+            {.doc = "of the checkpoints whose step was validated, the one of the lowest validation "
+                    "loss stays too",
+             .resume = kFree});
   choice(
       v,
       "on_save_failure",
@@ -381,13 +434,14 @@ void RunConfig::validate() const {
 }
 
 void describe(ConfigVisitor& v, RunConfig& config) {
-  v.text("run_dir", config.run_dir, {.doc = "where checkpoints and metrics go", .resume = kFree});
+  v.path("run_dir", config.run_dir, {.doc = "where checkpoints and metrics go", .resume = kFree});
   v.integer("seed", config.seed, 0, kMany, {.doc = "of weights, data order and dropout"});
   v.integer("threads",
             config.threads,
             0,
             4096,
-            {.doc = "0: all cores; results are the same bits only for the same number",
+            {.doc = "0: OMP_NUM_THREADS, else all cores; of several ranks on a host each takes its "
+                    "share of the cores; results are the same bits only for the same number",
              .resume = kApplied});
   choice(
       v,

@@ -21,10 +21,10 @@ enum class OnSaveFailure { kStop, kContinue };
 /// The learning rate over the run; steps count optimizer steps.
 struct ScheduleConfig {
   ScheduleKind kind = ScheduleKind::kCosine;
-  double peak = 3e-4;                            ///< learning rate after warm-up
-  double final_ratio = 0.1;                      ///< last learning rate as a share of the peak
-  int64_t warmup_steps = 100;                    ///< linear rise from 0; 0: none
-  int64_t decay_steps = 0;                       ///< wsd: length of the final decay; 0: none
+  double peak = 3e-4;          ///< learning rate after warm-up
+  double final_ratio = 0.1;    ///< share of the peak reached one step after the last
+  int64_t warmup_steps = 100;  ///< linear rise, from peak / warmup_steps; 0: none
+  int64_t decay_steps = 0;     ///< wsd: length of the final decay; 0: none
   DecayShape decay_shape = DecayShape::kLinear;  ///< wsd
   int64_t total_steps = 0;  ///< train.steps, set by TrainConfig::schedule_of_run
 };
@@ -65,10 +65,12 @@ struct DataConfig {
   std::vector<std::string> train;  ///< directories of token shards, Megatron pairs
   std::vector<double> weights;     ///< shares of the training sequences; empty: equal
   std::string tokenizer;           ///< of Megatron pairs
-  std::string validation;          ///< directory; empty: no validation
-  int64_t seq_len = 0;             ///< tokens per sequence; 0: model.max_seq_len
-  bool document_mask = false;      ///< no token attends across a document's start
-  int64_t prefetch = 4;            ///< micro-batches made ahead; 0: none
+  std::string validation;          ///< directory or text file; empty: no validation
+  std::string field;  ///< key of the text where validation is a file of JSON lines; empty: "text"
+  std::string separator = "<|endoftext|>";  ///< where validation is a file of plain text
+  int64_t seq_len = 0;                      ///< tokens per sequence; 0: model.max_seq_len
+  bool document_mask = false;               ///< no token attends across a document's start
+  int64_t prefetch = 4;                     ///< micro-batches made ahead; 0: none
 };
 
 /// Of each rank, that travel together when updated parameters or moments are exchanged.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "common/log.h"
@@ -11,6 +12,8 @@
 
 namespace dsmoe {
 namespace {
+
+constexpr uint64_t kMaxLinesBytes = uint64_t{1} << 34;
 
 std::string format_count(int64_t count) {
   const auto value = static_cast<double>(count);
@@ -62,7 +65,62 @@ std::string lines_path(const std::string& run_directory) {
   return run_directory + "/metrics.jsonl";
 }
 
+// The last line of a step that holds a loss; null if there is none.
+nlohmann::json find_step(const std::string& lines, int64_t step) {
+  size_t end = lines.size();
+  while (end > 0) {
+    const size_t newline = lines.rfind('\n', end - 1);
+    const size_t begin = newline == lines.npos ? 0 : newline + 1;
+    auto json = nlohmann::json::parse(lines.begin() + static_cast<int64_t>(begin),
+                                      lines.begin() + static_cast<int64_t>(end),
+                                      nullptr,
+                                      /*allow_exceptions=*/false);
+    end = newline == lines.npos ? 0 : newline;
+    if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) continue;
+    if (json["step"].get<int64_t>() < step) break;
+    if (json["step"].get<int64_t>() == step && json.contains("loss")) return json;
+  }
+  return nullptr;
+}
+
 }  // namespace
+
+std::optional<StepMetrics> read_step_metrics(Io& io,
+                                             const std::string& run_directory,
+                                             int64_t step) {
+  const auto path = lines_path(run_directory);
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  const auto json = find_step(read_file(io, path, kMaxLinesBytes), step);
+  if (json.is_null()) return std::nullopt;
+  const auto real = [&](const char* key) {
+    const auto found = json.find(key);
+    return found != json.end() && found->is_number() ? found->get<double>() : std::nan("");
+  };
+  const auto whole = [&](const char* key) {
+    const auto found = json.find(key);
+    return found != json.end() && found->is_number_integer() ? found->get<int64_t>() : 0;
+  };
+  const auto if_there = [&](const char* key) {
+    return json.contains(key) ? std::optional<double>(real(key)) : std::nullopt;
+  };
+  StepMetrics metrics;
+  metrics.step = step;
+  metrics.tokens = whole("tokens");
+  metrics.loss = real("loss");
+  metrics.lm_loss = real("lm_loss");
+  metrics.moe_mi = if_there("moe_mi");
+  metrics.moa_mi = if_there("moa_mi");
+  metrics.sparsity = if_there("sparsity");
+  metrics.balance = if_there("balance");
+  metrics.z = if_there("z");
+  metrics.learning_rate = real("learning_rate");
+  metrics.gradient_norm = real("gradient_norm");
+  metrics.tokens_per_second = real("tokens_per_second");
+  metrics.mfu = real("mfu");
+  metrics.peak_memory_bytes = whole("peak_memory_bytes");
+  metrics.skipped_steps = whole("skipped_steps");
+  return metrics;
+}
 
 std::string format_log_line(const StepMetrics& m, int64_t total_steps) {
   std::string terms = fmt::format("lm {:.3f}", m.lm_loss);

@@ -35,6 +35,12 @@ struct StepMetrics {
 /// `step 1200/5000 | tokens 9.8M | loss 3.412 (lm 3.405 moe_mi -0.61 moa_mi -0.22) | lr ...`
 std::string format_log_line(const StepMetrics& metrics, int64_t total_steps);
 
+/// The numbers that `RUN/metrics.jsonl` holds of one step, without those by expert; none if it
+/// holds no loss of that step. NaN where a number is null there. Throws Error if it cannot be read.
+std::optional<StepMetrics> read_step_metrics(Io& io,
+                                             const std::string& run_directory,
+                                             int64_t step);
+
 /// Where numbers of a run go: the log, `RUN/metrics.jsonl` and TensorBoard events.
 class TrainMetrics {
  public:

@@ -53,6 +53,7 @@ bool is_due(int64_t step, int64_t every, int64_t last) {
 
 TrainResult Trainer::run() {
   TrainResult result;
+  const bool was_finished = state_.step >= config_.train.steps;
   // A validation that a stop cut short is made up for.
   if (is_validation_due()) validate(result);
   auto interval_start = Clock::now();
@@ -68,7 +69,7 @@ TrainResult Trainer::run() {
     if (is_due(state_.step, config_.train.log_every, config_.train.steps) || is_stopping()) {
       result.last = measure(
           step, seconds_since(interval_start) - other_seconds, state_.step - interval_first);
-      if (metrics_) metrics_->add(result.last);
+      if (metrics_) metrics_->add(*result.last);
       interval_start = Clock::now();
       interval_first = state_.step;
       other_seconds = 0;
@@ -83,7 +84,27 @@ TrainResult Trainer::run() {
   if (result.stopped) save();
   saver_.finish();
   result.checkpoint = saver_.newest().empty() ? resumed_from_ : saver_.newest();
+  add_last_numbers(result);
+  if (was_finished && metrics_) {
+    log_info(fmt::format(
+        "the run is finished: it has {} steps, train.steps = {}{}; raise train.steps to "
+        "train on",
+        state_.step,
+        config_.train.steps,
+        result.last ? fmt::format(", its last loss is {:.4f}", result.last->loss) : ""));
+  }
   return result;
+}
+
+// Those of the step that the run is at, from this process or an earlier one.
+void Trainer::add_last_numbers(TrainResult& result) {
+  result.step = state_.step;
+  result.tokens = state_.tokens;
+  if (result.last && result.last->step != state_.step) result.last.reset();
+  if (!result.last && metrics_) result.last = read_step_metrics(io_, config_.run_dir, state_.step);
+  if (!result.validation_loss && state_.validated_step > 0) {
+    result.validation_loss = state_.validation_loss;
+  }
 }
 
 bool Trainer::is_stopping() const { return ranks_->is_alone() ? stop_requested() : is_stopping_; }

@@ -29,8 +29,13 @@ namespace dsmoe {
 
 /// What a run came to.
 struct TrainResult {
-  StepMetrics last;  ///< of the last step of this process; step 0 if it took none
-  std::optional<double> validation_loss;
+  int64_t step = 0;    ///< steps done
+  int64_t tokens = 0;  ///< consumed in them
+  /// Of step `step`, of this process or where it took no step of the one before (metrics.jsonl, of
+  /// rank 0 alone); none if no numbers of that step were kept.
+  std::optional<StepMetrics> last;
+  std::optional<double>
+      validation_loss;     ///< of the last validation of the run; none: there was none
   bool stopped = false;    ///< by a signal, with the state saved
   std::string checkpoint;  ///< newest one; empty if none was written or found
 };
@@ -52,9 +57,10 @@ class Trainer {
           TrainHooks hooks = {},
           std::shared_ptr<RankGroup> ranks = std::make_shared<RankGroup>());
 
-  /// Trains to train.steps, or until a stop signal. Throws RunError for a non-finite loss or
-  /// gradient, before the weights are touched, and for a checkpoint that could not be saved, at the
-  /// step after it failed; train.guard and train.on_save_failure say otherwise.
+  /// Trains to train.steps, or until a stop signal. A run that has its steps already is left as it
+  /// is; the log says so and the result holds its last numbers. Throws RunError for a non-finite
+  /// loss or gradient, before the weights are touched, and for a checkpoint that could not be
+  /// saved, at the step after it failed; train.guard and train.on_save_failure say otherwise.
   TrainResult run();
 
  private:
@@ -71,6 +77,7 @@ class Trainer {
   bool is_stopping() const;
   void note(int64_t step, const std::string& event, const std::string& text);
   void validate(TrainResult& result);
+  void add_last_numbers(TrainResult& result);
   void save();
   void start(const std::string& resume);
   int64_t n_micro_batches() const;

@@ -56,7 +56,11 @@ TrainingData open_data(const RunConfig& config) {
 // What is trained one document at a time is scored so.
 EvalText read_validation(const RunConfig& config, const TrainingData& dataset) {
   if (config.data.validation.empty()) return {};
-  return read_eval_text(config.data.validation, dataset.tokenizer(), config.data.document_mask, 0);
+  return read_eval_text(config.data.validation,
+                        dataset.tokenizer(),
+                        config.data.document_mask,
+                        0,
+                        {.field = config.data.field, .separator = config.data.separator});
 }
 
 // A directory without a run may hold files of a person that have the names of a run's.
@@ -198,7 +202,7 @@ void Trainer::refuse_later_steps(const VerifiedCheckpoint& checkpoint, const std
 void Trainer::restore(const VerifiedCheckpoint& checkpoint) {
   const auto& directory = checkpoint.directory;
   RunConfig saved;
-  read_config_file(directory + "/" + kConfigFile, {}, describer(saved));
+  read_config_file(directory + "/" + kConfigFile, {}, describer(saved), PathSyntax::kLiteral);
   check_config_change(saved, config_);
   check_origin(checkpoint.manifest, dataset_->hash(), DSMOE_VERSION, TORCH_VERSION);
   load_tensors(io_, checkpoint, "model-", named_tensors(*model_));

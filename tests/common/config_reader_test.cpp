@@ -1,5 +1,7 @@
 #include "common/config_reader.h"
 
+#include <stdlib.h>
+
 #include <catch2/catch.hpp>
 
 #include "common/error.h"
@@ -171,6 +173,66 @@ TEST_CASE("config: what a YAML library lets through or chokes on is refused in o
     for (int j = 0; j < 9; ++j) bomb += "*a" + std::to_string(i - 1) + (j < 8 ? ", " : "]\n");
   }
   CHECK_THAT(error_of(bomb), Contains("got an anchor"));
+}
+
+TEST_CASE("config: an override is a list only where the key is one", "[common][config]") {
+  Settings s;
+  read_config_text("train: {}",
+                   "t.yaml",
+                   {"train.name=[a, b]", "train.files=[c, d]", "train.shares=[1]"},
+                   describe_settings(s));
+  CHECK(s.name == "[a, b]");
+  CHECK(s.files == std::vector<std::string>{"c", "d"});
+  CHECK(s.shares == std::vector<double>{1});
+  CHECK_THAT(error_of("train: {}", {"train.files=[c"}), Catch::Contains("--train.files: expected"));
+  read_config_text(
+      "train: {}", "t.yaml", {"train.name=[", "train.files={x}"}, describe_settings(s));
+  CHECK(s.name == "[");
+  CHECK(s.files == std::vector<std::string>{"{x}"});
+}
+
+TEST_CASE("config: paths are expanded where they are read, and written so that they read back",
+          "[common][config]") {
+  ::setenv("HOME", "/home/ada", 1);
+  ::unsetenv("DSMOE_TEST_NONE");
+  std::string run;
+  std::vector<std::string> files;
+  const auto describe_paths = [&](ConfigVisitor& v) {
+    v.path("run", run, {.doc = "run"});
+    v.path_list("files", files, {.doc = "files"});
+  };
+  const auto read = [&](const std::string& text, const std::vector<std::string>& overrides = {}) {
+    read_config_text(text, "t.yaml", overrides, describe_paths);
+  };
+  read("run: ~/x\nfiles: [$HOME/a, '~']");
+  CHECK(run == "/home/ada/x");
+  CHECK(files == std::vector<std::string>{"/home/ada/a", "/home/ada"});
+  read("run: x", {"run=~/y", "files=[~/a]"});
+  CHECK(run == "/home/ada/y");
+  CHECK(files == std::vector<std::string>{"/home/ada/a"});
+  CHECK_THROWS_WITH(read("files: x\nrun: $DSMOE_TEST_NONE/x"),
+                    Catch::Contains("t.yaml:2: run: ") && Catch::Contains("DSMOE_TEST_NONE"));
+  CHECK_THROWS_WITH(read("files: [a, ~b/c]"), Catch::Contains("t.yaml:1: files: "));
+  CHECK_THROWS_WITH(read("run: x", {"run=~b"}), Catch::Contains("--run: "));
+
+  run = "/a$HOME/$$";
+  files = {"$x", "y"};
+  const auto yaml = config_to_yaml(describe_paths);
+  const auto json = config_to_json(describe_paths);
+  CHECK_THAT(json, Catch::Contains("\"/a$HOME/$$\""));
+  for (const bool is_yaml : {true, false}) {
+    run.clear();
+    files.clear();
+    read_config_text(is_yaml ? yaml : json,
+                     "written",
+                     {},
+                     describe_paths,
+                     is_yaml ? PathSyntax::kExpanded : PathSyntax::kLiteral);
+    CHECK(run == "/a$HOME/$$");
+    CHECK(files == std::vector<std::string>{"$x", "y"});
+  }
+  CHECK_THAT(config_to_markdown(describe_paths),
+             Catch::Contains("| `run` | path |") && Catch::Contains("| `files` | list of paths |"));
 }
 
 TEST_CASE("config: octal-looking integers are decimal", "[common][config]") {

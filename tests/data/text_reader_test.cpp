@@ -25,10 +25,10 @@ Texts read(const std::string& name, const std::string& bytes, const TextFormat& 
 
 // Texts with marks at every place near the reader's megabyte, characters of several bytes among
 // them.
-std::string long_text(size_t shift) {
+std::string long_text(size_t shift, const std::string& line_end = "\n") {
   std::string text(shift, 'x');
   while (text.size() < 3'300'000)
-    text += "na\xC3\xAFve \xE2\x82\xAC<|endoftext|>\nab\n<|endoftext|>\n";
+    text += "na\xC3\xAFve \xE2\x82\xAC<|endoftext|>\nab\n<|endoftext|>" + line_end;
   return text;
 }
 
@@ -54,8 +54,9 @@ TEST_CASE("the separator is a choice; without one a file is one document") {
 }
 
 TEST_CASE("a long file gives the documents of its text, wherever its reading is cut") {
+  const std::string line_end = GENERATE("\n", "\r\n");
   for (const size_t shift : {0, 1, 5, 9, 14, 17, 23}) {
-    const auto texts = read("a.txt", long_text(shift));
+    const auto texts = read("a.txt", long_text(shift, line_end));
     REQUIRE(texts.size() > 100'000);
     CHECK(texts[0] == std::string(shift, 'x') + "na\xC3\xAFve \xE2\x82\xAC");
     size_t n_wrong = 0;
@@ -92,6 +93,36 @@ TEST_CASE("JSON lines give their texts in order; blank lines are nothing") {
         Texts{"one\n", "\xC3\xA4"});
   CHECK(read("a.jsonl", "{\"text\": 1, \"body\": \"b\"}\n", {.field = "body"}) == Texts{"b"});
   CHECK(read("a.jsonl.gz", "{\"text\": \"x\"}") == Texts{"x"});  // the name, not the content
+}
+
+TEST_CASE("a byte order mark is no text; CR LF is, but behind a separator that fills a line") {
+  CHECK(read("a.txt",
+             "\xEF\xBB\xBF"
+             "one\r\n") == Texts{"one\r\n"});
+  CHECK(read("a.jsonl", "\xEF\xBB\xBF{\"text\": \"one\"}\r\n\r\n{\"text\": \"two\"}\r\n") ==
+        Texts{"one", "two"});
+  CHECK(read("a.txt", "one\r\n<|endoftext|>\r\ntwo\r\n<|endoftext|>\r\n") ==
+        Texts{"one\r\n", "two\r\n"});
+  CHECK(read("a.txt", "one<|endoftext|>\r\ntwo") == Texts{"one", "\r\ntwo"});
+  CHECK_THROWS_WITH(read("a.txt",
+                         "\xEF\xBB\xBF"
+                         "ab\xFF"),
+                    Contains("0xff at offset 5"));
+  CHECK_THROWS_WITH(read("a.txt", "\xEF\xBB\xBF"), Contains("empty"));
+}
+
+TEST_CASE("JSON lines are known by ending in any case, or by a key and the first line") {
+  const std::string lines = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n";
+  for (const std::string name : {"a.json", "A.JSONL", "a.Json.GZ", "a.ndjson"}) {
+    CHECK(read(name, lines) == Texts{"one", "two"});
+  }
+  CHECK(read("a.txt", lines) == Texts{lines});
+  CHECK(read("a.txt", lines, {.field = "text"}) == Texts{"one", "two"});
+  CHECK(read("a.txt", "plain\n", {.field = "text"}) == Texts{"plain\n"});
+  CHECK_THROWS_WITH(read("a.json", "[{\"text\": \"one\"}]"),
+                    Contains("a.json") && Contains("array"));
+  CHECK_THROWS_WITH(read("a.json", "{\n\"text\": \"one\"\n}"), Contains("several lines"));
+  CHECK_THROWS_WITH(read("a.json", "plain"), Contains("a.json:1"));
 }
 
 TEST_CASE("text that cannot be read is refused by file and place") {

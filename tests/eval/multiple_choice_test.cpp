@@ -31,16 +31,22 @@ TEST_CASE("read_choice_items: questions and minimal pairs") {
   CHECK(items[1].group == "agreement");
 }
 
-TEST_CASE("read_choice_items: a line that is none is named") {
+TEST_CASE("read_choice_items: a line that is none is named in its place; the others are read") {
   for (const std::string line : {"{\"choices\": [\"a\"], \"answer\": 0}",
                                  "{\"choices\": [\"a\", \"b\"], \"answer\": 2}",
                                  "{\"choices\": [\"a\", \"b\"]}",
                                  "{\"good\": \"a\"}",
                                  "not json"}) {
     CAPTURE(line);
-    REQUIRE_THROWS_WITH(read("{\"good\": \"a\", \"bad\": \"b\"}\n" + line + "\n"),
-                        Catch::Contains("items.jsonl:2: expected"));
+    const auto items = read("{\"good\": \"a\", \"bad\": \"b\"}\r\n\r\n" + line +
+                            "\n{\"good\": \"c\", \"bad\": \"d\"}\n");
+    REQUIRE(items.size() == 3);
+    CHECK(items[0].error.empty());
+    CHECK(items[0].place.ends_with("items.jsonl:1"));
+    CHECK_THAT(items[1].error, Catch::Contains("items.jsonl:3: expected"));
+    CHECK(items[2].choices == std::vector<std::string>{"c", "d"});
   }
+  REQUIRE_THROWS_WITH(read("[{\"good\": \"a\", \"bad\": \"b\"}]\n"), Catch::Contains("array"));
   REQUIRE_THROWS_AS(read("\n"), Error);
 }
 
@@ -83,6 +89,34 @@ TEST_CASE("answer_choices: judges by the likelihoods of the choices, whole and p
   REQUIRE(result.by_group.size() == 1);
   CHECK(result.by_group.at("even").n_items == 6);
   CHECK(result.by_group.at("even").n_right == n_right_even);
+}
+
+TEST_CASE(
+    "answer_choices: an item that does not fit is left out, and the others are as without it") {
+  auto model = make_tiny_model();
+  const ByteTokenizer tokenizer;
+  const ChoiceItem good{.context = "x", .choices = {" a", " bc"}, .answer = 1, .group = "g"};
+  const ChoiceItem empty{.context = "x", .choices = {" a", ""}, .group = "g", .place = "q.jsonl:2"};
+  const ChoiceItem broken{.place = "q.jsonl:3", .error = "q.jsonl:3: not JSON"};
+  const ChoiceItem longer{.context = "x", .choices = {"a", std::string(5000, 'a')}};
+  const auto alone = answer_choices(model, tokenizer, {good, good}, {});
+  const auto result = answer_choices(model, tokenizer, {good, empty, broken, longer, good}, {});
+  REQUIRE(result.items.size() == 5);
+  for (const auto& [with, without] : {std::pair(0, 0), std::pair(4, 1)}) {
+    const auto& scores = result.items[static_cast<size_t>(with)];
+    CHECK(scores.error.empty());
+    CHECK(scores.log_likelihoods == alone.items[static_cast<size_t>(without)].log_likelihoods);
+  }
+  REQUIRE(result.errors().size() == 3);
+  CHECK_THAT(result.errors()[0], Catch::Contains("q.jsonl:2: ") && Catch::Contains("one token"));
+  CHECK(result.errors()[1] == "q.jsonl:3: not JSON");
+  CHECK_THAT(result.errors()[2], Catch::Contains("5000"));
+  CHECK(result.accuracy.n_items == 2);
+  CHECK(result.by_group.at("g").n_items == 2);
+  CHECK(result.accuracy.share() == alone.accuracy.share());
+  const auto none = answer_choices(model, tokenizer, {broken}, {});
+  CHECK(none.items.size() == 1);
+  CHECK(none.accuracy.n_items == 0);
 }
 
 TEST_CASE("answer_choices: a tie is not an answer") {

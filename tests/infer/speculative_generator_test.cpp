@@ -40,6 +40,19 @@ SpeculationOptions options_of(const std::string& plan, const std::string& draft,
 
 }  // namespace
 
+TEST_CASE(
+    "SpeculativeGenerator: a plan whose experts depend on the batch is refused, a draft is not") {
+  auto model = make_packed();
+  CHECK_THROWS_WITH(
+      SpeculativeGenerator(model, kTokenizer, options_of("threshold_top_k=0.5", "top_k=1")),
+      Contains("--draft: ") && Contains("threshold_top_k"));
+  const auto request = request_of("To be", 12, 0.8);
+  SpeculativeGenerator generator(model, kTokenizer, options_of("all", "threshold_top_k=0.5"));
+  const GeneratorOptions plain{.plan = parse_routing_plan("all"), .on_text = {}};
+  CHECK(generator.generate(request).ids ==
+        Generator(model, kTokenizer, plain).generate({request})[0].ids);
+}
+
 TEST_CASE("SpeculativeGenerator: the Generator's tokens, greedy and drawn, whatever is guessed") {
   const auto format =
       GENERATE(PackedFormat::kFloat32, PackedFormat::kBfloat16, PackedFormat::kInt8);

@@ -135,7 +135,7 @@ TEST_CASE("Trainer: a denormal gradient is no reason to stop", "[train][guard]")
   const TemporaryDirectory directory;
   const auto config = short_run(directory);
   const auto hooks = put(std::numeric_limits<float>::denorm_min(), 3, "embedding");
-  CHECK(Trainer(posix_io(), config, "none", hooks).run().last.skipped_steps == 0);
+  CHECK(Trainer(posix_io(), config, "none", hooks).run().last->skipped_steps == 0);
 }
 
 TEST_CASE("Trainer: a step that is skipped changes neither weights nor moments, and is counted",
@@ -157,8 +157,8 @@ TEST_CASE("Trainer: a step that is skipped changes neither weights nor moments, 
   REQUIRE(hashes.size() == 8);
   CHECK(hashes[3] == hashes[2]);
   CHECK(hashes[4] != hashes[3]);
-  CHECK(result.last.step == 8);
-  CHECK(result.last.skipped_steps == 1);
+  CHECK(result.last->step == 8);
+  CHECK(result.last->skipped_steps == 1);
   CHECK(read_report(config.run_dir, 4)["step"] == 4);
   // The step of the moments counts updates: one less than the steps of the run.
   const auto found = find_checkpoint(posix_io(), config.run_dir);
@@ -172,7 +172,7 @@ TEST_CASE("Trainer: a step that is skipped changes neither weights nor moments, 
   hashes.clear();
   hooks.on_loss = {};
   hooks.on_gradients = {};
-  CHECK(Trainer(posix_io(), config, "auto", hooks).run().last.skipped_steps == 1);
+  CHECK(Trainer(posix_io(), config, "auto", hooks).run().last->skipped_steps == 1);
   CHECK(hashes.size() == 4);
   CHECK(hashes.back() == end);
 }
@@ -183,7 +183,7 @@ TEST_CASE("Trainer: a spike is only reported where the config says so", "[train]
   config.train.guard.spike_window = 2;
   config.train.guard.spike_z = 1000;
   config.train.guard.on_spike = OnSpike::kReport;
-  CHECK(Trainer(posix_io(), config, "none", put(1e10f, 3, "embedding")).run().last.skipped_steps ==
+  CHECK(Trainer(posix_io(), config, "none", put(1e10f, 3, "embedding")).run().last->skipped_steps ==
         0);
   const auto lines = read_file(posix_io(), config.run_dir + "/metrics.jsonl", 1 << 20);
   CHECK_THAT(lines, Catch::Contains("\"event\":\"spike\""));

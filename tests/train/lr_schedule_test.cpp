@@ -1,6 +1,7 @@
 #include "train/lr_schedule.h"
 
 #include <catch2/catch.hpp>
+#include <cmath>
 
 #include "common/error.h"
 
@@ -47,6 +48,43 @@ TEST_CASE("learning_rate: wsd stays, then decays over the last steps", "[train][
   CHECK(learning_rate(config, 104) == Approx(0.1));
   config.decay_steps = 0;
   CHECK(learning_rate(config, 103) == Approx(1.0));
+}
+
+TEST_CASE("learning_rate: the last step is above the final ratio as train.schedule states it",
+          "[train][lr_schedule]") {
+  // The sentence of final_ratio: 0.1 would be reached one step after the last.
+  auto config = schedule(ScheduleKind::kWsd);
+  config.warmup_steps = 0;
+  config.decay_steps = 20;
+  config.total_steps = 20;
+  CHECK(learning_rate(config, 19) == Approx(0.145).epsilon(1e-12));
+  CHECK(learning_rate(config, 19) == Approx(0.1 + 0.9 / 20).epsilon(1e-12));
+  CHECK(learning_rate(config, 20) == Approx(0.1).epsilon(1e-12));
+  config.decay_shape = DecayShape::kOneMinusSqrt;
+  CHECK(learning_rate(config, 19) ==
+        Approx(0.1 + 0.9 * (1 - std::sqrt(1 - 1.0 / 20))).epsilon(1e-12));
+  // Of decay_steps: its first step still has the peak.
+  config.total_steps = 100;
+  CHECK(learning_rate(config, 80) == 1.0);
+  CHECK(learning_rate(config, 81) < 1.0);
+
+  for (const int64_t n : {10, 100, 1000}) {
+    auto cosine = schedule(ScheduleKind::kCosine);
+    cosine.total_steps = cosine.warmup_steps + n;
+    const double above = (learning_rate(cosine, cosine.total_steps - 1) - 0.1) / 0.9;
+    CHECK(above == Approx(2.5 / static_cast<double>(n * n)).epsilon(0.03));
+    CHECK(above ==
+          Approx(0.5 * (1 - std::cos(std::acos(-1.0) / static_cast<double>(n)))).margin(1e-12));
+  }
+  auto constant = schedule(ScheduleKind::kConstant);
+  CHECK(learning_rate(constant, constant.total_steps - 1) == 1.0);
+  auto flat = schedule(ScheduleKind::kWsd);
+  flat.decay_steps = 0;
+  CHECK(learning_rate(flat, flat.total_steps - 1) == 1.0);
+  // Of warmup_steps: step n, counted from 1, takes peak * n / warmup_steps.
+  for (int64_t n = 1; n <= 4; ++n) {
+    CHECK(learning_rate(constant, n - 1) == Approx(static_cast<double>(n) / 4).epsilon(1e-12));
+  }
 }
 
 TEST_CASE("learning_rate: no warm-up starts at the peak", "[train][lr_schedule]") {

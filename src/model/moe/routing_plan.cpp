@@ -6,6 +6,7 @@
 #include <set>
 
 #include "common/error.h"
+#include "common/path_expansion.h"
 
 namespace dsmoe {
 namespace {
@@ -41,7 +42,7 @@ LayerRouting parse_kinds(const std::string& text) {
 
 RoutingPlan read_plan_file(const std::string& path) {
   try {
-    const YAML::Node root = YAML::LoadFile(path);
+    const YAML::Node root = YAML::LoadFile(expand_home(path, "routing"));
     if (!root.IsMap() || root.size() != 1 || !root["layers"].IsSequence()) {
       throw Error(fmt::format("{}: expected one key 'layers' with a list of policies", path));
     }
