@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Enforces the table of src/README.md: which room may include which, and which headers nobody may include.
+# Enforces the table of src/README.md: which room may include which, which headers nobody may include, and that what is
+# printed goes through common/standard_output.h or common/log.h, which escape it.
 # Usage: check_layers.sh [ROOT]; prints every violation and exits with 1 if there is one.
 set -euo pipefail
 cd "${1:-"$(dirname "$0")/.."}"
@@ -42,6 +43,12 @@ while read -r file; do
   case "$room" in
     common | formats)
       ! grep -qE '#include *<(torch|ATen|c10)/' "$file" || report "$file: room '$room' knows no torch header" ;;
+  esac
+  case "$file" in
+    src/common/log.cpp | src/common/standard_output.* | src/common/progress.cpp) ;; # a bar; lines of escaped text
+    src/*)
+      ! grep -qE '(^|[^a-z_])(v?f?printf|f?puts|f?putc|putchar|fwrite|fmt::print)\(|std::(cout|cerr|clog)' "$file" ||
+        report "$file: text is printed by print_out or StandardOutput of common/standard_output.h, or by common/log.h" ;;
   esac
   case "$file" in
     *_body.h | *_kernels.h | *.cu | *.cuh)

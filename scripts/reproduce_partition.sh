@@ -42,7 +42,7 @@ xargs -P "${JOBS:-1}" -L 1 build/dsmoe train configs/partition.yaml <<RUNS
 --run_dir=$runs/cut-no-ste --model.partition.ste=false
 --run_dir=$runs/cut-no-threshold --model.training_policy=all
 --run_dir=$runs/cut-top3 --train.init_from=$runs/cut-narrow --model.training_policy=top_k=3 \
---model.partition.gates=softmax --model.partition.ste=false --train.loss.sparsity_weight=0 \
+--model.partition.gates=softmax --train.init_override=model.partition.gates --model.partition.ste=false --train.loss.sparsity_weight=0 \
 --train.loss.moe_mi_weight=0 --train.loss.switch_weight=0.01
 RUNS
 

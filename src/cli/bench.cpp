@@ -14,6 +14,7 @@
 #include "common/error.h"
 #include "common/process_setup.h"
 #include "common/standard_output.h"
+#include "train/init_source.h"
 #include "train/step_memory.h"
 #include "train/train_bench.h"
 
@@ -44,7 +45,9 @@ std::vector<RunConfig> read_configs(const Options& options) {
   std::vector<RunConfig> configs;
   for (const auto& path : options.configs) {
     RunConfig config;
-    read_config_file(path, overrides, [&](ConfigVisitor& visitor) { describe(visitor, config); });
+    const auto given = read_config_file(
+        path, overrides, [&](ConfigVisitor& visitor) { describe(visitor, config); });
+    inherit_model_if_there(posix_io(), config, given);
     const auto device = open_device(name_of(config.device));
     config.device = device.is_cpu() ? DeviceKind::kCpu : DeviceKind::kCuda;
     if (!configs.empty() && config.device != configs.front().device) {

@@ -12,6 +12,7 @@
 #include "cli/eval_result.h"
 #include "cli/text_options.h"
 #include "common/error.h"
+#include "common/log.h"
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "eval/routing_budget.h"
@@ -289,10 +290,7 @@ int budget(const Options& options) {
   try {
     const auto sensitivity = measure_sensitivity(
         loaded.model, bench.text(), candidates, bench.calibration(), [](int64_t done, int64_t all) {
-          std::fprintf(stderr,
-                       "budget: %lld of %lld sensitivities\n",
-                       static_cast<long long>(done),
-                       static_cast<long long>(all));
+          print_note(fmt::format("budget: {} of {} sensitivities\n", done, all));
         });
     const auto steps = plan_steps(sensitivity);
     const auto time = fit_time(bench, steps);

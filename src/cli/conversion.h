@@ -19,9 +19,15 @@ struct OpenedSource {
   std::string kind;  // checkpoint, hf-llama or llama2c
 };
 
-/// A checkpoint or run directory, a Hugging Face LLaMA directory, or a llama2.c file.
-/// tokenizer: as for `dsmoe tokenize`; empty: the source's own. Throws Error.
-OpenedSource open_source(Io& io, const std::string& path, const std::string& tokenizer);
+/// The tokenizer that a conversion gives to the model.
+struct TokenizerChoice {
+  std::string spec;         // as for `dsmoe tokenize`; empty: the source's own
+  bool may_differ = false;  // from the source's own, where that can be read
+};
+
+/// A checkpoint or run directory, a Hugging Face LLaMA directory, or a llama2.c file. Throws Error;
+/// also for a tokenizer other than the source's own, unless the choice says that it may differ.
+OpenedSource open_source(Io& io, const std::string& path, const TokenizerChoice& choice);
 
 /// Random ids for a comparison of logits, [1, n_tokens]; the same for the same model.
 at::Tensor comparison_tokens(const ModelConfig& config);

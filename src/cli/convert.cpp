@@ -21,7 +21,7 @@ namespace {
 struct Options {
   std::string source;
   std::string out;
-  std::string tokenizer;
+  TokenizerChoice tokenizer;
   std::string partition;
   std::string text;
   bool force = false;
@@ -143,9 +143,12 @@ void add_convert_command(CommandLine& line) {
   command.option("out", options->out, "new checkpoint directory").path().required();
   command
       .option("--tokenizer",
-              options->tokenizer,
+              options->tokenizer.spec,
               "bytes, a .model, tokenizer.json or llama2.c .bin file (default: the source's own)")
       .path();
+  command.flag("--other-tokenizer",
+               options->tokenizer.may_differ,
+               "take --tokenizer even where the source has another");
   command.option("--partition",
                  options->partition,
                  "n_experts=8[,method=contiguous|random,seed=S,layers=0-3+7,router_std=0.02]: "

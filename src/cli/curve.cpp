@@ -7,9 +7,10 @@
 #include "cli/command_support.h"
 #include "cli/commands.h"
 #include "cli/eval_result.h"
-#include "common/standard_output.h"
 #include "cli/text_options.h"
 #include "common/io.h"
+#include "common/log.h"
+#include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "eval/curve.h"
 #include "model/moe/batch_dependence.h"
@@ -121,7 +122,7 @@ int curve(const Options& options) {
         entry["ms_per_token"] = point.ms_per_token;
         entries.push_back(std::move(entry));
         if (!options.json) print_point(point, config);
-        std::fprintf(stderr, "curve: %zu of %zu policies\n", ++n_done, plans.size());
+        print_note(fmt::format("curve: {} of {} policies\n", ++n_done, plans.size()));
       });
   const bool complete = points.size() == plans.size();
   if (!options.plot.empty()) {

@@ -59,18 +59,18 @@ std::optional<int64_t> count_for(const std::string& words, const EvalText& text)
 
 void print_text(const nlohmann::ordered_json& json) {
   print_out("policy {} ({} execution, {}), window {}, stride {}, {}\n",
-             json["policy"].get<std::string>(),
-             json["execution"].get<std::string>(),
-             json["dtype"].get<std::string>(),
-             json["window"].get<int64_t>(),
-             json["stride"].get<int64_t>(),
-             json["bos"].get<bool>() ? "each document from BOS" : "no BOS");
+            json["policy"].get<std::string>(),
+            json["execution"].get<std::string>(),
+            json["dtype"].get<std::string>(),
+            json["window"].get<int64_t>(),
+            json["stride"].get<int64_t>(),
+            json["bos"].get<bool>() ? "each document from BOS" : "no BOS");
   if (json["depends_on_batch"].get<bool>()) print_batch_dependence(json["batch"].get<int64_t>());
   print_out("perplexity {:.4f} | {:.4f} nats per token over {} tokens | {:.4f} bits per byte\n",
-             json["perplexity"].get<double>(),
-             json["nats_per_token"].get<double>(),
-             json["tokens_scored"].get<int64_t>(),
-             json["bits_per_byte"].get<double>());
+            json["perplexity"].get<double>(),
+            json["nats_per_token"].get<double>(),
+            json["tokens_scored"].get<int64_t>(),
+            json["bits_per_byte"].get<double>());
   if (json.contains("word_perplexity")) {
     print_out("word perplexity {:.4f} over {} words\n",
               json["word_perplexity"].get<double>(),

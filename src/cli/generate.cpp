@@ -134,7 +134,7 @@ int generate(const Options& options) {
   if (stream) {
     // The prompt comes with the first text: a refused prompt prints nothing.
     generator_options.on_text = [prompt = options.prompt](size_t, const std::string& text) mutable {
-      standard_output().write(std::exchange(prompt, "") + text);
+      standard_output().write_generated(std::exchange(prompt, "") + text);
     };
   }
   install_stop_signal();
@@ -146,7 +146,8 @@ int generate(const Options& options) {
     standard_output().write("\n");
   } else {
     for (size_t i = 0; i < completions.size(); ++i) {
-      print_out("--- {}\n{}{}\n", i + 1, options.prompt, completions[i].text);
+      print_out("--- {}\n", i + 1);
+      standard_output().write_generated(options.prompt + completions[i].text + "\n");
     }
   }
   print_note(fmt::format("{} tokens, {:.1f} per second\n",
@@ -211,7 +212,8 @@ Option add_prompts_options(Command& command, PromptsCommand& prompts) {
 void add_generate_command(CommandLine& line) {
   auto options = std::make_shared<Options>();
   auto& command = line.subcommand("generate",
-                                  "Continues a prompt.\n"
+                                  "Continues a prompt. The text goes to a file or pipe as it is; "
+                                  "a terminal is shown control characters as \\u001b.\n"
                                   "Example: dsmoe generate runs/quickstart --prompt 'ROMEO:' "
                                   "--policy top_k=4 --temperature 0.8");
   add_model_options(command, options->model);

@@ -61,8 +61,12 @@ class OrderedOutput {
     if (command_.json || command_.json_lines) return;
     for (; n_shown_ < answers_.size() && answers_[n_shown_].is_known(); ++n_shown_) {
       const auto& [prompt, error, completion] = answers_[n_shown_];
-      const auto text = completion ? prompt + completion->text : "failed: " + error;
-      print_out("--- {}\n{}\n", n_shown_ + 1, text);
+      print_out("--- {}\n", n_shown_ + 1);
+      if (completion) {
+        standard_output().write_generated(prompt + completion->text + "\n");
+      } else {
+        print_out("failed: {}\n", error);
+      }
     }
   }
 

@@ -1,6 +1,5 @@
 #include <c10/util/Exception.h>
 
-#include <cstdio>
 #include <cstring>
 #include <exception>
 #include <new>
@@ -16,9 +15,8 @@
 
 namespace {
 
-int report(int code, std::string message) {
-  for (auto& c : message) c = c == '\n' ? ' ' : c;
-  std::fprintf(stderr, "dsmoe: %s\n", message.c_str());
+int report(int code, const std::string& message) {
+  dsmoe::print_complaint(message);
   return code;
 }
 
@@ -70,8 +68,8 @@ void hold_early_signals(int argc, char** argv, char**) {
   if (traits_of(argc, argv).stops_when_asked) dsmoe::hold_signals();
 }
 
-[[gnu::used, gnu::section(".preinit_array")]] void (*first_of_all)(int, char**, char**) =
-    hold_early_signals;
+[[gnu::used,
+  gnu::section(".preinit_array")]] void (*first_of_all)(int, char**, char**) = hold_early_signals;
 
 void install_signals(const CommandTraits& command) {
   if (command.stops_when_asked) dsmoe::install_stop_signal();

@@ -11,6 +11,7 @@
 #include "common/standard_output.h"
 #include "data/token_dataset.h"
 #include "report/cost_plan.h"
+#include "train/init_source.h"
 
 namespace dsmoe {
 namespace {
@@ -33,8 +34,9 @@ struct Options {
 RunConfig read_config(const Options& options) {
   RunConfig config;
   const auto overrides = take_overrides("plan", options.overrides);
-  read_config_file(
+  const auto given = read_config_file(
       options.config, overrides, [&](ConfigVisitor& visitor) { describe(visitor, config); });
+  inherit_model_if_there(posix_io(), config, given);
   const std::string data = config.data.train.empty() ? "" : config.data.train.front();
   if (config.model.vocab_size == 0 && std::filesystem::is_directory(data)) {
     config.model.vocab_size = TokenDataset(data).tokenizer().vocab_size();

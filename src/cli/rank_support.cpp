@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "common/exit_codes.h"
+#include "common/log.h"
 #include "common/stop_signal.h"
 #include "distributed/watchdog.h"
 
@@ -25,7 +26,7 @@ constexpr std::chrono::seconds kPrintingPatience{2};
     std::this_thread::sleep_for(kPrintingPatience);
     _exit(code);
   }).detach();
-  std::fprintf(stderr, "dsmoe: %s\n", text.c_str());
+  print_complaint(text);
   std::fflush(nullptr);
   _exit(code);
 }

@@ -4,8 +4,8 @@
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
-#include "data/text_lines.h"
 #include "common/standard_output.h"
+#include "data/text_lines.h"
 #include "formats/json_limits.h"
 #include "report/run_report.h"
 

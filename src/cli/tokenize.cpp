@@ -8,8 +8,8 @@
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
-#include "common/interruptible_io.h"
 #include "cli/text_options.h"
+#include "common/interruptible_io.h"
 #include "common/progress.h"
 #include "common/standard_output.h"
 #include "data/tokenize.h"

@@ -13,6 +13,7 @@
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "model/parameter_count.h"
+#include "train/init_source.h"
 #include "train/step_memory.h"
 #include "train/trainer.h"
 
@@ -99,7 +100,7 @@ int train(const Options& options) {
   if (options.config.empty()) throw Error("train: expected a config file, got none; see --help");
   auto overrides = take_overrides("train", options.overrides);
   if (!options.device.empty()) overrides.push_back("device=" + options.device);
-  read_config_file(options.config, overrides, describe_config);
+  const auto given = read_config_file(options.config, overrides, describe_config);
   const bool runs = !options.print_config && !options.dry_run;
   if (!runs) uninstall_stop_signal();
   const auto env = read_launch_env(process_environment);
@@ -108,7 +109,12 @@ int train(const Options& options) {
     device = open_config_device(config, env.local_rank, runs);
     config.threads = threads_of_rank(config.threads, env);
     set_threads(static_cast<int>(config.threads));
-    config = resolve_run_config(config);
+    const auto source = find_init_source(posix_io(), config, options.resume);
+    if (source) {
+      const auto inherited = inherit_model(config, given, *source);
+      if (env.rank == 0) log_inherited(inherited, *source);
+    }
+    config = resolve_run_config(config, source);
   });
   const auto yaml = config_to_yaml(describe_config);
   if (options.print_config) {

@@ -90,7 +90,11 @@ class TreeReader final : public ConfigVisitor {
       : source_(std::move(source)), overridden_(std::move(overridden)), paths_(paths) {
     open(root, "");
   }
-  void finish() { close(); }
+  /// Returns the keys that the text sets.
+  std::set<std::string> finish() {
+    close();
+    return std::move(set_);
+  }
 
   void begin_section(const char* name, const char*) override {
     const std::string path = path_of(name);
@@ -272,7 +276,9 @@ class TreeReader final : public ConfigVisitor {
       return YAML::Node(YAML::NodeType::Undefined);
     }
     for (const auto& pair : section.node) {
-      if (text_of(pair.first) == key) return pair.second;
+      if (text_of(pair.first) != key) continue;
+      if (!pair.second.IsMap()) set_.insert(path_of(key));
+      return pair.second;
     }
     return YAML::Node(YAML::NodeType::Undefined);
   }
@@ -301,6 +307,7 @@ class TreeReader final : public ConfigVisitor {
   std::string source_;
   std::set<std::string> overridden_;
   PathSyntax paths_;
+  std::set<std::string> set_;
   std::vector<Section> sections_;
 };
 
@@ -336,11 +343,11 @@ std::string apply_override(const YAML::Node& root, const std::string& text) {
 
 }  // namespace
 
-void read_config_text(const std::string& text,
-                      const std::string& source_name,
-                      const std::vector<std::string>& overrides,
-                      const Describe& describe,
-                      PathSyntax paths) {
+std::set<std::string> read_config_text(const std::string& text,
+                                       const std::string& source_name,
+                                       const std::vector<std::string>& overrides,
+                                       const Describe& describe,
+                                       PathSyntax paths) {
   if (text.size() > kMaxBytes) {
     throw Error(
         fmt::format("{}: expected at most {} bytes, got {}", source_name, kMaxBytes, text.size()));
@@ -369,17 +376,17 @@ void read_config_text(const std::string& text,
     }
     TreeReader reader(documents[0], source_name, std::move(overridden), paths);
     describe(reader);
-    reader.finish();
+    return reader.finish();
   } catch (const YAML::Exception& error) {
     throw Error(fmt::format("{}:{}: not YAML: {}", source_name, error.mark.line + 1, error.msg));
   }
 }
 
-void read_config_file(const std::string& path,
-                      const std::vector<std::string>& overrides,
-                      const Describe& describe,
-                      PathSyntax paths) {
-  read_config_text(read_file(posix_io(), path, kMaxBytes), path, overrides, describe, paths);
+std::set<std::string> read_config_file(const std::string& path,
+                                       const std::vector<std::string>& overrides,
+                                       const Describe& describe,
+                                       PathSyntax paths) {
+  return read_config_text(read_file(posix_io(), path, kMaxBytes), path, overrides, describe, paths);
 }
 
 }  // namespace dsmoe

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -20,21 +21,26 @@ enum class PathSyntax { kExpanded, kLiteral };
 ///
 /// source_name  of the text, for messages
 /// overrides    `section.key=value`, applied after the text; a value is a list (`[a, b]`) only
-/// where the key is one paths        whether `~` and variables of paths are expanded Throws Error,
-/// one line with source, line, key and what was expected: unknown key (with the nearest valid one),
-/// duplicate key, wrong type, value out of range, empty text, second document, anchors, depth above
-/// 32, more than 1 MB, not UTF-8.
-void read_config_text(const std::string& text,
-                      const std::string& source_name,
-                      const std::vector<std::string>& overrides,
-                      const Describe& describe,
-                      PathSyntax paths = PathSyntax::kExpanded);
+///              where the key is one
+/// paths        whether `~` and variables of paths are expanded
+/// returns      the keys, with their sections, that the text or an override sets
+/// Throws Error, one line with source, line, key and what was expected: unknown key (with the
+/// nearest valid one), duplicate key, wrong type, value out of range, empty text, second document,
+/// anchors, depth above 32, more than 1 MB, not UTF-8.
+std::set<std::string> read_config_text(const std::string& text,
+                                       const std::string& source_name,
+                                       const std::vector<std::string>& overrides,
+                                       const Describe& describe,
+                                       PathSyntax paths = PathSyntax::kExpanded);
 
 /// The same from a file.
-void read_config_file(const std::string& path,
-                      const std::vector<std::string>& overrides,
-                      const Describe& describe,
-                      PathSyntax paths = PathSyntax::kExpanded);
+std::set<std::string> read_config_file(const std::string& path,
+                                       const std::vector<std::string>& overrides,
+                                       const Describe& describe,
+                                       PathSyntax paths = PathSyntax::kExpanded);
+
+/// Every key, with its sections, in the order of the description.
+std::vector<std::string> config_keys(const Describe& describe);
 
 /// Every key with its value; reading it back gives the same configs: what expand_path would read
 /// otherwise is quoted.
@@ -54,6 +60,7 @@ struct ConfigChange {
   std::string old_value;
   std::string new_value;
   ResumeRule rule;
+  InitRule init;  ///< beside the other values of the new config
 };
 
 std::vector<ConfigChange> compare_configs(const Describe& old_configs, const Describe& new_configs);

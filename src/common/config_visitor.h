@@ -14,10 +14,18 @@ enum class ResumeRule {
   kFree,     ///< the new value counts
 };
 
+/// What happens to a key of the model when a run takes its weights from another checkpoint.
+enum class InitRule {
+  kCompared,  ///< changes the function: taken over where the config is silent, else must be equal
+  kTaken,     ///< taken over where the config is silent, else the config's value counts
+  kFree,      ///< the config's value counts: no effect on the function, or none beside other keys
+};
+
 struct FieldInfo {
   const char* doc;
   const char* unit = "";
   ResumeRule resume = ResumeRule::kFixed;
+  InitRule init = InitRule::kCompared;  ///< of keys of the model; a new key is compared
 };
 
 /// Walks the keys of a config struct. One `describe(visitor, config)` per struct serves reading,

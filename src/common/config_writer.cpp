@@ -174,6 +174,12 @@ std::vector<Field> list_fields(const Describe& describe) {
 
 }  // namespace
 
+std::vector<std::string> config_keys(const Describe& describe) {
+  std::vector<std::string> keys;
+  for (auto& field : list_fields(describe)) keys.push_back(std::move(field.key));
+  return keys;
+}
+
 std::string config_to_yaml(const Describe& describe) {
   FieldLister lister;
   describe(lister);
@@ -211,7 +217,11 @@ std::vector<ConfigChange> compare_configs(const Describe& old_configs,
   std::vector<ConfigChange> changes;
   for (size_t i = 0; i < before.size() && i < after.size(); ++i) {
     if (before[i].value == after[i].value) continue;
-    changes.push_back({before[i].key, before[i].value, after[i].value, before[i].info.resume});
+    changes.push_back({before[i].key,
+                       before[i].value,
+                       after[i].value,
+                       before[i].info.resume,
+                       after[i].info.init});
   }
   return changes;
 }

@@ -3,7 +3,10 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <cstdio>
+
+#include "common/printable.h"
 
 namespace dsmoe {
 
@@ -17,13 +20,20 @@ void setup_log() {
   spdlog::set_default_logger(std::move(logger));
 }
 
-void print_note(const std::string& text) {
-  std::fputs(text.c_str(), stderr);
+void print_note(std::string_view text) {
+  const auto shown = printable_text(text);
+  std::fwrite(shown.data(), 1, shown.size(), stderr);
   std::fflush(stderr);
 }
 
-void log_info(const std::string& message) { spdlog::info("{}", message); }
-void log_warning(const std::string& message) { spdlog::warn("{}", message); }
-void log_error(const std::string& message) { spdlog::error("{}", message); }
+void print_complaint(std::string_view message) {
+  std::string line(message);
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  print_note("dsmoe: " + printable_line(line) + "\n");
+}
+
+void log_info(const std::string& message) { spdlog::info("{}", printable_line(message)); }
+void log_warning(const std::string& message) { spdlog::warn("{}", printable_line(message)); }
+void log_error(const std::string& message) { spdlog::error("{}", printable_line(message)); }
 
 }  // namespace dsmoe

@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <utility>
+
+#include "common/printable.h"
 
 namespace dsmoe {
 namespace {
@@ -36,8 +37,8 @@ std::string progress_line(const std::string& label,
   return line;
 }
 
-ProgressBar::ProgressBar(std::string label, std::FILE* terminal)
-    : label_(std::move(label)), terminal_(terminal), start_(Clock::now()), next_(start_) {}
+ProgressBar::ProgressBar(const std::string& label, std::FILE* terminal)
+    : label_(printable_line(label)), terminal_(terminal), start_(Clock::now()), next_(start_) {}
 
 ProgressBar::~ProgressBar() {
   if (drawn_) std::fputc('\n', terminal_);

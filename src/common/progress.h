@@ -17,7 +17,7 @@ std::string progress_line(const std::string& label,
 /// A progress bar on a terminal, drawn at most ten times a second; ends its line when it goes.
 class ProgressBar {
  public:
-  ProgressBar(std::string label, std::FILE* terminal);
+  ProgressBar(const std::string& label, std::FILE* terminal);
   ~ProgressBar();
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;

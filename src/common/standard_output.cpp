@@ -23,6 +23,11 @@ void StandardOutput::write(std::string_view text) {
   }
 }
 
+void StandardOutput::write_generated(std::string_view text) {
+  if (::isatty(fd_) != 0) return write(printable_text(text));
+  write(text);
+}
+
 // A pipe that another program made non-blocking; false after a stop was asked for.
 bool StandardOutput::wait_until_writable() {
   pollfd descriptor{.fd = fd_, .events = POLLOUT, .revents = 0};

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/io.h"
+#include "common/printable.h"
 
 namespace dsmoe {
 
@@ -17,7 +18,12 @@ class StandardOutput {
  public:
   StandardOutput(Io& io, int fd) : io_(io), fd_(fd) {}
 
+  /// Writes text as it is.
   void write(std::string_view text);
+
+  /// Writes text that a model generated: as it is, byte for byte, to a file or a pipe;
+  /// printable_text of it to a terminal.
+  void write_generated(std::string_view text);
 
   /// True once text could not be written: work whose only result is printed may stop.
   bool is_lost() const { return !failure_.empty(); }
@@ -40,10 +46,12 @@ class StandardOutput {
 /// The process's own, descriptor 1.
 StandardOutput& standard_output();
 
-/// fmt::print to standard_output().
+/// fmt::print to standard_output(), as printable_text: nothing from a file or an argument reaches a
+/// terminal as a command. scripts/check_layers.sh finds other ways out.
 template <typename... Arguments>
 void print_out(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
-  standard_output().write(fmt::format(format, std::forward<Arguments>(arguments)...));
+  standard_output().write(
+      printable_text(fmt::format(format, std::forward<Arguments>(arguments)...)));
 }
 
 /// Call first in main: where a standard descriptor is closed, opens one that fails on use, so that

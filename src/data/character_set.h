@@ -15,9 +15,7 @@ class CharacterSet {
  public:
   CharacterSet() = default;
   explicit CharacterSet(std::vector<CodeRange> ranges);
-  static CharacterSet of(uint32_t first, uint32_t last) {
-    return CharacterSet({{first, last}});
-  }
+  static CharacterSet of(uint32_t first, uint32_t last) { return CharacterSet({{first, last}}); }
   static CharacterSet of(std::span<const CodeRange> ranges) {
     return CharacterSet({ranges.begin(), ranges.end()});
   }

@@ -289,7 +289,8 @@ size_t HfBpeTokenizer::place_in(std::string_view text) const {
     return file_.ignore_merges || joins_[join_index(left, right)];
   };
   if (!file_.is_nfc) {
-    return pre_tokenizer_.place(text, [](size_t) { return true; }, may_join);
+    return pre_tokenizer_.place(
+        text, [](size_t) { return true; }, may_join);
   }
   text = text.substr(0, last_nfc_segment(text));
   // The places where segments begin, before and after normalization.

@@ -15,8 +15,8 @@
 namespace dsmoe {
 
 /// Byte-level BPE of Hugging Face's `tokenizer.json`: added tokens are cut out first, the rest is
-/// normalized and cut into pieces (PreTokenizer), and the bytes of each piece are merged in order of
-/// priority, in time n log n of its length. The ids of short pieces are remembered.
+/// normalized and cut into pieces (PreTokenizer), and the bytes of each piece are merged in order
+/// of priority, in time n log n of its length. The ids of short pieces are remembered.
 /// scripts/compare_tokenizers.py compares the ids with those of the library over all code points.
 class HfBpeTokenizer final : public Tokenizer {
  public:
@@ -67,7 +67,7 @@ class HfBpeTokenizer final : public Tokenizer {
   AddedTokens added_;
   std::vector<int32_t> id_of_byte_;
   std::vector<bool> is_control_;  // [vocab_size]
-  std::vector<bool> joins_;  // [256 * 256] pairs of bytes that some token has side by side
+  std::vector<bool> joins_;       // [256 * 256] pairs of bytes that some token has side by side
   std::unordered_map<uint64_t, Merge> merges_;
   std::unordered_map<std::string, int32_t> whole_pieces_;  // filled where merges are ignored
   mutable WordCachePool word_caches_;

@@ -110,8 +110,16 @@ int64_t MegatronSource::documents_before(int64_t position) const {
 
 bool MegatronSource::exists(const std::string& prefix) {
   std::error_code ignored;
-  return std::filesystem::is_regular_file(prefix + ".idx", ignored) &&
-         std::filesystem::is_regular_file(prefix + ".bin", ignored);
+  const bool has_index = std::filesystem::is_regular_file(prefix + ".idx", ignored);
+  const bool has_tokens = std::filesystem::is_regular_file(prefix + ".bin", ignored);
+  if (has_index != has_tokens && !std::filesystem::exists(prefix, ignored)) {
+    throw Error(fmt::format("{}{}: expected it beside {}{}, got none",
+                            prefix,
+                            has_index ? ".bin" : ".idx",
+                            prefix,
+                            has_index ? ".idx" : ".bin"));
+  }
+  return has_index && has_tokens;
 }
 
 }  // namespace dsmoe

@@ -32,7 +32,7 @@ class MegatronSource final : public TokenSource {
   std::vector<int64_t> document_starts(int64_t begin, int64_t end) const override;
   int64_t documents_before(int64_t position) const override;
 
-  /// True if both files are there.
+  /// True if both files are there. Throws Error naming the other if one is.
   static bool exists(const std::string& prefix);
 
  private:

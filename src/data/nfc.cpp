@@ -34,9 +34,8 @@ const Decomposition* find_decomposition(uint32_t code) {
 }
 
 uint32_t combining_class(uint32_t code) {
-  const auto* const after = std::upper_bound(kCombiningClasses,
-                                             kCombiningClasses + kCombiningClassesSize,
-                                             (code << 8) | 0xFF);
+  const auto* const after = std::upper_bound(
+      kCombiningClasses, kCombiningClasses + kCombiningClassesSize, (code << 8) | 0xFF);
   return after == kCombiningClasses ? 0 : *(after - 1) & 0xFF;
 }
 

@@ -50,11 +50,12 @@ class Parser {
 
  private:
   [[noreturn]] void fail(const std::string& what) const {
-    throw Error(fmt::format("{}: pattern: expected classes, groups and quantifiers, got {} before "
-                            "offset {}",
-                            source_,
-                            what,
-                            expression_.size() - rest_.size()));
+    throw Error(
+        fmt::format("{}: pattern: expected classes, groups and quantifiers, got {} before "
+                    "offset {}",
+                    source_,
+                    what,
+                    expression_.size() - rest_.size()));
   }
   bool take(std::string_view text) {
     if (!rest_.starts_with(text)) return false;
@@ -202,8 +203,10 @@ class Parser {
         add(")");
       }
       const bool is_fixed = is_interval && syntax.find(',') == syntax.npos;
-      if (!is_fixed && take("?")) syntax += '?';
-      else if (!is_interval && take("+")) syntax += '+';
+      if (!is_fixed && take("?"))
+        syntax += '?';
+      else if (!is_interval && take("+"))
+        syntax += '+';
       add(syntax);
       if (syntax[0] != '+' && (!is_interval || syntax[1] == '0')) result.at_least_once = false;
     }
@@ -216,12 +219,12 @@ class Parser {
     std::string inner(rest_.substr(1, end - 1));
     const size_t comma = inner.find(',');
     const auto is_number = [](const std::string& text) {
-      return !text.empty() && text.size() <= 4 &&
-             text.find_first_not_of("0123456789") == text.npos;
+      return !text.empty() && text.size() <= 4 && text.find_first_not_of("0123456789") == text.npos;
     };
     const bool has_first = is_number(inner.substr(0, comma));
     const bool has_second = comma != inner.npos && is_number(inner.substr(comma + 1));
-    if (comma == 0 && has_second) inner.insert(0, "0");
+    if (comma == 0 && has_second)
+      inner.insert(0, "0");
     else if (!has_first || (comma != inner.npos && !has_second && comma + 1 != inner.size()))
       return std::nullopt;
     rest_.remove_prefix(end + 1);

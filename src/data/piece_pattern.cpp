@@ -147,13 +147,8 @@ int PiecePattern::match(std::string_view symbols, size_t from, bool open, void* 
   int result =
       pcre2_match(code_->code, subject, symbols.size(), from, options, match_data, nullptr);
   if (result == PCRE2_ERROR_JIT_STACKLIMIT) {
-    result = pcre2_match(code_->code,
-                         subject,
-                         symbols.size(),
-                         from,
-                         options | PCRE2_NO_JIT,
-                         match_data,
-                         nullptr);
+    result = pcre2_match(
+        code_->code, subject, symbols.size(), from, options | PCRE2_NO_JIT, match_data, nullptr);
   }
   if (result < 0 && result != PCRE2_ERROR_NOMATCH && result != PCRE2_ERROR_PARTIAL) {
     throw Error(fmt::format("hf-bpe: the tokenizer's pattern failed: {}", pcre2_message(result)));

@@ -19,9 +19,9 @@ struct TextSpan {
 
 /// A regular expression of a pre-tokenizer, with the matches that Oniguruma finds.
 ///
-/// Characters that the expression does not tell apart become one symbol of a byte, and PCRE2 matches
-/// the symbols. So classes are those of data/unicode_tables.h, whatever PCRE2 is installed, and a
-/// class costs one look-up.
+/// Characters that the expression does not tell apart become one symbol of a byte, and PCRE2
+/// matches the symbols. So classes are those of data/unicode_tables.h, whatever PCRE2 is installed,
+/// and a class costs one look-up.
 class PiecePattern {
  public:
   using OnMatch = std::function<void(TextSpan)>;
@@ -50,7 +50,7 @@ class PiecePattern {
 
   std::unique_ptr<Code> code_;
   bool restarts_ = false;
-  std::vector<uint16_t> block_of_;                 // [0x1100] index into blocks_
+  std::vector<uint16_t> block_of_;                // [0x1100] index into blocks_
   std::vector<std::array<uint8_t, 256>> blocks_;  // symbols by the low byte of a code point
 };
 

@@ -5,8 +5,8 @@
 
 namespace dsmoe {
 
-/// Tables of Unicode as Hugging Face's tokenizers have them, made by scripts/make_unicode_tables.py,
-/// so that no id depends on the version of an installed library.
+/// Tables of Unicode as Hugging Face's tokenizers have them, made by
+/// scripts/make_unicode_tables.py, so that no id depends on the version of an installed library.
 
 struct CodeRange {
   uint32_t first = 0;
@@ -24,9 +24,9 @@ struct Decomposition {
 /// Where a general category begins: code << 5 | index into kCategoryNames; ascending.
 extern const uint32_t kGeneralCategories[];
 extern const size_t kGeneralCategoriesSize;
-constexpr const char* kCategoryNames[] = {"Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl",
-                                          "No", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm", "Sc",
-                                          "Sk", "So", "Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Co", "Cn"};
+constexpr const char* kCategoryNames[] = {
+    "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe",
+    "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So", "Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Co", "Cn"};
 
 extern const CodeRange kDigits[];  ///< of the pre-tokenizer Digits
 extern const size_t kDigitsSize;

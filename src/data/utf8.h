@@ -17,7 +17,9 @@ uint32_t next_code(std::string_view& text);
 void append_utf8(std::string& text, uint32_t code);
 
 /// True at the first byte of a character.
-inline bool begins_character(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; }
+inline bool begins_character(char byte) {
+  return (static_cast<unsigned char>(byte) & 0xC0) != 0x80;
+}
 
 /// Gives out only whole UTF-8 characters of a growing byte stream, so that a terminal never sees
 /// half of one. What it gave out, joined, is the stream; invalid bytes pass once they cannot become

@@ -239,10 +239,8 @@ class Job {
       if (*rank.exit_code == kExitStopped) {
         stop(0);
       } else {
-        std::fprintf(stderr,
-                     "dsmoe: launch: rank %zu ended with %d; stopping the others\n",
-                     i,
-                     *rank.exit_code);
+        print_complaint(
+            fmt::format("launch: rank {} ended with {}; stopping the others", i, *rank.exit_code));
         stop(SIGTERM);
       }
     }
@@ -260,11 +258,10 @@ class Job {
     if (Clock::now() < *deadline_ + kLastPatience) return;
     for (size_t i = 0; i < ranks_.size(); ++i) {
       if (ranks_[i].exit_code) continue;
-      std::fprintf(stderr,
-                   "dsmoe: launch: rank %zu (process %d) has not ended after SIGKILL; it is left "
-                   "behind\n",
-                   i,
-                   static_cast<int>(ranks_[i].pid));
+      print_complaint(
+          fmt::format("launch: rank {} (process {}) has not ended after SIGKILL; it is left behind",
+                      i,
+                      ranks_[i].pid));
       ranks_[i].exit_code = 128 + SIGKILL;
       first_failure_ = first_failure_.value_or(128 + SIGKILL);
     }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -89,7 +90,8 @@ class Layout {
   uint64_t next_ = kHeaderBytes;
 };
 
-std::vector<TensorEntry> lay_out(const Llama2cHeader& h) {
+// rotary_begin: where the rotary tables begin.
+std::vector<TensorEntry> lay_out(const Llama2cHeader& h, uint64_t& rotary_begin) {
   const int64_t d_kv = h.n_kv_heads * h.head_dim();
   std::vector<TensorEntry> tensors;
   Layout layout(tensors);
@@ -104,7 +106,8 @@ std::vector<TensorEntry> lay_out(const Llama2cHeader& h) {
   layout.add_layers(h.n_layers, "mlp.down_proj.weight", {h.d_model, h.d_ffn});
   layout.add_layers(h.n_layers, "mlp.up_proj.weight", {h.d_ffn, h.d_model});
   layout.add("model.norm.weight", {h.d_model});
-  layout.skip({2, h.max_seq_len, h.head_dim() / 2});  // rotary tables, which nobody reads
+  rotary_begin = tensors.back().end;
+  layout.skip({2, h.max_seq_len, h.head_dim() / 2});
   if (!h.tied) layout.add("lm_head.weight", {h.vocab_size, h.d_model});
   return tensors;
 }
@@ -141,7 +144,26 @@ void Llama2cFile::read_header() {
     throw Error(fmt::format(
         "{}: expected {} bytes of a model of that header, got {}", path_, expected, size));
   }
-  tensors_ = lay_out(header_);
+  tensors_ = lay_out(header_, rotary_begin_);
+}
+
+std::optional<double> Llama2cFile::rotary_theta() const {
+  const auto half = static_cast<size_t>(header_.head_dim() / 2);
+  if (header_.max_seq_len < 2 || half < 2) return std::nullopt;
+  // Of position 1: sin(theta^(-i / half)) for i from 0; the smallest angle is the most exact.
+  std::vector<float> sines(half);
+  const uint64_t row = half * sizeof(float);
+  const uint64_t begin = rotary_begin_ + (static_cast<uint64_t>(header_.max_seq_len) + 1) * row;
+  read_all(io_, fd_, sines.data(), row, begin, path_);
+  const double angle = std::asin(static_cast<double>(sines.back()));
+  const double theta = std::pow(angle, -static_cast<double>(half) / static_cast<double>(half - 1));
+  if (!(angle > 0 && theta > 1 && theta < 1e12)) return std::nullopt;
+  for (size_t i = 0; i < half; ++i) {
+    const double expected =
+        std::sin(std::pow(theta, -static_cast<double>(i) / static_cast<double>(half)));
+    if (!(std::abs(sines[i] - expected) < 1e-4)) return std::nullopt;
+  }
+  return std::stod(fmt::format("{:.5g}", theta));
 }
 
 void Llama2cFile::read(const TensorEntry& entry, void* data) const {

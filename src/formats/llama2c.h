@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,10 @@ class Llama2cFile final : public TensorSource {
   const std::vector<TensorEntry>& tensors() const override { return tensors_; }
   void read(const TensorEntry& entry, void* data) const override;
 
+  /// The base of the rotary frequencies whose sines the file holds, to 5 digits; empty where they
+  /// tell none: contexts of 1, heads of 2, zeros or other numbers.
+  std::optional<double> rotary_theta() const;
+
  private:
   void read_header();
 
@@ -45,6 +50,7 @@ class Llama2cFile final : public TensorSource {
   int fd_ = -1;
   Llama2cHeader header_;
   std::vector<TensorEntry> tensors_;
+  uint64_t rotary_begin_ = 0;  // of the cosines of every position, then the sines
 };
 
 }  // namespace dsmoe

@@ -12,7 +12,8 @@ enum class SplitBehavior { kRemoved, kIsolated, kMergedWithPrevious, kMergedWith
 
 /// Cuts each piece of a text at the matches of an expression.
 struct SplitStep {
-  std::string pattern;  ///< Oniguruma's syntax; `\p{tokenizers:Digits}` for the pre-tokenizer Digits
+  std::string
+      pattern;  ///< Oniguruma's syntax; `\p{tokenizers:Digits}` for the pre-tokenizer Digits
   SplitBehavior behavior = SplitBehavior::kIsolated;
   bool invert = false;  ///< what is between the matches counts as matched
 };
@@ -29,8 +30,8 @@ struct PreTokenizerSteps {
 /// source_name and the form that is not read.
 PreTokenizerSteps read_pre_tokenizer(const nlohmann::json* json, const std::string& source_name);
 
-/// Reads the `normalizer`: true for NFC (also within Sequences), false for none. Throws Error naming
-/// source_name and the form that is not read.
+/// Reads the `normalizer`: true for NFC (also within Sequences), false for none. Throws Error
+/// naming source_name and the form that is not read.
 bool reads_nfc(const nlohmann::json* json, const std::string& source_name);
 
 }  // namespace dsmoe

@@ -14,43 +14,54 @@ namespace {
 
 constexpr int64_t kMaxSize = int64_t{1} << 24;
 
-void describe_router(ConfigVisitor& v, RouterConfig& router) {
+// The rule of a key that has an effect beside the others, or has none.
+InitRule acts(bool has_effect) { return has_effect ? InitRule::kCompared : InitRule::kFree; }
+
+void describe_router(ConfigVisitor& v, RouterConfig& router, bool is_used) {
   v.begin_section("router", "the network that gives each expert its probability");
   choice(v,
          "kind",
          router.kind,
          {{"linear", RouterKind::kLinear}, {"swiglu", RouterKind::kSwiglu}},
-         {.doc = "one matrix, or a SwiGLU network with one hidden layer"});
-  v.integer("d_hidden", router.d_hidden, 1, kMaxSize, {.doc = "hidden width of the swiglu form"});
+         {.doc = "one matrix, or a SwiGLU network with one hidden layer", .init = acts(is_used)});
+  v.integer("d_hidden",
+            router.d_hidden,
+            1,
+            kMaxSize,
+            {.doc = "hidden width of the swiglu form",
+             .init = acts(is_used && router.kind == RouterKind::kSwiglu)});
   v.boolean("renormalise",
             router.renormalise,
-            {.doc = "divide the selected experts' weights by their sum"});
+            {.doc = "divide the selected experts' weights by their sum", .init = acts(is_used)});
   v.end_section();
 }
 
-void describe_rope_scaling(ConfigVisitor& v, RopeScalingConfig& scaling) {
+void describe_rope_scaling(ConfigVisitor& v, RopeScalingConfig& scaling, bool is_rotary) {
   v.begin_section("rope_scaling", "rotary frequencies stretched for a longer context");
   choice(v,
          "kind",
          scaling.kind,
          {{"none", RopeScalingKind::kNone}, {"llama3", RopeScalingKind::kLlama3}},
-         {.doc = "llama3 divides low frequencies by factor, at any context length"});
-  v.real("factor", scaling.factor, 1.0, 1e6, {.doc = "divides the low frequencies"});
-  v.real("low_freq_factor",
-         scaling.low_freq_factor,
-         1e-6,
-         1e6,
-         {.doc = "wavelengths above original_max_seq_len / this are stretched in full"});
+         {.doc = "llama3 divides low frequencies by factor, at any context length",
+          .init = acts(is_rotary)});
+  const auto init = acts(is_rotary && scaling.kind != RopeScalingKind::kNone);
+  v.real("factor", scaling.factor, 1.0, 1e6, {.doc = "divides the low frequencies", .init = init});
+  v.real(
+      "low_freq_factor",
+      scaling.low_freq_factor,
+      1e-6,
+      1e6,
+      {.doc = "wavelengths above original_max_seq_len / this are stretched in full", .init = init});
   v.real("high_freq_factor",
          scaling.high_freq_factor,
          1e-6,
          1e6,
-         {.doc = "wavelengths below original_max_seq_len / this are kept"});
+         {.doc = "wavelengths below original_max_seq_len / this are kept", .init = init});
   v.integer("original_max_seq_len",
             scaling.original_max_seq_len,
             1,
             kMaxSize,
-            {.doc = "context before the stretching", .unit = "tokens"});
+            {.doc = "context before the stretching", .unit = "tokens", .init = init});
   v.end_section();
 }
 
@@ -63,51 +74,67 @@ void describe_attention(ConfigVisitor& v, ModelConfig& config) {
          {{"dense", AttentionKind::kDense}, {"moa", AttentionKind::kMoa}},
          {.doc = "dense uses n_heads and n_kv_heads; moa uses the section model.moa"});
   v.integer("head_dim", attention.head_dim, 2, kMaxSize, {.doc = "width of one head"});
-  v.integer("n_heads", attention.n_heads, 1, kMaxSize, {.doc = "query heads of the dense kind"});
+  const bool is_moa = attention.kind == AttentionKind::kMoa;
+  v.integer("n_heads",
+            attention.n_heads,
+            1,
+            kMaxSize,
+            {.doc = "query heads of the dense kind", .init = acts(!is_moa)});
   v.integer("n_kv_heads",
             attention.n_kv_heads,
             1,
             kMaxSize,
-            {.doc = "key/value heads of the dense kind"});
+            {.doc = "key/value heads of the dense kind", .init = acts(!is_moa)});
   v.boolean("qk_norm",
             attention.qk_norm,
             {.doc = "RMSNorm over all of a token's queries, another over its keys, before rotary "
-                    "positions; the dense kind only"});
+                    "positions; the dense kind only",
+             .init = acts(!is_moa)});
   v.end_section();
   v.begin_section("moa", "mixture of attention heads");
-  v.integer("n_experts", attention.n_experts, 1, kMaxSize, {.doc = "attention experts"});
+  v.integer("n_experts",
+            attention.n_experts,
+            1,
+            kMaxSize,
+            {.doc = "attention experts", .init = acts(is_moa)});
   v.integer("heads_per_expert",
             attention.heads_per_expert,
             1,
             kMaxSize,
-            {.doc = "query heads of one expert; the number of shared key/value heads too"});
-  describe_router(v, attention.router);
+            {.doc = "query heads of one expert; the number of shared key/value heads too",
+             .init = acts(is_moa)});
+  describe_router(v, attention.router, is_moa);
   v.end_section();
 }
 
-void describe_partition(ConfigVisitor& v, PartitionConfig& partition) {
+void describe_partition(ConfigVisitor& v, PartitionConfig& partition, bool is_used) {
+  const auto init = acts(is_used);
   v.begin_section("partition", "gates of the experts that a dense network was cut into");
   v.text("layers",
          partition.layers,
-         {.doc = "those cut into experts: all, or a list as 0-3,7; the others stay dense"});
+         {.doc = "those cut into experts: all, or a list as 0-3,7; the others stay dense",
+          .init = init});
   choice(
       v,
       "gates",
       partition.gates,
       {{"sigmoid", PartitionGates::kSigmoid}, {"softmax", PartitionGates::kSoftmax}},
       {.doc = "sigmoid: each expert for itself; softmax: over the selected experts, as LLaMA-MoE "
-              "(arXiv:2406.16554), a baseline"});
+              "(arXiv:2406.16554), a baseline",
+       .init = init});
   v.boolean("ste",
             partition.straight_through,
-            {.doc = "straight-through estimator: closed gates receive the gradient of open ones"});
+            {.doc = "straight-through estimator: closed gates receive the gradient of open ones",
+             .init = is_used ? InitRule::kTaken : InitRule::kFree});
   v.boolean("count_scale",
             partition.count_scale,
-            {.doc = "the output times n_experts / number of open gates"});
+            {.doc = "the output times n_experts / number of open gates", .init = init});
   choice(v,
          "zero_active",
          partition.zero_active,
          {{"zero", ZeroActive::kZero}, {"argmax", ZeroActive::kArgmax}, {"all", ZeroActive::kAll}},
-         {.doc = "what a token that opens no gate uses: nothing, its strongest expert, or all"});
+         {.doc = "what a token that opens no gate uses: nothing, its strongest expert, or all",
+          .init = init});
   v.end_section();
 }
 
@@ -131,14 +158,19 @@ void describe_ffn(ConfigVisitor& v, ModelConfig& config) {
           {"quick_gelu", FfnActivation::kQuickGelu},
           {"relu_squared", FfnActivation::kReluSquared}},
          {.doc = "swiglu adds a third matrix, gate_proj; quick_gelu is x sigmoid(1.702 x)"});
-  v.integer("d_ffn", ffn.d_ffn, 1, kMaxSize, {.doc = "width of the dense kind"});
+  v.integer("d_ffn",
+            ffn.d_ffn,
+            1,
+            kMaxSize,
+            {.doc = "width of the dense kind", .init = acts(ffn.kind != FfnKind::kMoe)});
   v.end_section();
   v.begin_section("moe", "mixture of feed-forward experts");
-  v.integer("n_experts", ffn.n_experts, 1, kMaxSize, {.doc = "feed-forward experts"});
-  v.integer("d_expert", ffn.d_expert, 1, kMaxSize, {.doc = "width of one expert"});
-  describe_router(v, ffn.router);
+  const auto init = acts(config.has_ffn_experts());
+  v.integer("n_experts", ffn.n_experts, 1, kMaxSize, {.doc = "feed-forward experts", .init = init});
+  v.integer("d_expert", ffn.d_expert, 1, kMaxSize, {.doc = "width of one expert", .init = init});
+  describe_router(v, ffn.router, config.has_ffn_experts());
   v.end_section();
-  describe_partition(v, ffn.partition);
+  describe_partition(v, ffn.partition, ffn.kind == FfnKind::kPartitioned);
 }
 
 // A list of layers and ranges, as `0-3,7`; bounds are checked by validate.
@@ -204,8 +236,15 @@ void describe(ConfigVisitor& v, ModelConfig& config) {
       "vocab_size", config.vocab_size, 0, kMaxSize, {.doc = "token ids; 0 takes the tokenizer's"});
   v.integer("d_model", config.d_model, 1, kMaxSize, {.doc = "width of the residual stream"});
   v.integer("n_layers", config.n_layers, 1, 4096, {.doc = "transformer blocks"});
-  v.integer(
-      "max_seq_len", config.max_seq_len, 1, kMaxSize, {.doc = "longest context", .unit = "tokens"});
+  // A learned position has a row of weights; rotary ones reach any context.
+  v.integer("max_seq_len",
+            config.max_seq_len,
+            1,
+            kMaxSize,
+            {.doc = "longest context",
+             .unit = "tokens",
+             .init = config.positions == PositionKind::kLearned ? InitRule::kCompared
+                                                                : InitRule::kTaken});
   choice(v,
          "norm",
          config.norm,
@@ -221,7 +260,12 @@ void describe(ConfigVisitor& v, ModelConfig& config) {
          config.positions,
          {{"rotary", PositionKind::kRotary}, {"learned", PositionKind::kLearned}},
          {.doc = "rotary rotates queries and keys; learned adds an embedding"});
-  v.real("rope_theta", config.rope_theta, 1.0, 1e12, {.doc = "base of the rotary frequencies"});
+  const bool is_rotary = config.positions == PositionKind::kRotary;
+  v.real("rope_theta",
+         config.rope_theta,
+         1.0,
+         1e12,
+         {.doc = "base of the rotary frequencies", .init = acts(is_rotary)});
   v.boolean("tie_embeddings",
             config.tie_embeddings,
             {.doc = "the output head uses the embedding matrix"});
@@ -231,17 +275,20 @@ void describe(ConfigVisitor& v, ModelConfig& config) {
       {.doc = "biases in attention, FFN and layer_norm; routers, rms_norm and head have none"});
   v.boolean("output_bias",
             config.output_bias,
-            {.doc = "biases of the last projection of attention and FFN only; part of bias"});
+            {.doc = "biases of the last projection of attention and FFN only; part of bias",
+             .init = acts(!config.bias)});
   v.real("dropout",
          config.dropout,
          0.0,
          0.99,
-         {.doc = "of the embedding and of each block's two outputs; 0 is off"});
+         {.doc = "of the embedding and of each block's two outputs; 0 is off",
+          .init = InitRule::kFree});
   v.text("training_policy",
          config.training_policy,
          {.doc = "experts that training uses, as on the command line; also the default of eval "
-                 "and generate"});
-  describe_rope_scaling(v, config.rope_scaling);
+                 "and generate",
+          .init = InitRule::kTaken});
+  describe_rope_scaling(v, config.rope_scaling, is_rotary);
   describe_attention(v, config);
   describe_ffn(v, config);
   v.end_section();

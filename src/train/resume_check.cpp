@@ -30,24 +30,27 @@ std::vector<ConfigChange> check_config_change(const RunConfig& saved, const RunC
   return applied;
 }
 
-void check_origin(const CheckpointManifest& manifest,
-                  const std::string& dataset_hash,
-                  const std::string& code_version,
-                  const std::string& torch_version) {
-  if (manifest.dataset_hash != dataset_hash) {
+void check_origin(const CheckpointManifest& manifest, const RunOrigin& origin) {
+  if (manifest.dataset_hash != origin.dataset_hash) {
     throw Error(fmt::format(
         "data.train: expected the tokens that step {} was trained on ({}), got other tokens ({})",
         manifest.step,
         manifest.dataset_hash,
-        dataset_hash));
+        origin.dataset_hash));
+  }
+  if (manifest.tokenizer_fingerprint != origin.tokenizer_fingerprint) {
+    throw Error(fmt::format("data.tokenizer: expected the tokenizer of step {} ({}), got {}",
+                            manifest.step,
+                            manifest.tokenizer_fingerprint,
+                            origin.tokenizer_fingerprint));
   }
   const auto compare = [](const char* what, const std::string& was, const std::string& is) {
     if (was != is) {
       log_warning(fmt::format("resume: {} was {}, is now {}; bits may differ", what, was, is));
     }
   };
-  compare("dsmoe", manifest.code_version, code_version);
-  compare("torch", manifest.torch_version, torch_version);
+  compare("dsmoe", manifest.code_version, origin.code_version);
+  compare("torch", manifest.torch_version, origin.torch_version);
 }
 
 }  // namespace dsmoe

@@ -14,11 +14,17 @@ namespace dsmoe {
 /// logged as a warning; free keys that differ are in neither.
 std::vector<ConfigChange> check_config_change(const RunConfig& saved, const RunConfig& now);
 
-/// Throws Error if the checkpoint was trained on other tokens; logs a warning for another program
-/// or torch version, with which the same bits are not promised.
-void check_origin(const CheckpointManifest& manifest,
-                  const std::string& dataset_hash,
-                  const std::string& code_version,
-                  const std::string& torch_version);
+/// What a run is made from, beside its config.
+struct RunOrigin {
+  std::string dataset_hash;
+  std::string tokenizer_fingerprint;
+  std::string code_version;
+  std::string torch_version;
+};
+
+/// Throws Error if the checkpoint was trained on other tokens or with another tokenizer, which the
+/// hash of foreign token files does not tell; logs a warning for another program or torch version,
+/// with which the same bits are not promised.
+void check_origin(const CheckpointManifest& manifest, const RunOrigin& origin);
 
 }  // namespace dsmoe

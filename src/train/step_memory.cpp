@@ -4,9 +4,6 @@
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/alloc_cpu.h>
 #include <sys/mman.h>
-#include <unistd.h>
-#include <cstdio>
-#include <cstdlib>
 
 #include <algorithm>
 #include <atomic>
@@ -141,24 +138,6 @@ BlockPool& pool() {
   return *pool;
 }
 
-// TRACE
-#include <execinfo.h>
-struct Trace {
-  std::mutex m; FILE* f = nullptr; bool on = false;
-  Trace() { if (const char* p = getenv("DSMOE_TRACE_PEAK")) { f = fopen((std::string(p) + "." + std::to_string(getpid())).c_str(), "w"); on = true; } }
-  void log(char kind, void* p, size_t n) {
-    if (!on) return;
-    std::lock_guard<std::mutex> l(m);
-    if (pid != getpid()) { pid = getpid(); f = fopen((std::string(getenv("DSMOE_TRACE_PEAK")) + "." + std::to_string(pid)).c_str(), "w"); }
-    void* bt[24]; int k = kind == 'a' && n > 60000 ? backtrace(bt, 24) : 0;
-    fprintf(f, "%c %p %zu", kind, p, n);
-    for (int i = 2; i < k; ++i) fprintf(f, " %p", bt[i]);
-    fputc(10, f); if (kind == 'a' && n > 60000) fflush(f);
-  }
-  int pid = getpid();
-};
-Trace& trace_log() { static auto* t = new Trace; return *t; }
-
 class StepAllocator : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t n) override {
@@ -182,7 +161,6 @@ class StepAllocator : public c10::Allocator {
     header.block_bytes = block_bytes;
     header.tensor_bytes = n;
     tensor_bytes.add(static_cast<int64_t>(n));
-    trace_log().log('a', &header, n);
     if (n <= header.filled_bytes) return;
     held_bytes.add(static_cast<int64_t>(n - header.filled_bytes));
     header.filled_bytes = n;
@@ -193,7 +171,6 @@ class StepAllocator : public c10::Allocator {
     void* block = static_cast<char*>(data) - kHeaderBytes;
     const auto& header = *static_cast<Header*>(block);
     const size_t block_bytes = header.block_bytes;
-    trace_log().log('f', block, header.tensor_bytes);
     tensor_bytes.add(-static_cast<int64_t>(header.tensor_bytes));
     if (block_bytes == 0) {
       held_bytes.add(-static_cast<int64_t>(header.filled_bytes));

@@ -17,8 +17,8 @@ void trim();
 /// Returns all waiting blocks to the system: after work that no later step repeats.
 void release_waiting();
 
-/// Bytes of CPU tensors since install(). All of them are counted, not sampled: one program takes the
-/// same on every machine as long as its threads and the shapes of its tensors are the same.
+/// Bytes of CPU tensors since install(). All of them are counted, not sampled: one program takes
+/// the same on every machine as long as its threads and the shapes of its tensors are the same.
 struct Usage {
   int64_t in_use = 0;   ///< blocks of 64 KiB and above that a tensor has, with their rounding
   int64_t waiting = 0;  ///< such blocks that no tensor has

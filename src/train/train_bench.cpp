@@ -14,8 +14,10 @@
 #include "common/device_module.h"
 #include "common/error.h"
 #include "common/io.h"
+#include "common/log.h"
 #include "common/process_setup.h"
 #include "common/random_seed.h"
+#include "common/standard_output.h"
 #include "model/flops.h"
 #include "model/named_tensors.h"
 #include "model/parameter_count.h"
@@ -45,10 +47,9 @@ Transformer make_model(const RunConfig& config) {
     memory = measure_step_memory(config, one_rank);
     is_measured = true;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
+    print_note(fmt::format("{}\n", error.what()));
   }
-  is_measured =
-      is_measured && posix_io().write(pipe_end, &memory, sizeof memory) == sizeof memory;
+  is_measured = is_measured && posix_io().write(pipe_end, &memory, sizeof memory) == sizeof memory;
   // Without the destructors of what the parent owns.
   _exit(is_measured ? 0 : 1);
 }

@@ -94,8 +94,8 @@ double median(std::vector<double> values);
 /// second step is the first with compute copies of updated weights, the third repeats it.
 struct StepMemory {
   int64_t resident = 0;  ///< of the process: the machine's libraries, kernels and heap as well
-  int64_t held = 0;      ///< of CPU tensors and of the blocks that freed ones left for later tensors
-  int64_t tensors = 0;   ///< of CPU tensors
+  int64_t held = 0;     ///< of CPU tensors and of the blocks that freed ones left for later tensors
+  int64_t tensors = 0;  ///< of CPU tensors
 };
 
 /// Measures it here, on the CPU, and takes the allocator of step_memory for granted. `resident`

@@ -331,7 +331,15 @@ void describe_train(ConfigVisitor& v, TrainConfig& config) {
        .resume = kApplied});
   v.path("init_from",
          config.init_from,
-         {.doc = "checkpoint or run whose weights start the run; empty: random", .resume = kFree});
+         {.doc = "checkpoint or run whose weights start the run; empty: random. What changes the "
+                 "model's function is taken over from it where this config is silent, and refused "
+                 "where it contradicts",
+          .resume = kFree});
+  v.text_list("init_override",
+              config.init_override,
+              {.doc = "keys of the model, as model.rope_theta, whose value here is meant to differ "
+                      "from that of init_from, and tokenizer for data of another tokenizer",
+               .resume = kFree});
   v.integer(
       "log_every",
       config.log_every,

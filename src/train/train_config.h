@@ -95,13 +95,14 @@ struct TrainConfig {
       ComputeDtype::kAuto;   ///< of matrix products; master weights are float32
   bool fast_float32 = true;  ///< float32 products by oneDNN; see use_fast_float32_products
   Recompute checkpoint_activations = Recompute::kNone;  ///< what the backward pass computes again
-  std::string init_from;         ///< checkpoint whose weights start the run; empty: random
-  int64_t log_every = 10;        ///< steps
-  int64_t validate_every = 250;  ///< steps, and at the end; 0: never
-  int64_t save_every = 500;      ///< steps, and at the end; 0: at the end only
-  int64_t keep_checkpoints = 2;  ///< newest ones kept
-  int64_t keep_every = 0;        ///< checkpoints of its multiples stay for ever; 0: none
-  bool keep_best = true;         ///< keep the one of the lowest validation loss
+  std::string init_from;  ///< checkpoint whose weights start the run; empty: random
+  std::vector<std::string> init_override;  ///< keys meant to differ from the checkpoint's
+  int64_t log_every = 10;                  ///< steps
+  int64_t validate_every = 250;            ///< steps, and at the end; 0: never
+  int64_t save_every = 500;                ///< steps, and at the end; 0: at the end only
+  int64_t keep_checkpoints = 2;            ///< newest ones kept
+  int64_t keep_every = 0;                  ///< checkpoints of its multiples stay for ever; 0: none
+  bool keep_best = true;                   ///< keep the one of the lowest validation loss
   OnSaveFailure on_save_failure = OnSaveFailure::kStop;
   int64_t trace_steps = 0;  ///< profiled after the first two of a process; 0: none
   ScheduleConfig schedule;

@@ -16,6 +16,7 @@
 #include "train/checkpoint_saver.h"
 #include "train/checkpoint_store.h"
 #include "train/expert_watch.h"
+#include "train/init_source.h"
 #include "train/optimizer.h"
 #include "train/spike_guard.h"
 #include "train/step_trace.h"
@@ -117,6 +118,9 @@ class Trainer {
 
 /// Fills in what the config leaves to the machine and the data: vocab_size, seq_len, threads,
 /// compute_dtype. The result is what is printed and stored. Throws Error.
-RunConfig resolve_run_config(RunConfig config);
+///
+/// source  the checkpoint that the run begins with: its tokenizer is compared
+RunConfig resolve_run_config(RunConfig config,
+                             const std::optional<InitSource>& source = std::nullopt);
 
 }  // namespace dsmoe

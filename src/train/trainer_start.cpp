@@ -17,6 +17,7 @@
 #include "data/tokenizer_files.h"
 #include "model/flops.h"
 #include "train/flops.h"
+#include "train/init_source.h"
 #include "train/random_state.h"
 #include "train/resume_check.h"
 #include "train/sharded_optimizer.h"
@@ -76,6 +77,32 @@ void check_new_run_directory(const std::string& run_dir) {
   }
 }
 
+// Guards every caller: a config that inherited its model passes.
+void check_init(Io& io,
+                RunConfig config,
+                const VerifiedCheckpoint& checkpoint,
+                const Tokenizer& tokenizer) {
+  const InitSource source{
+      .directory = checkpoint.directory,
+      .model = read_model_config(io, checkpoint.directory),
+      .tokenizer_fingerprint = checkpoint.manifest.tokenizer_fingerprint,
+  };
+  const auto keys = config_keys(describer(config));
+  inherit_model(config, {keys.begin(), keys.end()}, source);
+  check_init_tokenizer(config, tokenizer.fingerprint(), source);
+}
+
+void check_has_state(const VerifiedCheckpoint& checkpoint) {
+  for (const auto& file : checkpoint.manifest.files) {
+    if (file.name == kStateFile) return;
+  }
+  throw Error(
+      fmt::format("{}: expected {} to resume from, got none; a converted checkpoint starts a new "
+                  "run as train.init_from",
+                  checkpoint.directory,
+                  kStateFile));
+}
+
 std::string make_run_id(uint64_t seed) {
   const auto now = std::chrono::system_clock::now().time_since_epoch().count();
   return fmt::format("{:016x}", derive_seed(seed, "run", static_cast<uint64_t>(now)));
@@ -83,9 +110,10 @@ std::string make_run_id(uint64_t seed) {
 
 }  // namespace
 
-RunConfig resolve_run_config(RunConfig config) {
+RunConfig resolve_run_config(RunConfig config, const std::optional<InitSource>& source) {
   config.validate();
   const TrainingData dataset = open_data(config);
+  if (source) check_init_tokenizer(config, dataset.tokenizer().fingerprint(), *source);
   const int64_t vocab_size = dataset.tokenizer().vocab_size();
   if (config.model.vocab_size == 0) config.model.vocab_size = vocab_size;
   if (config.model.vocab_size < vocab_size) {
@@ -178,6 +206,7 @@ void Trainer::start(const std::string& resume) {
   state_.run_id = make_run_id(seed);
   if (!config_.train.init_from.empty()) {
     const auto source = find_checkpoint(io_, config_.train.init_from);
+    check_init(io_, config_, source, dataset_->tokenizer());
     load_tensors(io_, source, "model-", named_tensors(*model_));
     log_info(fmt::format("weights from {}", source.directory));
   }
@@ -201,10 +230,15 @@ void Trainer::refuse_later_steps(const VerifiedCheckpoint& checkpoint, const std
 
 void Trainer::restore(const VerifiedCheckpoint& checkpoint) {
   const auto& directory = checkpoint.directory;
+  check_has_state(checkpoint);
   RunConfig saved;
   read_config_file(directory + "/" + kConfigFile, {}, describer(saved), PathSyntax::kLiteral);
   check_config_change(saved, config_);
-  check_origin(checkpoint.manifest, dataset_->hash(), DSMOE_VERSION, TORCH_VERSION);
+  check_origin(checkpoint.manifest,
+               {.dataset_hash = dataset_->hash(),
+                .tokenizer_fingerprint = dataset_->tokenizer().fingerprint(),
+                .code_version = DSMOE_VERSION,
+                .torch_version = TORCH_VERSION});
   load_tensors(io_, checkpoint, "model-", named_tensors(*model_));
   restored_optimizer_ =
       optimizer_.is_sharded() ? optimizer_.empty_state() : optimizer_.named_state();

@@ -53,6 +53,27 @@ std::string error_of(const std::string& text, const std::vector<std::string>& ov
 
 }  // namespace
 
+TEST_CASE("config: a reader returns the keys that the text and the overrides set") {
+  using Keys = std::set<std::string>;
+  Settings s;
+  const auto read = [&](const std::string& text, const std::vector<std::string>& overrides) {
+    return read_config_text(text, "t.yaml", overrides, describe_settings(s));
+  };
+  CHECK(read("{}", {}).empty());
+  CHECK(read("train: {}", {}).empty());
+  CHECK(read("train: {steps: 10, files: [a]}", {}) == Keys{"train.steps", "train.files"});
+  CHECK(read("train: {inner: {depth: 1}}", {"train.rate=0.5", "train.steps=3"}) ==
+        Keys{"train.inner.depth", "train.rate", "train.steps"});
+  CHECK(config_keys(describe_settings(s)) == std::vector<std::string>{"train.steps",
+                                                                      "train.rate",
+                                                                      "train.on",
+                                                                      "train.name",
+                                                                      "train.files",
+                                                                      "train.shares",
+                                                                      "train.colour",
+                                                                      "train.inner.depth"});
+}
+
 TEST_CASE("config: lists of texts and numbers; one text stands for a list of one",
           "[common][config]") {
   Settings s;

@@ -59,6 +59,18 @@ TEST_CASE("Megatron source: the stream is the sequences one after another, in bo
   }
 }
 
+TEST_CASE("Megatron source: half a pair names the other half") {
+  const TemporaryDirectory directory;
+  for (const std::string missing : {".idx", ".bin"}) {
+    const auto prefix = directory.file("half" + missing);
+    write_megatron_pair(prefix, make_megatron_pair({{{1, 2, 3}}}, 2));
+    CHECK(MegatronSource::exists(prefix));
+    std::filesystem::remove(prefix + missing);
+    CHECK_THROWS_WITH(TrainingData({prefix}, {}, "bytes"), Contains(prefix + missing));
+  }
+  CHECK_FALSE(MegatronSource::exists(directory.file("neither")));
+}
+
 TEST_CASE("Megatron source: ids outside the vocabulary and files of another size are refused") {
   const TemporaryDirectory directory;
   const auto prefix = directory.file("pair");

@@ -1,6 +1,7 @@
 #include "formats/llama2c.h"
 
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <string>
@@ -71,6 +72,48 @@ TEST_CASE("Llama2cFile: every tensor lies where the format says") {
   CHECK(read_tensor(file, "model.layers.0.mlp.down_proj.weight").front() == 180);
   CHECK(read_tensor(file, "model.layers.1.mlp.up_proj.weight").back() == 275);
   CHECK(read_tensor(file, "model.norm.weight") == std::vector<float>{276, 277, 278, 279});
+}
+
+// Heads of 8 over a context of 3; the tables are of `theta`, or zeros.
+std::string file_with_tables(double theta) {
+  const std::vector<int32_t> header{16, 6, 1, 2, 1, 5, 3};
+  const int64_t layer = 16 + 16 * 16 + 2 * 8 * 16 + 16 * 16 + 16 + 3 * 6 * 16;
+  std::string bytes(reinterpret_cast<const char*>(header.data()), 28);
+  const auto add = [&](double value) {
+    const auto number = static_cast<float>(value);
+    bytes.append(reinterpret_cast<const char*>(&number), 4);
+  };
+  for (int64_t i = 0; i < 5 * 16 + layer + 16; ++i) add(0.5);
+  for (const bool is_sine : {false, true}) {
+    for (int position = 0; position < 3; ++position) {
+      for (int i = 0; i < 4; ++i) {
+        // As llama2.c computes it, in float32.
+        const float frequency =
+            1.0f / std::pow(static_cast<float>(theta), static_cast<float>(i) / 4.0f);
+        const float angle = static_cast<float>(position) * frequency;
+        add(theta == 0 ? 0.0f : is_sine ? std::sin(angle) : std::cos(angle));
+      }
+    }
+  }
+  return bytes;
+}
+
+TEST_CASE("Llama2cFile: the base of the rotary tables is found, or none is told") {
+  const TemporaryDirectory directory;
+  const auto theta_of = [&](const std::string& bytes) {
+    write_file(posix_io(), directory.file("m.bin"), bytes);
+    return Llama2cFile(posix_io(), directory.file("m.bin")).rotary_theta();
+  };
+  for (const double theta : {10000.0, 500000.0, 1e6, 500.0, 12345.0}) {
+    CAPTURE(theta);
+    CHECK(theta_of(file_with_tables(theta)) == theta);
+  }
+  CHECK_FALSE(theta_of(file_with_tables(0)));
+  CHECK_FALSE(theta_of(make_file()));  // heads of 2
+  auto other = file_with_tables(10000.0);
+  const float wrong = 0.25f;
+  std::memcpy(other.data() + other.size() - 4 * 6, &wrong, 4);  // of position 1, in the middle
+  CHECK_FALSE(theta_of(other));
 }
 
 TEST_CASE("Llama2cFile: a negative vocabulary size means a head of its own, after the tables") {

@@ -239,13 +239,11 @@ Transformer read_gguf(Io& io, const std::string& out) {
   const GgufFile file(io, out);
   Transformer model(read_config(file, out));
   const auto links = links_of(model);
-  if (file.tensors().size() != links.size()) {
-    throw Error(
-        fmt::format("{}: expected {} tensors, got {}", out, links.size(), file.tensors().size()));
-  }
+  std::vector<std::string> names;
+  for (const auto& tensor : file.tensors()) names.push_back(tensor.name);
+  check_names(links, names, out);
   for (const auto& link : links) {
     const auto* tensor = file.find_tensor(link.name);
-    if (tensor == nullptr) throw Error(fmt::format("{}: expected '{}'", out, link.name));
     const auto value = at::empty(tensor->shape, scalar_type(tensor->type));
     file.read(*tensor, value.data_ptr());
     scatter(link, value);

@@ -52,10 +52,9 @@ void write_hf_directory(Io& io,
 void read_hf_tensors(Io& io, const std::string& directory, const std::vector<TensorLink>& links) {
   const auto path = directory + kTensorFile;
   const SafetensorsFile file(io, path);
-  if (file.tensors().size() != links.size()) {
-    throw Error(
-        fmt::format("{}: expected {} tensors, got {}", path, links.size(), file.tensors().size()));
-  }
+  std::vector<std::string> names;
+  for (const auto& entry : file.tensors()) names.push_back(entry.name);
+  check_names(links, names, path);
   for (const auto& link : links) scatter(link, read_tensor(file, path, link.name));
 }
 

@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "formats/json_limits.h"
+#include "model/io/llama_keys.h"
 
 namespace dsmoe {
 namespace {
@@ -176,6 +177,7 @@ LlamaConfig parse_llama_config(const std::string& text, const std::string& sourc
   const Section config(json, source_name);
   check_architecture(config);
   LlamaConfig result;
+  result.unknown_keys = check_llama_keys(json, source_name);
   auto& model = result.model;
   model.d_model = config.size("hidden_size");
   model.n_layers = config.size("num_hidden_layers");

@@ -13,13 +13,14 @@ namespace dsmoe {
 /// What a LLaMA's `config.json` says, in our terms. Its special tokens are the tokenizer's business
 /// (read_hf_special_tokens).
 struct LlamaConfig {
-  ModelConfig model;  ///< dense; validated
+  ModelConfig model;                      ///< dense; validated
+  std::vector<std::string> unknown_keys;  ///< that may change the function; see check_llama_keys
 };
 
 /// Parses the `config.json` of a Hugging Face LLaMA directory, old and new spellings of the rotary
 /// settings included. Throws Error naming source_name and key for another architecture, a missing
 /// or out-of-range value, and what this program does not compute: other activations, other rotary
-/// scalings, biases in one half only.
+/// scalings, biases in one half only, and what check_llama_keys refuses.
 LlamaConfig parse_llama_config(const std::string& text, const std::string& source_name);
 
 /// The `config.json` of a dense model, as parse_llama_config reads it, without special tokens.

@@ -9,8 +9,10 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "common/error.h"
+#include "common/log.h"
 #include "formats/llama2c.h"
 
 namespace dsmoe {
@@ -45,13 +47,12 @@ std::string list_names(const std::vector<std::string>& names) {
   return names.empty() ? "none" : fmt::format("{}{}", fmt::join(shown, ", "), more);
 }
 
-// The head: in the files, or the embedding.
+// A tied head that is in the files too must be the embedding.
 void settle_head(const TensorSource& source,
                  Entries& entries,
-                 ModelConfig& config,
+                 const ModelConfig& config,
                  const std::string& source_name) {
   const auto head = entries.find(kHead);
-  if (head == entries.end()) config.tie_embeddings = true;
   if (head == entries.end() || !config.tie_embeddings) return;
   const auto embedding = entries.find(kEmbedding);
   if (embedding == entries.end() || embedding->second.shape != head->second.shape ||
@@ -78,21 +79,32 @@ void check_entry(const TensorEntry& entry,
   }
 }
 
+// names: of the source; what is left over and what is missing is named.
+void check_names(const std::vector<std::string>& expected,
+                 std::set<std::string> names,
+                 const std::string& source_name) {
+  std::vector<std::string> missing;
+  for (const auto& name : expected) {
+    if (names.erase(name) == 0) missing.push_back(name);
+  }
+  if (missing.empty() && names.empty()) return;
+  const bool lacks_head = std::find(missing.begin(), missing.end(), kHead) != missing.end();
+  throw Error(
+      fmt::format("{}: expected exactly the tensors of the model; missing: {}; unused: {}{}",
+                  source_name,
+                  list_names(missing),
+                  list_names({names.begin(), names.end()}),
+                  lacks_head ? "; set tie_word_embeddings where the head is the embedding" : ""));
+}
+
 void check_names(const Entries& entries,
                  const std::vector<LlamaTensor>& expected,
                  const std::string& source_name) {
-  Entries left = entries;
-  std::vector<std::string> missing;
-  for (const auto& tensor : expected) {
-    if (left.erase(tensor.hf_name) == 0) missing.push_back(tensor.hf_name);
-  }
-  std::vector<std::string> unused;
-  for (const auto& [name, entry] : left) unused.push_back(name);
-  if (missing.empty() && unused.empty()) return;
-  throw Error(fmt::format("{}: expected exactly the tensors of the model; missing: {}; unused: {}",
-                          source_name,
-                          list_names(missing),
-                          list_names(unused)));
+  std::vector<std::string> expected_names;
+  for (const auto& tensor : expected) expected_names.push_back(tensor.hf_name);
+  std::set<std::string> names;
+  for (const auto& [name, entry] : entries) names.insert(name);
+  check_names(expected_names, std::move(names), source_name);
 }
 
 }  // namespace
@@ -123,9 +135,14 @@ ModelSource open_llama(std::shared_ptr<const TensorSource> source,
 
 ModelSource open_hf_llama(Io& io, const std::string& directory) {
   const auto path = directory + "/config.json";
-  const auto config = parse_llama_config(read_file(io, path, kMaxConfigBytes), path).model;
+  const auto config = parse_llama_config(read_file(io, path, kMaxConfigBytes), path);
+  if (!config.unknown_keys.empty()) {
+    log_warning(fmt::format("{}: not known here, and may change what the model computes: {}",
+                            path,
+                            fmt::join(config.unknown_keys, ", ")));
+  }
   return open_llama(std::make_shared<SafetensorsSource>(open_sharded_safetensors(io, directory)),
-                    config,
+                    config.model,
                     RotaryPairs::kHalves,
                     directory);
 }
@@ -139,6 +156,7 @@ ModelSource open_llama2c(Io& io, const std::string& path) {
   config.n_layers = header.n_layers;
   config.max_seq_len = header.max_seq_len;
   config.norm_eps = 1e-5;
+  config.rope_theta = file->rotary_theta().value_or(config.rope_theta);
   config.tie_embeddings = header.tied;
   config.attention.kind = AttentionKind::kDense;
   config.attention.head_dim = header.head_dim();
@@ -160,6 +178,9 @@ ModelSource open_checkpoint(Io& io, const VerifiedCheckpoint& checkpoint) {
   }
   const auto source = std::make_shared<SafetensorsSource>(io, paths);
   ModelSource result{.config = read_model_config(io, checkpoint.directory), .tensors = {}};
+  // Its tensors are never touched, and so take no memory.
+  const Transformer shapes(result.config);
+  match_tensors(io, checkpoint, "model-", named_tensors(*shapes));
   for (const auto& entry : source->tensors()) {
     result.tensors.push_back(
         {entry.name, entry.shape, [source, entry] { return read_float32(*source, entry); }});
@@ -171,10 +192,9 @@ Transformer instantiate(const ModelSource& source) {
   const at::NoGradGuard no_grad;
   Transformer model(source.config);
   const auto parameters = model->named_parameters();
-  if (parameters.size() != source.tensors.size()) {
-    throw Error(fmt::format(
-        "model: expected {} tensors, got {}", parameters.size(), source.tensors.size()));
-  }
+  std::set<std::string> names;
+  for (const auto& tensor : source.tensors) names.insert(tensor.name);
+  check_names(parameters.keys(), std::move(names), "model");
   for (const auto& tensor : source.tensors) {
     const auto* target = parameters.find(tensor.name);
     if (target == nullptr || !target->sizes().equals(tensor.shape)) {

@@ -37,17 +37,19 @@ enum class RotaryPairs { kHalves, kNeighbours };
 /// rotary order where they have the other.
 ///
 /// Every tensor must be of the model and the other way round: throws Error that lists what is
-/// missing and what is left over. Rotary frequencies in old files are ignored; an untied head that
-/// is not in the files is the embedding; the tied one, where it is in the files, must equal it.
+/// missing and what is left over. Rotary frequencies in old files are ignored; a tied head that is
+/// in the files must equal the embedding.
 ModelSource open_llama(std::shared_ptr<const TensorSource> source,
                        ModelConfig config,
                        RotaryPairs pairs,
                        const std::string& source_name);
 
-/// A directory in Hugging Face's layout: `config.json` and safetensors. Throws Error.
+/// A directory in Hugging Face's layout: `config.json` and safetensors; warns of keys that it does
+/// not know. Throws Error.
 ModelSource open_hf_llama(Io& io, const std::string& directory);
 
-/// A llama2.c file. Throws Error.
+/// A llama2.c file. The base of its rotary embedding is that of the tables in the file, where they
+/// hold one, else 10000. Throws Error.
 ModelSource open_llama2c(Io& io, const std::string& path);
 
 /// A checkpoint of this program. Throws Error.

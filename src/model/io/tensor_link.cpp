@@ -51,6 +51,17 @@ void scatter(const TensorLink& link, const at::Tensor& value) {
   }
 }
 
+void check_names(const std::vector<TensorLink>& links,
+                 const std::vector<std::string>& names,
+                 const std::string& path) {
+  std::set<std::string> left(names.begin(), names.end());
+  for (const auto& link : links) {
+    if (left.erase(link.name) == 0) throw Error(fmt::format("{}: expected '{}'", path, link.name));
+  }
+  if (left.empty()) return;
+  throw Error(fmt::format("{}: '{}' is no tensor of this model", path, *left.begin()));
+}
+
 void check_every_parameter_is_linked(const Transformer& model,
                                      const std::vector<TensorLink>& links) {
   std::set<const void*> linked;

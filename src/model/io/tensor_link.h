@@ -27,6 +27,11 @@ at::Tensor gather(const TensorLink& link, at::ScalarType dtype);
 /// the tensor if shape or constant differ, or parts that are one parameter get two values.
 void scatter(const TensorLink& link, const at::Tensor& value);
 
+/// Throws Error naming the tensors of a file that no link has, and those that the file lacks.
+void check_names(const std::vector<TensorLink>& links,
+                 const std::vector<std::string>& names,
+                 const std::string& path);
+
 /// Throws Error naming a parameter of the model that no link holds: nothing is dropped in silence.
 void check_every_parameter_is_linked(const Transformer& model,
                                      const std::vector<TensorLink>& links);

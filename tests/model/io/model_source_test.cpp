@@ -17,6 +17,7 @@
 #include "formats/llama2c.h"
 #include "model/io/checkpoint_writer.h"
 #include "model/io/export_model.h"
+#include "model/io/packed_loader.h"
 #include "support/temporary_directory.h"
 
 namespace dsmoe {
@@ -166,20 +167,57 @@ TEST_CASE("open_hf_llama: half-precision weights are widened exactly", "[model][
   }
 }
 
-TEST_CASE("open_hf_llama: a head that is missing is the embedding, one that is there must fit",
-          "[model][io]") {
+TEST_CASE(
+    "open_hf_llama: a head is in the files or said to be tied; a tied one must be the embedding",
+    "[model][io]") {
   auto config = hf_config();
   auto tensors = hf_tensors(config);
   tensors.erase("lm_head.weight");
-  const TemporaryDirectory untied;
-  write_directory(untied, config, tensors);  // tie_word_embeddings false, yet no head
-  CHECK(open_hf_llama(posix_io(), untied.file("")).config.tie_embeddings);
+  CHECK_THAT(refusal(config, tensors),
+             Contains("missing: lm_head.weight") && Contains("tie_word_embeddings"));
+  config["tie_word_embeddings"] = false;
+  CHECK_THAT(refusal(config, tensors), Contains("missing: lm_head.weight"));
   config["tie_word_embeddings"] = true;
   CHECK(refusal(config, tensors).empty());
   tensors["lm_head.weight"] = tensors.at("model.embed_tokens.weight").clone();
   CHECK(refusal(config, tensors).empty());
   tensors["lm_head.weight"].add_(1.0);
   CHECK_THAT(refusal(config, tensors), Contains("tie_word_embeddings"));
+}
+
+TEST_CASE("open_hf_llama: whichever tensor is missing is named", "[model][io]") {
+  auto config = hf_config();
+  config["attention_bias"] = config["mlp_bias"] = true;
+  const auto tensors = hf_tensors(config);
+  CHECK(tensors.size() == 3 + 2 * (9 + 7));
+  for (const auto& [name, tensor] : tensors) {
+    auto fewer = tensors;
+    fewer.erase(name);
+    CHECK_THAT(refusal(config, fewer), Contains("missing: " + name));
+    auto more = tensors;
+    more[name + "_scale"] = tensor;
+    CHECK_THAT(refusal(config, more), Contains("unused: " + name + "_scale"));
+  }
+}
+
+TEST_CASE("checkpoints: whichever tensor is missing is named, by every way in", "[model][io]") {
+  auto tensors = hf_tensors(hf_config());
+  const TemporaryDirectory directory;
+  write_directory(directory, hf_config(), tensors);
+  const auto whole = open_hf_llama(posix_io(), directory.file(""));
+  for (size_t i = 0; i < whole.tensors.size(); ++i) {
+    auto fewer = whole;
+    const auto name = fewer.tensors[i].name;
+    CAPTURE(name);
+    fewer.tensors.erase(fewer.tensors.begin() + static_cast<int64_t>(i));
+    CHECK_THROWS_WITH(instantiate(fewer), Contains("missing: " + name));
+    const auto out = directory.file(fmt::format("fewer-{}", i));
+    write_converted(posix_io(), out, fewer, {});
+    const auto checkpoint = find_checkpoint(posix_io(), out);
+    CHECK_THROWS_WITH(load_model(posix_io(), checkpoint), Contains("'" + name + "'"));
+    CHECK_THROWS_WITH(open_checkpoint(posix_io(), checkpoint), Contains("'" + name + "'"));
+    CHECK_THROWS_WITH(load_packed_model(posix_io(), checkpoint, {}), Contains("'" + name + "'"));
+  }
 }
 
 TEST_CASE("open_hf_llama: every tensor is accounted for", "[model][io]") {
@@ -277,6 +315,57 @@ TEST_CASE("write_converted: the checkpoint holds the source and nothing is left 
   for (const auto& item : std::filesystem::directory_iterator(directory.file(""))) {
     CHECK_THAT(item.path().filename().string(), !Contains("bad"));
   }
+}
+
+TEST_CASE("check_llama_keys: what changes the function is refused by name, what is new is returned",
+          "[model][io]") {
+  const auto check = [](const std::string& key, const nlohmann::json& value) {
+    auto config = hf_config();
+    config[key] = value;
+    return parse_llama_config(config.dump(), "config.json").unknown_keys;
+  };
+  const nlohmann::json full = {"full_attention", "full_attention"};
+  const std::vector<std::pair<const char*, nlohmann::json>> refused = {
+      {"sliding_window", 16},
+      {"layer_types", {"full_attention", "sliding_attention"}},
+      {"layer_types", "full_attention"},
+      {"attn_logit_softcapping", 50.0},
+      {"final_logit_softcapping", 30.0},
+      {"partial_rotary_factor", 0.5},
+      {"quantization_config", {{"quant_method", "fp8"}}},
+      {"embedding_multiplier", 12.0},
+      {"residual_multiplier", 0.22},
+      {"logits_scaling", 8.0},
+      {"attention_multiplier", 0.0078125},
+      {"num_local_experts", 8},
+      {"use_qk_norm", true},
+      {"hidden_activation", "gelu"},
+      {"no_rope_layers", {1, 1, 1, 0}},
+      {"rope_scaling", {{"type", "default"}, {"partial_rotary_factor", 0.25}}},
+      {"rope_parameters", {{"full_attention", {{"rope_type", "default"}}}}}};
+  for (const auto& [key, value] : refused) {
+    CAPTURE(key, value);
+    CHECK_THROWS_WITH(check(key, value), Contains(key) && Contains("config.json"));
+    CHECK(check(key, nullptr).empty());
+  }
+  const std::vector<std::pair<const char*, nlohmann::json>> harmless = {
+      {"sliding_window", 32},  // the whole context
+      {"layer_types", full},
+      {"attn_logit_softcapping", 0},
+      {"partial_rotary_factor", 1.0},
+      {"residual_multiplier", 1},
+      {"num_local_experts", 0},
+      {"pretraining_tp", 2},
+      {"torch_dtype", "bfloat16"},
+      {"use_cache", false},
+      {"rope_scaling", {{"rope_type", "default"}, {"partial_rotary_factor", 1.0}}}};
+  for (const auto& [key, value] : harmless) {
+    CAPTURE(key, value);
+    CHECK(check(key, value).empty());
+  }
+  CHECK(check("frobnication_factor", 2.0) == std::vector<std::string>{"frobnication_factor"});
+  CHECK(check("rope_scaling", {{"type", "default"}, {"mscale", 0.7}}) ==
+        std::vector<std::string>{"rope_scaling.mscale"});
 }
 
 TEST_CASE("parse_llama_config: both spellings of the rotary settings, and refusals",
