@@ -57,10 +57,11 @@ void RankGroup::exchange_processes(Clock::time_point deadline) {
   auto pause = kFirstPoll;
   while (true) {
     const bool all_have_come = read_arrived(n_arrived);
-    if (all_have_come && is_first()) store.compareSet(kDecisionKey, std::string(), kGo);
+    // First: a rank 0 that was asked to stop does not send the others on.
     if (config_.stop_requested && config_.stop_requested()) {
       store.compareSet(kDecisionKey, std::string(), kStop);
     }
+    if (all_have_come && is_first()) store.compareSet(kDecisionKey, std::string(), kGo);
     if (store.check({kDecisionKey})) {
       if (store.get_to_str(kDecisionKey) == kStop) {
         peer_stopped_ = true;

@@ -80,8 +80,9 @@ TEST_CASE("launch_local: ranks that stop as asked are left their time", "[distri
 
 TEST_CASE("launch_local: a process that a rank leaves behind ends with it, and holds up nothing",
           "[distributed]") {
-  const auto outcome = launch_shell(
-      1, "(while true; do echo more; sleep 0.02; done) & (sleep 600; touch late) & touch finished; exit 0");
+  const auto outcome = launch_shell(1,
+                                    "(while true; do echo more; sleep 0.02; done) & (sleep 600; "
+                                    "touch late) & touch finished; exit 0");
   CHECK(outcome.code == 0);
   CHECK(outcome.files == "finished ");
 }

@@ -31,7 +31,7 @@ def wait_until(happened, what):
 class SignalsTest(HabitsTest):
     def setUp(self):
         super().setUp()
-        self.succeeds_once = self.tiny_run("seed")  # writes tiny.yaml and seed-data
+        self.tiny_run("seed")  # writes tiny.yaml and seed-data
 
     def arguments(self, run, *overrides, ranks=1):
         launch = ["launch", "-n", str(ranks), "--"] if ranks > 1 else []
@@ -68,7 +68,9 @@ class SignalsTest(HabitsTest):
             self.succeeds(*self.arguments(name, *FOREVER, steps, ranks=ranks))
 
         def losses(name):
-            return [{key: value for key, value in line.items() if key not in UNSTABLE} for line in self.lines(name)]
+            # Events, such as alarms over what was gathered since a start, are no state of the run.
+            return [{key: value for key, value in line.items() if key not in UNSTABLE}
+                    for line in self.lines(name) if "event" not in line]
 
         self.assertEqual(losses(run), losses("whole"))
 
