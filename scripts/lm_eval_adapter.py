@@ -12,7 +12,7 @@ Opt-in: a Python environment of its own, without PyTorch. Run it from the reposi
 Model arguments: checkpoint; binary (default build/dsmoe); policy, execution, dtype and threads as `dsmoe eval
 --help` has them, and so has --device. One run of the program answers all requests of a kind; a perplexity takes one a text.
 Limits: no chat templates; the last window of a text longer than the context has only its own tokens as context; a
-tokenizer without BOS leaves the first token of a text unscored; a prompt to be continued must leave room in the
+tokenizer that adds no BOS leaves the first token of a text unscored; a prompt to be continued must leave room in the
 context.
 """
 

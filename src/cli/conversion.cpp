@@ -37,7 +37,7 @@ std::unique_ptr<Tokenizer> find_hf_tokenizer(Io& io, const std::string& director
   // A tokenizer.json that is no byte-level BPE says the same as a SentencePiece model beside it.
   if (fs::exists(json) &&
       (!fs::exists(model) || is_byte_level_bpe(read_file(io, json, kMaxTokenizerBytes), json))) {
-    return read_hf_tokenizer(io, json);
+    return read_hf_tokenizer(io, json, n_rows);
   }
   if (fs::exists(model)) return read_hf_sentencepiece(io, model, n_rows);
   throw Error(fmt::format(

@@ -69,6 +69,16 @@ void print_text(const nlohmann::ordered_json& json, const std::string& checkpoin
   }
 }
 
+std::vector<std::pair<std::string, std::string>> tokenizer_files_of(const Options& options,
+                                                                    const Tokenizer& tokenizer) {
+  std::vector<std::pair<std::string, std::string>> files;
+  if (options.target == "gguf") return files;
+  for (auto& file : hf_tokenizer_files(tokenizer)) {
+    files.emplace_back(file.name, std::move(file.bytes));
+  }
+  return files;
+}
+
 int export_checkpoint(const Options& options) {
   set_threads(options.threads);
   const auto dtype = parse_dtype(options.dtype);
@@ -82,9 +92,10 @@ int export_checkpoint(const Options& options) {
       .plan = parse_routing_plan(options.policy.empty() ? config.training_policy : options.policy),
       .dtype = dtype,
       .special_tokens = tokenizer->special_tokens(),
-      .files = hf_tokenizer_files(*tokenizer),
+      .files = tokenizer_files_of(options, *tokenizer),
       .existing = existing_of(options.force),
-      .gguf_tokenizer = gguf_tokenizer(*tokenizer, config.vocab_size)};
+      .gguf_tokenizer = options.target == "gguf" ? gguf_tokenizer(*tokenizer, config.vocab_size)
+                                                 : GgufMetadata{}};
   request.plan.validate(
       static_cast<size_t>(config.n_layers),
       config.attention.kind == AttentionKind::kMoa ? config.attention.n_experts : 0,

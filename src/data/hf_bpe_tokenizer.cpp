@@ -122,6 +122,9 @@ void HfBpeTokenizer::take_added(const std::string& source_name) {
   for (const auto& token : file_.added) {
     if (special_.find(token.content) == nullptr) special_.added.push_back(token);
   }
+  std::stable_sort(special_.added.begin(), special_.added.end(), [](const auto& a, const auto& b) {
+    return a.id < b.id;
+  });
   if (special_.bos && !has_token(*special_.bos)) {
     throw Error(fmt::format(
         "{}: BOS {} is outside the vocabulary of {}", source_name, *special_.bos, vocab_size()));

@@ -46,9 +46,28 @@ bool is_own_description(Io& io, const std::string& path) {
   return json.is_object() && json.contains("kind") && !json.contains("model");
 }
 
+// Added tokens past the vocabulary for which the model has no row, as a padding token often.
+void leave_out_rowless(SpecialTokens& special,
+                       int64_t n_own,
+                       int64_t max_tokens,
+                       const std::string& path) {
+  const auto is_rowless = [&](int32_t id) { return id >= std::max(n_own, max_tokens); };
+  std::erase_if(special.added, [&](const AddedToken& token) {
+    if (!is_rowless(token.id)) return false;
+    log_warning(fmt::format("{}: the added token '{}' of id {} is left out: the model has {} rows",
+                            path,
+                            token.content,
+                            token.id,
+                            max_tokens));
+    return true;
+  });
+  std::erase_if(special.eos, is_rowless);
+  if (special.pad && is_rowless(*special.pad)) special.pad.reset();
+}
+
 }  // namespace
 
-std::unique_ptr<Tokenizer> read_hf_tokenizer(Io& io, const std::string& path) {
+std::unique_ptr<Tokenizer> read_hf_tokenizer(Io& io, const std::string& path, int64_t max_tokens) {
   auto bytes = read_file(io, path, kMaxTokenizerBytes);
   const auto file = parse_bpe_tokenizer(bytes, path);
   IdsByText ids;
@@ -57,6 +76,7 @@ std::unique_ptr<Tokenizer> read_hf_tokenizer(Io& io, const std::string& path) {
   }
   auto special = read_hf_special_tokens(
       io, fs::path(path).parent_path().string(), path, {.find = finder(std::move(ids))});
+  leave_out_rowless(special, static_cast<int64_t>(file.token_bytes.size()), max_tokens, path);
   return std::make_unique<HfBpeTokenizer>(std::move(bytes), path, std::move(special));
 }
 
@@ -76,25 +96,22 @@ std::unique_ptr<Tokenizer> read_hf_sentencepiece(Io& io,
   if (!has_files) return alone;
   IdsByText ids;
   for (int32_t id = 0; id < alone->n_pieces(); ++id) ids.emplace(alone->token_name(id), id);
+  std::vector<AddedToken> controls;
+  const auto pieces = read_sentencepiece_pieces(bytes);
+  for (size_t id = 0; id < pieces.size(); ++id) {
+    if (pieces[id].type != SentencePiece::kControl || pieces[id].text.empty()) continue;
+    controls.push_back(
+        {.id = static_cast<int32_t>(id), .content = pieces[id].text, .special = true});
+  }
   auto special = read_hf_special_tokens(io,
                                         directory.string(),
                                         beside("tokenizer.json"),
                                         {.find = finder(std::move(ids)),
                                          .bos = alone->bos_id(),
                                          .eos = alone->eos_id(),
+                                         .added = std::move(controls),
                                          .adds_bos = true});
-  const auto rowless = [&](const AddedToken& token) { return token.id >= max_tokens; };
-  for (const auto& token : special.added) {
-    if (!rowless(token)) continue;
-    log_warning(fmt::format("{}: the added token '{}' of id {} is left out: the model has {} rows",
-                            path,
-                            token.content,
-                            token.id,
-                            max_tokens));
-  }
-  std::erase_if(special.added, rowless);
-  std::erase_if(special.eos, [&](int32_t id) { return id >= max_tokens; });
-  if (special.pad && *special.pad >= max_tokens) special.pad.reset();
+  leave_out_rowless(special, alone->n_pieces(), max_tokens, path);
   return std::make_unique<SentencePieceTokenizer>(std::move(bytes), path, std::move(special));
 }
 

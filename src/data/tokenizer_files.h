@@ -33,13 +33,15 @@ std::vector<TokenizerFile> tokenizer_files(const Tokenizer& tokenizer);
 std::unique_ptr<Tokenizer> load_tokenizer(Io& io, const std::string& directory);
 
 /// A byte-level BPE tokenizer from Hugging Face's `tokenizer.json`, its special tokens from the
-/// files beside it as read_hf_special_tokens says. Throws Error.
-std::unique_ptr<Tokenizer> read_hf_tokenizer(Io& io, const std::string& path);
+/// files beside it as read_hf_special_tokens says. max_tokens: rows of the model; tokens that those
+/// files add past them are left out with a warning. Throws Error.
+std::unique_ptr<Tokenizer> read_hf_tokenizer(Io& io,
+                                             const std::string& path,
+                                             int64_t max_tokens = kMaxSpecialId);
 
 /// A SentencePiece tokenizer from a `.model` file, its special tokens from Hugging Face's files
 /// beside it, or from a checkpoint's own description there, or from the model where it is alone.
-/// max_tokens: added tokens of ids from there on are left out with a warning, as a model without
-/// rows for them needs. Throws Error.
+/// max_tokens: as above. Throws Error.
 std::unique_ptr<Tokenizer> read_hf_sentencepiece(Io& io,
                                                  const std::string& path,
                                                  int64_t max_tokens = kMaxSpecialId);

@@ -108,6 +108,7 @@ class Reader {
   }
 
   void read_added() {
+    special_.added = own_.added;
     if (!has_decoder_) {
       for (const auto& [content, id] : extra_.json.items()) {
         const bool special = is_named(content);

@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "common/io.h"
 #include "formats/special_tokens.h"
@@ -16,14 +17,15 @@ struct OwnVocabulary {
   std::function<std::optional<int32_t>(const std::string& text)> find;
   std::optional<int32_t> bos = {};
   std::optional<int32_t> eos = {};
-  bool adds_bos = false;  ///< a text begins with BOS unless a file says otherwise
+  std::vector<AddedToken> added = {};  ///< control tokens of a SentencePiece model
+  bool adds_bos = false;               ///< a text begins with BOS unless a file says otherwise
 };
 
 /// The special tokens of a Hugging Face directory. tokenizer_json: path of its `tokenizer.json`,
 /// empty if it has none; files that are missing say nothing. Which file decides what, as in
 /// transformers 4.34 to 5:
 ///
-/// - Added tokens: those of `tokenizer.json`, then `added_tokens_decoder` of
+/// - Added tokens: those of the vocabulary, of `tokenizer.json`, then `added_tokens_decoder` of
 ///   `tokenizer_config.json`, whose flags replace those of the same token. Without that key,
 ///   `added_tokens.json`, whose tokens `tokenizer.json` replaces. A token that is named below
 ///   (`bos_token` and so on, `additional_special_tokens`) is an added special token too. A token

@@ -5,6 +5,8 @@
 
 #include "common/io.h"
 #include "data/hf_bpe_tokenizer.h"
+#include "data/sentencepiece_model.h"
+#include "data/sentencepiece_tokenizer.h"
 #include "data/tokenizer_files.h"
 #include "support/shared_data.h"
 #include "support/temporary_directory.h"
@@ -79,6 +81,45 @@ TEST_CASE("gguf_tokenizer: SentencePiece BPE has its pieces, scores and types", 
   CHECK(value_of<bool>(metadata, "add_bos_token"));
   CHECK(value_of<bool>(metadata, "add_space_prefix"));
   CHECK(value_of<bool>(metadata, "remove_extra_whitespaces"));
+}
+
+TEST_CASE("gguf_tokenizer: special tokens have their ids, types and every end of a text",
+          "[data]") {
+  const std::string golden = DSMOE_SOURCE_DIR "/tests/golden/special_tokens/";
+  const auto directories =
+      nlohmann::json::parse(read_file(posix_io(), golden + "directories.json", 1 << 20));
+  const auto bpe = directories["bpe with a template"]["files"]["tokenizer.json"].dump();
+  const auto pieces = read_file(posix_io(), golden + "pieces.model", 1 << 20);
+  SpecialTokens special{.bos = 1, .adds_bos = false, .eos = {320, 2, 321}, .pad = 0};
+  special.added = {{.id = 1, .content = "<s>", .special = true},
+                   {.id = 320, .content = "<|im_end|>", .special = true},
+                   {.id = 322, .content = "<tool>"}};
+  const auto llama =
+      gguf_tokenizer(SentencePieceTokenizer(pieces, "pieces", special), /*vocab_size=*/330);
+  const auto tokens = value_of<std::vector<std::string>>(llama, "tokens");
+  const auto types = value_of<std::vector<int32_t>>(llama, "token_type");
+  REQUIRE(tokens.size() == 330);
+  CHECK(tokens[320] == "<|im_end|>");
+  CHECK(tokens[322] == "<tool>");
+  CHECK(types[1] == SentencePiece::kControl);
+  CHECK(types[320] == SentencePiece::kControl);
+  CHECK(types[321] == SentencePiece::kUnused);  // a gap
+  CHECK(types[322] == SentencePiece::kUserDefined);
+  CHECK(types[329] == SentencePiece::kUnused);
+  CHECK(value_of<std::vector<float>>(llama, "scores").size() == 330);
+  CHECK(value_of<uint32_t>(llama, "bos_token_id") == 1);
+  CHECK_FALSE(value_of<bool>(llama, "add_bos_token"));
+  CHECK(value_of<uint32_t>(llama, "eos_token_id") == 320);
+  CHECK(value_of<uint32_t>(llama, "eot_token_id") == 2);
+  CHECK(value_of<uint32_t>(llama, "eom_token_id") == 321);
+  CHECK(value_of<uint32_t>(llama, "padding_token_id") == 0);
+
+  const auto gpt2 = gguf_tokenizer(
+      HfBpeTokenizer(bpe, "t", SpecialTokens{.bos = 257, .adds_bos = true, .eos = {258, 10}}), 260);
+  CHECK(value_of<bool>(gpt2, "add_bos_token"));
+  CHECK(value_of<uint32_t>(gpt2, "eos_token_id") == 258);
+  CHECK(value_of<uint32_t>(gpt2, "eot_token_id") == 10);
+  CHECK(value_of<std::vector<int32_t>>(gpt2, "token_type")[258] == SentencePiece::kControl);
 }
 
 TEST_CASE("gguf_tokenizer: what the format lacks gives nothing", "[data]") {

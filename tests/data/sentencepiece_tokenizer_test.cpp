@@ -58,7 +58,7 @@ TEST_CASE("trained SentencePiece models give every text back, seen or not") {
     }
     CHECK(tokenizer->encode(kText).size() < kText.size());
     CHECK_THROWS_WITH(tokenizer->encode("ab\xFF"), Contains("offset 2"));
-    CHECK_THROWS_AS(tokenizer->decode({600}), Error);
+    CHECK(tokenizer->decode({600}).empty());
     CHECK_THROWS_AS(tokenizer->decode({-1}), Error);
   }
 }

@@ -85,6 +85,39 @@ TEST_CASE("encode_continuation: blanks at the context's end belong to the text")
   REQUIRE_THROWS_AS(encode_continuation(tokenizer, "ab", ""), Error);
 }
 
+TEST_CASE(
+    "encode_continuation: BOS comes first where the tokenizer adds it, or where nothing does") {
+  class Letters final : public Tokenizer {
+   public:
+    explicit Letters(SpecialTokens special) : special_(std::move(special)) {}
+    std::vector<int32_t> encode(std::string_view text) const override {
+      return ByteTokenizer().encode(text);
+    }
+    std::string decode(const std::vector<int32_t>& ids) const override {
+      return ByteTokenizer().decode(ids);
+    }
+    int64_t vocab_size() const override { return 257; }
+    const SpecialTokens& special_tokens() const override { return special_; }
+    std::string fingerprint() const override { return "test"; }
+
+   private:
+    SpecialTokens special_;
+  };
+  using Ids = std::vector<int32_t>;
+  const Letters adds({.bos = 256, .adds_bos = true});
+  const Letters has({.bos = 256});
+  const Letters lacks({});
+  CHECK(encode_continuation(adds, "a", "b").tokens == Ids{256, 'a', 'b'});
+  CHECK(encode_continuation(adds, "", "ab").n_scored == 2);
+  CHECK(encode_continuation(has, "a", "b").tokens == Ids{'a', 'b'});
+  CHECK(encode_continuation(has, "a", "b").n_scored == 1);
+  CHECK(encode_continuation(has, "", "ab").tokens == Ids{256, 'a', 'b'});
+  CHECK(encode_continuation(has, "", "ab").n_scored == 2);
+  CHECK(encode_continuation(lacks, "", "ab").tokens == Ids{'a', 'b'});
+  CHECK(encode_continuation(lacks, "", "ab").n_scored == 1);
+  CHECK_THROWS_AS(encode_continuation(lacks, "", "a"), Error);
+}
+
 TEST_CASE("score_continuations: refuses what does not fit") {
   auto model = make_tiny_model();
   const auto refuse = [&](Continuation text) {

@@ -56,7 +56,9 @@ TEST_CASE("SpecialTokens: the JSON of a checkpoint gives the same value again", 
         SpecialTokens{});
   CHECK_THROWS_WITH(special_tokens_from_json({{"eos", {-1}}}, "t.json"), Contains("t.json"));
   CHECK_THROWS_WITH(special_tokens_from_json({{"bos", "x"}}, "t"), Contains("'bos'"));
-  CHECK_THROWS_WITH(special_tokens_from_json({{"added", {{{"id", 1}}}}}, "t"), Contains("content"));
+  CHECK_THROWS_WITH(
+      special_tokens_from_json(nlohmann::json::parse(R"({"added": [{"id": 1}]})"), "t"),
+      Contains("content"));
 }
 
 TEST_CASE("set_special_ids: several EOS are a list, one is a number, none is null", "[formats]") {

@@ -159,6 +159,51 @@ TEST_CASE("EOS ends a completion and is not part of its text") {
   CHECK(ended.text == free.text.substr(0, first));
 }
 
+TEST_CASE("rows without a token are never drawn, but for an EOS; any EOS ends a completion") {
+  // The tiny model with more rows than the tokenizer; the ids past it are drawn where nothing
+  // forbids.
+  class OfMany final : public Tokenizer {
+   public:
+    OfMany(int64_t n_tokens, std::vector<int32_t> eos)
+        : n_tokens_(n_tokens), special_{.bos = 256, .adds_bos = true, .eos = std::move(eos)} {}
+    Ids encode(std::string_view text) const override { return kTokenizer.encode(text); }
+    std::string decode(const Ids& ids) const override { return kTokenizer.decode(ids); }
+    int64_t vocab_size() const override { return n_tokens_; }
+    bool has_token(int64_t id) const override { return id >= 0 && id < n_tokens_ && id != 7; }
+    const SpecialTokens& special_tokens() const override { return special_; }
+    std::string fingerprint() const override { return "test"; }
+
+   private:
+    int64_t n_tokens_;
+    SpecialTokens special_;
+  };
+  constexpr int64_t kRows = 600;
+  const auto complete = [&](const OfMany& tokenizer, uint64_t seed) {
+    auto request = request_for("To be", 17);
+    request.sampling = {.temperature = 2.0, .seed = seed};
+    return Generator(make_tiny_model(1, 0.4, kRows), tokenizer, {}).generate({request})[0];
+  };
+  const OfMany all(kRows, {});
+  const OfMany few(257, {});
+  const OfMany ending(257, {500, 100, 501, 502, 503, 504, 505, 506, 507, 508, 509, 510});
+  bool some_past = false;
+  bool some_ended = false;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    for (const int32_t id : complete(all, seed).ids) some_past = some_past || id >= 257;
+    for (const int32_t id : complete(few, seed).ids) CHECK((id < 257 && id != 7));
+    const auto ended = complete(ending, seed);
+    for (size_t i = 0; i < ended.ids.size(); ++i) {
+      const bool is_last = i + 1 == ended.ids.size();
+      const bool is_end = ending.special_tokens().is_eos(ended.ids[i]);
+      CHECK((ended.ids[i] < 257 || is_end));
+      if (is_end) CHECK((is_last && ended.finish_reason == FinishReason::kEos));
+      some_ended = some_ended || is_end;
+    }
+  }
+  CHECK(some_past);
+  CHECK(some_ended);
+}
+
 TEST_CASE("streamed text, joined, is the completion's text") {
   std::vector<std::string> shown(kRequests.size());
   GeneratorOptions options;
