@@ -81,10 +81,24 @@ bool fails(FaultIo& io, const std::function<void(Io& io)>& work) {
   }
 }
 
+struct Trial {
+  Fault fault;
+  bool has_failed = false;
+  std::vector<Operation> operations;
+
+  // Only a fault that keeps the removal from working leaves a temporary.
+  bool may_leave_temporary() const {
+    if (fault.kind != Fault::Kind::kFailOnce) return true;
+    const auto at = static_cast<size_t>(fault.at);
+    return at <= operations.size() &&
+           (operations[at - 1] == Operation::kUnlink || operations[at - 1] == Operation::kRmdir);
+  }
+};
+
 // Every kind of failure at every operation of `work`; `prepare` before and `check` after each.
 void try_every_fault(const std::function<void()>& prepare,
                      const std::function<void(Io& io)>& work,
-                     const std::function<void(const Fault& fault, bool has_failed)>& check) {
+                     const std::function<void(const Trial& trial)>& check) {
   for (const auto kind :
        {Fault::Kind::kFailOnce, Fault::Kind::kFailFromNowOn, Fault::Kind::kCrash}) {
     bool has_struck = true;
@@ -93,20 +107,13 @@ void try_every_fault(const std::function<void()>& prepare,
       const Fault fault{.kind = kind, .at = at, .error = ENOSPC};
       prepare();
       FaultIo io(fault);
-      const bool has_failed = fails(io, work);
+      Trial trial{.fault = fault, .has_failed = fails(io, work), .operations = io.operations()};
       has_struck = io.has_struck();
-      const auto operations = io.operations();
-      CAPTURE(
-          static_cast<int>(kind), at, operations.empty() ? "" : operation_name(operations.back()));
-      if (!has_struck) CHECK_FALSE(has_failed);
-      check(fault, has_failed);
+      CAPTURE(static_cast<int>(kind), at, operation_name(trial.operations.back()));
+      if (!has_struck) CHECK_FALSE(trial.has_failed);
+      check(trial);
     }
   }
-}
-
-// Only a fault that also keeps the removal from working leaves the temporary.
-bool may_leave_temporary(const Fault& fault, bool has_failed) {
-  return has_failed && fault.kind != Fault::Kind::kFailOnce;
 }
 
 TEST_CASE(
@@ -123,10 +130,10 @@ TEST_CASE(
         }
       },
       [&](Io& io) { write_output_file(io, path, kNew, Existing::kRefuse); },
-      [&](const Fault& fault, bool has_failed) {
+      [&](const Trial& trial) {
         if (fs::exists(path)) CHECK(text_of(path) == kNew);
-        if (!has_failed) CHECK(fs::exists(path));
-        if (!may_leave_temporary(fault, has_failed)) {
+        if (!trial.has_failed) CHECK(fs::exists(path));
+        if (!trial.may_leave_temporary()) {
           CHECK(names_in(directory.file("")) ==
                 with_neighbours(fs::exists(path) ? Names{"out"} : Names{}));
         }
@@ -144,10 +151,10 @@ TEST_CASE("write_output_file: a replaced file has the old content or the new, wh
         write_text(path, "old");
       },
       [&](Io& io) { write_output_file(io, path, kNew, Existing::kReplace); },
-      [&](const Fault& fault, bool has_failed) {
+      [&](const Trial& trial) {
         const auto found = text_of(path);
-        CHECK((found == kNew || (has_failed && found == "old")));
-        if (!may_leave_temporary(fault, has_failed)) {
+        CHECK((found == kNew || (trial.has_failed && found == "old")));
+        if (!trial.may_leave_temporary()) {
           CHECK(names_in(directory.file("")) == Names{"out"});
         }
       });
@@ -169,14 +176,13 @@ TEST_CASE("write_output_directory: a new directory is whole or absent, whatever 
         write_output_directory(
             io, {path}, [&](const std::string& temporary) { fill_with(io, temporary, kNew); });
       },
-      [&](const Fault& fault, bool has_failed) {
+      [&](const Trial& trial) {
         if (fs::exists(path)) {
           CHECK(names_in(path) == Names{"data", "marker.json"});
           CHECK(text_of(path + "/data") == kNew);
         }
-        if (!has_failed) CHECK(fs::exists(path));
-        // One failing removal of several leaves what it could not remove.
-        if (fault.kind == Fault::Kind::kFailOnce) {
+        if (!trial.has_failed) CHECK(fs::exists(path));
+        if (!trial.may_leave_temporary()) {
           CHECK(names_in(directory.file("")) ==
                 with_neighbours(fs::exists(path) ? Names{"out"} : Names{}));
         }
@@ -199,12 +205,39 @@ TEST_CASE("write_output_directory: a replaced directory has all old files or all
               fill_with(io, temporary, kNew);
             });
       },
-      [&](const Fault&, bool has_failed) {
+      [&](const Trial& trial) {
         CHECK(names_in(path) == Names{"data", "marker.json"});
         const auto found = text_of(path + "/data");
-        CHECK((found == kNew || (has_failed && found == "old")));
+        CHECK((found == kNew || (trial.has_failed && found == "old")));
+        if (!trial.may_leave_temporary()) CHECK(names_in(directory.file("")) == Names{"out"});
       });
-  CHECK(names_in(directory.file("")) == Names{"out"});
+}
+
+TEST_CASE("write_output_directory: old content that cannot be put back is left, not removed",
+          "[common][output]") {
+  const TemporaryDirectory directory;
+  const auto path = directory.file("out");
+  const auto replace = [&](Io& io) {
+    make_old_directory(path);
+    write_output_directory(io,
+                           {path, Existing::kReplace, "marker.json"},
+                           [&](const std::string& temporary) { fill_with(io, temporary, kNew); });
+  };
+  FaultIo count({});
+  replace(count);
+  fs::remove_all(path);
+  const auto operations = count.operations();
+  const auto at = std::find(operations.begin(), operations.end(), Operation::kExchange) -
+                  operations.begin() + 1;
+  // The directory above cannot be opened to sync it, and the swap back fails too.
+  FaultIo below({Fault::Kind::kFailOnce, at + 1, EIO});
+  FaultIo io({Fault::Kind::kFailOnce, at + 1, EIO}, below);
+  CHECK_THROWS_AS(replace(io), RunError);
+  CHECK(text_of(path + "/data") == kNew);
+  const auto names = names_in(directory.file(""));
+  REQUIRE(names.size() == 2);
+  CHECK(is_temporary_of(names[0], "out"));
+  CHECK(text_of(directory.file(names[0]) + "/data") == "old");
 }
 
 TEST_CASE("write_output_file: where the file system cannot refuse to replace, a link does",

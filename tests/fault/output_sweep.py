@@ -35,6 +35,7 @@ import support  # noqa: E402  (it takes the program's path from the arguments)
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "ASAN_OPTIONS": "verify_asan_link_order=0"}
 FULL = os.strerror(errno.ENOSPC)
+WARM_UP = "--train.schedule.warmup_steps=1"
 OUT = "OUT"  # in a command: the target
 
 DENSE_ATTENTION = """\
@@ -74,11 +75,11 @@ COMMANDS = [
     Command("export --logits", "export", "checkpoint", "scratch", "--to", "hf-llama", "--logits", OUT, "--threads", 1, makes="file"),
     Command("report", "report", "run", "--out", OUT, makes="file"),
     Command("curve --plot", "curve", *MODEL, "--data", "short.txt", "--policies", "all", "top_k=1", "--plot", OUT, makes="file"),
-    Command("budget --out", "budget", *MODEL, "--data", "short.txt", "--active-parameters", 20000, "--candidates", "top_k=1",
+    Command("budget --out", "budget", *MODEL, "--data", "short.txt", "--active-parameters", 30000, "--candidates", "top_k=1",
             "--tokens", 64, "--out", OUT, makes="file"),
     Command("eval --out", "eval", *MODEL, "--choices", "items.jsonl", "--out", OUT, makes="file"),
-    Command("train --json", "train", "tiny.yaml", f"--run_dir={OUT}", "--train.steps=2", "--json", makes="run"),
-    Command("launch", "launch", "-n", 1, "--", "train", "tiny.yaml", f"--run_dir={OUT}", "--train.steps=2", "--json", makes="run"),
+    Command("train --json", "train", "tiny.yaml", f"--run_dir={OUT}", "--train.steps=2", WARM_UP, "--json", makes="run"),
+    Command("launch", "launch", "-n", 1, "--", "train", "tiny.yaml", f"--run_dir={OUT}", "--train.steps=2", WARM_UP, "--json", makes="run"),
     Command("eval", "eval", *MODEL, "--data", "short.txt"),
     Command("eval --json", "eval", *MODEL, "--data", "short.txt", "--json"),
     Command("curve --json", "curve", *MODEL, "--data", "short.txt", "--policies", "all", "--json"),
@@ -123,9 +124,9 @@ class Sweep:
             write(f"{name}.yaml", support.CONFIG[:begin] + model + support.CONFIG[end:])
         support.write_llama(self.directory / "hf")
         self.do("tokenize", "--input", "text.txt", "--out", "data", "--threads", 1)
-        self.do("train", "tiny.yaml", "--train.steps=4")
+        self.do("train", "tiny.yaml", "--train.steps=4", WARM_UP)
         for name in ("olmoe", "jetmoe"):
-            self.do("train", f"{name}.yaml", f"--run_dir={name}", "--train.steps=2")
+            self.do("train", f"{name}.yaml", f"--run_dir={name}", "--train.steps=2", WARM_UP)
         self.do("convert", "hf", "checkpoint", "--threads", 1)
 
     def do(self, *arguments):

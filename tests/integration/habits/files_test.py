@@ -13,6 +13,8 @@ import time
 
 from support import CONFIG, DSMOE, TEXT, HabitsTest, main
 
+WARM_UP = "--train.schedule.warmup_steps=1"  # of runs of a few steps
+
 
 class FilesTest(HabitsTest):
     def names(self, *ignored):
@@ -47,17 +49,17 @@ class FilesTest(HabitsTest):
         self.refused("train", "experiment/config.yaml", says=["experiment", "'config.yaml'", "run_dir"])
         self.assertEqual(own.read_text(), text)
         # A run's own config is rewritten when the run goes on.
-        self.succeeds("train", "experiment/config.yaml", "--run_dir=run", "--train.steps=2")
-        self.succeeds("train", "run/config.yaml", "--train.steps=3")
+        self.succeeds("train", "experiment/config.yaml", "--run_dir=run", WARM_UP, "--train.steps=2")
+        self.succeeds("train", "run/config.yaml", WARM_UP, "--train.steps=3")
 
     def test_a_run_directory_keeps_what_is_not_the_run_s(self):
-        run = self.tiny_run("run", "--train.steps=2")
+        run = self.tiny_run("run", WARM_UP, "--train.steps=2")
         mine = ["latest.tmp", ".notes", "checkpoints/.tmp-notes", "checkpoints/latest.tmp"]
         for name in mine:
             self.write(f"run/{name}", "mine")
         self.write("run/checkpoints/.tmp-step-00000009/half", "of a process that died")
         self.write("run/.latest.tmp-12-0123abcd", "of a process that died")
-        self.succeeds("train", "tiny.yaml", "--data.train=run-data", "--train.steps=4")
+        self.succeeds("train", "tiny.yaml", "--data.train=run-data", WARM_UP, "--train.steps=4")
         for name in mine:
             self.assertEqual((run / name).read_text(), "mine")
         self.assertFalse((run / "checkpoints/.tmp-step-00000009").exists())
@@ -67,7 +69,7 @@ class FilesTest(HabitsTest):
 
     def outputs(self):
         """Commands that make `out`, each with the name of a file in it ('' for a file)."""
-        self.tiny_run("run", "--train.steps=2")
+        self.tiny_run("run", WARM_UP, "--train.steps=2")
         self.llama()
         self.succeeds("convert", "hf", "checkpoint", "--threads", 1)
         self.write("short.txt", TEXT[:600])
@@ -80,7 +82,7 @@ class FilesTest(HabitsTest):
             "report": (["report", "run", "--out", "out"], ""),
             "eval": (["eval", *model, "--choices", "items.jsonl", "--out", "out"], ""),
             "curve": (["curve", *model, "--data", "short.txt", "--policies", "all", "--plot", "out"], ""),
-            "budget": (["budget", *model, "--data", "short.txt", "--active-parameters", 20000, "--candidates", "top_k=1",
+            "budget": (["budget", *model, "--data", "short.txt", "--active-parameters", 30000, "--candidates", "top_k=1",
                         "--tokens", 64, "--out", "out"], ""),
         }
 
@@ -163,7 +165,7 @@ class FilesTest(HabitsTest):
             for name, (command, _) in commands.items():
                 self.succeeds(*[f"{place}/{name}" if part == "out" else part for part in command])
             self.succeeds("tokenize", "--input", "short.txt", "--out", f"{place}/deep/er/shards", "--threads", 1)
-            self.succeeds("train", "tiny.yaml", "--data.train=run-data", f"--run_dir={place}/runs/run", "--train.steps=2")
+            self.succeeds("train", "tiny.yaml", "--data.train=run-data", f"--run_dir={place}/runs/run", WARM_UP, "--train.steps=2")
             paths = sorted((self.directory / place).rglob("*"))
             self.assertGreater(len(paths), len(made) + 20)
             for path in paths:
@@ -173,7 +175,7 @@ class FilesTest(HabitsTest):
     # Results that cannot be printed.
 
     def printing(self):
-        self.tiny_run("run", "--train.steps=2")
+        self.tiny_run("run", WARM_UP, "--train.steps=2")
         self.write("short.txt", TEXT[:600])
         self.write("prompts.txt", "the king\nno one\n")
         model = ["run", "--threads", 1]
@@ -187,7 +189,7 @@ class FilesTest(HabitsTest):
             ["generate", *model, "--prompts", "prompts.txt", "--max-tokens", 3, "--json-lines"],
             ["inspect", "run"],
             ["check", *model, "--json"],
-            ["plan", "tiny.yaml"],
+            ["plan", "tiny.yaml", "--model.vocab_size=257"],
             ["report", "run", "--out", "page.html"],
             ["train", "tiny.yaml", "--data.train=run-data", "--print-config"],
             ["train", "--list-keys"],
@@ -211,13 +213,13 @@ class FilesTest(HabitsTest):
                 os.close(stdout)
 
     def test_a_run_does_not_need_standard_output_but_its_json_does(self):
-        self.tiny_run("run", "--train.steps=2")
+        self.tiny_run("run", WARM_UP, "--train.steps=2")
         train = ["train", "tiny.yaml", "--data.train=run-data"]
         with open("/dev/full", "w") as full:
-            self.succeeds(*train, "--train.steps=3", capture_output=False, stdout=full, stderr=subprocess.PIPE)
-            done = self.refused(*train, "--train.steps=4", "--json", code=1, says=["standard output: cannot write"],
+            self.succeeds(*train, WARM_UP, "--train.steps=3", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+            done = self.refused(*train, WARM_UP, "--train.steps=4", "--json", code=1, says=["standard output: cannot write"],
                                 capture_output=False, stdout=full, stderr=subprocess.PIPE)
-            launched = self.run_dsmoe("launch", "-n", 1, "--", *train, "--train.steps=5", "--json", capture_output=False,
+            launched = self.run_dsmoe("launch", "-n", 1, "--", *train, WARM_UP, "--train.steps=5", "--json", capture_output=False,
                                       stdout=full, stderr=subprocess.PIPE)
         self.assertNotIn("Traceback", done.stderr)
         self.assertEqual(launched.returncode, 1, launched.stderr)
@@ -234,7 +236,7 @@ class FilesTest(HabitsTest):
         self.assertEqual([*self.content("shards").values()], [*self.content("expected").values()])
 
     def test_a_reader_that_leaves_ends_what_only_prints(self):
-        self.tiny_run("run", "--train.steps=2")
+        self.tiny_run("run", WARM_UP, "--train.steps=2")
         self.write("many.txt", "the king\n" * 400)
         process = subprocess.Popen([DSMOE, "generate", "run", "--prompts", "many.txt", "--max-tokens", "40", "--json-lines",
                                     "--max-batch", "1", "--threads", "1"], cwd=self.directory, stdout=subprocess.PIPE,
