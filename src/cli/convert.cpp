@@ -53,9 +53,10 @@ double perplexity_of(Transformer& model, const EvalText& text, const RoutingPlan
 }
 
 // The dense model, the cut one as that dense model, and the cut one as it runs.
-nlohmann::ordered_json compare(const Options& options, const OpenedSource& source) {
+nlohmann::ordered_json compare(const Options& options,
+                               const OpenedSource& source,
+                               const EvalText& text) {
   auto& io = posix_io();
-  const auto text = read_eval_text(options.text, *source.tokenizer, false, 0, options.format);
   nlohmann::ordered_json json;
   auto original = instantiate(source.model);
   const auto original_plan = parse_routing_plan(source.model.config.training_policy);
@@ -106,6 +107,11 @@ int convert(const Options& options) {
   if (!options.partition.empty()) {
     model = partition_ffn(model, parse_partition_options(options.partition));
   }
+  // Before the work: a text that cannot be read leaves nothing.
+  EvalText text;
+  if (!options.text.empty()) {
+    text = read_eval_text(options.text, *source.tokenizer, false, 0, options.format);
+  }
   write_converted(interruptible_io(), output, model, contents_of(*source.tokenizer));
   // Every tensor is accounted for by now: what is missing or left over has stopped the conversion.
   nlohmann::ordered_json json = {{"source", source.kind},
@@ -115,7 +121,7 @@ int convert(const Options& options) {
                                  {"missing", nlohmann::json::array()},
                                  {"max_abs_logit_error", nullptr},
                                  {"policy", model.config.training_policy}};
-  if (!options.text.empty()) json.update(compare(options, source));
+  if (!options.text.empty()) json.update(compare(options, source, text));
   if (!options.partition.empty()) json["warning"] = kUntrained;
   if (options.json) {
     print_json(json);

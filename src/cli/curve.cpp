@@ -137,7 +137,8 @@ int curve(const Options& options) {
   } else if (depends) {
     print_batch_dependence(options.batch);
   }
-  return complete ? 0 : kExitStopped;
+  // A lost standard output ends it early too, which is a failure and no stop.
+  return stop_requested() && !complete ? kExitStopped : 0;
 }
 
 }  // namespace
