@@ -224,7 +224,7 @@ class Parser {
     const bool has_first = is_number(inner.substr(0, comma));
     const bool has_second = comma != inner.npos && is_number(inner.substr(comma + 1));
     if (comma == 0 && has_second)
-      inner.insert(0, "0");
+      inner.insert(inner.begin(), '0');
     else if (!has_first || (comma != inner.npos && !has_second && comma + 1 != inner.size()))
       return std::nullopt;
     rest_.remove_prefix(end + 1);
