@@ -141,8 +141,9 @@ void log_inherited(const InheritedModel& inherited, const InitSource& source) {
   for (const auto& change : inherited.taken) {
     taken.push_back(fmt::format("{} = {}", change.key, change.new_value));
   }
+  // A warning, since these are not the values that --list-keys tells of.
   if (!taken.empty()) {
-    log_info(fmt::format("taken over from {}: {}", source.directory, fmt::join(taken, ", ")));
+    log_warning(fmt::format("taken over from {}: {}", source.directory, fmt::join(taken, ", ")));
   }
   for (const auto& change : inherited.differ) {
     const auto line = fmt::format("{} is {}, in train.init_from ({}) it is {}",
