@@ -270,6 +270,38 @@ TEST_CASE("Trainer: a damaged newest checkpoint falls back to the one before", "
   }
 }
 
+TEST_CASE("Trainer: a finished run that is started again reports its last numbers and stays as it is",
+          "[train][resume]") {
+  const TemporaryDirectory directory;
+  auto config = tiny_run(directory.file("run"), golden().shards);
+  config.train.steps = 15;
+  config.train.log_every = 2;
+  config.train.save_every = 12;
+  const auto first = Trainer(posix_io(), config, "none").run();
+  REQUIRE(first.last);
+  CHECK(first.step == 15);
+  CHECK(first.last->step == 15);
+  const auto lines = config.run_dir + "/metrics.jsonl";
+  const auto written = read_file(posix_io(), lines, 1 << 20);
+  const auto again = Trainer(posix_io(), config, "auto").run();
+  CHECK(again.step == 15);
+  CHECK(again.tokens == first.tokens);
+  REQUIRE(again.last);
+  CHECK(again.last->loss == first.last->loss);
+  CHECK(again.last->lm_loss == first.last->lm_loss);
+  CHECK(again.last->moe_mi == first.last->moe_mi);
+  CHECK(again.last->gradient_norm == first.last->gradient_norm);
+  CHECK(again.last->tokens_per_second == first.last->tokens_per_second);
+  CHECK(read_file(posix_io(), lines, 1 << 20) == written);
+  // A step without a line has no numbers, rather than those of another.
+  config.train.steps = 12;
+  fs::remove_all(checkpoint_of(config.run_dir, 15));
+  write_file(posix_io(), lines, "{\"step\": 10, \"loss\": 1.0}\n{\"step\": 12, \"validation_loss\": 1.0}\n");
+  const auto third = Trainer(posix_io(), config, "auto").run();
+  CHECK(third.step == 12);
+  CHECK_FALSE(third.last);
+}
+
 TEST_CASE("Trainer: a second process in the run directory is refused", "[train][resume]") {
   const TemporaryDirectory directory;
   const auto config = tiny_run(directory.file("run"), golden().shards);

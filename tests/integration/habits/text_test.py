@@ -177,7 +177,7 @@ class TextTest(HabitsTest):
         self.assertEqual(lines[-1]["failed"], 2)
 
         shown = self.prompts(code=1).stdout
-        self.assertRegex(shown, r"^--- 1\nthe[^$]*--- 2\nfailed: p\.jsonl:2: .*\n--- 3\nking")
+        self.assertRegex(shown, r"^--- 1\nthe[\s\S]*--- 2\nfailed: p\.jsonl:2: .*\n--- 3\nking")
 
         self.write("p.jsonl", '{"prompt": 3}\n')
         self.assertEqual(self.prompts("--json", code=2).stdout, "")

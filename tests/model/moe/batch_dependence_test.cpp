@@ -34,7 +34,7 @@ TEST_CASE("depends_on_batch: threshold_top_k for experts that the model has", "[
        LayerRouting{.moa = RoutingPolicy::all(), .moe = RoutingPolicy::threshold_top_k(1)}});
   CHECK(depends_on_batch(second, both));
   auto first_only = config_of(AttentionKind::kDense, FfnKind::kPartitioned);
-  first_only.ffn.partition.layers = "0";
+  first_only.ffn.partition.layers = std::string("0");
   CHECK_FALSE(depends_on_batch(second, first_only));
 }
 
