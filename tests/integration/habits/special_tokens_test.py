@@ -55,9 +55,6 @@ class SpecialTokensTest(HabitsTest):
             result = self.prints_json("eval", checkpoint, "--data", text, "--threads", 1)
             self.assertEqual(result["tokens_scored"], scored)
             self.assertEqual(result["bos"], bool(template))
-            # A minimal pair has no context: its first token is judged by BOS either way.
-            self.write("pairs.jsonl", '{"good": "the man", "bad": "the the"}\n')
-            self.succeeds("eval", checkpoint, "--choices", "pairs.jsonl", "--out", "items.jsonl", "--threads", 1)
 
     def test_documents_of_shards_begin_and_end_as_the_tokenizer_says(self):
         self.write("text.txt", "the man")
@@ -82,7 +79,7 @@ class SpecialTokensTest(HabitsTest):
             ("--prompt", "the man", "--repetition-penalty", 0.5, "--top-k", 400, *SAMPLED),
         ]
         for way in ways:
-            for seed in (1, 2, 3):
+            for seed in (1, 2):
                 with self.subTest(way=way, seed=seed):
                     for completion in self.generate(checkpoint, *way, "--seed", seed)["completions"]:
                         self.assertLess(max(completion["ids"]), n_tokens)
@@ -145,7 +142,7 @@ class SpecialTokensTest(HabitsTest):
     def test_drawing_an_added_eos_ends_the_text(self):
         n_pieces = self.sentencepiece()
         reasons = set()
-        for seed in range(1, 31):
+        for seed in range(1, 13):
             done = self.generate("hf-checkpoint", "--prompt", "user", "--temperature", 1.5, "--max-tokens", 60, "--seed", seed)
             ids, reason = done["completions"][0]["ids"], done["completions"][0]["finish_reason"]
             self.assertNotIn(n_pieces + 1, ids[:-1])
@@ -220,22 +217,25 @@ class SpecialTokensTest(HabitsTest):
     def test_a_stop_text_that_is_a_special_token_ends_the_text_there(self):
         checkpoint = self.convert(specials=("<|bos|>", "<|eos|>", "<|eot|>"), scale=0.1)
         self.write("prompts.txt", "the\n")
-        n_stopped = 0
-        for way in (("--prompt", "the"), ("--prompts", "prompts.txt"), ("--prompt", "the", "--draft", "all")):
-            for seed in range(1, 9):
-                sampled = (*way, "--max-tokens", 120, "--temperature", 1, "--seed", seed)
-                free = self.generate(checkpoint, *sampled)["completions"][0]
-                stopped = self.generate(checkpoint, *sampled, "--stop", "<|eot|>")["completions"][0]
-                if EOT not in free["ids"]:
-                    self.assertEqual(stopped, free)
-                    continue
-                # The token is the last of the ids, as an EOS is, and no part of the text.
-                n_stopped += 1
-                self.assertEqual(stopped["ids"], free["ids"][: free["ids"].index(EOT) + 1])
-                self.assertEqual(stopped["finish_reason"], "stop")
-                self.assertTrue(free["text"].startswith(stopped["text"]))
-                self.assertNotIn("eot", stopped["text"])
-        self.assertGreater(n_stopped, 0)
+        stopping = []
+        for seed in range(1, 9):
+            way = ("--prompt", "the", "--max-tokens", 120, "--temperature", 1, "--seed", seed)
+            free = self.generate(checkpoint, *way)["completions"][0]
+            stopped = self.generate(checkpoint, *way, "--stop", "<|eot|>")["completions"][0]
+            if EOT not in free["ids"]:
+                self.assertEqual(stopped, free)
+                continue
+            # The token is the last of the ids, as an EOS is, and no part of the text.
+            self.assertEqual(stopped["ids"], free["ids"][: free["ids"].index(EOT) + 1])
+            self.assertEqual(stopped["finish_reason"], "stop")
+            self.assertTrue(free["text"].startswith(stopped["text"]))
+            self.assertNotIn("eot", stopped["text"])
+            stopping.append((seed, stopped))
+        self.assertTrue(stopping)
+        seed, stopped = stopping[0]
+        for way in (("--prompts", "prompts.txt"), ("--prompt", "the", "--draft", "all")):
+            way += ("--max-tokens", 120, "--temperature", 1, "--seed", seed, "--stop", "<|eot|>")
+            self.assertEqual(self.generate(checkpoint, *way)["completions"][0], stopped)
 
 
 if __name__ == "__main__":
