@@ -7,7 +7,7 @@ Whatever file or tensor is missing is named, and nothing takes its place.
 import json
 import shutil
 
-from support import TEXT, HabitsTest, llama_shapes, main
+from support import CONFIG, TEXT, HabitsTest, llama_shapes, main
 
 
 class MissingTest(HabitsTest):
@@ -20,7 +20,7 @@ class MissingTest(HabitsTest):
         return copy
 
     def test_every_file_of_a_checkpoint(self):
-        run = self.tiny_run("run", "--train.steps=1", "--train.schedule.warmup_steps=0", tokenizer="train:bpe:200")
+        run = self.tiny_run("run", "--train.steps=1", "--train.schedule.warmup_steps=0", tokenizer="train:bpe:300")
         checkpoint = next((run / "checkpoints").iterdir())
         files = sorted(path.name for path in checkpoint.iterdir())
         self.assertGreaterEqual(len(files), 6, files)
@@ -35,7 +35,7 @@ class MissingTest(HabitsTest):
 
     def test_every_file_of_a_data_set(self):
         self.write("text.txt", TEXT)
-        self.succeeds("tokenize", "--input", "text.txt", "--tokenizer", "train:bpe:200", "--out", "data", "--shard-tokens", 2000, "--threads", 1)
+        self.succeeds("tokenize", "--input", "text.txt", "--tokenizer", "train:bpe:300", "--out", "data", "--shard-tokens", 2000, "--threads", 1)
         self.tiny_run("run", "--train.steps=1", "--train.schedule.warmup_steps=0")
         files = sorted(path.name for path in (self.directory / "data").iterdir())
         self.assertGreaterEqual(len(files), 5, files)
@@ -66,8 +66,8 @@ class MissingTest(HabitsTest):
         self.succeeds("convert", "hf", "ck")
         self.write("text.txt", TEXT)
         self.succeeds("tokenize", "--input", "text.txt", "--tokenizer", "hf/tokenizer.json", "--out", "data", "--threads", 1)
-        self.write("resume.yaml", "run_dir: run\nthreads: 1\ndata: {train: data}\n")
-        self.refused("train", "resume.yaml", "--resume", "ck", says=["state-rank-00000.json", "train.init_from"])
+        self.write("tiny.yaml", CONFIG)
+        self.refused("train", "tiny.yaml", "--resume", "ck", says=["state-rank-00000.json", "train.init_from"])
 
 
 if __name__ == "__main__":

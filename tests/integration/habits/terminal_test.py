@@ -23,7 +23,6 @@ CONTROLS = {
     "direction": ("\u202e".encode(), rb"\u202e"),
 }
 BROKEN = {"broken": (b"\xff\xfe", rb"\xff\xfe")}
-LOG_COLOURS = re.compile(rb"\x1b\[[0-9;]*m")
 
 
 class TerminalTest(HabitsTest):
@@ -82,7 +81,7 @@ class TerminalTest(HabitsTest):
                 # The log: one that is damaged is skipped with a warning.
                 for checkpoint in os.listdir(path + b"/checkpoints"):
                     os.truncate(path + b"/checkpoints/" + checkpoint + b"/config.json", 3)
-                self.assertIn(escaped, LOG_COLOURS.sub(b"", self.shown("inspect", path).stderr))
+                self.assertIn(escaped, self.shown("inspect", path).stderr)
 
     def test_names_and_values_of_a_hugging_face_directory(self):
         for name, (raw, escaped) in CONTROLS.items():
@@ -120,9 +119,9 @@ class TerminalTest(HabitsTest):
         self.tiny_run("run", "--train.steps=1", "--train.schedule.warmup_steps=0")
         done = self.shown("generate", "run", "--prompt", "a", "--max-tokens", 40, "--temperature", 3, "--threads", 1, "--json", code=0)
         completion = json.loads(done.stdout)["completions"][0]
-        self.assertEqual(len(completion["ids"]), 40)
-        expected = bytes(i for i in completion["ids"] if i < 256).decode(errors="replace")
-        self.assertEqual(len(completion["text"]) > 0, len(expected) > 0)
+        # A byte model of high temperature writes every kind of byte.
+        self.assertRegex(completion["text"], r"[\x00-\x1f\x7f]")
+        self.assertGreater(len(completion["text"]), 20)
 
     def test_generated_text_is_whole_in_a_pipe_and_escaped_on_a_terminal(self):
         self.tiny_run("run", "--train.steps=1", "--train.schedule.warmup_steps=0")

@@ -62,6 +62,7 @@ class WeightsTest(HabitsTest):
     def test_a_silent_config_takes_the_model_over(self):
         self.llama_with_data()
         done = self.succeeds(*self.start())
+        self.assertIn("warning taken over from ck: ", done.stderr)
         for text in ("model.rope_theta = 500000", "model.norm_eps = 1e-05", "model.rope_scaling.kind = llama3"):
             self.assertIn(text, done.stderr)
         source = json.loads((self.directory / "ck/config.json").read_text())["model"]
@@ -109,7 +110,7 @@ class WeightsTest(HabitsTest):
         self.write("tiny.yaml", CONFIG)
         self.write("one.txt", TEXT)
         self.write("two.txt", TEXT.translate(str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijklm")))
-        sizes = [self.prints_json("tokenize", "--input", f"{name}.txt", "--tokenizer", "train:bpe:200", "--out", name,
+        sizes = [self.prints_json("tokenize", "--input", f"{name}.txt", "--tokenizer", "train:bpe:300", "--out", name,
                                   "--threads", 1)["vocab_size"] for name in ("one", "two")]
         self.assertEqual(*sizes)
         self.succeeds("train", "tiny.yaml", "--run_dir=r1", "--data.train=one", "--train.steps=1", "--train.schedule.warmup_steps=0")

@@ -212,7 +212,7 @@ TEST_CASE("checkpoints: whichever tensor is missing is named, by every way in", 
     fewer.tensors.erase(fewer.tensors.begin() + static_cast<int64_t>(i));
     CHECK_THROWS_WITH(instantiate(fewer), Contains("missing: " + name));
     const auto out = directory.file(fmt::format("fewer-{}", i));
-    write_converted(posix_io(), out, fewer, {});
+    write_converted(posix_io(), {out}, fewer, {});
     const auto checkpoint = find_checkpoint(posix_io(), out);
     CHECK_THROWS_WITH(load_model(posix_io(), checkpoint), Contains("'" + name + "'"));
     CHECK_THROWS_WITH(open_checkpoint(posix_io(), checkpoint), Contains("'" + name + "'"));
