@@ -57,17 +57,6 @@ void print_result(const TrainResult& result) {
               {"checkpoint", result.checkpoint}});
 }
 
-// The reader of the result may have been stopped by the same signal; the state is saved all the
-// same.
-int print_stopped(const TrainResult& result) {
-  try {
-    print_result(result);
-  } catch (const std::exception& error) {
-    log_warning(fmt::format("the result is not printed: {}", error.what()));
-  }
-  return kExitStopped;
-}
-
 int dry_run(const RunConfig& config) {
   const auto count = count_parameters(config.model);
   print_out(
@@ -128,7 +117,8 @@ int train(const Options& options) {
     result.stopped = true;
     const auto checkpoints = list_checkpoints(config.run_dir);
     if (!checkpoints.empty()) result.checkpoint = checkpoints.front();
-    return options.json ? print_stopped(result) : kExitStopped;
+    if (options.json) print_result(result);
+    return kExitStopped;
   }
   if (env.rank == 0) print_note(yaml);
   step_memory::install();
@@ -138,10 +128,8 @@ int train(const Options& options) {
   ranks->barrier("leaving together");
   if (result.stopped && ranks->is_first())
     log_info("stopped as asked; the same command goes on from here");
-  if (!options.json || !ranks->is_first()) return result.stopped ? kExitStopped : 0;
-  if (result.stopped) return print_stopped(result);
-  print_result(result);
-  return 0;
+  if (options.json && ranks->is_first()) print_result(result);
+  return result.stopped ? kExitStopped : 0;
 }
 
 }  // namespace

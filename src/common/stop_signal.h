@@ -10,8 +10,6 @@ class StoppedError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// From now on the first SIGINT or SIGTERM only asks for a stop, so that the work at hand can be
-/// finished and saved; a second one ends the process at once.
 /// From now on the first SIGINT, SIGTERM or SIGHUP only asks for a stop, so that the work at hand
 /// can be finished and saved; a second SIGINT or SIGTERM ends the process at once. A second SIGHUP
 /// does nothing: a closing terminal sends several. SIGHUP stays ignored where it is ignored
