@@ -15,6 +15,7 @@ import errno
 import filecmp
 import os
 import pathlib
+import re
 import resource
 import shutil
 import subprocess
@@ -104,6 +105,7 @@ class Sweep:
     def __init__(self, directory):
         self.directory = directory
         self.rows, self.failures, self.skipped = [], [], []
+        self.n_calls = 0  # that were made to fail
         self.can_mount = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", directory], capture_output=True).returncode == 0
         if not self.can_mount:
             self.skipped.append("full tmpfs and read-only mount: this user may not mount")
@@ -156,6 +158,7 @@ class Sweep:
     def expect(self, condition, command, fault, text):
         if not condition:
             self.failures.append(f"{command.name}, {fault}: {text}")
+            print(f"FAILED: {self.failures[-1]}", flush=True)
 
     def judge(self, command, fault, code, error, codes=(1, 2)):
         """Checks exit code and message; returns the message without names of this machine."""
@@ -239,7 +242,8 @@ class Sweep:
             else:
                 self.expect(not force or (place / "out").exists(), command, fault, "the old output is gone")
                 states.add(self.left_in(command, fault, place, self.whole))
-        summary = f"{FULL} at each of {len(calls)} calls" if OPTIONS.every == 1 else f"{FULL} at {len(tried)} of {len(calls)} calls"
+        self.n_calls += len(tried)
+        summary = f"{FULL} at each call" if OPTIONS.every == 1 else f"{FULL} at every {OPTIONS.every}th call"
         self.row(command, summary + (", --force over an old one" if force else ""), "/".join(map(str, sorted(codes))),
                  next(iter(messages.values()), ""), " or ".join(sorted(states)))
 
@@ -354,9 +358,15 @@ class Sweep:
             self.race(command)
 
     def table(self):
-        widths = ["command", "fault", "exit code", "message", "left at the target"]
-        lines = ["| " + " | ".join(widths) + " |", "|" + " --- |" * len(widths)]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.rows]
+        """Commands that ended alike share a row."""
+        groups = {}
+        for command, *cells in self.rows:
+            cells[2] = re.sub(r"(target/)?\bout(/[\w.-]+)?:", lambda name: "OUT/FILE:" if name[2] else "OUT:", cells[2])
+            groups.setdefault(tuple(cells), []).append(command)
+        heads = ["fault", "exit code", "message", "left at the target", "commands"]
+        lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+        for cells, commands in sorted(groups.items(), key=lambda group: group[0]):
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in [*cells, ", ".join(commands)]) + " |")
         lines += [f"\nSkipped: {text}" for text in self.skipped]
         return "\n".join(lines) + "\n"
 
@@ -390,9 +400,7 @@ def main():
         print(sweep.table())
     else:
         OPTIONS.table.write_text(sweep.table())
-    for failure in sweep.failures:
-        print(f"FAILED: {failure}")
-    print(f"output_sweep: {len(sweep.rows)} rows, {len(sweep.failures)} failures, {len(sweep.skipped)} skipped")
+    print(f"output_sweep: {len(sweep.rows)} trials and {sweep.n_calls} failing calls, {len(sweep.failures)} failures, {len(sweep.skipped)} skipped")
     sys.exit(1 if sweep.failures else 0)
 
 

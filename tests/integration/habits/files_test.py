@@ -119,9 +119,9 @@ class FilesTest(HabitsTest):
                 self.succeeds_removing("out")
 
     def held_in_its_work(self):
-        """`tokenize --out shards`, stopped (SIGSTOP) after it began its output, of 2,000 files."""
+        """`tokenize --out shards`, stopped (SIGSTOP) after it began its output, of 700 files."""
         self.write("text.txt", TEXT)
-        process = subprocess.Popen([DSMOE, "tokenize", "--input", "text.txt", "--out", "shards", "--threads", "1", "--shard-tokens", "10"],
+        process = subprocess.Popen([DSMOE, "tokenize", "--input", "text.txt", "--out", "shards", "--threads", "1", "--shard-tokens", "30"],
                                    cwd=self.directory, stderr=subprocess.PIPE, text=True)
         while not [name for name in self.names() if name.startswith(".shards.tmp-")]:
             self.assertIsNone(process.poll())
