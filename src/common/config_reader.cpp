@@ -270,7 +270,7 @@ class TreeReader final : public ConfigVisitor {
     sections_.back().known.push_back(key);
     return find(key);
   }
-  YAML::Node find(const std::string& key) const {
+  YAML::Node find(const std::string& key) {
     const auto& section = sections_.back();
     if (!section.node.IsDefined() || !section.node.IsMap()) {
       return YAML::Node(YAML::NodeType::Undefined);
