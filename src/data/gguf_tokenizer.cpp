@@ -76,7 +76,7 @@ void add_common(GgufMetadata& metadata, const Tokenizer& tokenizer, TokenTable t
 GgufMetadata from_sentencepiece(const SentencePieceTokenizer& tokenizer, int64_t vocab_size) {
   const auto& model = tokenizer.model_bytes();
   const auto traits = inspect_sentencepiece_model(model, "tokenizer");
-  if (!traits.is_bpe || !traits.byte_fallback || traits.has_charsmap ||
+  if (!traits.is_bpe || !traits.byte_fallback || !traits.charsmap.empty() ||
       traits.whitespace_is_suffix || !traits.escape_whitespaces) {
     return {};
   }

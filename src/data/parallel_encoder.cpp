@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "common/error.h"
@@ -12,7 +13,6 @@ namespace {
 constexpr size_t kPieceBytes = 1 << 18;
 constexpr size_t kMaxPieces = 1 << 12;  // of one job
 constexpr size_t kJobsPerThread = 4;
-constexpr size_t kMaxDocumentBytes = size_t{1} << 30;
 
 }  // namespace
 
@@ -51,16 +51,18 @@ void ParallelEncoder::add(const TextPart& part) {
   }
   // Asked again at twice the size: a long text without a place to cut stays linear work.
   divide_at_bytes_ = 2 * pending_.size();
-  if (pending_.size() > kMaxDocumentBytes) {
-    throw Error(fmt::format(
-        "tokenize: expected a document of at most {} bytes without a place where tokenizer {} can "
-        "divide it; separate the documents",
-        kMaxDocumentBytes,
-        tokenizer_.fingerprint()));
+  if (pending_.size() > kMaxUndividedBytes) {
+    throw Error(
+        fmt::format("tokenize: expected a place where tokenizer {} can divide a document at "
+                    "least every {} bytes, got none in {}; separate the documents",
+                    tokenizer_.fingerprint(),
+                    kMaxUndividedBytes,
+                    pending_.size()));
   }
 }
 
 void ParallelEncoder::keep(std::string text, bool is_last) {
+  longest_text_bytes_ = std::max(longest_text_bytes_, text.size());
   filling_bytes_ += text.size();
   filling_->pieces.push_back({std::move(text), pending_is_first_, is_last, {}});
   pending_is_first_ = false;

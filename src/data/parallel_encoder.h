@@ -18,10 +18,12 @@ namespace dsmoe {
 
 /// Encodes documents side by side and gives out their tokens in the order they came, as
 /// TokenDataset's stream: BOS, ids, EOS. What it gives out does not depend on the thread count.
-/// It holds a window of a few megabytes a thread, and a whole document only where the tokenizer
-/// cannot divide it.
+/// It holds a window of a few megabytes a thread. A document longer than that is encoded in parts;
+/// one in which the tokenizer finds no place to divide it for kMaxUndividedBytes is refused.
 class ParallelEncoder {
  public:
+  static constexpr size_t kMaxUndividedBytes = size_t{16} << 20;
+
   /// Takes the next tokens; called on the thread that calls add and finish.
   using Sink = std::function<void(const std::vector<int32_t>& ids, bool starts_document)>;
 
@@ -31,10 +33,13 @@ class ParallelEncoder {
   ParallelEncoder(const ParallelEncoder&) = delete;
   ParallelEncoder& operator=(const ParallelEncoder&) = delete;
 
-  /// Throws what encoding and the sink throw, and Error for a document too long to be held.
+  /// Throws what encoding and the sink throw, and Error for a text that cannot be divided. A part
+  /// that is longer than a megabyte is held as a whole.
   void add(const TextPart& part);
   /// Encodes and gives out what is left.
   void finish();
+  /// Bytes of the longest text that the tokenizer was given at once.
+  size_t longest_text_bytes() const { return longest_text_bytes_; }
 
  private:
   // A document or a piece that the tokenizer allows to be encoded for itself.
@@ -65,6 +70,7 @@ class ParallelEncoder {
   std::string pending_;  // of the current document, not yet in a piece
   bool pending_is_first_ = true;
   size_t divide_at_bytes_;
+  size_t longest_text_bytes_ = 0;
   std::unique_ptr<Job> filling_;
   size_t filling_bytes_ = 0;
   std::deque<std::unique_ptr<Job>> window_;  // oldest first; only the caller's thread changes it

@@ -125,10 +125,38 @@ size_t PreTokenizer::place(std::string_view text,
                            const std::function<bool(char, char)>& may_join) const {
   Search search{text, may_cut, may_join, {}};
   collect_places(0, {0, text.size()}, search);
-  const auto last = std::find_if(search.places.rbegin(), search.places.rend(), [&](size_t at) {
-    return at > 0 && at < text.size() && may_cut(at);
-  });
-  return last == search.places.rend() ? 0 : *last;
+  if (prefix_before_ == 0 && !text.starts_with(' ')) {
+    // Whether the text gets a blank in front is not known here: only places of both ways count.
+    const std::string prefixed = " " + std::string(text);
+    const std::function<bool(size_t)> may_cut_after = [&](size_t at) {
+      return at > 1 && may_cut(at - 1);
+    };
+    Search other{prefixed, may_cut_after, may_join, {}};
+    collect_places(0, {0, prefixed.size()}, other);
+    std::erase_if(search.places, [&](size_t at) {
+      return !std::binary_search(other.places.begin(), other.places.end(), at + 1);
+    });
+  }
+  // The text before a cut ends there: its pieces must be those that it has in the whole text.
+  const auto sizes_of = [&](std::string_view part) {
+    std::vector<size_t> sizes;
+    split(part, /*is_rest=*/false, [&](std::string_view piece) { sizes.push_back(piece.size()); });
+    return sizes;
+  };
+  const auto whole = sizes_of(text);
+  constexpr int kMaxTries = 8;
+  int n_tries = 0;
+  for (auto at = search.places.rbegin(); at != search.places.rend(); ++at) {
+    if (*at == 0 || *at >= text.size() || !may_cut(*at)) continue;
+    const auto part = sizes_of(text.substr(0, *at));
+    const bool is_last_cut = !part.empty() && part.size() <= whole.size();
+    const size_t n = is_last_cut && steps_.empty() ? part.size() - 1 : part.size();
+    if (is_last_cut &&
+        std::equal(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(n), whole.begin()))
+      return *at;
+    if (++n_tries == kMaxTries) break;
+  }
+  return 0;
 }
 
 }  // namespace dsmoe

@@ -15,6 +15,7 @@ constexpr size_t kMaxPieceBytes = 4096;
 constexpr uint32_t kTrieBlock = 256;
 constexpr std::string_view kBlankMark = "\xE2\x96\x81";  // U+2581, a blank inside a piece
 constexpr uint64_t kBpe = 2;                             // a model_type
+constexpr uint64_t kWord = 3;
 
 [[noreturn]] void fail(const std::string& source_name, const std::string& what) {
   throw Error(fmt::format("{}: expected a SentencePiece model: {}", source_name, what));
@@ -118,7 +119,10 @@ void read_piece(std::string_view message,
   if (piece.size() > 1 && piece.find('\n') != piece.npos) traits.has_piece_over_lines = true;
   const bool matches_text = type != SentencePiece::kUnknown && type != SentencePiece::kControl &&
                             type != SentencePiece::kByte;
-  if (matches_text && has_blank_after_text(piece)) traits.has_piece_over_words = true;
+  if (!matches_text) return;
+  if (has_blank_after_text(piece)) traits.has_piece_over_words = true;
+  if (piece == kBlankMark) traits.has_blank_piece = true;
+  if (piece.find('\n') != piece.npos) traits.has_line_piece = true;
 }
 
 void read_trainer(std::string_view message,
@@ -127,6 +131,7 @@ void read_trainer(std::string_view message,
   WireReader reader(message, source_name);
   for (WireField field; reader.next(field);) {
     if (field.number == 3) traits.is_bpe = field.value == kBpe;
+    if (field.number == 3) traits.is_word = field.value == kWord;
     if (field.number == 24) traits.whitespace_is_suffix = field.value != 0;
     if (field.number == 35) traits.byte_fallback = field.value != 0;
   }
@@ -139,7 +144,7 @@ void read_normalizer(std::string_view message,
   for (WireField field; reader.next(field);) {
     if (field.number == 2 && !field.bytes.empty()) {
       check_charsmap(field.bytes, source_name);
-      traits.has_charsmap = true;
+      traits.charsmap = field.bytes;
     }
     if (field.number == 3) traits.add_dummy_prefix = field.value != 0;
     if (field.number == 4) traits.remove_extra_whitespaces = field.value != 0;

@@ -14,13 +14,16 @@ namespace dsmoe {
 struct SentencePieceModelTraits {
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
-  bool has_charsmap = false;  ///< a normalizer that rewrites characters
+  std::string_view charsmap;  ///< of the normalizer, within the model's bytes; empty: none
   bool escape_whitespaces = true;
   bool whitespace_is_suffix = false;
   bool is_bpe = false;
+  bool is_word = false;  ///< of whole words
   bool byte_fallback = false;
   bool has_piece_over_lines = false;  ///< a piece with a line feed and something else in it
   bool has_piece_over_words = false;  ///< a piece with a blank after something else
+  bool has_blank_piece = false;       ///< a blank is a token, never an unknown character
+  bool has_line_piece = false;        ///< a piece with a line feed, which may escape the normalizer
 };
 
 /// Reads the traits and refuses what the library would read out of bounds: over-long pieces, a

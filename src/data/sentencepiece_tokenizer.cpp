@@ -4,6 +4,7 @@
 #include <sentencepiece_processor.h>
 
 #include <algorithm>
+#include <cctype>
 #include <utility>
 
 #include "common/error.h"
@@ -74,25 +75,12 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string model_bytes,
                                                const std::string& source_name,
                                                const SpecialTokens* special)
     : model_bytes_(std::move(model_bytes)), fingerprint_("sentencepiece-" + hash64(model_bytes_)) {
-  const auto traits = inspect_sentencepiece_model(model_bytes_, source_name);
+  traits_ = inspect_sentencepiece_model(model_bytes_, source_name);
   processor_ = load_processor(model_bytes_, source_name);
-  drops_leading_blank_ = traits.add_dummy_prefix || traits.remove_extra_whitespaces;
-  drops_leading_blanks_ = traits.remove_extra_whitespaces;
-  // Nothing then looks across a line feed: neither the normalizer nor a piece. Without byte
-  // fallback the library joins neighbouring unknown characters.
-  const bool keeps_characters = !traits.remove_extra_whitespaces && !traits.has_charsmap &&
-                                traits.escape_whitespaces && !traits.whitespace_is_suffix;
-  if (keeps_characters && !traits.has_piece_over_lines &&
-      (traits.byte_fallback || !traits.add_dummy_prefix)) {
-    const bool by_words = traits.is_bpe && traits.byte_fallback && !traits.has_piece_over_words;
-    cuts_ = by_words ? Cuts::kWords : Cuts::kLines;
-  }
+  drops_leading_blank_ = traits_.add_dummy_prefix || traits_.remove_extra_whitespaces;
+  drops_leading_blanks_ = traits_.remove_extra_whitespaces;
   if (special != nullptr) special_ = *special;
-  if (cuts_ != Cuts::kNone || !special_.added.empty()) {
-    // Fields of a later message override: normalizer_spec { add_dummy_prefix: false }.
-    const std::string no_prefix("\x1A\x02\x18\x00", 4);
-    rest_processor_ = load_processor(model_bytes_ + no_prefix, source_name);
-  }
+  choose_cuts(source_name);
   fill_surfaces(source_name);
   if (special == nullptr) {
     special_.bos = defined_id(processor_->bos_id());
@@ -101,6 +89,36 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string model_bytes,
     special_.pad = defined_id(processor_->pad_id());
   }
   add_surfaces(source_name);
+}
+
+// Without byte fallback the library joins neighbouring unknown characters into one.
+void SentencePieceTokenizer::choose_cuts(const std::string& source_name) {
+  const bool has_plain_blanks = traits_.escape_whitespaces && !traits_.whitespace_is_suffix;
+  const bool normalizes = traits_.remove_extra_whitespaces || !traits_.charsmap.empty();
+  if (!traits_.charsmap.empty()) charsmap_ = SentencePieceCharsmap(traits_.charsmap);
+  if (has_plain_blanks && !normalizes && !traits_.has_piece_over_lines &&
+      (traits_.byte_fallback || !traits_.add_dummy_prefix)) {
+    // Nothing looks across a line feed: neither the normalizer nor a piece.
+    const bool by_words = traits_.is_bpe && traits_.byte_fallback && !traits_.has_piece_over_words;
+    cuts_ = by_words ? Cuts::kWords : Cuts::kLines;
+  } else if (has_plain_blanks && !traits_.has_piece_over_words && !traits_.is_word &&
+             (traits_.byte_fallback || traits_.has_blank_piece)) {
+    cuts_ = Cuts::kNormalizedWords;
+  }
+  const bool takes_blanks_away =
+      cuts_ == Cuts::kNormalizedWords && traits_.remove_extra_whitespaces;
+  // Fields of a later message override: normalizer_spec { add_dummy_prefix: false or true }.
+  if ((cuts_ != Cuts::kNone && !takes_blanks_away) || !special_.added.empty()) {
+    const std::string no_prefix("\x1A\x02\x18\x00", 4);
+    rest_processor_ = load_processor(model_bytes_ + no_prefix, source_name);
+  }
+  continued_ = rest_processor_.get();
+  if (!takes_blanks_away) return;
+  // The blank of a cut is taken away with the white space that begins the text, and put back.
+  if (!traits_.add_dummy_prefix) {
+    word_processor_ = load_processor(model_bytes_ + "\x1A\x02\x18\x01", source_name);
+  }
+  continued_ = word_processor_ ? word_processor_.get() : processor_.get();
 }
 
 SentencePieceTokenizer::~SentencePieceTokenizer() = default;
@@ -150,37 +168,62 @@ std::vector<int32_t> SentencePieceTokenizer::encode(std::string_view text) const
                             static_cast<unsigned char>(text[bad]),
                             bad));
   }
-  return encode_parts(text, /*at_start=*/true);
+  return encode_parts(text, Before::kNothing);
 }
 
 std::vector<int32_t> SentencePieceTokenizer::encode_rest(std::string_view text) const {
-  return encode_parts(text, /*at_start=*/false);
+  return encode_parts(text, Before::kText);
 }
 
 // The texts between added tokens, each encoded for itself.
 std::vector<int32_t> SentencePieceTokenizer::encode_parts(std::string_view text,
-                                                          bool at_start) const {
-  if (added_.empty()) return encode_units(text, at_start);
+                                                          Before before) const {
+  if (added_.empty()) return encode_units(text, before);
+  const auto after_token = special_.prefixes_every_piece ? Before::kNothing : Before::kAddedToken;
   std::vector<int32_t> ids;
   for (const auto& part : added_.split(text)) {
     if (part.id >= 0) {
       ids.push_back(part.id);
     } else {
       const bool is_first = part.text.data() == text.data();
-      const bool has_prefix = is_first ? at_start : special_.prefixes_every_piece;
-      const auto inner = encode_units(part.text, has_prefix);
+      const auto inner = encode_units(part.text, is_first ? before : after_token);
       ids.insert(ids.end(), inner.begin(), inner.end());
     }
   }
   return ids;
 }
 
+// True if the normalizer makes a blank of the character at `at` and nothing joins it with what is
+// before. Where it keeps every blank, a run of them may be one piece and is not cut.
+bool SentencePieceTokenizer::begins_normalized_word(std::string_view text, size_t at) const {
+  const auto is_space = [](char c) { return c == ' ' || c == '\n'; };
+  if (at == 0 || !is_space(text[at]) || is_space(text[at - 1])) return false;
+  const auto match = charsmap_.longest(text.substr(at));
+  const bool is_blank = match.size_bytes == 0 ? text[at] == ' '
+                                              : match.size_bytes == 1 && match.replacement == " " &&
+                                                    (text[at] == ' ' || !traits_.has_line_piece);
+  if (!is_blank || text.substr(0, at).ends_with(kBlankMark)) return false;
+  // A blank that a key ends with would be one piece with this one.
+  if (!traits_.remove_extra_whitespaces && charsmap_.ends_key(text, at)) return false;
+  return charsmap_.can_cut(text, at);
+}
+
+bool SentencePieceTokenizer::can_cut(std::string_view text, size_t at) const {
+  if (cuts_ == Cuts::kNormalizedWords) return at < text.size() && begins_normalized_word(text, at);
+  return text[at - 1] == '\n' ||
+         (cuts_ == Cuts::kWords && at < text.size() && begins_word(text, at));
+}
+
 size_t SentencePieceTokenizer::divide(std::string_view text) const {
   if (cuts_ == Cuts::kNone) return 0;
-  for (size_t at = text.size(); at > 0; --at) {
-    const bool is_place = text[at - 1] == '\n' ||
-                          (cuts_ == Cuts::kWords && at < text.size() && begins_word(text, at));
-    if (is_place && added_.can_cut(text, at)) return at;
+  size_t least = 1;
+  if (cuts_ == Cuts::kNormalizedWords && !traits_.add_dummy_prefix) {
+    // Only the first word of a text goes without a blank: one must be before the cut.
+    const auto is_word = [](unsigned char c) { return c < 0x80 && std::isalnum(c) != 0; };
+    least = static_cast<size_t>(std::find_if(text.begin(), text.end(), is_word) - text.begin()) + 1;
+  }
+  for (size_t at = text.size(); at >= least; --at) {
+    if (can_cut(text, at) && added_.can_cut(text, at)) return at;
   }
   return 0;
 }
@@ -189,31 +232,39 @@ size_t SentencePieceTokenizer::divide(std::string_view text) const {
 size_t SentencePieceTokenizer::unit_bytes(std::string_view text) const {
   if (cuts_ == Cuts::kNone) return text.size();
   if (cuts_ == Cuts::kLines) return std::min(text.find('\n'), text.size() - 1) + 1;
-  if (text[0] == '\n') return 1;
   size_t at = 1;
+  if (cuts_ == Cuts::kNormalizedWords) {
+    while (at < text.size() && !begins_normalized_word(text, at)) ++at;
+    return at;
+  }
+  if (text[0] == '\n') return 1;
   while (at < text.size() && text[at] != '\n' && !begins_word(text, at)) ++at;
   return at;
 }
 
 std::vector<int32_t> SentencePieceTokenizer::encode_units(std::string_view text,
-                                                          bool at_start) const {
+                                                          Before before) const {
+  const bool has_words = cuts_ == Cuts::kWords || cuts_ == Cuts::kNormalizedWords;
   std::vector<int32_t> ids;
   std::vector<int> unit_ids;
   const auto cache = word_caches_.borrow();
   while (!text.empty()) {
     const auto unit = text.substr(0, unit_bytes(text));
     text.remove_prefix(unit.size());
-    const bool cached = cuts_ == Cuts::kWords && !at_start;
+    const bool cached = has_words && before == Before::kText;
     const auto* known = cached ? cache->find(unit) : nullptr;
     if (known == nullptr) {
-      const auto& processor = at_start ? *processor_ : *rest_processor_;
+      const auto& processor = before == Before::kNothing ? *processor_
+                              : before == Before::kText  ? *continued_
+                                                         : *rest_processor_;
       const auto status = processor.Encode(unit, &unit_ids);
       if (!status.ok()) throw Error("sentencepiece: cannot encode: " + status.ToString());
       if (cached) cache->insert(unit, unit_ids);
       known = &unit_ids;
     }
     ids.insert(ids.end(), known->begin(), known->end());
-    at_start = false;
+    // What the normalizer takes away leaves a text at its beginning.
+    if (!ids.empty() || cuts_ != Cuts::kNormalizedWords) before = Before::kText;
   }
   return ids;
 }

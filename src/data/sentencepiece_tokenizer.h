@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "data/added_tokens.h"
+#include "data/sentencepiece_charsmap.h"
+#include "data/sentencepiece_model.h"
 #include "data/text_reader.h"
 #include "data/tokenizer.h"
 #include "data/word_cache.h"
@@ -21,8 +23,10 @@ enum class SentencePieceKind { kBpe, kUnigram, kChars };
 /// A SentencePiece model; decoding never loses the dummy leading blank of a piece in the middle of
 /// a text. A model that keeps every character (no normalization) encodes each line of a text for
 /// itself, which keeps long texts exact; a BPE model whose pieces never reach over a blank each
-/// word, and remembers the words, which is many times faster and gives the same ids.
-/// Limit: SentencePiece writes blanks as U+2581, so that character itself decodes as a blank.
+/// word, and remembers the words, which is many times faster and gives the same ids. So does a
+/// model with a normalizer whose pieces never reach over a blank; its words end before the white
+/// space that the normalizer makes a blank. Limit: SentencePiece writes blanks as U+2581, so that
+/// character itself decodes as a blank.
 class SentencePieceTokenizer final : public Tokenizer {
  public:
   /// From the bytes of a `.model` file. Throws Error naming source_name if they are none.
@@ -59,15 +63,20 @@ class SentencePieceTokenizer final : public Tokenizer {
     bool is_token = true;           // false: a gap between added tokens
   };
   // Where a text can be cut without changing its ids.
-  enum class Cuts { kNone, kLines, kWords };
+  enum class Cuts { kNone, kLines, kWords, kNormalizedWords };
+  // What stands before a text that is encoded.
+  enum class Before { kNothing, kText, kAddedToken };
 
   SentencePieceTokenizer(std::string model_bytes,
                          const std::string& source_name,
                          const SpecialTokens* special);
   void fill_surfaces(const std::string& source_name);
   void add_surfaces(const std::string& source_name);
-  std::vector<int32_t> encode_parts(std::string_view text, bool at_start) const;
-  std::vector<int32_t> encode_units(std::string_view text, bool at_start) const;
+  void choose_cuts(const std::string& source_name);
+  std::vector<int32_t> encode_parts(std::string_view text, Before before) const;
+  std::vector<int32_t> encode_units(std::string_view text, Before before) const;
+  bool begins_normalized_word(std::string_view text, size_t at) const;
+  bool can_cut(std::string_view text, size_t at) const;
   size_t unit_bytes(std::string_view text) const;
 
   std::string model_bytes_;
@@ -76,7 +85,11 @@ class SentencePieceTokenizer final : public Tokenizer {
   AddedTokens added_;
   std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;
   std::unique_ptr<sentencepiece::SentencePieceProcessor> rest_processor_;  // adds no leading blank
+  std::unique_ptr<sentencepiece::SentencePieceProcessor> word_processor_;  // puts a blank first
+  const sentencepiece::SentencePieceProcessor* continued_ = nullptr;       // the one after a cut
   std::vector<Surface> surfaces_;                                          // [vocab_size]
+  SentencePieceModelTraits traits_;
+  SentencePieceCharsmap charsmap_;
   bool drops_leading_blank_ = false;
   bool drops_leading_blanks_ = false;
   Cuts cuts_ = Cuts::kNone;

@@ -12,6 +12,8 @@
 namespace dsmoe {
 namespace {
 
+constexpr size_t kPartBytes = 1 << 20;
+
 using OnPart = std::function<void(const TextPart&)>;
 
 // Makes parts of pieces of text: holds back a document's beginning until it is known not to be
@@ -27,6 +29,12 @@ class Documents {
   }
   void end(std::string_view text, uint64_t file_position) {
     if (text.empty() && !open_) return;
+    while (text.size() > kPartBytes) {
+      size_t size = kPartBytes;
+      while (!begins_character(text[size])) --size;
+      add(text.substr(0, size), file_position);
+      text.remove_prefix(size);
+    }
     on_part_({text, !open_, true, file_position});
     open_ = false;
     ++count_;
@@ -114,7 +122,7 @@ void read_plain_text(TextFile& file, const TextFormat& format, Documents& docume
 }
 
 std::string text_of_line(const TextLine& line, const std::string& field) {
-  const auto record = parse_json_line(line);
+  auto record = parse_json_line(line);
   const auto found = record.find(field);
   if (found == record.end() || !found->is_string()) {
     throw Error(
@@ -123,7 +131,7 @@ std::string text_of_line(const TextLine& line, const std::string& field) {
                     line.place,
                     field));
   }
-  return found->get<std::string>();
+  return std::move(found->get_ref<std::string&>());
 }
 
 }  // namespace
