@@ -93,7 +93,7 @@ COMMANDS = [
     Command("inspect --json", "inspect", "run", "--json"),
     Command("plan", "plan", "tiny.yaml"),
     Command("plan --json", "plan", "tiny.yaml", "--json"),
-    Command("bench --json", "bench", "--config", "tiny.yaml", "--prompt", 8, "--generate", 8, "--repetitions", 1, "--threads", 1, "--json"),
+    Command("bench --json", "bench", "--config", "run", "--prompt", 8, "--generate", 8, "--repetitions", 1, "--threads", 1, "--json"),
     Command("train --print-config", "train", "tiny.yaml", "--print-config"),
     Command("train --list-keys", "train", "--list-keys"),
     Command("train --help", "train", "--help"),
@@ -256,21 +256,21 @@ class Sweep:
     def mounted(self, command, fault, mount):
         """Runs with the target directory mounted by a shell line; returns code, message, and names in it."""
         self.fresh()
-        script = mount + '; "$@"; code=$?; ls -A target > listing; exit $code'
+        script = mount + '; "$@"; code=$?; ls -A -I fill target > listing; exit $code'
         code, _, error = self.run(["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *command.line("target/out")])
         return code, self.judge(command, fault, code, error, codes=(1,)), (self.directory / "listing").read_text().split()
 
     def disks(self, command):
         if self.can_mount:
             # The run directory of training holds its lock and what was written before.
-            for fault, mount in (("a full tmpfs", "mount -t tmpfs -o size=4k,mode=755 none target"),
+            for fault, mount in (("a full tmpfs", "mount -t tmpfs -o size=4k,mode=755 none target; cat /dev/zero > target/fill 2> /dev/null"),
                                  ("read-only mount", "mount --bind target target; mount -o remount,bind,ro target")):
                 code, message, names = self.mounted(command, fault, mount)
                 self.expect(names == [] or (command.makes == "run" and names == ["out"]), command, fault, f"left {names}")
                 self.row(command, fault, code, message, ", ".join(names) or "nothing")
         fault = "file size limit"
         place = self.fresh()
-        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
         code, _, error = self.run(command.line("target/out"), preexec_fn=limit)
         message = self.judge(command, fault, code, error, codes=(1,))
         names = os.listdir(place)
