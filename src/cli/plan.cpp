@@ -88,8 +88,10 @@ nlohmann::ordered_json to_json(const CostPlan& plan, const PlanRequest& request)
             {"loss", memory.loss},
             {"workspace", memory.workspace},
             {"communication_buckets", memory.communication},
-            {"runtime", memory.runtime},
+            {"exchange", memory.exchange},
+            {"tensors", memory.tensors},
             {"heap", memory.heap},
+            {"runtime", memory.runtime},
             {"snapshot", memory.snapshot},
             {"peak", memory.peak},
             {"kv_cache", plan.kv_cache_bytes}}},
@@ -156,8 +158,10 @@ void print_memory(const CostPlan& plan, const RunConfig& config) {
   line("loss and the head's gradient", memory.loss);
   line("work of one block's backward pass", memory.workspace);
   line("communication buckets", memory.communication);
-  line("code of libraries and kernels", memory.runtime);
-  line("free blocks that others do not fit", memory.heap);
+  line("exchange of updated parameters", memory.exchange);
+  line("tensors at one time, as configured", memory.tensors);
+  line("free blocks that wait for their size", memory.heap);
+  line("code of libraries and kernels (estimate)", memory.runtime);
   line("peak, as configured", memory.peak);
   line("copy that checkpoints are saved from (host)", memory.snapshot);
   line("key/value cache, one full context, bfloat16", plan.kv_cache_bytes);

@@ -10,14 +10,13 @@ namespace {
 
 constexpr double kFloat32 = 4.0;
 constexpr double kBfloat16 = 2.0;
-constexpr double kLossChunk = 4 << 20;    // logits that the loss holds at once
-constexpr double kLossChunkTokens = 256;  // or more, for this many tokens
-// Both measured at the small configs on CPU, as tests/integration/plan_test.py does: a model of
-// next to nothing takes 42 to 49 MiB, the others what is here, within 8 %, for their blocks of
-// changing size.
+constexpr double kNormStatistics = 2.0 * kFloat32;  // mean and scale of one token
+constexpr double kLossChunk = 4 << 20;              // logits that the loss holds at once
+constexpr double kLossChunkTokens = 256;            // or more, for this many tokens
+// Estimates for a CPU with AVX512-BF16; what they stand for depends on the CPU. A process has 36 to
+// 49 MiB beside its tensors' blocks. oneDNN compiles each product of selected experts for every
+// number of rows; on CPUs without AVX512 it compiles none.
 constexpr double kRuntime = 45 << 20;
-constexpr double kHeapOfWorkspace = 0.7;
-// Code of one product of selected experts at one number of rows, measured in the same way.
 constexpr double kProductCode = 0.34 * (1 << 20);
 constexpr double kProductCodeBfloat16 = 0.56 * (1 << 20);
 
@@ -30,7 +29,7 @@ double router_bytes(const RouterConfig& router, int64_t n_experts, double bytes_
   return (3.0 * kFloat32 + 1.0) * static_cast<double>(n_experts) + hidden;
 }
 
-// A half's input: the float32 stream that its norm saw, and the normed values.
+// A half's input: the float32 stream that its norm saw, and what the norm or the half before made.
 double input_bytes(const ModelConfig& config, double bytes_per_value) {
   return static_cast<double>(config.d_model) * (kFloat32 + bytes_per_value);
 }
@@ -43,7 +42,7 @@ double attention_bytes(const ModelConfig& config, double bytes_per_value) {
   const auto n_kv_heads =
       static_cast<double>(moa ? attention.heads_per_expert : attention.n_kv_heads);
   const auto head_dim = static_cast<double>(attention.head_dim);
-  double bytes = input_bytes(config, bytes_per_value);
+  double bytes = input_bytes(config, bytes_per_value) + kNormStatistics;
   // Queries and answers of every head, keys and values; the softmax keeps one number a head.
   bytes += 2.0 * head_dim * bytes_per_value * (n_heads + n_kv_heads) + kFloat32 * n_heads;
   // The inputs of the norms of queries and keys, widened.
@@ -74,12 +73,14 @@ double ffn_bytes(const ModelConfig& config, double bytes_per_value) {
   const auto& ffn = config.ffn;
   const double n_inputs = n_activation_inputs(ffn);
   const double n_rows = sparse_rows(config);
-  double bytes = input_bytes(config, bytes_per_value);
+  double bytes = input_bytes(config, bytes_per_value) + kNormStatistics;
   if (n_rows > 0) {
-    // Each row's input, what enters the activation, its result, the weight and both indices.
-    const double values =
-        static_cast<double>(config.d_model) + (n_inputs + 1.0) * static_cast<double>(ffn.d_expert);
-    bytes += n_rows * (values * bytes_per_value + kFloat32 + 2.0 * sizeof(int64_t));
+    // Each row's input, what enters the activation, its result, the weight and both indices; its
+    // output in float32, which the sum over rows keeps.
+    const auto d_model = static_cast<double>(config.d_model);
+    const double values = d_model + (n_inputs + 1.0) * static_cast<double>(ffn.d_expert);
+    bytes +=
+        n_rows * (values * bytes_per_value + kFloat32 * (d_model + 1.0) + 2.0 * sizeof(int64_t));
   } else {
     // What enters the activation; its result is computed again.
     bytes += n_inputs * ffn_width(ffn) * bytes_per_value;
@@ -90,30 +91,52 @@ double ffn_bytes(const ModelConfig& config, double bytes_per_value) {
   return bytes;
 }
 
-// Of one token, in the backward pass.
+// Of one token, in the backward pass of the last block's FFN.
 double ffn_workspace(const ModelConfig& config, double bytes_per_value) {
+  const auto d_model = static_cast<double>(config.d_model);
+  // The features, which the step's output holds, and the gradient of the stream, in the compute
+  // dtype too.
+  double bytes = d_model * (kFloat32 + bytes_per_value);
+  if (bytes_per_value != kFloat32) bytes += d_model * bytes_per_value;
+  // The gradients of the sum over rows and of each row, in float32.
   const double n_rows = sparse_rows(config);
-  const double width =
-      n_rows > 0 ? n_rows * static_cast<double>(config.ffn.d_expert) : ffn_width(config.ffn);
-  // The activation's result, its gradient and those of its inputs; of each row the gradients of its
-  // output, in float32 too, and of its input.
-  return (2.0 + n_activation_inputs(config.ffn)) * width * bytes_per_value +
-         n_rows * static_cast<double>(config.d_model) * (kFloat32 + 2.0 * bytes_per_value);
+  if (n_rows > 0) return bytes + kFloat32 * d_model * (n_rows + 1.0);
+  // The activation's result, computed again, and the gradients of its inputs.
+  return bytes + (1.0 + n_activation_inputs(config.ffn)) * ffn_width(config.ffn) * bytes_per_value;
+}
+
+// Of an FFN's last matrix.
+double matrix_gradient(const ModelConfig& config, double bytes_per_value) {
+  return bytes_per_value * static_cast<double>(config.d_model) * ffn_width(config.ffn);
+}
+
+// What losses and measurements read of each token's routing when blocks are computed again.
+double record_bytes(const ModelConfig& config) {
+  double n_experts = 0;
+  if (config.ffn.kind != FfnKind::kDense) n_experts += static_cast<double>(config.ffn.n_experts);
+  if (config.attention.kind == AttentionKind::kMoa) {
+    n_experts += static_cast<double>(config.attention.n_experts);
+  }
+  return n_experts * (2.0 * kFloat32 + 1.0);
 }
 
 void add_activations(TrainingMemory& memory, const RunConfig& config, double bytes_per_value) {
   const auto& model = config.model;
   const auto n_tokens = static_cast<double>(config.train.batch_size * config.seq_len());
   const auto n_layers = static_cast<double>(model.n_layers);
+  const auto d_model = static_cast<double>(model.d_model);
   const auto block = activation_bytes_per_token(model, bytes_per_value);
-  // What a half that is computed again keeps: the sum, and the last half's output not yet added.
-  const double stream = input_bytes(model, bytes_per_value);
   memory.activations = n_tokens * n_layers * (block.attention + block.ffn);
-  memory.activations_selective = n_tokens * (n_layers * (stream + block.ffn) + block.attention);
-  memory.activations_checkpointed = n_tokens * (n_layers * stream + block.attention + block.ffn);
-  // Two gradients of the stream beside the FFN's.
-  memory.workspace = n_tokens * (ffn_workspace(model, bytes_per_value) +
-                                 2.0 * kFloat32 * static_cast<double>(model.d_model));
+  // An attention that is computed again keeps the last half's output not yet added; the sum before
+  // it is the one that the last FFN's norm keeps, of the first block the embedding.
+  memory.activations_selective =
+      n_tokens *
+      (n_layers * block.ffn + (n_layers - 1.0) * bytes_per_value * d_model + kFloat32 * d_model);
+  memory.activations_checkpointed =
+      n_tokens * (n_layers * (input_bytes(model, bytes_per_value) + record_bytes(model)) +
+                  block.attention + block.ffn);
+  memory.workspace =
+      n_tokens * ffn_workspace(model, bytes_per_value) + matrix_gradient(model, bytes_per_value);
 }
 
 // Numbers of rows up to n that grouped_linear's products are compiled for.
@@ -131,13 +154,84 @@ double product_code(const RunConfig& config, bool narrow) {
   return 6 * n_sizes * (narrow ? kProductCodeBfloat16 : kProductCode);
 }
 
-// Buckets of all gradients, and what the ranks exchange of updated parameters at a time.
-double communication_bytes(const RunConfig& config, int64_t n_ranks, double gradients) {
-  if (n_ranks == 1) return 0.0;
-  const double window = config.distributed.shard_optimizer
-                            ? static_cast<double>(kExchangeBytes * (n_ranks + 1))
-                            : 0.0;
-  return gradients + window;
+// Copies of matrices in the compute dtype; in float32 only the routers' two hidden matrices, which
+// are multiplied as one.
+double compute_copies(const ModelConfig& model, const ParameterCount& count, bool narrow) {
+  const auto d_model = static_cast<double>(model.d_model);
+  if (narrow) {
+    const double head = static_cast<double>(model.vocab_size) * d_model;
+    return kBfloat16 * (static_cast<double>(count.matrices + count.routers) + head);
+  }
+  double width = 0;
+  const auto add = [&](const RouterConfig& router) {
+    if (router.kind == RouterKind::kSwiglu) width += 2.0 * static_cast<double>(router.d_hidden);
+  };
+  if (model.ffn.kind != FfnKind::kDense) add(model.ffn.router);
+  if (model.attention.kind == AttentionKind::kMoa) add(model.attention.router);
+  return kFloat32 * static_cast<double>(model.n_layers) * width * d_model;
+}
+
+void add_communication(TrainingMemory& memory, const RunConfig& config, int64_t n_ranks) {
+  if (n_ranks == 1) return;
+  memory.communication = memory.gradients;
+  if (!config.distributed.shard_optimizer) return;
+  // A window of this rank twice, and of all ranks three times: to send, to receive, to copy from.
+  memory.exchange = static_cast<double>(kExchangeBytes * (3 * n_ranks + 2));
+}
+
+double kept_activations(const TrainingMemory& memory, Recompute recompute) {
+  switch (recompute) {
+    case Recompute::kNone:
+      return memory.activations;
+    case Recompute::kAttention:
+      return memory.activations_selective;
+    case Recompute::kBlock:
+      return memory.activations_checkpointed;
+  }
+  return memory.activations;
+}
+
+// The bytes of a step beside those that stay: the most at one time, and those of all its blocks.
+struct StepBytes {
+  double most = 0;
+  double blocks = 0;
+};
+
+StepBytes step_bytes(const TrainingMemory& memory, const RunConfig& config, int64_t n_ranks) {
+  const auto& model = config.model;
+  const double bytes_per_value =
+      config.train.compute_dtype == ComputeDtype::kFloat32 ? kFloat32 : kBfloat16;
+  const auto n_tokens = static_cast<double>(config.train.batch_size * config.seq_len());
+  const auto n_layers = static_cast<double>(model.n_layers);
+  const auto recompute = config.train.checkpoint_activations;
+  const double kept = kept_activations(memory, recompute);
+  // Gradients of an earlier micro-batch are there when the next forward pass ends; those of a
+  // single one grow while activations go, on several ranks inside the buckets.
+  const bool has_earlier = config.train.accumulation > n_ranks;
+  const double earlier = has_earlier ? memory.gradients : 0.0;
+  const double late = has_earlier || n_ranks > 1 ? 0.0 : memory.gradients;
+  const double block = memory.activations / n_layers;
+  StepBytes step;
+  // The loss is done before the last block's backward pass begins. In the first block's the
+  // gradients of the others are there.
+  step.most = std::max(earlier + kept + std::max(memory.loss, memory.workspace),
+                       late * (n_layers - 1.0) / n_layers + block + memory.workspace);
+  step.most = std::max(step.most, late + memory.exchange);
+  // A freed block waits for a tensor of its own size: parts that are not there at one time do not
+  // share their blocks. The head's gradient and that of a matrix are counted twice.
+  step.blocks = earlier + kept + memory.loss + memory.workspace + memory.exchange + late;
+  if (late > 0) {
+    step.blocks -= kFloat32 * static_cast<double>(model.vocab_size * model.d_model) +
+                   matrix_gradient(model, bytes_per_value);
+  }
+  if (recompute == Recompute::kAttention) {
+    step.blocks +=
+        n_tokens * (attention_bytes(model, bytes_per_value) - input_bytes(model, bytes_per_value));
+  }
+  // Gradients of each row's input and of what enters and leaves the activation.
+  const auto row_values = static_cast<double>(model.d_model + 2 * model.ffn.d_expert);
+  step.blocks += n_tokens * sparse_rows(model) * row_values * bytes_per_value;
+  return step;
 }
 
 }  // namespace
@@ -162,11 +256,8 @@ TrainingMemory training_memory(const RunConfig& config, int64_t n_ranks) {
   memory.optimizer =
       config.distributed.shard_optimizer ? moments / static_cast<double>(n_ranks) : moments;
   memory.snapshot = memory.weights + moments;
-  memory.communication = communication_bytes(config, n_ranks, kFloat32 * total);
-  if (narrow) {
-    memory.compute_weights =
-        kBfloat16 * (static_cast<double>(count.matrices + count.routers) + head);
-  }
+  memory.compute_weights = compute_copies(model, count, narrow);
+  add_communication(memory, config, n_ranks);
   add_activations(memory, config, bytes_per_value);
   const double chunk =
       std::min(n_tokens, std::max(kLossChunkTokens, kLossChunk / vocab_size)) * vocab_size;
@@ -174,22 +265,13 @@ TrainingMemory training_memory(const RunConfig& config, int64_t n_ranks) {
                             bytes_per_value * static_cast<double>(model.d_model)) +
                 bytes_per_value * chunk + kFloat32 * head;
 
-  const double kept = config.train.checkpoint_activations == Recompute::kNone ? memory.activations
-                      : config.train.checkpoint_activations == Recompute::kBlock
-                          ? memory.activations_checkpointed
-                          : memory.activations_selective;
-  const double persistent =
-      memory.weights + memory.optimizer + memory.compute_weights + memory.communication;
-  // Gradients of an earlier micro-batch are there when the next forward pass ends; those of a
-  // single one grow while activations go.
-  const bool keeps_gradients = config.train.accumulation > n_ranks;
-  // The loss is done before the first block's backward pass begins.
-  const double forward_end = kept + std::max(memory.loss, memory.workspace);
+  const double state = memory.weights + memory.optimizer + memory.communication;
+  const auto step = step_bytes(memory, config, n_ranks);
+  // Before the first step the buckets are laid out a second time.
+  memory.tensors = state + std::max(memory.compute_weights + step.most, memory.communication);
+  memory.heap = std::max(0.0, state + memory.compute_weights + step.blocks - memory.tensors);
   memory.runtime = kRuntime + product_code(config, narrow);
-  memory.heap = kHeapOfWorkspace * memory.workspace;
-  memory.peak =
-      persistent + memory.runtime + memory.heap +
-      (keeps_gradients ? memory.gradients + forward_end : std::max(forward_end, memory.gradients));
+  memory.peak = memory.tensors + memory.heap + memory.runtime;
   return memory;
 }
 

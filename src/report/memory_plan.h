@@ -17,11 +17,13 @@ struct TrainingMemory {
   double activations_checkpointed = 0;  ///< the same under checkpoint_activations full
   double loss = 0;           ///< last norm, a chunk of logits, the gradients of features and head
   double workspace = 0;      ///< what one FFN's backward pass computes again and in between
-  double communication = 0;  ///< gradients again, in buckets; 0 on one rank
-  double runtime = 0;        ///< code of the libraries and kernels made at run time, once used
-  double heap = 0;           ///< freed blocks that later ones do not fit
+  double communication = 0;  ///< gradients of all ranks, in buckets; 0 on one rank
+  double exchange = 0;       ///< updated parameters of a sharded optimizer on their way
+  double tensors = 0;   ///< most of the above at one time with the config's checkpoint_activations
+  double heap = 0;      ///< blocks of freed tensors that wait for later ones of their size
+  double runtime = 0;   ///< estimate: code of the libraries and kernels made at run time, once used
+  double peak = 0;      ///< tensors, heap and runtime
   double snapshot = 0;  ///< copy of weights and optimizer for saving, in host memory; not in peak
-  double peak = 0;  ///< the most that is alive at one time with the config's checkpoint_activations
 };
 
 /// Bytes per token that one block keeps from its forward pass for its backward pass, by half.

@@ -95,6 +95,9 @@ StepResult TrainStep::run(const std::vector<Batch>& batches,
   const auto lap = [timer](StepPart part) {
     if (timer != nullptr) timer->lap(part);
   };
+  // What set-up left behind is of sizes that no step asks for.
+  if (is_first_) step_memory::release_waiting();
+  is_first_ = false;
   use_fast_float32_products(settings_.fast_float32);
   const auto n_batches = static_cast<int64_t>(batches.size()) * ranks_.size();
   const auto routing = measure_routing(batches);  // empty unless mi_scope is global

@@ -97,6 +97,7 @@ class TrainStep {
   RankGroup& ranks_;
   std::unique_ptr<GradientReducer> reducer_;  // after the model, whose parameters it watches
   StepHooks hooks_;
+  bool is_first_ = true;
 };
 
 }  // namespace dsmoe

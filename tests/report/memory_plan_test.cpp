@@ -23,27 +23,28 @@ TEST_CASE("training_memory: float32 weights, gradients and two moments", "[repor
 TEST_CASE("activation_bytes_per_token: worked by hand", "[report]") {
   auto model = small_config().model;
   // Stream 4 and normed 2 bytes of 10 values; 6 query heads and 2 key heads of 4, twice, in two
-  // bytes; a number a head; 13 bytes an expert.
+  // bytes; a number a head; 13 bytes an expert; mean and scale of the norm.
   CHECK(activation_bytes_per_token(model, 2).attention ==
-        10 * 6 + 2 * 2 * 4 * (6 + 2) + 4 * 6 + 13 * 3);
-  CHECK(activation_bytes_per_token(model, 2).ffn == 10 * 6 + 2 * 40 + 13 * 8);
+        10 * 6 + 8 + 2 * 2 * 4 * (6 + 2) + 4 * 6 + 13 * 3);
+  CHECK(activation_bytes_per_token(model, 2).ffn == 10 * 6 + 8 + 2 * 40 + 13 * 8);
   model.ffn.activation = FfnActivation::kSwiglu;
   model.ffn.router = {.kind = RouterKind::kSwiglu, .d_hidden = 7};
-  CHECK(activation_bytes_per_token(model, 4).ffn == 10 * 8 + 4 * 2 * 40 + 7 * 2 * 4 + 13 * 8);
+  CHECK(activation_bytes_per_token(model, 4).ffn == 10 * 8 + 8 + 4 * 2 * 40 + 7 * 2 * 4 + 13 * 8);
   model.ffn.kind = FfnKind::kDense;
   model.ffn.d_ffn = 30;
-  CHECK(activation_bytes_per_token(model, 4).ffn == 10 * 8 + 4 * 2 * 30);
+  CHECK(activation_bytes_per_token(model, 4).ffn == 10 * 8 + 8 + 4 * 2 * 30);
   model.attention.kind = AttentionKind::kDense;
   model.attention.n_heads = 4;
   model.attention.n_kv_heads = 1;
-  CHECK(activation_bytes_per_token(model, 2).attention == 10 * 6 + 2 * 2 * 4 * (4 + 1) + 4 * 4);
+  CHECK(activation_bytes_per_token(model, 2).attention == 10 * 6 + 8 + 2 * 2 * 4 * (4 + 1) + 4 * 4);
 }
 
 TEST_CASE("activation_bytes_per_token: selected experts keep their rows", "[report]") {
   auto model = small_config().model;
-  const double always = 10 * 6 + 13 * 8;  // input and router
-  // Per expert: its input, what enters the activation, its result; the weight, two indices.
-  const double row = 2 * (10 + 2 * 5) + 4 + 2 * 8;
+  const double always = 10 * 6 + 8 + 13 * 8;  // input, norm and router
+  // Per expert: its input, what enters the activation, its result; the weight, two indices; its
+  // output in float32.
+  const double row = 2 * (10 + 2 * 5) + 4 + 2 * 8 + 4 * 10;
   model.training_policy = "moe:top_k=3;moa:all";
   CHECK(activation_bytes_per_token(model, 2).ffn == always + 3 * row);
   model.training_policy = "moe:threshold=0.5,max=2;moa:all";
@@ -60,28 +61,74 @@ TEST_CASE("training_memory: what is computed again is kept for one block only", 
   const auto memory = training_memory(config, 1);
   const auto block = activation_bytes_per_token(config.model, 2);
   CHECK(memory.activations == n_tokens * 2 * (block.attention + block.ffn));
-  CHECK(memory.activations_selective == n_tokens * (2 * (10 * 6 + block.ffn) + block.attention));
-  CHECK(memory.activations_checkpointed == n_tokens * (2 * 10 * 6 + block.attention + block.ffn));
-  const double without = memory.peak;
+  // The embedding in float32, the output of the second block's attention input not yet added.
+  CHECK(memory.activations_selective == n_tokens * (2 * block.ffn + 10 * 4 + 10 * 2));
+  // Logits, probabilities and selection of 8 and 3 experts.
+  CHECK(memory.activations_checkpointed ==
+        n_tokens * (2 * (10 * 6 + 9 * 11) + block.attention + block.ffn));
+  const double without = memory.tensors;
   config.train.checkpoint_activations = Recompute::kAttention;
-  CHECK(without - training_memory(config, 1).peak ==
+  CHECK(without - training_memory(config, 1).tensors ==
         Approx(memory.activations - memory.activations_selective));
   config.train.checkpoint_activations = Recompute::kBlock;
-  CHECK(without - training_memory(config, 1).peak ==
+  CHECK(without - training_memory(config, 1).tensors ==
         Approx(memory.activations - memory.activations_checkpointed));
 }
 
-TEST_CASE("training_memory: the peak is the sum of what is there at one time", "[report]") {
+TEST_CASE("training_memory: in float32 a router's two hidden matrices are copied into one",
+          "[report]") {
+  auto config = small_config();
+  config.train.compute_dtype = ComputeDtype::kFloat32;
+  CHECK(training_memory(config, 1).compute_weights == 0);
+  config.model.ffn.router = {.kind = RouterKind::kSwiglu, .d_hidden = 7};
+  CHECK(training_memory(config, 1).compute_weights == 2 * 4 * 2 * 7 * 10);
+}
+
+TEST_CASE("training_memory: the tensors are the sum of what is there at one time", "[report]") {
   auto config = small_config();
   config.train.accumulation = 1;
   const auto memory = training_memory(config, 1);
   CHECK(memory.loss > memory.workspace);  // a vocabulary of 100 over a width of 10
-  const double always =
-      memory.weights + memory.optimizer + memory.compute_weights + memory.runtime + memory.heap;
-  CHECK(memory.peak == Approx(always + memory.activations + memory.loss));
+  const double always = memory.weights + memory.optimizer + memory.compute_weights;
+  CHECK(memory.tensors == Approx(always + memory.activations + memory.loss));
+  // Gradients come when activations have gone: their blocks are others.
+  const double counted_twice = 4 * 100 * 10 + 2 * 10 * 40;  // of the head and of an FFN's matrix
+  CHECK(memory.heap == Approx(memory.workspace + memory.gradients - counted_twice));
+  CHECK(memory.peak == Approx(memory.tensors + memory.heap + memory.runtime));
   config.train.accumulation = 2;
-  CHECK(training_memory(config, 1).peak ==
-        Approx(always + memory.gradients + memory.activations + memory.loss));
+  const auto several = training_memory(config, 1);
+  CHECK(several.tensors == Approx(always + memory.gradients + memory.activations + memory.loss));
+  CHECK(several.heap == Approx(memory.workspace));
+  // Of few tokens the gradients are the most, all of them when no activation is left.
+  config.model.d_model = 1000;
+  config.train.accumulation = config.train.batch_size = config.data.seq_len = 1;
+  const auto few = training_memory(config, 1);
+  CHECK(few.tensors == Approx(few.weights + few.optimizer + few.compute_weights + few.gradients));
+}
+
+TEST_CASE("training_memory: ranks keep gradients in buckets, twice before the first step",
+          "[report]") {
+  auto config = small_config();
+  config.train.accumulation = 2;
+  const auto memory = training_memory(config, 2);
+  const double always = memory.weights + memory.optimizer + memory.communication;
+  CHECK(memory.tensors ==
+        Approx(always + memory.compute_weights + memory.activations + memory.loss));
+  CHECK(memory.heap == Approx(memory.workspace));
+  // Next to no tokens: the second buckets are the most.
+  config.model.d_model = 1000;
+  config.train.batch_size = 1;
+  config.data.seq_len = 1;
+  const auto few = training_memory(config, 2);
+  CHECK(few.tensors == Approx(few.weights + few.optimizer + 2 * few.communication));
+  config.distributed.shard_optimizer = true;
+  const auto sharded = training_memory(config, 2);
+  CHECK(sharded.optimizer == few.optimizer / 2);
+  CHECK(sharded.exchange == 8 << 20);
+  // All blocks: a freed one serves no tensor of another size.
+  CHECK(sharded.heap + sharded.tensors ==
+        Approx(few.weights + few.optimizer / 2 + few.communication + few.compute_weights +
+               few.activations + few.loss + few.workspace + sharded.exchange));
 }
 
 TEST_CASE("kv_cache_bytes_per_token: shared keys and values, whatever the routing", "[report]") {
