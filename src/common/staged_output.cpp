@@ -270,7 +270,10 @@ void check_output_file(const std::string& path, Existing existing) {
   const auto parent = parent_of(follow_link(target));
   std::error_code error;
   if (!fs::is_directory(parent, error)) {
-    throw Error(fmt::format("{}: expected the directory {} to exist, got none", path, parent));
+    throw Error(fmt::format("{}: expected the directory {} to exist, got {}",
+                            path,
+                            parent,
+                            fs::exists(parent, error) ? "a file" : "none"));
   }
   if (::access(parent.c_str(), W_OK) != 0) fail_run(path, "create");
 }

@@ -359,7 +359,8 @@ TEST_CASE("check_output_*: what exists is refused with the way out", "[common][o
   CHECK_THROWS_AS(check_output_file(folder, Existing::kRefuse), Error);
   CHECK_THROWS_WITH(check_output_file(folder, Existing::kReplace), Contains("got a directory"));
   CHECK_THROWS_WITH(check_output_file(directory.file("no/file"), Existing::kRefuse),
-                    Contains("expected the directory"));
+                    Contains("expected the directory") && Contains("got none"));
+  CHECK_THROWS_WITH(check_output_file(file + "/x", Existing::kRefuse), Contains("got a file"));
   CHECK_THROWS_WITH(check_output_directory({folder}), Contains("exists") && Contains("--force"));
   CHECK_THROWS_AS(check_output_directory({file}), Error);
   for (const std::string none : {"", ".", "..", "/", "a/.."}) {
