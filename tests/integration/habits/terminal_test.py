@@ -73,7 +73,7 @@ class TerminalTest(HabitsTest):
                 path = os.fsencode(self.directory) + b"/a" + raw + b"b"
                 for command in ("inspect", "generate"):
                     self.assertIn(escaped, self.complaint(command, path))
-                shutil.copytree(run, path)
+                shutil.copytree(os.fsencode(run), path)
                 self.assertIn(escaped, self.shown("inspect", path, code=0).stdout)
                 result = json.loads(self.shown("inspect", path, "--json", code=0).stdout)
                 expected = raw.decode(errors="replace")

@@ -120,7 +120,8 @@ class WeightsTest(HabitsTest):
         self.succeeds(*start, "--run_dir=r2", "--train.init_override=tokenizer")
         for command in (("eval", "r1", "--data", "two"), ("eval", "r1", "--data", "one", "--against", "r2")):
             self.refused(*command, says=["tokenizer"])
-        self.refused("train", "tiny.yaml", "--run_dir=r1", "--data.train=one", "--data.validation=two", "--train.steps=2", says=["two", "tokenizer"])
+        self.refused("train", "tiny.yaml", "--run_dir=r1", "--data.train=one", "--data.validation=two", "--train.steps=2",
+                     "--train.schedule.warmup_steps=0", says=["two", "tokenizer"])
 
     def test_convert_keeps_the_tokenizer_unless_another_is_meant(self):
         self.llama()
