@@ -43,6 +43,16 @@ bool begins_word(std::string_view text, size_t at) {
          !text.substr(0, at).ends_with(kBlankMark);
 }
 
+// True if U+2581 itself may be the last that the normalizer leaves of a text: nothing after it is
+// sure to stay.
+bool ends_with_mark(std::string_view text) {
+  const size_t mark = text.rfind(kBlankMark);
+  if (mark == text.npos) return false;
+  const auto rest = text.substr(mark);
+  return std::none_of(
+      rest.begin(), rest.end(), [](unsigned char c) { return c < 0x80 && std::isalnum(c) != 0; });
+}
+
 std::unique_ptr<sentencepiece::SentencePieceProcessor> load_processor(
     const std::string& model_bytes,
     const std::string& source_name) {
@@ -202,7 +212,7 @@ bool SentencePieceTokenizer::begins_normalized_word(std::string_view text, size_
   const bool is_blank = match.size_bytes == 0 ? text[at] == ' '
                                               : match.size_bytes == 1 && match.replacement == " " &&
                                                     (text[at] == ' ' || !traits_.has_line_piece);
-  if (!is_blank || text.substr(0, at).ends_with(kBlankMark)) return false;
+  if (!is_blank || ends_with_mark(text.substr(0, at))) return false;
   // A blank that a key ends with would be one piece with this one.
   if (!traits_.remove_extra_whitespaces && charsmap_.ends_key(text, at)) return false;
   return charsmap_.can_cut(text, at);

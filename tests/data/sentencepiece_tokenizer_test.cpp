@@ -1,15 +1,12 @@
 #include "data/sentencepiece_tokenizer.h"
 
-#include <fmt/format.h>
 #include <sentencepiece_processor.h>
-#include <sentencepiece_trainer.h>
 
 #include <catch2/catch.hpp>
 #include <cstddef>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <random>
 
 #include "common/error.h"
 #include "data/sentencepiece_model.h"
@@ -271,87 +268,6 @@ TEST_CASE("a llama2.c tokenizer becomes a SentencePiece model with the ids of ll
   }
   // The published model strips blanks: the texts that hold none to strip.
   CHECK(same_as_the_model == 45);
-}
-
-namespace {
-
-// A model as spm_train makes it, with a normalizer.
-std::string normalizing_model(const std::string& options) {
-  const TemporaryDirectory directory;
-  write_file(posix_io(), directory.file("text.txt"), training_text());
-  const auto status = sentencepiece::SentencePieceTrainer::Train(
-      fmt::format("--input={} --model_prefix={} --vocab_size=400 --minloglevel=2 {}",
-                  directory.file("text.txt"),
-                  directory.file("model"),
-                  options));
-  REQUIRE(status.ok());
-  return read_file(posix_io(), directory.file("model.model"), 1 << 24);
-}
-
-// White space of all kinds, characters that the normalizer joins, replaces and removes.
-std::string normalized_text(std::mt19937& random) {
-  const std::vector<std::string> parts = {"the",
-                                          " ",
-                                          " ",
-                                          "\n",
-                                          "  ",
-                                          "speak",
-                                          "e\xCC\x81",
-                                          "\xCC\x81",
-                                          "\xC2\xA8",
-                                          "\xC2\xA0",
-                                          "\t",
-                                          "\r\n",
-                                          "\xEF\xBC\x81",
-                                          "\xE3\x80\x80",
-                                          "\x01",
-                                          "\xEF\xAC\x81",
-                                          "a",
-                                          "\xE4\xB8\xAD",
-                                          "\xE2\x96\x81",
-                                          "'",
-                                          "\xF0\x9F\x8C\x8D",
-                                          "\xE2\x80\x8B"};
-  std::string text;
-  const size_t n_parts = 1 + random() % 24;
-  for (size_t i = 0; i < n_parts; ++i) text += parts[random() % parts.size()];
-  return text;
-}
-
-}  // namespace
-
-TEST_CASE("a normalizing SentencePiece model gives the library's ids, whole and divided") {
-  const auto* options = GENERATE("--model_type=bpe",
-                                 "--model_type=unigram",
-                                 "--model_type=unigram --byte_fallback",
-                                 "--model_type=bpe --normalization_rule_name=nfkc_cf",
-                                 "--model_type=bpe --remove_extra_whitespaces=false",
-                                 "--model_type=unigram --add_dummy_prefix=false",
-                                 "--model_type=bpe --normalization_rule_name=identity");
-  CAPTURE(options);
-  const auto bytes = normalizing_model(options);
-  sentencepiece::SentencePieceProcessor library;
-  REQUIRE(library.LoadFromSerializedProto(bytes).ok());
-  const SentencePieceTokenizer tokenizer(bytes, "model");
-  std::mt19937 random(7);
-  int64_t n_cuts = 0;
-  for (int i = 0; i < 3000; ++i) {
-    const auto text = normalized_text(random);
-    CAPTURE(text);
-    std::vector<int> expected;
-    REQUIRE(library.Encode(text, &expected).ok());
-    const auto whole = tokenizer.encode(text);
-    REQUIRE(whole == std::vector<int32_t>(expected.begin(), expected.end()));
-    const auto beginning = text.substr(0, random() % (text.size() + 1));
-    const size_t cut = tokenizer.divide(beginning);
-    if (cut == 0) continue;
-    ++n_cuts;
-    auto ids = tokenizer.encode(std::string_view(text).substr(0, cut));
-    const auto rest = tokenizer.encode_rest(std::string_view(text).substr(cut));
-    ids.insert(ids.end(), rest.begin(), rest.end());
-    REQUIRE(ids == whole);
-  }
-  CHECK(n_cuts > 500);
 }
 
 }  // namespace dsmoe
