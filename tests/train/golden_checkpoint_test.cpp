@@ -62,7 +62,8 @@ TEST_CASE("golden: a run goes on from a checkpoint of format version 1 as its wr
   config.run_dir = directory.file("run");
   config.data.train = {make_tiny_shards(directory)};
   const auto last = Trainer(posix_io(), config, kGolden).run().last;
-  CHECK(last.step == 4);
+  REQUIRE(last);
+  CHECK(last->step == 4);
   std::istringstream lines(read_file(posix_io(), config.run_dir + "/metrics.jsonl", 1 << 20));
   for (size_t i = 0; i < 2; ++i) {
     std::string line;
