@@ -134,8 +134,9 @@ std::vector<std::string> take_overrides(const std::string& command,
 }
 
 void print_json(const nlohmann::ordered_json& json) {
-  standard_output().write(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
-                          "\n");
+  // JSON leaves DEL, C1 and marks of direction as they are.
+  const auto text = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  standard_output().write(printable_text(text) + "\n");
 }
 
 nlohmann::ordered_json active_experts_json(const ActiveExperts& active) {
