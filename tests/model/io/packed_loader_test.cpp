@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
+#include <sys/prctl.h>
 
 #include <algorithm>
 #include <catch2/catch.hpp>
@@ -81,15 +82,17 @@ TEST_CASE("load_packed_model: at most 1.15 of the packed weights is in memory at
   }
   // Once before: what the process allocates at its first use is none of the weights.
   load_packed_model(posix_io(), checkpoint, {.format = PackedFormat::kBfloat16});
+  // Whether the system rounds memory up to huge pages is the machine's choice.
+  REQUIRE(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0);
   const int64_t before = mapped_resident_bytes();
   int64_t peak = before;
   // Before a piece that was packed leaves memory there is the most.
-  const auto model = load_packed_model(posix_io(),
-                                       checkpoint,
-                                       {.format = PackedFormat::kBfloat16,
-                                        .on_read = [&](const void*, size_t) {
-                                          peak = std::max(peak, mapped_resident_bytes());
-                                        }});
+  const auto model = load_packed_model(
+      posix_io(),
+      checkpoint,
+      {.format = PackedFormat::kBfloat16,
+       .on_read = [&](const void*, size_t) { peak = std::max(peak, mapped_resident_bytes()); }});
+  prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
   const auto used = static_cast<double>(peak - before);
   const auto packed = static_cast<double>(weight_memory_bytes(model));
   INFO(used / (1 << 20) << " MiB for weights of " << packed / (1 << 20));

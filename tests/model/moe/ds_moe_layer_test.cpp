@@ -11,15 +11,13 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/square.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/record_function.h>
 #include <c10/util/Exception.h>
 
 #include <catch2/catch.hpp>
-#include <memory>
-#include <string>
 #include <vector>
 
 #include "model/module_testing.h"
+#include "support/product_count.h"
 
 namespace dsmoe {
 namespace {
@@ -50,39 +48,6 @@ const std::vector<RoutingPolicy> kPolicies = {RoutingPolicy::all(),
                                               RoutingPolicy::threshold(1.3),
                                               RoutingPolicy::threshold(50.0),
                                               RoutingPolicy::threshold_top_k(0.8)};
-
-// Counts the operations of this thread's matrix products while it lives, as 2 m n k.
-class ProductCount {
- public:
-  ProductCount()
-      : handle_(at::addThreadLocalCallback(
-            at::RecordFunctionCallback(&note).needsInputs(true).scopes(
-                {at::RecordScope::FUNCTION}))) {
-    n_operations = 0;
-  }
-  ~ProductCount() { at::removeCallback(handle_); }
-  ProductCount(const ProductCount&) = delete;
-  ProductCount& operator=(const ProductCount&) = delete;
-
-  double operations() const { return n_operations; }
-
- private:
-  static inline thread_local double n_operations = 0;
-
-  static std::unique_ptr<at::ObserverContext> note(const at::RecordFunction& function) {
-    const std::string name = function.name();
-    // What a linear runs on, or the linear itself where a library does it as a whole.
-    const size_t first = name == "aten::addmm" ? 1 : 0;
-    if (name != "aten::mm" && name != "aten::addmm" && name != "aten::mkldnn_linear") return nullptr;
-    const auto& a = function.inputs()[first].toTensor();
-    const auto& b = function.inputs()[first + 1].toTensor();
-    const int64_t width = a.size(-1);
-    n_operations += 2.0 * static_cast<double>(a.numel() / width * b.numel());
-    return nullptr;
-  }
-
-  at::CallbackHandle handle_;
-};
 
 DSMoELayer make_layer(const Form& form, uint64_t seed, bool renormalise = false) {
   FfnConfig config;
