@@ -247,8 +247,10 @@ TEST_CASE("importers: megabytes of a tokenizer.json that contradicts itself are 
     }
     change(json);
     check_refused(what, json.dump(), [](const Bytes& bytes) {
-      parse_bpe_tokenizer(bytes, "tokenizer.json", [](const std::string& pattern) {
-        if (pattern == "bad") throw Error("a pattern");
+      parse_bpe_tokenizer(bytes, "tokenizer.json", [](const PreTokenizerSteps& steps) {
+        for (const auto& split : steps.splits) {
+          if (split.pattern == "bad") throw Error("a pattern");
+        }
       });
     });
   };
