@@ -19,7 +19,8 @@ TEST_CASE("LargeMemory: is zero, writable to its end and begins at a large page"
   }
 }
 
-TEST_CASE("measure_read_bandwidth: is positive, as every word was read in every round", "[common]") {
+TEST_CASE("measure_read_bandwidth: is positive, as every word was read in every round",
+          "[common]") {
   const double bytes_per_second = measure_read_bandwidth();
   CHECK(bytes_per_second > 0);  // 0 where the sum over all rounds is not that of the words
   CHECK(std::isfinite(bytes_per_second));

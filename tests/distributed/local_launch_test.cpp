@@ -62,18 +62,19 @@ TEST_CASE("launch_local: one failure ends all, with its code", "[distributed]") 
 TEST_CASE("launch_local: ranks that will not stop are killed after the grace time",
           "[distributed]") {
   // Rank 0 dies once rank 1 ignores the request to stop; rank 1 leaves a file when it is asked.
-  const auto outcome = launch_shell(2,
-                                    "if [ $RANK = 0 ]; then until [ -e ready ]; do sleep 0.01; done; "
-                                    "kill -KILL $$; fi; trap 'touch asked' TERM; touch ready; "
-                                    "while true; do sleep 0.01; done",
-                                    3.0);
+  const auto outcome =
+      launch_shell(2,
+                   "if [ $RANK = 0 ]; then until [ -e ready ]; do sleep 0.01; done; "
+                   "kill -KILL $$; fi; trap 'touch asked' TERM; touch ready; "
+                   "while true; do sleep 0.01; done",
+                   3.0);
   CHECK(outcome.code == 128 + SIGKILL);
   CHECK(outcome.files == "asked ready ");
 }
 
 TEST_CASE("launch_local: ranks that stop as asked are left their time", "[distributed]") {
-  const auto outcome =
-      launch_shell(2, "if [ $RANK = 0 ]; then exit 75; fi; sleep 0.5; touch finished; exit 75", 100);
+  const auto outcome = launch_shell(
+      2, "if [ $RANK = 0 ]; then exit 75; fi; sleep 0.5; touch finished; exit 75", 100);
   CHECK(outcome.code == 75);
   CHECK(outcome.files == "finished ");
 }
