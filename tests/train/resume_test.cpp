@@ -270,8 +270,9 @@ TEST_CASE("Trainer: a damaged newest checkpoint falls back to the one before", "
   }
 }
 
-TEST_CASE("Trainer: a finished run that is started again reports its last numbers and stays as it is",
-          "[train][resume]") {
+TEST_CASE(
+    "Trainer: a finished run that is started again reports its last numbers and stays as it is",
+    "[train][resume]") {
   const TemporaryDirectory directory;
   auto config = tiny_run(directory.file("run"), golden().shards);
   config.train.steps = 15;
@@ -296,7 +297,9 @@ TEST_CASE("Trainer: a finished run that is started again reports its last number
   // A step without a line has no numbers, rather than those of another.
   config.train.steps = 12;
   fs::remove_all(checkpoint_of(config.run_dir, 15));
-  write_file(posix_io(), lines, "{\"step\": 10, \"loss\": 1.0}\n{\"step\": 12, \"validation_loss\": 1.0}\n");
+  write_file(posix_io(),
+             lines,
+             "{\"step\": 10, \"loss\": 1.0}\n{\"step\": 12, \"validation_loss\": 1.0}\n");
   const auto third = Trainer(posix_io(), config, "auto").run();
   CHECK(third.step == 12);
   CHECK_FALSE(third.last);
