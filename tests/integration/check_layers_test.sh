@@ -24,6 +24,6 @@ expect_failure src/train/a.cpp '#include <torch/torch.h>' "torch/torch.h"
 expect_failure src/common/a.cpp '#include <ATen/core/Tensor.h>' "knows no torch header"
 expect_failure src/train/a.h 'int x;' "#pragma once is missing"
 for print in 'fmt::print("{}", name);' 'std::fprintf(stderr, "%s", name);' 'std::cout << name;' 'std::fputs(name, stdout);'; do
-  expect_failure src/train/a.cpp "$print" "text is printed by print_safe"
+  expect_failure src/train/a.cpp "$print" "text is printed by print_out"
 done
 printf 'all planted violations found\n'
