@@ -102,7 +102,7 @@ struct StepMemory {
 /// holds only if this process never held more before.
 StepMemory measure_step_memory(const RunConfig& config, RankGroup& ranks);
 
-/// Measures one rank in a child process of its own. To be called before this process computes
+/// Measures one rank in a child process. Call before this process computes
 /// anything: the child inherits its threads' pools only as long as there are none. Throws RunError.
 StepMemory measure_step_memory_apart(const RunConfig& config);
 
