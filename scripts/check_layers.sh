@@ -22,42 +22,45 @@ declare -A may_include=(
 violations=0
 report() { printf '%s\n' "$1"; violations=$((violations + 1)); }
 
-while read -r file; do
+mapfile -t files < <(find src csrc_kernels -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | sort)
+# forbid PATTERN MESSAGE file...: no file has a line that matches.
+forbid() {
+  local pattern=$1 message=$2 file
+  shift 2
+  while read -r file; do report "$file: $message"; done < <(grep -lE -e "$pattern" -- /dev/null "$@" || true)
+}
+# among REGEX: those files whose path matches.
+among() { printf '%s\n' "${files[@]}" | grep -E -e "$1" || true; }
+
+while IFS=: read -r file target; do
   case "$file" in
     csrc_kernels/cuda_module/*) room=cuda_module ;;
     csrc_kernels/*) room=csrc_kernels ;;
     *) room=${file#src/}; room=${room%%/*} ;;
   esac
   [ -n "${may_include[$room]+set}" ] || { report "$file: '$room' is not a room of the table"; continue; }
-  while read -r target; do
-    [ "$target" = "$room" ] && continue
-    [ -n "${may_include[$target]+set}" ] || continue
-    case " ${may_include[$room]} " in
-      *" $target "*) ;;
-      *) report "$file: room '$room' may not include room '$target'" ;;
-    esac
-  done < <(sed -nE 's/^ *# *include *"([a-z_]+)\/.*/\1/p' "$file" | sort -u)
-  if grep -nE '#include *<(torch/torch\.h|ATen/ATen\.h)>|torch::(save|load)\(' "$file" >/dev/null; then
-    report "$file: torch/torch.h, ATen/ATen.h, torch::save and torch::load are not used here"
-  fi
-  case "$room" in
-    common | formats)
-      ! grep -qE '#include *<(torch|ATen|c10)/' "$file" || report "$file: room '$room' knows no torch header" ;;
+  [ "$target" != "$room" ] && [ -n "${may_include[$target]+set}" ] || continue
+  case " ${may_include[$room]} " in
+    *" $target "*) ;;
+    *) report "$file: room '$room' may not include room '$target'" ;;
   esac
-  case "$file" in
-    src/common/log.cpp | src/common/standard_output.* | src/common/progress.cpp) ;; # a bar; lines of escaped text
-    src/*)
-      ! grep -qE '(^|[^a-z_])(v?f?printf|f?puts|f?putc|putchar|fwrite|fmt::print)\(|std::(cout|cerr|clog)' "$file" ||
-        report "$file: text is printed by print_out or StandardOutput of common/standard_output.h, or by common/log.h" ;;
-  esac
-  case "$file" in
-    *_body.h | *_kernels.h | *.cu | *.cuh)
-      ! grep -qE '#include *<(torch|ATen|c10)/' "$file" || report "$file: a kernel knows no torch header" ;;
-  esac
-  case "$file" in
-    *.h | *.cuh) grep -q '^#pragma once' "$file" || report "$file: #pragma once is missing" ;;
-  esac
-done < <(find src csrc_kernels -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | sort)
+done < <(grep -oHE '^ *# *include *"[a-z_]+/' -- /dev/null "${files[@]}" | sed -E 's/:.*"/:/; s/\/$//' | sort -u)
+
+forbid '#include *<(torch/torch\.h|ATen/ATen\.h)>|torch::(save|load)\(' \
+  "torch/torch.h, ATen/ATen.h, torch::save and torch::load are not used here" "${files[@]}"
+for room in common formats; do
+  mapfile -t some < <(among "^src/$room/")
+  forbid '#include *<(torch|ATen|c10)/' "room '$room' knows no torch header" "${some[@]}"
+done
+# The exceptions: a bar, and lines of escaped text.
+mapfile -t some < <(among '^src/' | grep -vE '^src/common/(log\.cpp|standard_output\..*|progress\.cpp)$')
+forbid '(^|[^a-z_])(v?f?printf|f?puts|f?putc|putchar|fwrite|fmt::print)\(|std::(cout|cerr|clog)' \
+  "text is printed by print_out or StandardOutput of common/standard_output.h, or by common/log.h" "${some[@]}"
+mapfile -t some < <(among '(_body\.h|_kernels\.h|\.cu|\.cuh)$')
+forbid '#include *<(torch|ATen|c10)/' "a kernel knows no torch header" "${some[@]}"
+mapfile -t some < <(among '\.(h|cuh)$')
+while read -r file; do report "$file: #pragma once is missing"; done < <(
+  [ "${#some[@]}" -eq 0 ] || grep -LE '^#pragma once' -- "${some[@]}" || true)
 
 [ "$violations" -eq 0 ] || { printf '%d violations of the layering\n' "$violations"; exit 1; }
 printf 'layering: kept\n'
