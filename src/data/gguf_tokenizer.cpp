@@ -48,7 +48,7 @@ struct TokenTable {
   }
 };
 
-void add_common(GgufMetadata& metadata, const Tokenizer& tokenizer, TokenTable table) {
+void add_tokens(GgufMetadata& metadata, const Tokenizer& tokenizer, TokenTable table) {
   metadata.emplace_back("tokenizer.ggml.tokens", std::move(table.texts));
   metadata.emplace_back("tokenizer.ggml.token_type", std::move(table.types));
   const auto add_id = [&](const char* key, std::optional<int32_t> id) {
@@ -103,7 +103,7 @@ GgufMetadata from_sentencepiece(const SentencePieceTokenizer& tokenizer, int64_t
       {"tokenizer.ggml.add_space_prefix", traits.add_dummy_prefix},
       {"tokenizer.ggml.remove_extra_whitespaces", traits.remove_extra_whitespaces}};
   if (unknown) metadata.emplace_back("tokenizer.ggml.unknown_token_id", *unknown);
-  add_common(metadata, tokenizer, std::move(table));
+  add_tokens(metadata, tokenizer, std::move(table));
   return metadata;
 }
 
@@ -144,7 +144,7 @@ GgufMetadata from_byte_level_bpe(const HfBpeTokenizer& tokenizer, int64_t vocab_
   GgufMetadata metadata{{"tokenizer.ggml.model", std::string("gpt2")},
                         {"tokenizer.ggml.pre", std::string(is_llama3 ? "llama-bpe" : "gpt-2")},
                         {"tokenizer.ggml.merges", std::move(merges)}};
-  add_common(metadata, tokenizer, std::move(table));
+  add_tokens(metadata, tokenizer, std::move(table));
   return metadata;
 }
 

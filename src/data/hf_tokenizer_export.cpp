@@ -26,7 +26,7 @@ Json names_of(const SpecialTokens& special, const NameOf& name_of) {
   return names;
 }
 
-void add_common(std::vector<TokenizerFile>& files,
+void add_config(std::vector<TokenizerFile>& files,
                 Json config,
                 const SpecialTokens& special,
                 const Json& names) {
@@ -58,7 +58,7 @@ std::vector<TokenizerFile> files_of(const SentencePieceTokenizer& tokenizer) {
     return tokenizer.has_token(id) && tokenizer.decode({id}).empty() ? tokenizer.token_name(id)
                                                                      : "";
   });
-  add_common(files,
+  add_config(files,
              {{"tokenizer_class", "LlamaTokenizer"}, {"legacy", special.prefixes_every_piece}},
              special,
              names);
@@ -98,7 +98,7 @@ std::vector<TokenizerFile> files_of(const HfBpeTokenizer& tokenizer) {
     return added == nullptr ? "" : added->content;
   });
   std::vector<TokenizerFile> files{{"tokenizer.json", with_template(tokenizer, names)}};
-  add_common(files, {{"tokenizer_class", "PreTrainedTokenizerFast"}}, special, names);
+  add_config(files, {{"tokenizer_class", "PreTrainedTokenizerFast"}}, special, names);
   return files;
 }
 

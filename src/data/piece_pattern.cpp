@@ -15,7 +15,7 @@
 namespace dsmoe {
 namespace {
 
-constexpr uint32_t kCodes = 0x110000;
+constexpr uint32_t kCodePoints = 0x110000;
 constexpr size_t kMaxSymbols = 256;
 
 std::string pcre2_message(int code) {
@@ -32,7 +32,7 @@ class Partition {
     for (const auto& set : sets) {
       for (const auto& range : set.ranges()) {
         begins.push_back(range.first);
-        if (range.last + 1 < kCodes) begins.push_back(range.last + 1);
+        if (range.last + 1 < kCodePoints) begins.push_back(range.last + 1);
       }
     }
     std::sort(begins.begin(), begins.end());
@@ -119,7 +119,7 @@ PiecePattern::PiecePattern(const std::string& expression, const std::string& sou
   auto next = partition.ranges().begin();
   uint8_t current = 0;
   std::array<uint8_t, 256> block{};
-  for (uint32_t code = 0; code < kCodes; ++code) {
+  for (uint32_t code = 0; code < kCodePoints; ++code) {
     if (next != partition.ranges().end() && next->first == code) {
       current = static_cast<uint8_t>(next++->second);
     }

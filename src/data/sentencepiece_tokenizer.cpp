@@ -15,14 +15,14 @@
 namespace dsmoe {
 namespace {
 
-constexpr std::string_view kBlankMark = "\xE2\x96\x81";  // U+2581, a blank inside a piece
+constexpr std::string_view kBlankPiece = "\xE2\x96\x81";  // U+2581, a blank inside a piece
 
 std::string with_blanks(std::string_view piece) {
   std::string text;
   while (!piece.empty()) {
-    const bool is_mark = piece.starts_with(kBlankMark);
+    const bool is_mark = piece.starts_with(kBlankPiece);
     text.push_back(is_mark ? ' ' : piece[0]);
-    piece.remove_prefix(is_mark ? kBlankMark.size() : 1);
+    piece.remove_prefix(is_mark ? kBlankPiece.size() : 1);
   }
   return text;
 }
@@ -40,13 +40,13 @@ char byte_of_piece(const std::string& piece, const std::string& source_name) {
 // A text can be cut before a blank that begins a word, and around a line feed.
 bool begins_word(std::string_view text, size_t at) {
   return text[at] == ' ' && at > 0 && text[at - 1] != ' ' &&
-         !text.substr(0, at).ends_with(kBlankMark);
+         !text.substr(0, at).ends_with(kBlankPiece);
 }
 
 // True if U+2581 itself may be the last that the normalizer leaves of a text: nothing after it is
 // sure to stay.
 bool ends_with_mark(std::string_view text) {
-  const size_t mark = text.rfind(kBlankMark);
+  const size_t mark = text.rfind(kBlankPiece);
   if (mark == text.npos) return false;
   const auto rest = text.substr(mark);
   return std::none_of(
@@ -143,7 +143,7 @@ void SentencePieceTokenizer::fill_surfaces(const std::string& source_name) {
       processor_->Decode(std::vector<int>{id}, &surface.text).IgnoreError();
     } else if (!processor_->IsControl(id)) {
       surface.text = with_blanks(piece);
-      surface.begins_with_mark = piece.starts_with(kBlankMark);
+      surface.begins_with_mark = piece.starts_with(kBlankPiece);
     }
     surfaces_.push_back(std::move(surface));
   }

@@ -15,7 +15,7 @@ namespace {
 
 constexpr size_t kBufferBytes = 1 << 20;
 
-[[noreturn]] void fail(const std::string& path, const std::string& what) {
+[[noreturn]] void refuse(const std::string& path, const std::string& what) {
   throw Error(fmt::format("token shard '{}': {}", path, what));
 }
 
@@ -33,7 +33,7 @@ TokenShardWriter::TokenShardWriter(Io& io,
                                    const std::string& tokenizer)
     : io_(io), path_(std::move(path)) {
   if (vocab_size < 1 || vocab_size > std::numeric_limits<int32_t>::max()) {
-    fail(path_, fmt::format("expected a vocabulary of 1 to 2^31 - 1 ids, got {}", vocab_size));
+    refuse(path_, fmt::format("expected a vocabulary of 1 to 2^31 - 1 ids, got {}", vocab_size));
   }
   header_.vocab_size = vocab_size;
   header_.bytes_per_token = bytes_per_token(vocab_size);
@@ -52,7 +52,7 @@ void TokenShardWriter::start_document() { starts_.push_back(header_.n_tokens); }
 void TokenShardWriter::add(std::span<const int32_t> ids) {
   for (const int32_t id : ids) {
     if (id < 0 || id >= header_.vocab_size) {
-      fail(path_, fmt::format("expected ids in [0, {}), got {}", header_.vocab_size, id));
+      refuse(path_, fmt::format("expected ids in [0, {}), got {}", header_.vocab_size, id));
     }
     put_number(buffer_, static_cast<uint64_t>(id), header_.bytes_per_token);
     if (buffer_.size() >= kBufferBytes) flush();

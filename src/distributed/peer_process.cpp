@@ -17,7 +17,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::milliseconds kLookInterval{10};
+constexpr std::chrono::milliseconds kExitPollInterval{10};
 constexpr size_t kMostNamed = 8;
 constexpr int kFieldsFromStateToStartTime = 19;  // fields 3 and 22 of /proc/PID/stat
 
@@ -169,7 +169,7 @@ std::string describe_peers(const PeerProcesses& processes,
   const auto end = Clock::now() + std::chrono::duration<double>(patience_seconds);
   auto findings = look_at(processes, own_rank, pid_domain);
   while (findings.troubles.empty() && !findings.running.empty() && Clock::now() < end) {
-    std::this_thread::sleep_for(kLookInterval);
+    std::this_thread::sleep_for(kExitPollInterval);
     findings = look_at(processes, own_rank, pid_domain);
   }
   return to_sentence(findings, processes.size() - 1);

@@ -16,7 +16,7 @@ namespace {
 
 constexpr uint64_t kMaxHeaderBytes = 256 << 20;
 constexpr uint64_t kMaxDimensions = 4;
-constexpr uint64_t kChunkBytes = 1 << 20;
+constexpr uint64_t kReadBytes = 1 << 20;
 
 // The header as a stream that knows where the file ends; memory grows with the bytes really there.
 class HeaderReader {
@@ -77,7 +77,7 @@ class HeaderReader {
     }
   }
   void load() {
-    chunk_.resize(std::min(kChunkBytes, end_ - position_));
+    chunk_.resize(std::min(kReadBytes, end_ - position_));
     read_all(io_, fd_, chunk_.data(), chunk_.size(), position_, path_);
     used_ = 0;
   }

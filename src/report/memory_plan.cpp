@@ -171,7 +171,7 @@ double compute_copies(const ModelConfig& model, const ParameterCount& count, boo
   return kFloat32 * static_cast<double>(model.n_layers) * width * d_model;
 }
 
-void add_communication(TrainingMemory& memory, const RunConfig& config, int64_t n_ranks) {
+void add_reduction_buffers(TrainingMemory& memory, const RunConfig& config, int64_t n_ranks) {
   if (n_ranks == 1) return;
   memory.communication = memory.gradients;
   if (!config.distributed.shard_optimizer) return;
@@ -257,7 +257,7 @@ TrainingMemory training_memory(const RunConfig& config, int64_t n_ranks) {
       config.distributed.shard_optimizer ? moments / static_cast<double>(n_ranks) : moments;
   memory.snapshot = memory.weights + moments;
   memory.compute_weights = compute_copies(model, count, narrow);
-  add_communication(memory, config, n_ranks);
+  add_reduction_buffers(memory, config, n_ranks);
   add_activations(memory, config, bytes_per_value);
   const double chunk =
       std::min(n_tokens, std::max(kLossChunkTokens, kLossChunk / vocab_size)) * vocab_size;

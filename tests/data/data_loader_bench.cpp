@@ -14,12 +14,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kSeqLen = 1024;
+constexpr int64_t kBenchSeqLen = 1024;
 constexpr int64_t kBatch = 4;
 constexpr double kTokensPerSecond = 50'000;
 
 // Four megabytes of documents of 300 to 1,299 bytes in shards of a hundred thousand tokens.
-std::string make_shards(const TemporaryDirectory& directory) {
+std::string make_bench_shards(const TemporaryDirectory& directory) {
   std::string text;
   for (size_t i = 0; text.size() < 4'000'000; ++i) {
     text += std::string(300 + i * 7919 % 1000, static_cast<char>('a' + i % 26)) + "<|endoftext|>";
@@ -41,11 +41,11 @@ double seconds_since(Clock::time_point start) {
 
 TEST_CASE("data loader: wait of a step that takes 50,000 tokens a second", "[.bench][data]") {
   const TemporaryDirectory directory;
-  const auto dataset = std::make_shared<const TokenDataset>(make_shards(directory));
-  DataLoaderConfig config{.seq_len = kSeqLen, .batch_size = kBatch, .document_mask = true};
+  const auto dataset = std::make_shared<const TokenDataset>(make_bench_shards(directory));
+  DataLoaderConfig config{.seq_len = kBenchSeqLen, .batch_size = kBatch, .document_mask = true};
   DataLoader loader(std::vector<WeightedSource>{{dataset, 3}, {dataset, 1}}, config);
   loader.next();
-  const std::chrono::duration<double> step(kBatch * kSeqLen / kTokensPerSecond);
+  const std::chrono::duration<double> step(kBatch * kBenchSeqLen / kTokensPerSecond);
   double waited = 0;
   const auto start = Clock::now();
   for (int i = 0; i < 40; ++i) {
@@ -60,7 +60,7 @@ TEST_CASE("data loader: wait of a step that takes 50,000 tokens a second", "[.be
   DataLoader direct(std::vector<WeightedSource>{{dataset, 3}, {dataset, 1}}, config);
   const auto direct_start = Clock::now();
   for (int i = 0; i < 200; ++i) direct.next();
-  const double rate = 200 * kBatch * kSeqLen / seconds_since(direct_start);
+  const double rate = 200 * kBatch * kBenchSeqLen / seconds_since(direct_start);
   std::cout << "wait " << 100 * share << " % of the step at 50,000 tokens/s; without prefetch "
             << rate / 1e6 << " M tokens/s\n";
 }

@@ -28,7 +28,7 @@ Json read_json(const std::string& path) {
 }
 
 // The tokenizer that the script makes: bytes, and a merge for every two of them.
-Json tokenizer_of(const Json& pre_tokenizer, const Json& normalizer) {
+Json golden_tokenizer(const Json& pre_tokenizer, const Json& normalizer) {
   auto characters = byte_characters();
   std::sort(characters.begin(), characters.end());
   Json vocabulary;
@@ -107,7 +107,7 @@ std::string block_checksum(const Tokenizer& tokenizer, const std::string& contex
 void check_form(const std::string& path, const Json& inputs) {
   const auto golden = read_json(path);
   const HfBpeTokenizer tokenizer(
-      tokenizer_of(golden["pre_tokenizer"], golden["normalizer"]).dump(), path, {}, {});
+      golden_tokenizer(golden["pre_tokenizer"], golden["normalizer"]).dump(), path, {}, {});
   const auto context = inputs["context"].get<std::string>();
   REQUIRE(golden["blocks"].size() == 0x110000 / kBlock);
   for (uint32_t i = 0; i < golden["blocks"].size(); ++i) {
@@ -141,7 +141,7 @@ TEST_CASE("pre-tokenizers: ids are those of the tokenizers library on every code
 TEST_CASE("pre-tokenizers: a form that is not read is refused by its name") {
   const auto refusal = [](const Json& pre_tokenizer, const Json& normalizer) -> std::string {
     try {
-      HfBpeTokenizer(tokenizer_of(pre_tokenizer, normalizer).dump(), "t.json", {}, {});
+      HfBpeTokenizer(golden_tokenizer(pre_tokenizer, normalizer).dump(), "t.json", {}, {});
     } catch (const Error& error) {
       return error.what();
     }

@@ -25,7 +25,7 @@ Texts read(const std::string& name, const std::string& bytes, const TextFormat& 
 
 // Texts with marks at every place near the reader's megabyte, characters of several bytes among
 // them.
-std::string long_text(size_t shift, const std::string& line_end = "\n") {
+std::string text_beyond_a_window(size_t shift, const std::string& line_end = "\n") {
   std::string text(shift, 'x');
   while (text.size() < 3'300'000)
     text += "na\xC3\xAFve \xE2\x82\xAC<|endoftext|>\nab\n<|endoftext|>" + line_end;
@@ -56,7 +56,7 @@ TEST_CASE("the separator is a choice; without one a file is one document") {
 TEST_CASE("a long file gives the documents of its text, wherever its reading is cut") {
   const std::string line_end = GENERATE("\n", "\r\n");
   for (const size_t shift : {0, 1, 5, 9, 14, 17, 23}) {
-    const auto texts = read("a.txt", long_text(shift, line_end));
+    const auto texts = read("a.txt", text_beyond_a_window(shift, line_end));
     REQUIRE(texts.size() > 100'000);
     CHECK(texts[0] == std::string(shift, 'x') + "na\xC3\xAFve \xE2\x82\xAC");
     size_t n_wrong = 0;

@@ -31,7 +31,7 @@ std::string make_shards(const TemporaryDirectory& directory,
   return options.out;
 }
 
-Ids all_tokens(const TokenSource& source) {
+Ids tokens_in_order(const TokenSource& source) {
   Ids ids(static_cast<size_t>(source.n_tokens()));
   source.copy(0, ids);
   return ids;
@@ -45,7 +45,7 @@ TEST_CASE("Megatron source: the stream is the sequences one after another, in bo
     const auto prefix = directory.file("pair" + std::to_string(width));
     write_megatron_pair(prefix, make_megatron_pair({{{1, 256, 3}}, {{4}, {5, 6}}, {{7}}}, width));
     const MegatronSource source(posix_io(), prefix, 257);
-    CHECK(all_tokens(source) == Ids{1, 256, 3, 4, 5, 6, 7});
+    CHECK(tokens_in_order(source) == Ids{1, 256, 3, 4, 5, 6, 7});
     CHECK(source.n_documents() == 3);
     CHECK(source.document_starts(0, 7) == Starts{0, 3, 6});
     CHECK(source.document_starts(1, 6) == Starts{3});
@@ -75,11 +75,11 @@ TEST_CASE("Megatron source: ids outside the vocabulary and files of another size
   const TemporaryDirectory directory;
   const auto prefix = directory.file("pair");
   write_megatron_pair(prefix, make_megatron_pair({{{1, 2, -1}}}, 4));
-  CHECK_THROWS_WITH(all_tokens(MegatronSource(posix_io(), prefix, 257)),
+  CHECK_THROWS_WITH(tokens_in_order(MegatronSource(posix_io(), prefix, 257)),
                     Contains("got -1 at token 2"));
   write_megatron_pair(prefix, make_megatron_pair({{{1, 257, 2}}}, 2));
   const MegatronSource source(posix_io(), prefix, 257);
-  CHECK_THROWS_WITH(all_tokens(source), Contains("got 257 at token 1"));
+  CHECK_THROWS_WITH(tokens_in_order(source), Contains("got 257 at token 1"));
   std::filesystem::resize_file(prefix + ".bin", 5);
   Ids part(3);
   CHECK_THROWS_WITH(source.copy(0, part), Contains("ends early"));
@@ -111,7 +111,7 @@ TEST_CASE("training data: shards and Megatron pairs under one tokenizer") {
   REQUIRE(mixed.sources().size() == 2);
   CHECK(mixed.sources()[0].weight == 3);
   CHECK(mixed.sources()[0].source->n_tokens() == 10);
-  CHECK(all_tokens(*mixed.sources()[1].source) == Ids{1, 2, 3});
+  CHECK(tokens_in_order(*mixed.sources()[1].source) == Ids{1, 2, 3});
   CHECK(mixed.tokenizer().fingerprint() == "bytes-257");
 
   CHECK(TrainingData({pair}, {}, "bytes").tokenizer().vocab_size() == 257);

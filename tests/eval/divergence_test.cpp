@@ -16,18 +16,18 @@ namespace {
 
 using Catch::Matchers::Contains;
 
-constexpr int32_t kBoundary = 256;
+constexpr int32_t kDivergenceBoundary = 256;
 
-EvalText some_text() {
+EvalText divergence_text() {
   EvalText text;
   for (const int64_t length : {60, 13}) {
     auto& sequence = text.sequences.emplace_back();
     for (int64_t i = 0; i < length; ++i) {
-      sequence.push_back(i % 19 == 0 ? kBoundary : static_cast<int32_t>(i * i * 7 % 251));
+      sequence.push_back(i % 19 == 0 ? kDivergenceBoundary : static_cast<int32_t>(i * i * 7 % 251));
     }
   }
   text.n_bytes = 73;
-  text.unscored_id = kBoundary;
+  text.unscored_id = kDivergenceBoundary;
   return text;
 }
 
@@ -58,7 +58,7 @@ Expected brute_force(const ModelUnderPlan& model,
   Expected expected;
   for (const auto& sequence : text.sequences) {
     for (int64_t t = 1; t < static_cast<int64_t>(sequence.size()); ++t) {
-      if (sequence[static_cast<size_t>(t)] == kBoundary) continue;
+      if (sequence[static_cast<size_t>(t)] == kDivergenceBoundary) continue;
       const int64_t begin = (t - 1) / window * window;
       const std::vector<int64_t> ids(sequence.begin() + begin, sequence.begin() + t);
       const auto context = at::tensor(ids, at::kLong).unsqueeze(0);
@@ -85,7 +85,7 @@ TEST_CASE("KL divergence and top-1 agreement equal a float64 count, target by ta
   auto second = make_tiny_model(2);
   first->eval();
   second->eval();
-  const auto text = some_text();
+  const auto text = divergence_text();
   const RoutingPlan all = RoutingPolicy::all();
   const auto sparse = parse_routing_plan("moe:top_k=1;moa:top_k=2");
   const std::vector<std::pair<ModelUnderPlan, ModelUnderPlan>> pairs = {
@@ -109,7 +109,7 @@ TEST_CASE("KL divergence and top-1 agreement equal a float64 count, target by ta
 
 TEST_CASE("a model does not diverge from itself, and both perplexities are those of eval") {
   auto model = make_tiny_model();
-  const auto text = some_text();
+  const auto text = divergence_text();
   const RoutingPlan plan = RoutingPolicy::top_k(2);
   const auto same = compare_predictions({model, plan}, {model, plan}, text, {});
   CHECK(same.kl_total == 0.0);
@@ -124,11 +124,13 @@ TEST_CASE("KL divergence: models that cannot be compared are refused, a stop is 
   auto model = make_tiny_model();
   const RoutingPlan all = RoutingPolicy::all();
   auto other = make_tiny_model(1, 0.4, 300);
-  CHECK_THROWS_WITH(compare_predictions({model, all}, {other, all}, some_text(), {}),
+  CHECK_THROWS_WITH(compare_predictions({model, all}, {other, all}, divergence_text(), {}),
                     Contains("a vocabulary of 257, got one of 300"));
   int n_asked = 0;
-  const auto part = compare_predictions(
-      {model, all}, {model, all}, some_text(), {.batch = 1, .stop = [&] { return ++n_asked > 1; }});
+  const auto part =
+      compare_predictions({model, all}, {model, all}, divergence_text(), {.batch = 1, .stop = [&] {
+                                                                            return ++n_asked > 1;
+                                                                          }});
   CHECK_FALSE(part.model.complete);
   CHECK(part.model.tokens_scored < 30);
 }

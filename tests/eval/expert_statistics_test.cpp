@@ -19,7 +19,7 @@ constexpr int32_t kBoundary = 256;
 constexpr int64_t kWindow = 10;
 
 // Three sequences of two groups, of few distinct tokens so that some are frequent.
-EvalText some_text() {
+EvalText statistics_text() {
   EvalText text;
   text.groups = {0, 1, 0};
   for (const int64_t length : {90, 70, 13}) {
@@ -160,7 +160,7 @@ ExpertStatistics statistics_of(Transformer& model,
 TEST_CASE("expert statistics equal a count of tokens, each from a pass of its own") {
   auto model = make_tiny_model();
   model->eval();
-  const auto text = some_text();
+  const auto text = statistics_text();
   const auto plan = parse_routing_plan("moe:top_k=2;moa:threshold=0.33");
   for (const int64_t batch : {1, 3}) {
     CAPTURE(batch);
@@ -187,7 +187,7 @@ TEST_CASE("expert statistics equal a count of tokens, each from a pass of its ow
 
 TEST_CASE("expert statistics of parts of a text add to those of the whole") {
   auto model = make_tiny_model();
-  const auto text = some_text();
+  const auto text = statistics_text();
   PerplexityOptions options{.window = kWindow, .plan = RoutingPolicy::top_k(2)};
   const auto whole = statistics_of(model, text, options);
   ExpertStatistics sum;

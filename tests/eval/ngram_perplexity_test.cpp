@@ -25,7 +25,7 @@
 namespace dsmoe {
 namespace {
 
-constexpr int32_t kBos = 256;  // of the byte tokenizer
+constexpr int32_t kNgramBos = 256;  // of the byte tokenizer
 
 // The model of p(next | token) = table[next][token]; `table` holds logarithms,
 // [vocab_size, n_contexts]; tokens whose number is n_contexts or above are no contexts.
@@ -76,7 +76,7 @@ struct ByteBigrams {
   std::array<std::array<double, 257>, 257> counts{};  // [context][next]
 
   explicit ByteBigrams(const std::string& text) {
-    int last = kBos;
+    int last = kNgramBos;
     for (const char c : text) {
       ++counts[static_cast<size_t>(last)][static_cast<unsigned char>(c)];
       last = static_cast<unsigned char>(c);
@@ -158,7 +158,7 @@ class WordBigrams {
   int64_t n_words_ = 0;
 };
 
-double nats(const WordBigrams& bigrams, const std::vector<int64_t>& ids, size_t n) {
+double ngram_nats(const WordBigrams& bigrams, const std::vector<int64_t>& ids, size_t n) {
   double sum = 0;
   for (size_t i = 1; i <= n; ++i) sum -= std::log(bigrams.probability(ids[i - 1], ids[i]));
   return sum;
@@ -178,7 +178,7 @@ TEST_CASE("word perplexity of a model of byte bigrams equals the count by hand")
   n_counted = 0;
   const auto text = some_words(2, 400, n_counted);
   double expected = 0;
-  size_t last = kBos;
+  size_t last = kNgramBos;
   for (const char c : text) {
     expected -= bigrams.log_probability(last, static_cast<unsigned char>(c));
     last = static_cast<unsigned char>(c);
@@ -212,7 +212,7 @@ TEST_CASE("WikiText-2: words and n-gram perplexities are the published ones", "[
     CHECK(count_words(text) == n_words);
     const auto ids = ids_of(bigrams, words_of(text));
     REQUIRE(static_cast<int64_t>(ids.size()) == n_words + 1);
-    return std::exp(nats(bigrams, ids, ids.size() - 1) / static_cast<double>(n_words));
+    return std::exp(ngram_nats(bigrams, ids, ids.size() - 1) / static_cast<double>(n_words));
   };
   CHECK(perplexity("valid.txt", 217646) == Approx(311.3).margin(0.05));
   CHECK(perplexity("test.txt", 245569) == Approx(288.1).margin(0.05));
@@ -249,7 +249,7 @@ TEST_CASE("WikiText-2: words and n-gram perplexities are the published ones", "[
   auto model = make_ngram_model(table);
   const auto result = evaluate_perplexity(model, text, {});
   CHECK(result.tokens_scored == kScored);
-  CHECK(result.nats_total == Approx(nats(bigrams, ids, kScored)).epsilon(1e-6));
+  CHECK(result.nats_total == Approx(ngram_nats(bigrams, ids, kScored)).epsilon(1e-6));
 }
 
 }  // namespace dsmoe

@@ -16,7 +16,7 @@ namespace {
 
 constexpr int32_t kBoundary = 256;
 
-EvalText some_text() {
+EvalText invariance_text() {
   EvalText text;
   uint64_t state = 11;
   for (const int64_t length : {600, 40, 133}) {
@@ -50,7 +50,7 @@ TEST_CASE("perplexity is one number for every batch, execution and rank") {
   auto model = make_tiny_model();
   auto packed = make_tiny_model();
   pack_weights(packed, {.format = PackedFormat::kFloat32});
-  const auto text = some_text();
+  const auto text = invariance_text();
   for (const std::string plan_text : kPlans) {
     const auto plan = parse_routing_plan(plan_text);
     const double expected = float64_nats(wide, text, plan.with(Execution::kDense));
@@ -95,7 +95,7 @@ TEST_CASE("perplexity is the same before and after a checkpoint is written and r
   auto mapped = load_packed_model(posix_io(), checkpoint, {.format = PackedFormat::kFloat32});
   auto packed = make_tiny_model();
   pack_weights(packed, {.format = PackedFormat::kFloat32});
-  const auto text = some_text();
+  const auto text = invariance_text();
   for (const std::string plan_text : kPlans) {
     CAPTURE(plan_text);
     const PerplexityOptions options{.plan = parse_routing_plan(plan_text)};

@@ -12,7 +12,7 @@
 namespace dsmoe {
 namespace {
 
-EvalText some_text() {
+EvalText budget_text() {
   EvalText text;
   text.sequences.emplace_back();
   for (int32_t i = 0; i < 150; ++i) text.sequences.back().push_back(i * i % 251);
@@ -127,7 +127,7 @@ TEST_CASE("plan_steps count experts by kind, within_time takes the first that is
 
 TEST_CASE("measure_sensitivity: each choice is an evaluation of its plan, hulls are convex") {
   auto model = make_tiny_model();
-  const auto text = some_text();
+  const auto text = budget_text();
   const std::vector<RoutingPolicy> candidates = {RoutingPolicy::top_k(1),
                                                  RoutingPolicy::top_k(2),
                                                  RoutingPolicy::top_k(4),
@@ -168,7 +168,7 @@ TEST_CASE("measure_sensitivity: each choice is an evaluation of its plan, hulls 
 
 TEST_CASE("measure_sensitivity: a dense model is refused, a stop ends it") {
   auto model = make_tiny_model();
-  const auto text = some_text();
+  const auto text = budget_text();
   REQUIRE_THROWS_AS(measure_sensitivity(model, text, {RoutingPolicy::all()}, {}), Error);
   REQUIRE_THROWS_AS(
       measure_sensitivity(model, text, {RoutingPolicy::top_k(1)}, {.stop = [] { return true; }}),

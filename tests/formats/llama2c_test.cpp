@@ -13,7 +13,7 @@
 namespace dsmoe {
 namespace {
 
-using Catch::Contains;
+using Catch::Matchers::Contains;
 
 // dim 4, hidden 6, 2 layers, 2 heads over 1 key/value head, 5 ids, context 3; values 0, 1, 2 ...
 std::string make_file(int32_t vocab_size = 5, int64_t extra_bytes = 0) {

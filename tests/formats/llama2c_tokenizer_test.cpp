@@ -19,7 +19,7 @@ void append(std::string& bytes, T value) {
 }
 
 // Unknown, BOS, EOS, 256 bytes, " t".
-std::string make_file(int32_t longest = 6, float last_score = -1.5F) {
+std::string make_tokenizer_file(int32_t longest = 6, float last_score = -1.5F) {
   std::string bytes;
   append(bytes, longest);
   const auto add = [&](const std::string& text, float score) {
@@ -36,7 +36,7 @@ std::string make_file(int32_t longest = 6, float last_score = -1.5F) {
 }  // namespace
 
 TEST_CASE("parse_llama2c_tokenizer: texts and scores by id", "[formats]") {
-  const auto tokens = parse_llama2c_tokenizer(make_file(), "t.bin");
+  const auto tokens = parse_llama2c_tokenizer(make_tokenizer_file(), "t.bin");
   REQUIRE(tokens.size() == 260);
   CHECK(tokens[0].text == "<unk>");
   CHECK(tokens[3 + 0x41].text == "<0x41>");
@@ -45,7 +45,7 @@ TEST_CASE("parse_llama2c_tokenizer: texts and scores by id", "[formats]") {
 }
 
 TEST_CASE("parse_llama2c_tokenizer: every cut and every lie is refused by name", "[formats]") {
-  const auto good = make_file();
+  const auto good = make_tokenizer_file();
   const size_t without_last = good.size() - 10;  // a file of its own
   for (size_t size = 0; size < good.size(); ++size) {
     if (size == without_last) continue;
@@ -55,9 +55,9 @@ TEST_CASE("parse_llama2c_tokenizer: every cut and every lie is refused by name",
     CHECK_THROWS_WITH(parse_llama2c_tokenizer(bytes, "t.bin"),
                       Contains("t.bin: expected a llama2.c tokenizer") && Contains(why));
   };
-  refuses(make_file(1 << 30), "the longest token has 1073741824 bytes");
-  refuses(make_file(4), "token 0 has 5 bytes");
-  refuses(make_file(6, std::nanf("")), "token 259");
+  refuses(make_tokenizer_file(1 << 30), "the longest token has 1073741824 bytes");
+  refuses(make_tokenizer_file(4), "token 0 has 5 bytes");
+  refuses(make_tokenizer_file(6, std::nanf("")), "token 259");
   auto negative = good;
   const int32_t length = -1;
   std::memcpy(negative.data() + 8, &length, sizeof(length));

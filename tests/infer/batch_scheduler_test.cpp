@@ -16,7 +16,7 @@ namespace {
 using Catch::Matchers::Contains;
 using Ids = std::vector<int32_t>;
 
-const ByteTokenizer kTokenizer;
+const ByteTokenizer kBytes;
 
 // The tiny model with a context of several blocks of a prompt.
 Transformer make_packed(PackedFormat format) {
@@ -70,7 +70,7 @@ Run run_all(Transformer model,
     run.ids[request] = completion.ids;
     run.order.push_back(request);
   };
-  BatchScheduler scheduler(std::move(model), kTokenizer, options);
+  BatchScheduler scheduler(std::move(model), kBytes, options);
   for (const auto& request : requests) scheduler.submit(request);
   while (scheduler.step()) {
   }
@@ -103,8 +103,7 @@ TEST_CASE("BatchScheduler: a request's tokens are those it gives alone, bit for 
         INFO("request " << i);
         CHECK(run_all(model, {requests[i]}, options).ids[0] == together.ids[i]);
         // Which takes the prompt in one pass.
-        CHECK(Generator(model, kTokenizer, whole).generate({requests[i]})[0].ids ==
-              together.ids[i]);
+        CHECK(Generator(model, kBytes, whole).generate({requests[i]})[0].ids == together.ids[i]);
       }
       auto few = options;
       few.max_batch = 2;
@@ -122,7 +121,7 @@ TEST_CASE("BatchScheduler: requests join while others run, and a prompt stalls n
   options.on_completion = [&](size_t request, const Completion& completion) {
     ids[request] = completion.ids;
   };
-  BatchScheduler scheduler(model, kTokenizer, options);
+  BatchScheduler scheduler(model, kBytes, options);
   REQUIRE(scheduler.submit(request_of(5, 20)) == 0);
   scheduler.step();
   scheduler.step();
@@ -161,7 +160,7 @@ TEST_CASE("BatchScheduler: keys and values stay within the budget; requests wait
   CHECK(bounded.ids == free.ids);
 
   options.kv_budget_bytes = bytes - 1;
-  BatchScheduler scheduler(model, kTokenizer, options);
+  BatchScheduler scheduler(model, kBytes, options);
   CHECK_THROWS_WITH(scheduler.submit(requests[0]),
                     Contains("30 tokens") && Contains("--kv-budget"));
   CHECK(scheduler.submit(request_of(20, 10)) == 0);
@@ -170,7 +169,7 @@ TEST_CASE("BatchScheduler: keys and values stay within the budget; requests wait
 TEST_CASE("BatchScheduler: a plan whose experts depend on the batch is refused") {
   auto model = make_packed(PackedFormat::kBfloat16);
   const auto options = options_of("moe:threshold_top_k=0.5;moa:all", PackedFormat::kBfloat16);
-  CHECK_THROWS_WITH(BatchScheduler(model, kTokenizer, options),
+  CHECK_THROWS_WITH(BatchScheduler(model, kBytes, options),
                     Contains("--prompts: ") && Contains("threshold_top_k"));
 }
 
@@ -194,7 +193,7 @@ TEST_CASE("BatchScheduler: an interruption ends what runs and what waits") {
   options.on_completion = [&](size_t request, const Completion& completion) {
     completions[request] = completion;
   };
-  BatchScheduler scheduler(make_packed(PackedFormat::kFloat32), kTokenizer, options);
+  BatchScheduler scheduler(make_packed(PackedFormat::kFloat32), kBytes, options);
   for (int i = 0; i < 2; ++i) scheduler.submit(request_of(5, 20));
   while (scheduler.step()) {
   }
@@ -210,12 +209,12 @@ TEST_CASE("BatchScheduler: options and requests out of range are refused") {
   const auto refused = [&](const std::function<void(SchedulerOptions&)>& change) {
     auto options = options_of("all", PackedFormat::kFloat32);
     change(options);
-    CHECK_THROWS_AS(BatchScheduler(model, kTokenizer, options), Error);
+    CHECK_THROWS_AS(BatchScheduler(model, kBytes, options), Error);
   };
   refused([](auto& options) { options.prompt_chunk = 48; });
   refused([](auto& options) { options.max_batch = 0; });
   refused([](auto& options) { options.kv_budget_bytes = 0; });
-  BatchScheduler scheduler(model, kTokenizer, options_of("all", PackedFormat::kFloat32));
+  BatchScheduler scheduler(model, kBytes, options_of("all", PackedFormat::kFloat32));
   CHECK_THROWS_WITH(scheduler.submit({}), Contains("at least one token"));
   CHECK_THROWS_WITH(scheduler.submit(request_of(200, 1)), Contains("leaves no room"));
   CHECK_FALSE(scheduler.step());

@@ -7,7 +7,7 @@
 namespace dsmoe {
 namespace {
 
-size_t count_of(const std::string& text, const std::string& part) {
+size_t count_in_svg(const std::string& text, const std::string& part) {
   size_t count = 0;
   for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
   return count;
@@ -84,10 +84,10 @@ TEST_CASE("plot_to_svg: names and labels cannot become markup", "[report]") {
 
 TEST_CASE("heat_map_to_svg: a cell for each value, the fuller the darker", "[report]") {
   const auto svg = heat_map_to_svg({{0.0, 0.5}, {1.0, 2.0}}, {"0", "1"}, {.title = "load"}, 1.0);
-  CHECK(count_of(svg, "<rect") == 4);
-  CHECK(count_of(svg, "fill-opacity=\"0.00\"") == 1);
-  CHECK(count_of(svg, "fill-opacity=\"0.50\"") == 1);
-  CHECK(count_of(svg, "fill-opacity=\"1.00\"") == 2);  // no more than full
+  CHECK(count_in_svg(svg, "<rect") == 4);
+  CHECK(count_in_svg(svg, "fill-opacity=\"0.00\"") == 1);
+  CHECK(count_in_svg(svg, "fill-opacity=\"0.50\"") == 1);
+  CHECK(count_in_svg(svg, "fill-opacity=\"1.00\"") == 2);  // no more than full
 }
 
 }  // namespace dsmoe

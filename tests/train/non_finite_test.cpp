@@ -15,7 +15,7 @@ namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
-at::Tensor parameter(Transformer& model, const std::string& name) {
+at::Tensor named_parameter(Transformer& model, const std::string& name) {
   for (const auto& [found, tensor] : named_parameters(*model)) {
     if (found == name) return tensor;
   }
@@ -46,24 +46,24 @@ TEST_CASE("locate_non_finite: a weight is named with its layer and expert", "[tr
   const at::NoGradGuard no_grad;
   auto model = make_tiny_model();
   SECTION("up_proj: experts are rows") {
-    parameter(model, "blocks_1.moe.experts.up_proj.weight")[2 * 3 + 1][4] = kNan;
+    named_parameter(model, "blocks_1.moe.experts.up_proj.weight")[2 * 3 + 1][4] = kNan;
     CHECK(locate(model)->to_string() ==
           "first in the weights of 'blocks_1.moe.experts.up_proj.weight' (layer 1, moe expert 2)");
   }
   SECTION("down_proj: experts are columns") {
-    parameter(model, "blocks_0.moe.experts.down_proj.weight")[7][4 * 3] = kNan;
+    named_parameter(model, "blocks_0.moe.experts.down_proj.weight")[7][4 * 3] = kNan;
     const auto origin = locate(model);
     CHECK(origin->layer == 0);
     CHECK(origin->expert == 4);
   }
   SECTION("o_proj of attention experts") {
-    parameter(model, "blocks_1.moa.o_proj.weight")[0][2 * 8 - 1] = kNan;
+    named_parameter(model, "blocks_1.moa.o_proj.weight")[0][2 * 8 - 1] = kNan;
     const auto origin = locate(model);
     CHECK(origin->kind == "moa");
     CHECK(origin->expert == 1);
   }
   SECTION("a norm belongs to no expert") {
-    parameter(model, "blocks_1.ffn_norm.weight")[0] = kNan;
+    named_parameter(model, "blocks_1.ffn_norm.weight")[0] = kNan;
     CHECK(locate(model)->to_string() ==
           "first in the weights of 'blocks_1.ffn_norm.weight' (layer 1)");
   }
@@ -74,20 +74,22 @@ TEST_CASE("locate_non_finite: finite weights that overflow in one expert", "[tra
   auto model = make_tiny_model();
   const std::string layer = GENERATE("0", "1");
   SECTION("FFN expert") {
-    parameter(model, "blocks_" + layer + ".moe.experts.up_proj.weight")
+    named_parameter(model, "blocks_" + layer + ".moe.experts.up_proj.weight")
         .narrow(0, 3 * 3, 3)
         .fill_(1e30);
-    parameter(model, "blocks_" + layer + ".moe.experts.down_proj.weight")
+    named_parameter(model, "blocks_" + layer + ".moe.experts.down_proj.weight")
         .narrow(1, 3 * 3, 3)
         .fill_(1e30);
-    const auto before = parameter(model, "blocks_1.moe.experts.up_proj.weight").clone();
+    const auto before = named_parameter(model, "blocks_1.moe.experts.up_proj.weight").clone();
     CHECK(locate(model)->to_string() ==
           "first in the forward pass (layer " + layer + ", moe expert 3)");
-    CHECK(before.equal(parameter(model, "blocks_1.moe.experts.up_proj.weight")));
+    CHECK(before.equal(named_parameter(model, "blocks_1.moe.experts.up_proj.weight")));
   }
   SECTION("attention expert") {
-    parameter(model, "blocks_" + layer + ".moa.v_proj.weight").mul_(1e4);
-    parameter(model, "blocks_" + layer + ".moa.o_proj.weight").narrow(1, 2 * 8, 8).fill_(3e38);
+    named_parameter(model, "blocks_" + layer + ".moa.v_proj.weight").mul_(1e4);
+    named_parameter(model, "blocks_" + layer + ".moa.o_proj.weight")
+        .narrow(1, 2 * 8, 8)
+        .fill_(3e38);
     CHECK(locate(model)->to_string() ==
           "first in the forward pass (layer " + layer + ", moa expert 2)");
   }

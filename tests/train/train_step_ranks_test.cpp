@@ -14,16 +14,16 @@
 namespace dsmoe {
 namespace {
 
-constexpr int64_t kSteps = 50;
+constexpr int64_t kRankSteps = 50;
 constexpr int64_t kAccumulation = 4;
 
-struct Outcome {
+struct StepOutcome {
   std::vector<double> losses;
   std::vector<double> norms;
   NamedTensors weights;
 };
 
-RunConfig run_config() {
+RunConfig step_config() {
   auto config = tiny_run("unused", "unused");
   config.model.dropout = 0;
   config.train.loss.mi_scope = MiScope::kGlobal;
@@ -42,8 +42,8 @@ Batch micro_batch(const ModelConfig& model, int64_t index) {
           .positions = {2 * index, 2 * index + 1}};
 }
 
-Outcome train_on(RankGroup& ranks, bool shard_optimizer) {
-  const auto config = run_config();
+StepOutcome step_on(RankGroup& ranks, bool shard_optimizer) {
+  const auto config = step_config();
   Transformer model(config.model);
   init_weights(model, 1, 0.4);
   model->to(at::kDouble);
@@ -51,9 +51,9 @@ Outcome train_on(RankGroup& ranks, bool shard_optimizer) {
       named_parameters(*model), config.train.optimizer, optimizer_shard(shard_optimizer, ranks));
   TrainStep step(model, optimizer, step_settings(config), ranks);
   step.join_ranks({});
-  Outcome outcome;
+  StepOutcome outcome;
   const int64_t n_own = kAccumulation / ranks.size();
-  for (int64_t i = 0; i < kSteps; ++i) {
+  for (int64_t i = 0; i < kRankSteps; ++i) {
     std::vector<Batch> batches;
     for (int64_t j = 0; j < n_own; ++j) {
       batches.push_back(micro_batch(config.model, i * kAccumulation + ranks.rank() * n_own + j));
@@ -69,10 +69,10 @@ Outcome train_on(RankGroup& ranks, bool shard_optimizer) {
 }
 
 // What rank 0 sees.
-Outcome train(int64_t size, bool shard_optimizer) {
-  Outcome outcome;
+StepOutcome run_steps(int64_t size, bool shard_optimizer) {
+  StepOutcome outcome;
   run_ranks(size, [&](RankGroup& group) {
-    auto mine = train_on(group, shard_optimizer);
+    auto mine = step_on(group, shard_optimizer);
     if (group.is_first()) outcome = std::move(mine);
   });
   return outcome;
@@ -83,15 +83,15 @@ Outcome train(int64_t size, bool shard_optimizer) {
 TEST_CASE("TrainStep: in float64 any number of ranks takes the same 50 steps", "[train]") {
   static const auto alone = [] {
     RankGroup one_rank;
-    return train_on(one_rank, false);
+    return step_on(one_rank, false);
   }();
   REQUIRE(alone.norms.front() > 0.5);
   REQUIRE(alone.losses.back() != alone.losses.front());
   const int64_t size = GENERATE(2, 4);
   const bool shard_optimizer = GENERATE(false, true);
   CAPTURE(size, shard_optimizer);
-  const auto shared = train(size, shard_optimizer);
-  for (size_t i = 0; i < static_cast<size_t>(kSteps); ++i) {
+  const auto shared = run_steps(size, shard_optimizer);
+  for (size_t i = 0; i < static_cast<size_t>(kRankSteps); ++i) {
     CAPTURE(i);
     CHECK(std::abs(shared.losses.at(i) / alone.losses.at(i) - 1) < 1e-9);
     CHECK(std::abs(shared.norms.at(i) / alone.norms.at(i) - 1) < 1e-9);

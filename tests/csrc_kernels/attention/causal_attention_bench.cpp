@@ -16,7 +16,7 @@
 namespace dsmoe {
 namespace {
 
-struct Size {
+struct BenchSize {
   int64_t batch;
   int64_t seq;
   int64_t n_heads;
@@ -70,7 +70,7 @@ at::Tensor library_attention(const at::Tensor& q, const at::Tensor& k, const at:
       .transpose(1, 2);
 }
 
-void compare(const Size& size, at::ScalarType type) {
+void compare(const BenchSize& size, at::ScalarType type) {
   RandomTensors random(1);
   const auto leaf = [&](int64_t heads) {
     return random.normal({size.batch, size.seq, heads, size.head_dim}, type).requires_grad_(true);
@@ -119,12 +119,12 @@ TEST_CASE("causal_attention: speed beside LibTorch's", "[.bench]") {
   std::printf("%d threads; causal GFLOP/s; fastest of 7\n", at::get_num_threads());
   std::printf("batch seq heads dim type | own forward, forward + backward | LibTorch | ratios\n");
   for (const auto type : {at::kBFloat16, at::kFloat}) {
-    for (const auto& size : {Size{4, 512, 8, 8, 64},
-                             Size{16, 128, 8, 2, 24},
-                             Size{16, 128, 8, 2, 64},
-                             Size{2, 1024, 8, 8, 64},
-                             Size{1, 2048, 8, 8, 64},
-                             Size{1, 2048, 8, 2, 128}}) {
+    for (const auto& size : {BenchSize{4, 512, 8, 8, 64},
+                             BenchSize{16, 128, 8, 2, 24},
+                             BenchSize{16, 128, 8, 2, 64},
+                             BenchSize{2, 1024, 8, 8, 64},
+                             BenchSize{1, 2048, 8, 8, 64},
+                             BenchSize{1, 2048, 8, 2, 128}}) {
       compare(size, type);
     }
   }

@@ -11,7 +11,7 @@
 namespace dsmoe {
 namespace {
 
-struct Sizes {
+struct RouterSizes {
   int64_t n_rows, n_experts, width;
 };
 
@@ -19,7 +19,7 @@ size_t count(int64_t n, int64_t m) { return static_cast<size_t>(n * m); }
 
 /// Inputs, and what the definition makes of them; N rows, E experts, K width.
 struct Definition {
-  Sizes s;
+  RouterSizes s;
   bool gated, sigmoid;
   std::vector<double> x, weight, grad_logits, grad_probs;  // [N, K or 2 K], [E, K], [N, E] twice
   std::vector<double> features, slopes, logits, probs;     // [N, K], [N, K], [N, E], [N, E]
@@ -76,7 +76,7 @@ template <typename T>
 struct Arrays {
   using W = device::Wide<T>;
 
-  Arrays(const Sizes& s, bool gated, bool sigmoid)
+  Arrays(const RouterSizes& s, bool gated, bool sigmoid)
       : d{.s = s,
           .gated = gated,
           .sigmoid = sigmoid,
@@ -130,7 +130,11 @@ double worst(const std::vector<A>& got, const std::vector<double>& expected) {
 }
 
 template <typename T>
-void check_forward(Emulation emulation, const Sizes& sizes, bool gated, bool sigmoid, bool rows) {
+void check_forward(Emulation emulation,
+                   const RouterSizes& sizes,
+                   bool gated,
+                   bool sigmoid,
+                   bool rows) {
   Arrays<T> a(sizes, gated, sigmoid);
   const auto table = a.table();
   if (rows) {
@@ -148,7 +152,7 @@ void check_forward(Emulation emulation, const Sizes& sizes, bool gated, bool sig
 }
 
 template <typename T>
-void check_backward(Emulation emulation, const Sizes& sizes, bool gated, bool sigmoid) {
+void check_backward(Emulation emulation, const RouterSizes& sizes, bool gated, bool sigmoid) {
   using W = typename Arrays<T>::W;
   Arrays<T> a(sizes, gated, sigmoid);
   a.probs = stored<W>(a.d.probs);
@@ -190,21 +194,22 @@ void check_backward(Emulation emulation, const Sizes& sizes, bool gated, bool si
 }
 
 // No rows; single numbers; whole packs and not; two tiles of columns, of rows and of experts.
-constexpr Sizes kSizes[] =
+constexpr RouterSizes kRouterSizes[] =
     {{0, 3, 8}, {1, 1, 1}, {2, 5, 9}, {3, 40, 72}, {33, 66, 130}, {65, 33, 68}};
 // Lanes that are threads are slow: one block or two.
-constexpr Sizes kThreadSizes[] = {{1, 9, 70}, {33, 3, 68}};
+constexpr RouterSizes kThreadSizes[] = {{1, 9, 70}, {33, 3, 68}};
 // More rows than a chunk; experts whose sums do not lie in shared memory, and the most.
-constexpr Sizes kBackwardSizes[] =
+constexpr RouterSizes kBackwardSizes[] =
     {{0, 3, 8}, {1, 1, 1}, {5, 2, 64}, {150, 33, 70}, {40, 160, 65}, {3, kMostRouterExperts, 3}};
-constexpr Sizes kBackwardThreadSizes[] = {{0, 3, 8}, {70, 3, 65}, {3, 200, 2}};
+constexpr RouterSizes kBackwardThreadSizes[] = {{0, 3, 8}, {70, 3, 65}, {3, 200, 2}};
 
 template <size_t kWhole, size_t kSlow, typename F>
-void for_cases(const Sizes (&whole)[kWhole], const Sizes (&slow)[kSlow], F f) {
+void for_cases(const RouterSizes (&whole)[kWhole], const RouterSizes (&slow)[kSlow], F f) {
   for (const auto emulation : emulations()) {
     const bool threads = emulation == Emulation::kThreads;
-    const std::vector<Sizes> sizes = threads ? std::vector<Sizes>(slow, slow + kSlow)
-                                             : std::vector<Sizes>(whole, whole + kWhole);
+    const std::vector<RouterSizes> sizes = threads
+                                               ? std::vector<RouterSizes>(slow, slow + kSlow)
+                                               : std::vector<RouterSizes>(whole, whole + kWhole);
     for (const auto& s : sizes) {
       for (const int form : {0, 1, 2}) {
         if (threads && form != 1) continue;
@@ -218,15 +223,16 @@ void for_cases(const Sizes (&whole)[kWhole], const Sizes (&slow)[kSlow], F f) {
 }  // namespace
 
 TEST_CASE("router: the device's bodies give logits and probabilities", "[device]") {
-  for_cases(kSizes, kThreadSizes, [](auto emulation, auto s, bool gated, bool sigmoid, bool slow) {
-    for (const bool rows : {true, false}) {
-      CAPTURE(rows);
-      check_forward<float>(emulation, s, gated, sigmoid, rows);
-      if (slow) continue;  // their business is the order
-      check_forward<double>(emulation, s, gated, sigmoid, rows);
-      check_forward<Bfloat16>(emulation, s, gated, sigmoid, rows);
-    }
-  });
+  for_cases(
+      kRouterSizes, kThreadSizes, [](auto emulation, auto s, bool gated, bool sigmoid, bool slow) {
+        for (const bool rows : {true, false}) {
+          CAPTURE(rows);
+          check_forward<float>(emulation, s, gated, sigmoid, rows);
+          if (slow) continue;  // their business is the order
+          check_forward<double>(emulation, s, gated, sigmoid, rows);
+          check_forward<Bfloat16>(emulation, s, gated, sigmoid, rows);
+        }
+      });
 }
 
 TEST_CASE("router: the device's body gives gradients", "[device]") {

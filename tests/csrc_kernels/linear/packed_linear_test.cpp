@@ -1,6 +1,5 @@
 #include "csrc_kernels/linear/packed_linear.h"
 
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
@@ -15,51 +14,48 @@
 
 #include "common/thread_pool.h"
 #include "csrc_kernels/random_tensors.h"
+#include "support/poisoned_memory.h"
 
 namespace dsmoe {
 namespace {
 
-struct Case {
+struct PackedCase {
   int64_t n_rows;
   int64_t d_in;
   int64_t d_out;
 };
 
-const std::vector<Case> kCases = {{1, 1, 1},
-                                  {1, 64, 32},
-                                  {3, 7, 5},
-                                  {5, 130, 33},
-                                  {12, 256, 96},
-                                  {13, 127, 31},
-                                  {25, 129, 64},
-                                  {40, 300, 70},
-                                  {0, 8, 8}};
-const PackedFormat kFormats[] = {PackedFormat::kFloat32,
-                                 PackedFormat::kBfloat16,
-                                 PackedFormat::kInt8};
+const std::vector<PackedCase> kPackedCases = {{1, 1, 1},
+                                              {1, 64, 32},
+                                              {3, 7, 5},
+                                              {5, 130, 33},
+                                              {12, 256, 96},
+                                              {13, 127, 31},
+                                              {25, 129, 64},
+                                              {40, 300, 70},
+                                              {0, 8, 8}};
+const PackedFormat kPackedFormats[] = {PackedFormat::kFloat32,
+                                       PackedFormat::kBfloat16,
+                                       PackedFormat::kInt8};
 
-at::Tensor run(const at::Tensor& x, const PackedLinear& weight, at::ScalarType type = at::kFloat) {
+at::Tensor run_packed(const at::Tensor& x,
+                      const PackedLinear& weight,
+                      at::ScalarType type = at::kFloat) {
   return packed_linear(x, {weight}, type)[0];
 }
 
 // At random: relative to the sums' standard deviation; int8 rounds 1 in 254 of the largest.
-double tolerance(PackedFormat format, int64_t d_in) {
+double packed_tolerance(PackedFormat format, int64_t d_in) {
   const double deviation = std::sqrt(static_cast<double>(d_in));
   return (format == PackedFormat::kInt8 ? 5e-2 : 2e-6) * (1.0 + deviation);
 }
-
-// Uninitialised tensors are NaN while one of these lives.
-struct PoisonedMemory {
-  PoisonedMemory() { at::globalContext().setDeterministicAlgorithms(true, false); }
-  ~PoisonedMemory() { at::globalContext().setDeterministicAlgorithms(false, false); }
-};
 
 }  // namespace
 
 TEST_CASE("packed_linear: equals its float64 reference on odd sizes", "[kernels][packed]") {
   const PoisonedMemory poisoned;
-  for (const auto format : kFormats) {
-    for (const auto& shape : kCases) {
+  for (const auto format : kPackedFormats) {
+    for (const auto& shape : kPackedCases) {
       for (const auto type : {at::kFloat, at::kBFloat16}) {
         INFO("format " << static_cast<int>(format) << ", " << shape.n_rows << " x " << shape.d_in
                        << " x " << shape.d_out << " " << type);
@@ -69,12 +65,12 @@ TEST_CASE("packed_linear: equals its float64 reference on odd sizes", "[kernels]
         const auto weight = random.normal({shape.d_out, shape.d_in}, at::kFloat);
         const auto bias = random.normal({shape.d_out}, at::kFloat);
         const PackedLinear packed{pack_matrix(weight, format), bias};
-        const auto y = run(x, packed);
+        const auto y = run_packed(x, packed);
         CHECK(max_difference(y, packed_linear_ref(x, packed, at::kFloat)) <=
-              tolerance(format, shape.d_in));
-        CHECK(at::equal(run(x, packed, at::kBFloat16), y.to(at::kBFloat16)));
+              packed_tolerance(format, shape.d_in));
+        CHECK(at::equal(run_packed(x, packed, at::kBFloat16), y.to(at::kBFloat16)));
         const PackedLinear unbiased{packed.weight, {}};
-        CHECK(max_difference(run(x, unbiased) + bias, y) <= 1e-5);
+        CHECK(max_difference(run_packed(x, unbiased) + bias, y) <= 1e-5);
       }
     }
   }
@@ -86,9 +82,9 @@ TEST_CASE("packed_linear: a worked value, the same in every format", "[kernels][
   const auto weight = at::tensor({3.0F, -1.0F, 127.0F, 0.0F, 127.0F, -2.0F}).view({2, 3});
   const auto bias = at::tensor({0.5F, -1.0F});
   const auto expected = at::tensor({3.0F - 2.0F + 16129.0F + 0.5F, 254.0F - 254.0F - 1.0F});
-  for (const auto format : kFormats) {
-    CHECK(max_difference(run(x, {pack_matrix(weight, format), bias}), expected.view({1, 2})) <
-          5e-3);
+  for (const auto format : kPackedFormats) {
+    CHECK(max_difference(run_packed(x, {pack_matrix(weight, format), bias}),
+                         expected.view({1, 2})) < 5e-3);
   }
 }
 
@@ -100,7 +96,7 @@ TEST_CASE("packed_linear: int8 sums of integers are exact", "[kernels][packed]")
     x.select(1, block).fill_(-127);
     weight.select(1, block + 1).fill_(127);
   }
-  const auto y = run(x, {pack_matrix(weight, PackedFormat::kInt8)});
+  const auto y = run_packed(x, {pack_matrix(weight, PackedFormat::kInt8)});
   const auto expected = x.to(at::kDouble).matmul(weight.to(at::kDouble).t());
   // Up to 4.8e6, below 2^24: exact in float32 too.
   CHECK(at::equal(y.to(at::kDouble), expected));
@@ -117,26 +113,28 @@ TEST_CASE("packed_linear: several weights at once equal each alone", "[kernels][
   REQUIRE(together.size() == 3);
   for (size_t i = 0; i < weights.size(); ++i) {
     CHECK(together[i].sizes() == at::IntArrayRef({2, 3, weights[i].weight.shape.d_out}));
-    CHECK(at::equal(together[i], run(x, weights[i])));
+    CHECK(at::equal(together[i], run_packed(x, weights[i])));
   }
 }
 
 TEST_CASE("packed_linear: a row's bits depend on neither its company nor the threads",
           "[kernels][packed]") {
   const int threads = kernel_threads().n_threads();
-  for (const auto format : kFormats) {
+  for (const auto format : kPackedFormats) {
     RandomTensors random(7);
     const auto x = random.normal({70, 261}, at::kBFloat16);
     const PackedLinear packed{pack_matrix(random.normal({100, 261}), format)};
     set_kernel_threads(1);
-    const auto whole = run(x, packed);
+    const auto whole = run_packed(x, packed);
     std::vector<at::Tensor> alone;
-    for (int64_t row = 0; row < 70; ++row) alone.push_back(run(x.narrow(0, row, 1), packed));
+    for (int64_t row = 0; row < 70; ++row) alone.push_back(run_packed(x.narrow(0, row, 1), packed));
     CHECK(at::equal(at::cat(alone, 0), whole));
     set_kernel_threads(3);
-    CHECK(at::equal(run(x, packed), whole));
-    CHECK(at::equal(at::cat({run(x.narrow(0, 0, 29), packed), run(x.narrow(0, 29, 41), packed)}, 0),
-                    whole));
+    CHECK(at::equal(run_packed(x, packed), whole));
+    CHECK(at::equal(
+        at::cat({run_packed(x.narrow(0, 0, 29), packed), run_packed(x.narrow(0, 29, 41), packed)},
+                0),
+        whole));
   }
   set_kernel_threads(threads);
 }
@@ -146,9 +144,9 @@ TEST_CASE("packed_linear: a NaN stays in its row", "[kernels][packed]") {
     RandomTensors random(9);
     auto x = random.normal({5, 33}, at::kFloat);
     const PackedLinear packed{pack_matrix(random.normal({34, 33}), format)};
-    const auto before = run(x, packed);
+    const auto before = run_packed(x, packed);
     x[2][32] = std::numeric_limits<float>::quiet_NaN();
-    const auto after = run(x, packed);
+    const auto after = run_packed(x, packed);
     CHECK(after[2].isnan().all().item<bool>());
     for (const int64_t row : {0, 1, 3, 4}) CHECK(at::equal(after[row], before[row]));
   }
@@ -179,11 +177,11 @@ TEST_CASE("packed_linear: wrong shapes and types throw", "[kernels][packed]") {
   RandomTensors random(1);
   const PackedLinear packed{pack_matrix(random.normal({6, 8}), PackedFormat::kFloat32)};
   const auto x = random.normal({2, 8}, at::kFloat);
-  CHECK_THROWS_AS(run(random.normal({2, 7}, at::kFloat), packed), c10::Error);
-  CHECK_THROWS_AS(run(random.normal({8, 2}, at::kFloat).t(), packed), c10::Error);
-  CHECK_THROWS_AS(run(x.to(at::kDouble), packed), c10::Error);
-  CHECK_THROWS_AS(run(x, packed, at::kDouble), c10::Error);
-  CHECK_THROWS_AS(run(x, {packed.weight, random.normal({5}, at::kFloat)}), c10::Error);
+  CHECK_THROWS_AS(run_packed(random.normal({2, 7}, at::kFloat), packed), c10::Error);
+  CHECK_THROWS_AS(run_packed(random.normal({8, 2}, at::kFloat).t(), packed), c10::Error);
+  CHECK_THROWS_AS(run_packed(x.to(at::kDouble), packed), c10::Error);
+  CHECK_THROWS_AS(run_packed(x, packed, at::kDouble), c10::Error);
+  CHECK_THROWS_AS(run_packed(x, {packed.weight, random.normal({5}, at::kFloat)}), c10::Error);
   CHECK_THROWS_AS(
       packed_linear(
           x, {packed, {pack_matrix(random.normal({6, 8}), PackedFormat::kInt8)}}, at::kFloat),

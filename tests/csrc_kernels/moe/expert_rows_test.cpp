@@ -1,6 +1,5 @@
 #include "csrc_kernels/moe/expert_rows.h"
 
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
@@ -15,6 +14,7 @@
 
 #include "common/thread_pool.h"
 #include "csrc_kernels/random_tensors.h"
+#include "support/poisoned_memory.h"
 
 namespace dsmoe {
 namespace {
@@ -106,11 +106,6 @@ double tolerance(PackedFormat format, const at::Tensor& expected) {
   if (format != PackedFormat::kInt8 || largest == 0.0) return 1e-5 * std::max(1.0, largest);
   return 0.03 * largest;
 }
-
-struct PoisonedMemory {
-  PoisonedMemory() { at::globalContext().setDeterministicAlgorithms(true, false); }
-  ~PoisonedMemory() { at::globalContext().setDeterministicAlgorithms(false, false); }
-};
 
 const PackedFormat kFormats[] = {PackedFormat::kFloat32,
                                  PackedFormat::kBfloat16,

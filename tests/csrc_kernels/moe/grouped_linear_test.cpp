@@ -17,14 +17,14 @@
 namespace dsmoe {
 namespace {
 
-struct Case {
+struct GroupedCase {
   std::string name;
   std::vector<int64_t> offsets;
   int64_t d_in;
   int64_t d_out;
 };
 
-const std::vector<Case> kCases = {
+const std::vector<GroupedCase> kCases = {
     {"several experts", {0, 4, 9, 12}, 8, 4},
     {"odd widths", {0, 3, 4, 11, 18}, 7, 5},
     {"empty first, middle and last expert", {0, 0, 5, 5, 6, 6}, 3, 9},
@@ -35,14 +35,17 @@ const std::vector<Case> kCases = {
     {"more rows than a block", {0, 67, 70, 201}, 33, 17},
 };
 
-at::Tensor make_weight(RandomTensors& random, const Case& shape, ExpertAxis axis) {
+at::Tensor make_weight(RandomTensors& random, const GroupedCase& shape, ExpertAxis axis) {
   const auto n_experts = static_cast<int64_t>(shape.offsets.size()) - 1;
   return axis == ExpertAxis::kRows ? random.leaf({n_experts * shape.d_out, shape.d_in})
                                    : random.leaf({shape.d_out, n_experts * shape.d_in});
 }
 
 // Neither the kernel nor its reference: one dot product per entry.
-at::Tensor loop(const at::Tensor& x, const at::Tensor& weight, const Case& shape, ExpertAxis axis) {
+at::Tensor loop(const at::Tensor& x,
+                const at::Tensor& weight,
+                const GroupedCase& shape,
+                ExpertAxis axis) {
   auto out = at::full({x.size(0), shape.d_out}, 0.0, x.options());
   const auto a = x.accessor<double, 2>();
   const auto w = weight.accessor<double, 2>();
@@ -98,7 +101,7 @@ TEST_CASE("grouped_linear: both gradients equal the reference's", "[kernels][moe
 }
 
 TEST_CASE("grouped_linear: gradients equal finite differences", "[kernels][moe]") {
-  const Case shape{"tiny", {0, 2, 2, 3}, 3, 2};
+  const GroupedCase shape{"tiny", {0, 2, 2, 3}, 3, 2};
   for (const auto axis : kAxes) {
     RandomTensors random(13);
     const auto x = random.leaf({3, 3});
@@ -119,7 +122,7 @@ TEST_CASE("grouped_linear: an expert without rows gets a gradient of exact zeros
           "[kernels][moe]") {
   for (const auto axis : kAxes) {
     RandomTensors random(14);
-    const Case shape{"", {0, 3, 3, 5}, 4, 4};
+    const GroupedCase shape{"", {0, 3, 3, 5}, 4, 4};
     const auto x = random.leaf({5, 4});
     const auto weight = make_weight(random, shape, axis);
     const auto upstream = random.normal({5, 4});
@@ -139,7 +142,7 @@ TEST_CASE("grouped_linear: an expert without rows gets a gradient of exact zeros
 
 TEST_CASE("grouped_linear: reads non-contiguous operands", "[kernels][moe]") {
   RandomTensors random(15);
-  const Case shape{"", {0, 2, 5}, 4, 3};
+  const GroupedCase shape{"", {0, 2, 5}, 4, 3};
   for (const auto axis : kAxes) {
     const auto x = random.normal({4, 5}).t();
     const auto weight = make_weight(random, shape, axis).detach().t().contiguous().t();
@@ -150,7 +153,7 @@ TEST_CASE("grouped_linear: reads non-contiguous operands", "[kernels][moe]") {
 
 TEST_CASE("grouped_linear: float32 and bfloat16 stay near float64", "[kernels][moe]") {
   RandomTensors random(16);
-  const Case shape{"", {0, 5, 5, 12}, 24, 10};
+  const GroupedCase shape{"", {0, 5, 5, 12}, 24, 10};
   for (const auto axis : kAxes) {
     const auto x = random.normal({12, 24}) * 0.2;
     const auto weight = make_weight(random, shape, axis).detach() * 0.2;
@@ -168,7 +171,7 @@ TEST_CASE("grouped_linear: in bfloat16 no expert's rows reach another's results"
           "[kernels][moe]") {
   RandomTensors random(18);
   // Counts around the sizes that they are rounded to; expert 3 of rows 55 to 80 is spoilt.
-  const Case shape{"", {0, 16, 33, 55, 80, 80, 81, 400}, 24, 10};
+  const GroupedCase shape{"", {0, 16, 33, 55, 80, 80, 81, 400}, 24, 10};
   for (const auto axis : kAxes) {
     struct Result {
       at::Tensor y;

@@ -13,20 +13,20 @@
 namespace dsmoe {
 namespace {
 
-struct Case {
+struct RouterCase {
   at::Tensor x;
   RouterWeights weights;
 };
 
 // hidden follows from gate and up.
-void refresh(Case& c, at::ScalarType type) {
+void refresh(RouterCase& c, at::ScalarType type) {
   if (!c.weights.gate.defined()) return;
   c.weights.hidden = at::cat({c.weights.gate.detach(), c.weights.up.detach()}, 0).to(type);
 }
 
-Case make_case(RandomTensors& random, bool gated, int64_t n_rows, int64_t n_experts) {
+RouterCase make_router_case(RandomTensors& random, bool gated, int64_t n_rows, int64_t n_experts) {
   constexpr int64_t kModel = 11, kHidden = 7;
-  Case c{.x = random.leaf({n_rows, kModel}), .weights = {}};
+  RouterCase c{.x = random.leaf({n_rows, kModel}), .weights = {}};
   if (gated) {
     c.weights.gate = random.leaf({kHidden, kModel});
     c.weights.up = random.leaf({kHidden, kModel});
@@ -36,7 +36,7 @@ Case make_case(RandomTensors& random, bool gated, int64_t n_rows, int64_t n_expe
   return c;
 }
 
-Case copy_of(const Case& c) {
+RouterCase copy_of_case(const RouterCase& c) {
   const auto copy = [](const at::Tensor& x) { return x.defined() ? leaf_copy(x) : x; };
   return {copy(c.x),
           {copy(c.weights.gate), copy(c.weights.up), c.weights.hidden, copy(c.weights.out)}};
@@ -60,8 +60,8 @@ TEST_CASE("route: value and gradients equal the reference and finite differences
     for (const auto& [n_rows, n_experts] :
          {std::pair<int64_t, int64_t>{1, 1}, {5, 3}, {9, 17}, {6, 33}}) {
       CAPTURE(gated, n_rows, n_experts);
-      auto ours = make_case(random, gated, n_rows, n_experts);
-      auto theirs = copy_of(ours);
+      auto ours = make_router_case(random, gated, n_rows, n_experts);
+      auto theirs = copy_of_case(ours);
       const auto seed = random.normal({n_rows, n_experts});
       const auto logit_seed = random.normal({n_rows, n_experts});
       const auto loss_of = [&](const RouterResult& result) {
@@ -94,8 +94,8 @@ TEST_CASE("route: value and gradients equal the reference and finite differences
 TEST_CASE("route: sigmoids and their gradients equal the reference", "[csrc_kernels][moe]") {
   RandomTensors random(76);
   for (const bool gated : {false, true}) {
-    auto ours = make_case(random, gated, 21, 9);
-    auto theirs = copy_of(ours);
+    auto ours = make_router_case(random, gated, 21, 9);
+    auto theirs = copy_of_case(ours);
     const auto seed = random.normal({21, 9});
     const auto result = route(ours.x, ours.weights, /*sigmoid=*/true);
     const auto reference = route_ref(theirs.x, theirs.weights, /*sigmoid=*/true);
@@ -110,8 +110,8 @@ TEST_CASE("route: sigmoids and their gradients equal the reference", "[csrc_kern
 TEST_CASE("route: an output that is not used adds no gradient", "[csrc_kernels][moe]") {
   RandomTensors random(72);
   for (const bool use_probs : {false, true}) {
-    auto ours = make_case(random, true, 6, 4);
-    auto theirs = copy_of(ours);
+    auto ours = make_router_case(random, true, 6, 4);
+    auto theirs = copy_of_case(ours);
     const auto seed = random.normal({6, 4});
     const auto pick = [&](const RouterResult& r) { return use_probs ? r.probs : r.logits; };
     (pick(route(ours.x, ours.weights)) * seed).sum().backward();
@@ -125,8 +125,8 @@ TEST_CASE("route: bfloat16 input gives float32 results within its tolerance",
           "[csrc_kernels][moe]") {
   RandomTensors random(73);
   for (const bool gated : {false, true}) {
-    auto exact = make_case(random, gated, 40, 16);
-    auto narrow = copy_of(exact);
+    auto exact = make_router_case(random, gated, 40, 16);
+    auto narrow = copy_of_case(exact);
     narrow.x = exact.x.detach().to(at::kBFloat16);
     exact.x = narrow.x.to(at::kDouble);
     narrow.weights.out = exact.weights.out.detach().to(at::kFloat).requires_grad_(true);
@@ -164,13 +164,13 @@ TEST_CASE("route: one and two threads give the same bits", "[csrc_kernels][moe]"
 
 TEST_CASE("route: wrong shapes and types throw", "[csrc_kernels][moe]") {
   RandomTensors random(75);
-  auto c = make_case(random, true, 3, 2);
+  auto c = make_router_case(random, true, 3, 2);
   c.weights.out = random.normal({2, 6});
   CHECK_THROWS_AS(route(c.x, c.weights), c10::Error);
-  c = make_case(random, true, 3, 2);
+  c = make_router_case(random, true, 3, 2);
   c.weights.hidden = c.weights.hidden.to(at::kFloat);
   CHECK_THROWS_AS(route(c.x, c.weights), c10::Error);
-  c = make_case(random, false, 3, 2);
+  c = make_router_case(random, false, 3, 2);
   c.weights.out = c.weights.out.detach().to(at::kFloat);
   CHECK_THROWS_AS(route(c.x, c.weights), c10::Error);
 }

@@ -21,14 +21,14 @@ constexpr Activation kActivations[] = {Activation::kIdentity,
                                        Activation::kQuickGelu,
                                        Activation::kReluSquared};
 
-struct Case {
+struct ActivationCase {
   at::Tensor up;
   at::Tensor gate;     // swiglu only
   at::Tensor weights;  // undefined where unweighted
   at::Tensor down;     // [d_out, n_experts * width]
 };
 
-Case make_case(RandomTensors& random, Activation activation, bool weighted) {
+ActivationCase make_activation_case(RandomTensors& random, Activation activation, bool weighted) {
   constexpr int64_t kRows = 7, kExperts = 3, kWidth = 19, kOut = 5;
   return {.up = random.leaf({kRows, kExperts * kWidth}, 2.0),
           .gate = activation == Activation::kSwiglu ? random.leaf({kRows, kExperts * kWidth}, 2.0)
@@ -68,13 +68,13 @@ TEST_CASE("weighted_activation: value and gradients equal the reference and fini
   for (const auto activation : kActivations) {
     for (const bool weighted : {false, true}) {
       CAPTURE(static_cast<int>(activation), weighted);
-      auto ours = make_case(random, activation, weighted);
-      Case reference{leaf_copy(ours.up),
-                     ours.gate.defined() ? leaf_copy(ours.gate) : at::Tensor(),
-                     weighted ? leaf_copy(ours.weights) : at::Tensor(),
-                     leaf_copy(ours.down)};
+      auto ours = make_activation_case(random, activation, weighted);
+      ActivationCase reference{leaf_copy(ours.up),
+                               ours.gate.defined() ? leaf_copy(ours.gate) : at::Tensor(),
+                               weighted ? leaf_copy(ours.weights) : at::Tensor(),
+                               leaf_copy(ours.down)};
       const auto seed = random.normal({ours.up.size(0), ours.down.size(0)});
-      const auto run = [&](const Case& c) {
+      const auto run = [&](const ActivationCase& c) {
         return weighted_activation_linear(activation, c.up, c.gate, c.weights, c.down);
       };
       const auto y = run(ours);
@@ -106,11 +106,11 @@ TEST_CASE("weighted_activation: the plain form has the gradients of the fused fo
           "[csrc_kernels][moe]") {
   RandomTensors random(12);
   for (const auto activation : kActivations) {
-    auto fused = make_case(random, activation, true);
-    Case plain{leaf_copy(fused.up),
-               fused.gate.defined() ? leaf_copy(fused.gate) : at::Tensor(),
-               leaf_copy(fused.weights),
-               leaf_copy(fused.down)};
+    auto fused = make_activation_case(random, activation, true);
+    ActivationCase plain{leaf_copy(fused.up),
+                         fused.gate.defined() ? leaf_copy(fused.gate) : at::Tensor(),
+                         leaf_copy(fused.weights),
+                         leaf_copy(fused.down)};
     const auto seed = random.normal({fused.up.size(0), fused.down.size(0)});
     (weighted_activation_linear(activation, fused.up, fused.gate, fused.weights, fused.down) * seed)
         .sum()
@@ -130,7 +130,7 @@ TEST_CASE("weighted_activation: float32 and bfloat16 stay within their tolerance
           "[csrc_kernels][moe]") {
   RandomTensors random(13);
   for (const auto activation : kActivations) {
-    const auto exact = make_case(random, activation, true);
+    const auto exact = make_activation_case(random, activation, true);
     const auto expected = weighted_activation_ref(activation, exact.up, exact.gate, exact.weights);
     for (const auto& [type, tolerance] :
          {std::pair{at::kFloat, 1e-5}, std::pair{at::kBFloat16, 2e-2}}) {
@@ -149,7 +149,7 @@ TEST_CASE("weighted_activation: every instruction set gives the same numbers",
           "[csrc_kernels][moe]") {
   RandomTensors random(14);
   for (const auto activation : kActivations) {
-    auto c = make_case(random, activation, true);
+    auto c = make_activation_case(random, activation, true);
     const auto up = c.up.detach().to(at::kFloat);
     const auto gate = cast(c.gate.defined() ? c.gate.detach() : c.gate, at::kFloat);
     const auto weights = c.weights.detach().to(at::kFloat);

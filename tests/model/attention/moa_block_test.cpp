@@ -78,7 +78,7 @@ AttentionContext context_of(const Form& form) {
 }
 
 /// Turns pair (d, d + head_dim / 2) of x [seq, head_dim] by position * 10000^(-2 d / head_dim).
-at::Tensor turn(const at::Tensor& x) {
+at::Tensor rotate(const at::Tensor& x) {
   const int64_t half = x.size(1) / 2;
   std::vector<at::Tensor> columns(static_cast<size_t>(2 * half));
   const auto position = at::arange(x.size(0), at::kDouble);
@@ -119,7 +119,7 @@ at::Tensor expert_loop(const MoABlock& block,
     const auto y = row.matmul(named[name + ".weight"].narrow(0, head * d, d).t());
     return form.biases == Biases::kAll ? y + named[name + ".bias"].narrow(0, head * d, d) : y;
   };
-  const auto turned = [&](const at::Tensor& y) { return form.rotary ? turn(y) : y; };
+  const auto turned = [&](const at::Tensor& y) { return form.rotary ? rotate(y) : y; };
   std::vector<at::Tensor> outputs;
   for (int64_t b = 0; b < form.batch; ++b) {
     auto sum = at::zeros({form.seq, form.d_model}, x.options());

@@ -139,10 +139,10 @@ Results run(const Form& form,
   return results;
 }
 
-void check_close(const std::string& other,
-                 const Results& got,
-                 const Results& expected,
-                 at::ScalarType type) {
+void check_equal_on_device(const std::string& other,
+                           const Results& got,
+                           const Results& expected,
+                           at::ScalarType type) {
   REQUIRE(at::equal(got.selected, expected.selected));
   REQUIRE(got.numbers.size() == expected.numbers.size());
   for (size_t i = 0; i < got.numbers.size(); ++i) {
@@ -162,8 +162,8 @@ void check_sparse(const Form& form, const RoutingPolicy& policy, bool gradients)
       return run(form, policy.with(execution), type, t, device, gradients);
     };
     const auto got = on(type, test_device(), Execution::kSparse);
-    check_close("the CPU", got, on(at::kDouble, at::kCPU, Execution::kSparse), type);
-    check_close("dense", got, on(type, test_device(), Execution::kDense), type);
+    check_equal_on_device("the CPU", got, on(at::kDouble, at::kCPU, Execution::kSparse), type);
+    check_equal_on_device("dense", got, on(type, test_device(), Execution::kDense), type);
   }
 }
 
@@ -228,10 +228,10 @@ TEST_CASE("MoABlock: a prompt into a device's cache, a part more and single toke
           begin += length;
         }
         REQUIRE(begin == form.seq);
-        check_close("one pass",
-                    {expected.selected, {at::cat(parts, 1).cpu().to(at::kDouble)}},
-                    expected,
-                    type);
+        check_equal_on_device("one pass",
+                              {expected.selected, {at::cat(parts, 1).cpu().to(at::kDouble)}},
+                              expected,
+                              type);
       }
     }
   }
