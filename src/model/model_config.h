@@ -3,20 +3,18 @@
 #include <cstdint>
 #include <string>
 
+#include "csrc_kernels/moe/routing_rule.h"
+
 namespace dsmoe {
 
 class ConfigVisitor;
 
 enum class RouterKind { kLinear, kSwiglu };
-enum class RouterActivation { kSoftmax, kSigmoid };
 enum class NormKind { kLayerNorm, kRmsNorm };
 enum class PositionKind { kRotary, kLearned };
 enum class RopeScalingKind { kNone, kLlama3 };
 enum class AttentionKind { kDense, kMoa };
 enum class FfnKind { kDense, kMoe, kPartitioned };
-enum class PartitionGates { kSigmoid, kSoftmax };
-enum class ZeroActive { kZero, kArgmax, kAll };
-enum class FfnActivation { kGelu, kGeluTanh, kSwiglu, kSilu, kQuickGelu, kReluSquared };
 
 /// Which projections have biases; arXiv:2404.05567 does not say. kOutput: the last one of attention
 /// and FFN, whose bias is added once and never weighted.
@@ -63,17 +61,20 @@ struct AttentionConfig {
 /// How the gates of partitioned experts act; arXiv:2502.12455, section 4.
 struct PartitionConfig {
   std::string layers = "all";  ///< those cut into experts, as `0-3,7`; the others stay dense
-  PartitionGates gates = PartitionGates::kSigmoid;  ///< softmax: over the selected (LLaMA-MoE)
+  RouterActivation gates = RouterActivation::kSigmoid;  ///< softmax: over the selected (LLaMA-MoE)
   bool straight_through = true;                ///< closed gates receive the gradient of open ones
   bool count_scale = true;                     ///< the output times n_experts / open gates
   ZeroActive zero_active = ZeroActive::kZero;  ///< experts of a token that opens no gate
 };
 
+/// As the key model.ffn.activation names it.
+std::string activation_name(Activation activation);
+
 /// Feed-forward: a dense one of width d_ffn, a mixture of n_experts of width d_expert, or a dense
 /// one that was cut into n_experts blocks of d_expert.
 struct FfnConfig {
   FfnKind kind = FfnKind::kMoe;
-  FfnActivation activation = FfnActivation::kGeluTanh;
+  Activation activation = Activation::kGeluTanh;
   int64_t d_ffn = 2048;       ///< dense; partitioned, where it is n_experts * d_expert
   int64_t n_experts = 32;     ///< moe and partitioned
   int64_t d_expert = 64;      ///< moe and partitioned

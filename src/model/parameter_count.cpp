@@ -14,7 +14,7 @@ int64_t norm_size(const ModelConfig& config) {
 
 // Matrices that lead into the hidden width of an FFN.
 int64_t n_inward(const ModelConfig& config) {
-  return config.ffn.activation == FfnActivation::kSwiglu ? 2 : 1;
+  return config.ffn.activation == Activation::kSwiglu ? 2 : 1;
 }
 
 void add_attention(ParameterCount& count, const ModelConfig& config) {

@@ -31,7 +31,7 @@ struct Shapes {
     kv_width = hd * static_cast<double>(kv_heads);
     ffn_width = has_moe ? moe_experts * static_cast<double>(config.ffn.d_expert)
                         : static_cast<double>(config.ffn.d_ffn);
-    n_in = config.ffn.activation == FfnActivation::kSwiglu ? 2 : 1;
+    n_in = config.ffn.activation == Activation::kSwiglu ? 2 : 1;
     const auto hidden = [&](const RouterConfig& router) {
       return router.kind == RouterKind::kSwiglu ? static_cast<double>(router.d_hidden) : 0.0;
     };

@@ -56,7 +56,7 @@ double ffn_width(const FfnConfig& ffn) {
 }
 
 double n_activation_inputs(const FfnConfig& ffn) {
-  return ffn.activation == FfnActivation::kSwiglu ? 2.0 : 1.0;
+  return ffn.activation == Activation::kSwiglu ? 2.0 : 1.0;
 }
 
 // Experts of a token that training computes for themselves; 0 where it computes all of them wide.

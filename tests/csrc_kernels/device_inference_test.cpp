@@ -127,13 +127,14 @@ TEST_CASE("device: the choice of experts is the CPU's", "[device_ops]") {
   const auto device = test_device();
   REQUIRE(ExpertChoiceOnDevice::choose != nullptr);
   RandomTensors random(14);
-  std::vector<ChoiceRule> rules(6);
-  rules[1] = {.kind = ChoiceKind::kTopK, .k = 2, .renormalise = true};
+  std::vector<RoutingRule> rules(6);
+  rules[1] = {.selection = Selection::kTopK, .k = 2, .renormalise = true};
   rules[2] = {
-      .kind = ChoiceKind::kThreshold, .epsilon = 0.3, .max_experts = 1, .count_scale = true};
-  rules[3] = {.kind = ChoiceKind::kThreshold, .epsilon = 0.9, .empty = EmptyChoice::kStrongest};
-  rules[4] = {.kind = ChoiceKind::kThreshold, .epsilon = 0.9, .empty = EmptyChoice::kAll};
-  rules[5] = {.kind = ChoiceKind::kThresholdTopK, .epsilon = 0.4};
+      .selection = Selection::kThreshold, .epsilon = 0.3, .max_experts = 1, .count_scale = true};
+  rules[3] = {
+      .selection = Selection::kThreshold, .epsilon = 0.9, .zero_active = ZeroActive::kArgmax};
+  rules[4] = {.selection = Selection::kThreshold, .epsilon = 0.9, .zero_active = ZeroActive::kAll};
+  rules[5] = {.selection = Selection::kThresholdTopK, .epsilon = 0.4};
   for (const auto& [n_tokens, n_experts] :
        {std::array<int64_t, 2>{0, 4}, {1, 2}, {7, 5}, {130, 40}}) {
     for (size_t i = 0; i < rules.size(); ++i) {

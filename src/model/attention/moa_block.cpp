@@ -222,14 +222,15 @@ MoeOutput MoABlockImpl::forward_packed(const at::Tensor& x,
   const auto& probs = routed.router_probs;
   auto rule = choice_rule(policy, static_cast<double>(n_experts_));
   rule.renormalise = renormalise_;
-  const auto choice = choose_experts(probs.flatten(0, 1), rule);
+  const bool list_all = policy.execution == Execution::kDense;
+  const auto choice = choose_experts(probs.flatten(0, 1), rule, list_all);
   const auto& pairs = choice.pairs;
   const auto flat = x.flatten(0, 1);  // [n_tokens, d_model]
   const ExpertPairs unweighted{pairs.token_of_row, {}, pairs.offsets};
   const auto q = expert_hidden(flat, unweighted, {.up = q_proj_->packed()})
                      .view({-1, heads_per_expert_, head_dim_});
   const auto kv = project_together(x, {k_proj_, v_proj_});
-  const bool all_pairs = policy.selection == Selection::kAll || rule.list_all;
+  const bool all_pairs = policy.selection == Selection::kAll || list_all;
   const auto heads = attend_packed(
       context,
       layer,

@@ -70,29 +70,11 @@ std::vector<std::string> plain_expert_obstacles(const ModelConfig& config) {
   if (config.output_bias && !config.bias) {
     obstacles.emplace_back("output_bias: the target has no biases after attention and experts");
   }
-  if (config.ffn.activation != FfnActivation::kSwiglu) {
+  if (config.ffn.activation != Activation::kSwiglu) {
     obstacles.push_back(fmt::format("ffn.activation {}: the target's experts are SwiGLU ones",
                                     activation_name(config.ffn.activation)));
   }
   return obstacles;
-}
-
-const char* activation_name(FfnActivation activation) {
-  switch (activation) {
-    case FfnActivation::kGelu:
-      return "gelu";
-    case FfnActivation::kGeluTanh:
-      return "gelu_tanh";
-    case FfnActivation::kSwiglu:
-      return "swiglu";
-    case FfnActivation::kSilu:
-      return "silu";
-    case FfnActivation::kQuickGelu:
-      return "quick_gelu";
-    case FfnActivation::kReluSquared:
-      break;
-  }
-  return "relu_squared";
 }
 
 std::string weight_obstacle(const RouterConfig& router,

@@ -29,9 +29,6 @@ std::vector<std::string> common_obstacles(const ModelConfig& config);
 /// after attention and experts.
 std::vector<std::string> plain_expert_obstacles(const ModelConfig& config);
 
-/// As the config says it.
-const char* activation_name(FfnActivation activation);
-
 /// Why the weights of `selected` of `n_experts` experts do not fit a target that always, or never,
 /// divides them by their sum; empty if they do (with every expert selected both are the same).
 std::string weight_obstacle(const RouterConfig& router,
