@@ -22,6 +22,11 @@ enum class RouterActivation { kSoftmax, kSigmoid };
 /// silu(gate) * up, kQuickGelu x sigmoid(1.702 x).
 enum class Activation { kIdentity, kGelu, kGeluTanh, kSwiglu, kSilu, kQuickGelu, kReluSquared };
 
+/// Matrices whose products enter the activation.
+constexpr int64_t n_inputs(Activation activation) {
+  return activation == Activation::kSwiglu ? 2 : 1;
+}
+
 /// How experts are selected from router_probs, and their weights.
 struct RoutingRule {
   Selection selection = Selection::kAll;
@@ -37,7 +42,8 @@ struct RoutingRule {
 /// Upper bound of a token's selected experts; 0: not known before they are counted.
 inline int64_t most_selected(const RoutingRule& rule) {
   if (rule.selection == Selection::kTopK) return rule.k;
-  const bool capped = rule.selection == Selection::kThreshold && rule.zero_active != ZeroActive::kAll;
+  const bool capped =
+      rule.selection == Selection::kThreshold && rule.zero_active != ZeroActive::kAll;
   return capped ? rule.max_experts : 0;
 }
 

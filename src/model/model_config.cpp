@@ -27,18 +27,20 @@ const std::vector<std::pair<std::string, Activation>> kActivationNames = {
 InitRule acts(bool has_effect) { return has_effect ? InitRule::kCompared : InitRule::kFree; }
 
 void describe_router(ConfigVisitor& v, RouterConfig& router, bool is_used) {
+  std::vector<std::pair<std::string, RouterKind>> names;
+  std::string doc;
+  for (const auto& row : kRouterKinds) {
+    names.emplace_back(row.name, row.kind);
+    doc += fmt::format("{}{}: {}", doc.empty() ? "" : "; ", row.name, row.doc);
+  }
   v.begin_section("router", "the network that gives each expert its probability");
-  choice(v,
-         "kind",
-         router.kind,
-         {{"linear", RouterKind::kLinear}, {"swiglu", RouterKind::kSwiglu}},
-         {.doc = "one matrix, or a SwiGLU network with one hidden layer", .init = acts(is_used)});
+  choice(v, "kind", router.kind, names, {.doc = doc.c_str(), .init = acts(is_used)});
   v.integer("d_hidden",
             router.d_hidden,
             1,
             kMaxSize,
-            {.doc = "hidden width of the swiglu form",
-             .init = acts(is_used && router.kind == RouterKind::kSwiglu)});
+            {.doc = "width of the hidden layer, where the kind has one",
+             .init = acts(is_used && router.has_hidden())});
   v.boolean("renormalise",
             router.renormalise,
             {.doc = "divide the selected experts' weights by their sum", .init = acts(is_used)});

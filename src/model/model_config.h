@@ -4,12 +4,12 @@
 #include <string>
 
 #include "csrc_kernels/moe/routing_rule.h"
+#include "model/moe/router_kind.h"
 
 namespace dsmoe {
 
 class ConfigVisitor;
 
-enum class RouterKind { kLinear, kSwiglu };
 enum class NormKind { kLayerNorm, kRmsNorm };
 enum class PositionKind { kRotary, kLearned };
 enum class RopeScalingKind { kNone, kLlama3 };
@@ -41,8 +41,16 @@ struct RopeScalingConfig {
 /// One router; arXiv:2404.05567, section 3.1. The paper does not name its form.
 struct RouterConfig {
   RouterKind kind = RouterKind::kSwiglu;
-  int64_t d_hidden = 256;    ///< width of the swiglu form; unused by the linear one
+  int64_t d_hidden = 256;    ///< width of the hidden layer, where the kind has one
   bool renormalise = false;  ///< divide the selected weights by their sum
+
+  bool has_hidden() const { return row_of(kind).hidden != Activation::kIdentity; }
+  /// Columns of the last matrix.
+  int64_t width(int64_t d_model) const { return has_hidden() ? d_hidden : d_model; }
+  /// Rows of the hidden layer's matrices together; 0 without one.
+  int64_t hidden_rows() const {
+    return has_hidden() ? n_inputs(row_of(kind).hidden) * d_hidden : 0;
+  }
 };
 
 /// Attention: a dense one of n_heads over n_kv_heads, or a mixture of n_experts, each of

@@ -160,8 +160,8 @@ std::vector<std::string> jetmoe_obstacles(const ModelConfig& config, const Routi
   const auto& ffn = config.ffn;
   if (attention.kind != AttentionKind::kMoa) {
     obstacles.emplace_back("attention.kind dense: the target has attention experts");
-  } else if (attention.router.kind != RouterKind::kLinear) {
-    obstacles.emplace_back("moa.router.kind swiglu: the target's router is one matrix");
+  } else {
+    add_router_obstacle(attention.router, "moa", obstacles);
   }
   if (config.norm_eps != kBlockNormEps) {
     obstacles.push_back(fmt::format(
