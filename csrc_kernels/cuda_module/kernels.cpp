@@ -7,10 +7,10 @@
 #include "csrc_kernels/attention/rotary_cuda.h"
 #include "csrc_kernels/loss/cross_entropy_cuda.h"
 #include "csrc_kernels/loss/mutual_information_cuda.h"
-#include "csrc_kernels/moe/expert_choice_cuda.h"
-#include "csrc_kernels/moe/few_token_experts_cuda.h"
-#include "csrc_kernels/moe/routed_rows_cuda.h"
+#include "csrc_kernels/moe/dispatch_cuda.h"
+#include "csrc_kernels/moe/expert_gemv_cuda.h"
 #include "csrc_kernels/moe/router_cuda.h"
+#include "csrc_kernels/moe/token_choice_cuda.h"
 #include "csrc_kernels/moe/weighted_activation_cuda.h"
 #include "csrc_kernels/norm/residual_norm_cuda.h"
 
@@ -50,15 +50,15 @@ void set_wide_kernels() {
 
 template <typename T>
 void set_inference_kernels() {
-  set<launch_few_token_hidden<T>>(FewTokenExpertsOnDevice<T>::hidden);
-  set<launch_few_token_sum<T>>(FewTokenExpertsOnDevice<T>::sum);
+  set<launch_expert_gemv_hidden<T>>(ExpertGemvOnDevice<T>::hidden);
+  set<launch_expert_gemv_sum<T>>(ExpertGemvOnDevice<T>::sum);
   set<launch_decode_append<T>>(DecodeAttentionOnDevice<T>::append);
   set<launch_decode_attention<T>>(DecodeAttentionOnDevice<T>::attend);
 }
 
 template <typename T>
 void set_row_kernels() {
-  set<launch_gather_rows<T>>(MoveRowsOnDevice<T>::gather);
+  set<launch_dispatch_rows<T>>(MoveRowsOnDevice<T>::dispatch);
   set<launch_combine_rows<T>>(MoveRowsOnDevice<T>::combine);
 }
 
@@ -71,10 +71,10 @@ struct Registration {
     set_wide_kernels<double>();
     set_inference_kernels<Bfloat16>();
     set_inference_kernels<float>();
-    set<launch_choose>(ExpertChoiceOnDevice::choose);
-    set<launch_list_rows>(RoutedRowsOnDevice::list);
-    set<launch_list_slots>(RoutedRowsOnDevice::list_slots);
-    RoutedRowsOnDevice::workspace_bytes = list_rows_workspace_bytes;
+    set<launch_choose>(TokenChoiceOnDevice::choose);
+    set<launch_list_rows>(DispatchOnDevice::list);
+    set<launch_list_slots>(DispatchOnDevice::list_slots);
+    DispatchOnDevice::workspace_bytes = list_rows_workspace_bytes;
     set_row_kernels<Bfloat16>();
     set_row_kernels<float>();
   }

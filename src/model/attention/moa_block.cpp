@@ -12,8 +12,8 @@
 #include <optional>
 
 #include "csrc_kernels/attention/cached_attention.h"
+#include "csrc_kernels/moe/expert_gemv.h"
 #include "csrc_kernels/moe/expert_rows.h"
-#include "csrc_kernels/moe/few_token_experts.h"
 #include "csrc_kernels/moe/grouped_linear.h"
 #include "csrc_kernels/moe/weighted_activation.h"
 #include "model/attention/routed_heads.h"
@@ -115,14 +115,14 @@ at::Tensor MoABlockImpl::forward_decoding(const at::Tensor& x,
                                           bool sparse) {
   const auto dtype = x.scalar_type();
   const auto flat = x.flatten(0, 1).contiguous();  // [batch, d_model]
-  const bool few = sparse && flat.size(0) <= kFewTokens && has_few_token_kernels(flat);
+  const bool few = sparse && flat.size(0) <= kMostGemvTokens && has_expert_gemv(flat);
   const auto heads = [&](const at::Tensor& y) { return y.view({flat.size(0), -1, head_dim_}); };
-  const auto q = few ? few_token_hidden(flat,
-                                        Activation::kIdentity,
-                                        {q_proj_->weight_as(dtype), q_proj_->bias},
-                                        {},
-                                        expert_weights,
-                                        /*weighted=*/false)
+  const auto q = few ? expert_gemv_hidden(flat,
+                                          Activation::kIdentity,
+                                          {q_proj_->weight_as(dtype), q_proj_->bias},
+                                          {},
+                                          expert_weights,
+                                          /*weighted=*/false)
                      : q_proj_(flat);  // [batch, n_experts * heads_per_expert * head_dim]
   const auto y = attend_decoding(context,
                                  layer,
@@ -133,7 +133,7 @@ at::Tensor MoABlockImpl::forward_decoding(const at::Tensor& x,
                                  sparse ? expert_weights : at::Tensor())
                      .flatten(1);
   if (few) {
-    return few_token_sum(
+    return expert_gemv_sum(
                y, {o_proj_->weight_as(dtype), o_proj_->bias}, expert_weights, /*weighted=*/true)
         .view(x.sizes());
   }

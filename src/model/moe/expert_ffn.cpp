@@ -4,7 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 
-#include "csrc_kernels/moe/few_token_experts.h"
+#include "csrc_kernels/moe/expert_gemv.h"
 #include "csrc_kernels/moe/grouped_linear.h"
 #include "csrc_kernels/moe/weighted_activation.h"
 #include "model/moe/device_rows.h"
@@ -45,8 +45,8 @@ at::Tensor ExpertFfnImpl::forward_dense(const at::Tensor& x, const at::Tensor& e
 }
 
 bool ExpertFfnImpl::runs_few(const at::Tensor& x) const {
-  return !at::GradMode::is_enabled() && x.size(0) >= 1 && x.size(0) <= kFewTokens &&
-         has_few_token_kernels(x);
+  return !at::GradMode::is_enabled() && x.size(0) >= 1 && x.size(0) <= kMostGemvTokens &&
+         has_expert_gemv(x);
 }
 
 at::Tensor ExpertFfnImpl::forward_sparse(const at::Tensor& x, const ExpertSelection& selection) {
@@ -69,7 +69,7 @@ bool ExpertFfnImpl::runs_without_waiting(const at::Tensor& x) const {
 at::Tensor ExpertFfnImpl::forward_routed(const at::Tensor& x, const ExpertSelection& selection) {
   const auto dtype = x.scalar_type();
   const auto rows = list_selected(selection);
-  const auto x_rows = gather_rows(x, rows);  // [max_rows, d_model]
+  const auto x_rows = dispatch_rows(x, rows);  // [max_rows, d_model]
   const auto project = [&](Linear& linear) {
     auto y = grouped_linear_by_ends(x_rows, linear->weight_as(dtype), rows.ends, ExpertAxis::kRows);
     if (!linear->bias.defined()) return y;
@@ -92,13 +92,13 @@ at::Tensor ExpertFfnImpl::forward_few(const at::Tensor& x, const at::Tensor& exp
     return linear.is_empty() ? WideLinear{}
                              : WideLinear{linear->weight_as(x.scalar_type()), linear->bias};
   };
-  const auto hidden = few_token_hidden(x,
-                                       activation_,
-                                       wide(up_proj_),
-                                       wide(gate_proj_),
-                                       expert_weights,
-                                       /*weighted=*/true);  // [n_tokens, n_experts * d_expert]
-  return few_token_sum(hidden, wide(down_proj_), expert_weights, /*weighted=*/false);
+  const auto hidden = expert_gemv_hidden(x,
+                                         activation_,
+                                         wide(up_proj_),
+                                         wide(gate_proj_),
+                                         expert_weights,
+                                         /*weighted=*/true);  // [n_tokens, n_experts * d_expert]
+  return expert_gemv_sum(hidden, wide(down_proj_), expert_weights, /*weighted=*/false);
 }
 
 at::Tensor ExpertFfnImpl::forward_sparse(const at::Tensor& x, const ExpertDispatch& dispatch) {

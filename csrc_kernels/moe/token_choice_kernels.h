@@ -22,7 +22,7 @@ struct ChoiceRows {
 constexpr int64_t kMostChoiceExperts = 3072;
 
 /// The kernel of another device, for at most kMostChoiceExperts.
-struct ExpertChoiceOnDevice {
+struct TokenChoiceOnDevice {
   static inline DeviceKernel<const ChoiceRows&> choose = nullptr;
 };
 

@@ -2,8 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "csrc_kernels/moe/expert_choice_kernels.h"
 #include "csrc_kernels/moe/expert_rows.h"
+#include "csrc_kernels/moe/token_choice_kernels.h"
 
 namespace dsmoe {
 

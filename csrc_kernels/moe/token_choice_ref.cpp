@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "csrc_kernels/moe/expert_choice.h"
+#include "csrc_kernels/moe/token_choice.h"
 
 namespace dsmoe {
 namespace {

@@ -1,4 +1,4 @@
-#include "csrc_kernels/moe/expert_choice.h"
+#include "csrc_kernels/moe/token_choice.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>

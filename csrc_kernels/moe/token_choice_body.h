@@ -1,7 +1,7 @@
 #pragma once
 
 #include "csrc_kernels/common/device_body.h"
-#include "csrc_kernels/moe/expert_choice_kernels.h"
+#include "csrc_kernels/moe/token_choice_kernels.h"
 
 /// choose_weights on a GPU: a warp per token, whose lanes count for their experts how many are
 /// stronger, so that nothing is sorted.
