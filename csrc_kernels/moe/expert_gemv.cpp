@@ -54,6 +54,11 @@ bool has_expert_gemv(const at::Tensor& x) {
          (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
 }
 
+bool serves_expert_gemv(const at::Tensor& x) {
+  return !at::GradMode::is_enabled() && x.size(0) >= 1 && x.size(0) <= kMostGemvTokens &&
+         has_expert_gemv(x);
+}
+
 at::Tensor expert_gemv_hidden(const at::Tensor& x,
                               Activation activation,
                               const WideLinear& up,

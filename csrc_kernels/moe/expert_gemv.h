@@ -19,9 +19,7 @@ struct WideLinear {
 /// x               [n_tokens, d_in], float32 or bfloat16, contiguous, n_tokens <= kMostGemvTokens
 /// up, gate        [n_experts * F, d_in] in the type of x; gate for kSwiglu only
 /// expert_weights  [n_tokens, n_experts] float32, contiguous, zero where not selected; for
-///                 expert_gemv_hidden undefined too: one expert that every token selects with
-///                 weight
-///                 1
+///                 expert_gemv_hidden undefined too: one expert, selected with weight 1
 /// weighted        the result is multiplied by the expert's weight
 /// returns         act(up x, gate x), [n_tokens, n_experts * F] in the type of x; exact zeros where
 ///                 the weight is zero
@@ -46,8 +44,11 @@ at::Tensor expert_gemv_sum(const at::Tensor& hidden,
 
 /// Whether expert_gemv_hidden and expert_gemv_sum have kernels for x.
 bool has_expert_gemv(const at::Tensor& x);
+/// Whether they serve this pass: there are kernels, few enough rows of x, and no gradient is
+/// wanted.
+bool serves_expert_gemv(const at::Tensor& x);
 
-/// The definitions of right, of ATen calls.
+/// Reference implementations of ATen calls.
 at::Tensor expert_gemv_hidden_ref(const at::Tensor& x,
                                   Activation activation,
                                   const WideLinear& up,

@@ -93,30 +93,30 @@ void project(const Side& side,
   }
 }
 
-void check_pairs(const char* who, const ExpertPairs& pairs, const PackedLinear& linear) {
+void check_dispatch(const char* who, const Dispatch& dispatch, const PackedLinear& linear) {
   const auto& shape = linear.weight.shape;
-  const auto& tokens = pairs.token_of_row;
-  const int64_t n_rows = tokens.defined() ? tokens.numel() : pairs.offsets.back();
+  const auto& tokens = dispatch.token_of_row;
+  const int64_t n_rows = tokens.defined() ? tokens.numel() : dispatch.offsets.back();
   TORCH_CHECK(!tokens.defined() || (tokens.dim() == 1 && tokens.scalar_type() == at::kLong &&
                                     tokens.is_contiguous()),
               who,
               ": expected token_of_row [n_rows] of int64");
-  TORCH_CHECK(static_cast<int64_t>(pairs.offsets.size()) == shape.n_experts + 1 &&
-                  pairs.offsets.front() == 0 && pairs.offsets.back() == n_rows &&
-                  std::is_sorted(pairs.offsets.begin(), pairs.offsets.end()),
+  TORCH_CHECK(static_cast<int64_t>(dispatch.offsets.size()) == shape.n_experts + 1 &&
+                  dispatch.offsets.front() == 0 && dispatch.offsets.back() == n_rows &&
+                  std::is_sorted(dispatch.offsets.begin(), dispatch.offsets.end()),
               who,
               ": expected offsets of ",
               shape.n_experts,
               " experts that end at the number of rows, ",
               n_rows);
-  TORCH_CHECK(
-      !pairs.weight_of_row.defined() ||
-          (pairs.weight_of_row.dim() == 1 && pairs.weight_of_row.size(0) == n_rows &&
-           pairs.weight_of_row.scalar_type() == at::kFloat && pairs.weight_of_row.is_contiguous()),
-      who,
-      ": expected weight_of_row [",
-      n_rows,
-      "] of float32");
+  TORCH_CHECK(!dispatch.weight_of_row.defined() ||
+                  (dispatch.weight_of_row.dim() == 1 && dispatch.weight_of_row.size(0) == n_rows &&
+                   dispatch.weight_of_row.scalar_type() == at::kFloat &&
+                   dispatch.weight_of_row.is_contiguous()),
+              who,
+              ": expected weight_of_row [",
+              n_rows,
+              "] of float32");
 }
 
 void check_rows(const char* who, const at::Tensor& x, const PackedLinear& linear, int64_t n_bias) {
@@ -136,13 +136,14 @@ void check_rows(const char* who, const at::Tensor& x, const PackedLinear& linear
               "] of float32");
 }
 
-void check_tokens(const char* who, const ExpertPairs& pairs, int64_t n_tokens) {
-  if (!pairs.token_of_row.defined()) {
-    TORCH_CHECK(pairs.offsets.back() == n_tokens, who, ": expected a row for each of ", n_tokens);
+void check_tokens(const char* who, const Dispatch& dispatch, int64_t n_tokens) {
+  if (!dispatch.token_of_row.defined()) {
+    TORCH_CHECK(
+        dispatch.offsets.back() == n_tokens, who, ": expected a row for each of ", n_tokens);
     return;
   }
-  const auto* tokens = pairs.token_of_row.const_data_ptr<int64_t>();
-  const bool all_there = std::all_of(tokens, tokens + pairs.offsets.back(), [&](int64_t token) {
+  const auto* tokens = dispatch.token_of_row.const_data_ptr<int64_t>();
+  const bool all_there = std::all_of(tokens, tokens + dispatch.offsets.back(), [&](int64_t token) {
     return token >= 0 && token < n_tokens;
   });
   TORCH_CHECK(all_there, who, ": expected tokens below ", n_tokens);
@@ -221,19 +222,19 @@ struct HiddenRegion {
 
 template <typename T>
 void fill_hidden(const at::Tensor& x,
-                 const ExpertPairs& pairs,
+                 const Dispatch& dispatch,
                  const ExpertInput& input,
                  const at::Tensor& hidden) {
   const auto& shape = input.up.weight.shape;
-  const auto* tokens = pointer<const int64_t>(pairs.token_of_row);
+  const auto* tokens = pointer<const int64_t>(dispatch.token_of_row);
   const PackedRows rows(shape.format,
-                        RowSource<T>{pointer<const T>(x), shape.d_in, tokens, pairs.offsets});
+                        RowSource<T>{pointer<const T>(x), shape.d_in, tokens, dispatch.offsets});
   const bool gated = input.activation == Activation::kSwiglu;
   const HiddenRegion<T> region{.rows = rows,
                                .up = Side(input.up),
                                .gate = Side(gated ? input.gate : input.up),
                                .activation = input.activation,
-                               .weights = pointer<const float>(pairs.weight_of_row),
+                               .weights = pointer<const float>(dispatch.weight_of_row),
                                .hidden = pointer<T>(hidden)};
   const auto runs = list_runs(rows, shape.n_panels());
   const auto n_runs = static_cast<int64_t>(runs.size());
@@ -299,16 +300,16 @@ struct SumRegion {
 
 template <typename T>
 void fill_sum(const at::Tensor& hidden,
-              const ExpertPairs& pairs,
+              const Dispatch& dispatch,
               const PackedLinear& down,
               const at::Tensor& y) {
   constexpr int64_t kFewTokens = 16;
   const auto& shape = down.weight.shape;
-  const PackedRows rows(shape.format,
-                        RowSource<T>{pointer<const T>(hidden), shape.d_in, nullptr, pairs.offsets});
+  const PackedRows rows(
+      shape.format, RowSource<T>{pointer<const T>(hidden), shape.d_in, nullptr, dispatch.offsets});
   const SumRegion<T> region{.rows = rows,
                             .down = Side(down),
-                            .tokens = pointer<const int64_t>(pairs.token_of_row),
+                            .tokens = pointer<const int64_t>(dispatch.token_of_row),
                             .n_tokens = y.size(0),
                             .y = pointer<T>(y)};
   auto& threads = kernel_threads();
@@ -326,12 +327,12 @@ void fill_sum(const at::Tensor& hidden,
 
 }  // namespace
 
-at::Tensor expert_hidden(const at::Tensor& x, const ExpertPairs& pairs, const ExpertInput& input) {
+at::Tensor expert_hidden(const at::Tensor& x, const Dispatch& dispatch, const ExpertInput& input) {
   constexpr const char* kName = "expert_hidden";
   const auto& shape = input.up.weight.shape;
-  check_pairs(kName, pairs, input.up);
+  check_dispatch(kName, dispatch, input.up);
   check_rows(kName, x, input.up, shape.n_experts * shape.d_out);
-  check_tokens(kName, pairs, x.size(0));
+  check_tokens(kName, dispatch, x.size(0));
   if (input.activation == Activation::kSwiglu) {
     const auto& other = input.gate.weight.shape;
     TORCH_CHECK(other.n_experts == shape.n_experts && other.d_out == shape.d_out &&
@@ -346,23 +347,22 @@ at::Tensor expert_hidden(const at::Tensor& x, const ExpertPairs& pairs, const Ex
                 "]");
     check_rows(kName, x, input.gate, shape.n_experts * shape.d_out);
   }
-  auto hidden = at::empty({pairs.offsets.back(), shape.d_out}, x.options());
+  auto hidden = at::empty({dispatch.offsets.back(), shape.d_out}, x.options());
   dispatch_row_types(
-      kName, x.scalar_type(), [&]<typename T>() { fill_hidden<T>(x, pairs, input, hidden); });
+      kName, x.scalar_type(), [&]<typename T>() { fill_hidden<T>(x, dispatch, input, hidden); });
   return hidden;
 }
 
 at::Tensor expert_sum(const at::Tensor& hidden,
-                      const ExpertPairs& pairs,
-                      const PackedLinear& down,
-                      int64_t n_tokens) {
+                      const Dispatch& dispatch,
+                      const PackedLinear& down) {
   constexpr const char* kName = "expert_sum";
-  check_pairs(kName, pairs, down);
+  check_dispatch(kName, dispatch, down);
   check_rows(kName, hidden, down, down.weight.shape.d_out);
-  check_tokens(kName, pairs, n_tokens);
-  auto y = at::empty({n_tokens, down.weight.shape.d_out}, hidden.options());
+  check_tokens(kName, dispatch, dispatch.n_tokens);
+  auto y = at::empty({dispatch.n_tokens, down.weight.shape.d_out}, hidden.options());
   dispatch_row_types(
-      kName, hidden.scalar_type(), [&]<typename T>() { fill_sum<T>(hidden, pairs, down, y); });
+      kName, hidden.scalar_type(), [&]<typename T>() { fill_sum<T>(hidden, dispatch, down, y); });
   return y;
 }
 

@@ -1,6 +1,5 @@
 #include "csrc_kernels/moe/router.h"
 
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
@@ -148,12 +147,6 @@ bool has_kernel(const at::Tensor& x, const RouterWeights& weights) {
                         weights.out.size(0) >= 1 && weights.out.size(0) <= kMostRouterExperts);
 }
 
-// Whether the hidden layer is read row by row of its weight.
-bool runs_few(const at::Tensor& x) {
-  return !at::GradMode::is_enabled() && x.size(0) >= 1 && x.size(0) <= kMostGemvTokens &&
-         has_expert_gemv(x);
-}
-
 }  // namespace
 
 RouterResult route(const at::Tensor& x, const RouterWeights& weights, bool sigmoid) {
@@ -165,7 +158,7 @@ RouterResult route(const at::Tensor& x, const RouterWeights& weights, bool sigmo
                                     optional(weights.hidden),
                                     weights.out,
                                     sigmoid,
-                                    runs_few(x));
+                                    serves_expert_gemv(x));
   return {outputs[0], outputs[1]};
 }
 

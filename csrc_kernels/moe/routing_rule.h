@@ -35,8 +35,9 @@ struct RoutingRule {
   double threshold_scale = 1.0;  ///< n_experts behind a softmax, 1 behind sigmoids
   int64_t max_experts = 0;       ///< cap per token under kThreshold, the strongest; 0: none
   ZeroActive zero_active = ZeroActive::kZero;
-  bool renormalise = false;  ///< weights divided by their sum over the selected
-  bool count_scale = false;  ///< weights times n_experts / number of selected
+  bool renormalise = false;       ///< weights divided by their sum over the selected
+  bool count_scale = false;       ///< weights times n_experts / number of selected
+  bool straight_through = false;  ///< unselected weights receive the gradient of selected ones
 };
 
 /// Upper bound of a token's selected experts; 0: not known before they are counted.

@@ -1,7 +1,9 @@
 #include "csrc_kernels/moe/token_choice.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -89,39 +91,9 @@ float weight_factor(const Token& token, const RoutingRule& rule) {
   return factor;
 }
 
-// Sorted by expert, then by token.
-ExpertPairs list_pairs(std::span<const float> probs,
-                       std::span<const bool> selected,
-                       std::span<const float> factors,
-                       bool list_all) {
-  const size_t n_tokens = factors.size();
-  const size_t n_experts = n_tokens == 0 ? 0 : probs.size() / n_tokens;
-  ExpertPairs pairs;
-  const auto n_rows = list_all ? static_cast<int64_t>(probs.size())
-                               : std::count(selected.begin(), selected.end(), true);
-  pairs.token_of_row = at::empty({n_rows}, at::kLong);
-  pairs.weight_of_row = at::empty({n_rows}, at::kFloat);
-  auto* tokens = pairs.token_of_row.data_ptr<int64_t>();
-  auto* weights = pairs.weight_of_row.data_ptr<float>();
-  pairs.offsets.assign(1, 0);
-  int64_t row = 0;
-  for (size_t e = 0; e < n_experts; ++e) {
-    for (size_t t = 0; t < n_tokens; ++t) {
-      const size_t at = t * n_experts + e;
-      if (!selected[at] && !list_all) continue;
-      tokens[row] = static_cast<int64_t>(t);
-      weights[row] = selected[at] ? probs[at] * factors[t] : 0.0F;
-      ++row;
-    }
-    pairs.offsets.push_back(row);
-  }
-  return pairs;
-}
-
 void check(const at::Tensor& probs, const RoutingRule& rule) {
-  TORCH_CHECK(probs.dim() == 2 && probs.scalar_type() == at::kFloat && probs.is_contiguous() &&
-                  probs.size(1) > 0,
-              "choose_experts: expected probs [n_tokens, n_experts] float32, contiguous, got ",
+  TORCH_CHECK(probs.dim() == 2 && probs.size(1) > 0,
+              "choose_experts: expected router_probs [n_tokens, n_experts], got ",
               probs.sizes());
   const int64_t n_experts = probs.size(1);
   TORCH_CHECK(rule.selection != Selection::kTopK || (rule.k >= 1 && rule.k <= n_experts),
@@ -132,22 +104,17 @@ void check(const at::Tensor& probs, const RoutingRule& rule) {
               "]");
 }
 
-}  // namespace
-
-ExpertChoice choose_experts(const at::Tensor& probs, const RoutingRule& rule, bool list_all) {
-  check(probs, rule);
+void choose_on_cpu(const at::Tensor& probs, const RoutingRule& rule, TokenChoice& choice) {
   const int64_t n_experts = probs.size(1);
   const auto n_tokens = static_cast<size_t>(probs.size(0));
   const auto width = static_cast<size_t>(n_experts);
-  ExpertChoice choice;
-  choice.selected = at::empty(probs.sizes(), at::kBool);
   const std::span numbers(probs.const_data_ptr<float>(), n_tokens * width);
   const std::span marks(choice.selected.data_ptr<bool>(), n_tokens * width);
+  auto* weights = choice.expert_weights.data_ptr<float>();
   const int64_t k = rule.selection == Selection::kTopK ? rule.k
                     : rule.selection == Selection::kThresholdTopK
                         ? mean_count(numbers, n_experts, rule)
                         : n_experts;
-  std::vector<float> factors;
   for (size_t t = 0; t < n_tokens; ++t) {
     const Token token{numbers.subspan(t * width, width), marks.subspan(t * width, width)};
     if (rule.selection == Selection::kThreshold) {
@@ -158,37 +125,14 @@ ExpertChoice choose_experts(const at::Tensor& probs, const RoutingRule& rule, bo
       mark_strongest(token, k);
     }
     mark_if_empty(token, rule.zero_active);
-    factors.push_back(weight_factor(token, rule));
-  }
-  choice.pairs = list_pairs(numbers, marks, factors, list_all);
-  if (n_tokens == 0) choice.pairs.offsets.assign(width + 1, 0);
-  return choice;
-}
-
-bool has_choice_kernel(const at::Tensor& probs) {
-  return !probs.is_cpu() && TokenChoiceOnDevice::choose != nullptr &&
-         probs.scalar_type() == at::kFloat && probs.size(1) <= kMostChoiceExperts;
-}
-
-ChosenWeights choose_weights(const at::Tensor& probs, const RoutingRule& rule) {
-  check(probs, rule);
-  ChosenWeights chosen{at::empty(probs.sizes(), probs.options().dtype(at::kBool)),
-                       at::empty_like(probs)};
-  if (!has_choice_kernel(probs)) {
-    const auto choice = choose_experts(probs.cpu(), rule);
-    chosen.selected.copy_(choice.selected);
-    auto weights = at::zeros({probs.numel()}, at::kFloat);
-    auto* to = weights.data_ptr<float>();
-    const auto* tokens = choice.pairs.token_of_row.const_data_ptr<int64_t>();
-    const auto* from = choice.pairs.weight_of_row.const_data_ptr<float>();
-    for (int64_t e = 0; e < probs.size(1); ++e) {
-      for (int64_t r = choice.pairs.offsets[e]; r < choice.pairs.offsets[e + 1]; ++r) {
-        to[tokens[r] * probs.size(1) + e] = from[r];
-      }
+    const float factor = weight_factor(token, rule);
+    for (size_t e = 0; e < width; ++e) {
+      weights[t * width + e] = token.selected[e] ? token.probs[e] * factor : 0.0F;
     }
-    chosen.weights.copy_(weights.view(probs.sizes()));
-    return chosen;
   }
+}
+
+void choose_on_device(const at::Tensor& probs, const RoutingRule& rule, TokenChoice& choice) {
   const bool counts = rule.selection == Selection::kThresholdTopK;
   const auto above = counts ? at::zeros({1}, probs.options().dtype(at::kLong)) : at::Tensor();
   TokenChoiceOnDevice::choose({.n_tokens = probs.size(0),
@@ -196,9 +140,38 @@ ChosenWeights choose_weights(const at::Tensor& probs, const RoutingRule& rule) {
                                .probs = pointer<const float>(probs),
                                .rule = rule,
                                .above_count = pointer<int64_t>(above),
-                               .selected = pointer<bool>(chosen.selected),
-                               .weights = pointer<float>(chosen.weights)});
-  return chosen;
+                               .selected = pointer<bool>(choice.selected),
+                               .weights = pointer<float>(choice.expert_weights)});
+}
+
+bool has_kernel(const at::Tensor& probs, bool packed) {
+  if (probs.is_cpu()) return packed;
+  return TokenChoiceOnDevice::choose != nullptr && !at::GradMode::is_enabled() &&
+         probs.scalar_type() == at::kFloat && probs.size(1) <= kMostChoiceExperts;
+}
+
+}  // namespace
+
+TokenChoice choose_experts(const at::Tensor& router_probs, const RoutingRule& rule, bool packed) {
+  check(router_probs, rule);
+  const auto marks = router_probs.options().dtype(at::kBool).requires_grad(false);
+  if (rule.selection == Selection::kAll && !rule.renormalise && !rule.count_scale) {
+    return {at::ones_like(router_probs, marks), router_probs};
+  }
+  if (!has_kernel(router_probs, packed)) return choose_experts_ref(router_probs, rule);
+  TORCH_CHECK(router_probs.scalar_type() == at::kFloat && router_probs.is_contiguous(),
+              "choose_experts: expected router_probs of float32, contiguous, got ",
+              router_probs.scalar_type(),
+              " ",
+              router_probs.sizes());
+  TokenChoice choice{
+      at::empty(router_probs.sizes(), marks), at::empty_like(router_probs), most_selected(rule)};
+  (router_probs.is_cpu() ? choose_on_cpu : choose_on_device)(router_probs, rule, choice);
+  return choice;
+}
+
+bool choice_needs_host_sync(const RoutingRule& rule) {
+  return rule.selection == Selection::kThresholdTopK && TokenChoiceOnDevice::choose == nullptr;
 }
 
 }  // namespace dsmoe

@@ -282,15 +282,7 @@ bool TransformerImpl::decodes_without_waiting(const RoutingPlan& plan,
   const auto x = at::empty({cache.n_sequences(), config_.d_model},
                            at::TensorOptions(compute_dtype).device(device()));
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    const auto routing = plan.layer(i);
-    for (const auto* policy : {&routing.moe, &routing.moa}) {
-      // Without a kernel the host counts.
-      if (policy->selection == Selection::kThresholdTopK &&
-          TokenChoiceOnDevice::choose == nullptr) {
-        return false;
-      }
-    }
-    if (!blocks_[i]->ffn_runs_without_waiting(x, routing.moe)) return false;
+    if (blocks_[i]->decoding_needs_host_sync(x, plan.layer(i))) return false;
   }
   return true;
 }

@@ -1,5 +1,6 @@
 // The ops of inference on another device than the CPU, with its kernels.
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
@@ -144,10 +145,12 @@ TEST_CASE("device: the choice of experts is the CPU's", "[device_ops]") {
       if (n_tokens > 5) probs[3].fill_(0.1);
       if (n_tokens > 5) probs[4].zero_();
       if (n_tokens > 5) probs[5][1] = std::numeric_limits<float>::quiet_NaN();
-      const auto expected = choose_weights(probs, rules[i]);
-      const auto got = choose_weights(on(device, probs), rules[i]);
+      const at::NoGradGuard no_grad;
+      const auto expected = choose_experts(probs, rules[i], /*packed=*/true);
+      const auto got = choose_experts(on(device, probs), rules[i]);
       CHECK(got.selected.cpu().equal(expected.selected));
-      CHECK(at::allclose(got.weights.cpu(), expected.weights, 0, 1e-6, /*equal_nan=*/true));
+      CHECK(at::allclose(
+          got.expert_weights.cpu(), expected.expert_weights, 0, 1e-6, /*equal_nan=*/true));
     }
   }
 }
@@ -180,7 +183,7 @@ TEST_CASE("device: rows by expert, and back", "[device_ops]") {
           const auto x = random.normal({n_tokens, d_model}, type);
           auto y = random.normal({max_rows, d_model}, type);
           const auto weights = random.normal({n_tokens, n_experts}, at::kFloat);
-          const auto run = [&](at::Device where, const RoutedRows& lists) {
+          const auto run = [&](at::Device where, const Dispatch& lists) {
             const auto leaf = [&](const at::Tensor& t) {
               return t.detach().clone().to(where).requires_grad_(true);
             };

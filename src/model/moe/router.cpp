@@ -55,10 +55,7 @@ RouterOutput RouterImpl::forward_packed(const at::Tensor& x) {
     const ExpertInput hidden{.up = up_proj_->packed(),
                              .gate = gate_proj_.is_empty() ? PackedLinear{} : gate_proj_->packed(),
                              .activation = hidden_};
-    features =
-        expert_hidden(features,
-                      {.token_of_row = {}, .weight_of_row = {}, .offsets = {0, features.size(0)}},
-                      hidden);
+    features = expert_hidden(features, one_expert(features.size(0)), hidden);
   }
   const auto logits = packed_linear(features, {out_proj_->packed()}, at::kFloat)[0];
   const auto probs = router_probs(logits, activation_ == RouterActivation::kSigmoid);

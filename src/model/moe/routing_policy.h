@@ -37,6 +37,16 @@ struct RoutingPolicy {
     return policy;
   }
 
+  /// The selection alone; a layer adds what it does to the weights.
+  /// threshold_scale  n_experts behind a softmax, 1 behind sigmoids
+  RoutingRule rule(double threshold_scale) const {
+    return {.selection = selection,
+            .k = k,
+            .epsilon = epsilon,
+            .threshold_scale = threshold_scale,
+            .max_experts = max_experts};
+  }
+
   /// Throws Error naming `who` if the numbers do not fit a layer of n_experts.
   void validate(int64_t n_experts, const std::string& who) const;
 

@@ -24,12 +24,12 @@ TEST_CASE("dispatch: a token's selected experts take its first slots", "[dispatc
   const auto selected = numbers({0, 1, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0}).view({3, 4}).to(at::kBool);
   const auto rows = list_rows(selected, 4);
   const auto slots = list_slots(rows, 2);
-  CHECK(slots.row_of_slot.equal(numbers({1, 2, -1, -1, 0, -1})));
-  CHECK(slots.slot_of_row.equal(numbers({4, 0, 1, -1})));
+  CHECK(slots.row_of_pair[0].equal(numbers({1, 2, -1, -1, 0, -1})));
+  CHECK(slots.token_of_row.equal(numbers({4, 0, 1, -1})));
   const auto y = at::tensor({10.0, 11.0, 12.0, 13.0}, at::kDouble).view({4, 1});
-  const auto by_slot = rows_to_slots(y, slots);
+  const auto by_slot = combine_rows(y, slots);
   CHECK(by_slot.flatten().equal(at::tensor({11.0, 12.0, 0.0, 0.0, 10.0, 0.0}, at::kDouble)));
-  CHECK(slots_to_rows(by_slot, slots)
+  CHECK(dispatch_rows(by_slot, slots)
             .flatten()
             .equal(at::tensor({10.0, 11.0, 12.0, 0.0}, at::kDouble)));
 }
@@ -37,8 +37,8 @@ TEST_CASE("dispatch: a token's selected experts take its first slots", "[dispatc
 TEST_CASE("dispatch: what does not fit has no slot", "[dispatch]") {
   const auto selected = at::ones({2, 3}, at::kBool);
   const auto slots = list_slots(list_rows(selected, 5), 2);  // of 6 rows, 3 a token
-  CHECK(slots.row_of_slot.equal(numbers({0, 2, 1, 3})));
-  CHECK(slots.slot_of_row.equal(numbers({0, 2, 1, 3, -1})));
+  CHECK(slots.row_of_pair[0].equal(numbers({0, 2, 1, 3})));
+  CHECK(slots.token_of_row.equal(numbers({0, 2, 1, 3, -1})));
 }
 
 TEST_CASE("dispatch: slots and rows name each other, tokens and experts in order", "[dispatch]") {
@@ -53,10 +53,10 @@ TEST_CASE("dispatch: slots and rows name each other, tokens and experts in order
                                                    : 0.2);
       const auto rows = list_rows(selected, n_tokens * n_experts);
       const auto slots = list_slots(rows, n_experts);
-      REQUIRE(slots.row_of_slot.sizes() == at::IntArrayRef({n_tokens * n_experts}));
-      REQUIRE(slots.slot_of_row.sizes() == rows.token_of_row.sizes());
-      const auto* row_of_slot = slots.row_of_slot.const_data_ptr<int32_t>();
-      const auto* slot_of_row = slots.slot_of_row.const_data_ptr<int32_t>();
+      REQUIRE(slots.row_of_pair[0].sizes() == at::IntArrayRef({n_tokens * n_experts}));
+      REQUIRE(slots.token_of_row.sizes() == rows.token_of_row.sizes());
+      const auto* row_of_slot = slots.row_of_pair[0].const_data_ptr<int32_t>();
+      const auto* slot_of_row = slots.token_of_row.const_data_ptr<int32_t>();
       const auto row_of_pair = rows.row_of_pair.t().contiguous();
       const auto* row_of = row_of_pair.const_data_ptr<int32_t>();
       int64_t n_wrong = 0;
@@ -71,7 +71,7 @@ TEST_CASE("dispatch: slots and rows name each other, tokens and experts in order
         for (; slot < (token + 1) * n_experts; ++slot) n_wrong += row_of_slot[slot] != -1;
       }
       CHECK(n_wrong == 0);
-      CHECK(slots.slot_of_row.ge(0).sum().item<int64_t>() == selected.sum().item<int64_t>());
+      CHECK(slots.token_of_row.ge(0).sum().item<int64_t>() == selected.sum().item<int64_t>());
     }
   }
 }
@@ -86,8 +86,8 @@ TEST_CASE("dispatch: gradients are those of finite differences", "[dispatch]") {
   const auto of_slots = random.normal({24, 3});
   const auto of_rows = random.normal({30, 3});
   const auto sum = [&] {
-    return (rows_to_slots(y, slots).square() * of_slots).sum() +
-           (slots_to_rows(z, slots).square() * of_rows).sum();
+    return (combine_rows(y, slots).square() * of_slots).sum() +
+           (dispatch_rows(z, slots).square() * of_rows).sum();
   };
   sum().backward();
   for (const auto& leaf : {y, z}) {
@@ -103,8 +103,8 @@ TEST_CASE("dispatch: wrong shapes are refused", "[dispatch]") {
   CHECK_THROWS_AS(list_slots(rows, -1), c10::Error);
   CHECK_THROWS_AS(list_slots(rows, int64_t{1} << 30), c10::Error);
   const auto slots = list_slots(rows, 2);
-  CHECK_THROWS_AS(rows_to_slots(at::zeros({5, 4}), slots), c10::Error);
-  CHECK_THROWS_AS(slots_to_rows(at::zeros({5, 4}), slots), c10::Error);
+  CHECK_THROWS_AS(combine_rows(at::zeros({5, 4}), slots), c10::Error);
+  CHECK_THROWS_AS(dispatch_rows(at::zeros({5, 4}), slots), c10::Error);
 }
 
 }  // namespace dsmoe

@@ -46,9 +46,9 @@ const std::vector<Case> kCases = {
     {"tokens without an expert", 5, {{1}, {1, 3}}},
 };
 
-ExpertPairs make_pairs(const Case& shape, RandomTensors& random, bool weighted) {
+Dispatch make_pairs(const Case& shape, RandomTensors& random, bool weighted) {
   std::vector<int64_t> tokens;
-  ExpertPairs pairs{.token_of_row = {}, .weight_of_row = {}, .offsets = {0}};
+  Dispatch pairs{.n_tokens = shape.n_tokens, .offsets = {0}};
   for (const auto& of_expert : shape.tokens_of_expert) {
     tokens.insert(tokens.end(), of_expert.begin(), of_expert.end());
     pairs.offsets.push_back(static_cast<int64_t>(tokens.size()));
@@ -80,13 +80,13 @@ Layer make_layer(int64_t n_experts, PackedFormat format, Activation activation, 
   return layer;
 }
 
-at::Tensor run(const at::Tensor& x, const ExpertPairs& pairs, const Layer& layer) {
-  return expert_sum(expert_hidden(x, pairs, layer.input), pairs, layer.down, x.size(0));
+at::Tensor run(const at::Tensor& x, const Dispatch& pairs, const Layer& layer) {
+  return expert_sum(expert_hidden(x, pairs, layer.input), pairs, layer.down);
 }
 
 // The pairs of one token as its own batch.
-ExpertPairs pairs_of_token(const ExpertPairs& pairs, int64_t token) {
-  ExpertPairs own{.token_of_row = {}, .weight_of_row = {}, .offsets = {0}};
+Dispatch pairs_of_token(const Dispatch& pairs, int64_t token) {
+  Dispatch own{.n_tokens = 1, .offsets = {0}};
   const auto* tokens = pairs.token_of_row.const_data_ptr<int64_t>();
   std::vector<int64_t> rows;
   for (size_t e = 0; e + 1 < pairs.offsets.size(); ++e) {
@@ -142,8 +142,8 @@ TEST_CASE("expert_hidden and expert_sum: equal their float64 references", "[kern
         CHECK(max_difference(hidden, expected) <= tolerance(format, expected));
         // From numbers that bfloat16 holds, so that only the sums differ.
         const auto rounded = hidden.to(at::kBFloat16).to(at::kFloat);
-        const auto y = expert_sum(rounded, pairs, layer.down, shape.n_tokens);
-        const auto sum = expert_sum_ref(rounded, pairs, layer.down, shape.n_tokens);
+        const auto y = expert_sum(rounded, pairs, layer.down);
+        const auto sum = expert_sum_ref(rounded, pairs, layer.down);
         CHECK(max_difference(y, sum) <= tolerance(format, sum));
       }
     }
@@ -230,8 +230,10 @@ TEST_CASE("expert_hidden and expert_sum: wrong shapes throw", "[kernels][packed]
   input.gate = make_layer(3, PackedFormat::kBfloat16, Activation::kSwiglu, true).input.gate;
   CHECK_THROWS_AS(expert_hidden(x, pairs, input), c10::Error);
   const auto hidden = expert_hidden(x, pairs, layer.input);
-  CHECK_THROWS_AS(expert_sum(hidden, pairs, layer.down, 2), c10::Error);
-  CHECK_THROWS_AS(expert_sum(x, pairs, layer.down, 3), c10::Error);
+  CHECK_THROWS_AS(expert_sum(x, pairs, layer.down), c10::Error);
+  auto fewer = pairs;
+  fewer.n_tokens = 2;
+  CHECK_THROWS_AS(expert_sum(hidden, fewer, layer.down), c10::Error);
 }
 
 }  // namespace dsmoe

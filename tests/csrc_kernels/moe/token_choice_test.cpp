@@ -18,11 +18,15 @@
 namespace dsmoe {
 namespace {
 
-void check_equal(const ExpertChoice& choice, const ExpertChoice& expected) {
+void check_equal(const TokenChoice& choice, const TokenChoice& expected) {
   CHECK(at::equal(choice.selected, expected.selected));
-  CHECK(choice.pairs.offsets == expected.pairs.offsets);
-  CHECK(at::equal(choice.pairs.token_of_row, expected.pairs.token_of_row));
-  CHECK(max_difference(choice.pairs.weight_of_row, expected.pairs.weight_of_row) < 1e-6);
+  CHECK(max_difference(choice.expert_weights, expected.expert_weights) < 1e-6);
+  CHECK(choice.most_per_token == expected.most_per_token);
+}
+
+// The CPU's kernel.
+TokenChoice choose(const at::Tensor& probs, const RoutingRule& rule) {
+  return choose_experts(probs, rule, /*packed=*/true);
 }
 
 const float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -43,7 +47,7 @@ TEST_CASE("choose_experts: equals its reference for every rule", "[kernels][moe]
           const auto check = [&] {
             INFO(n_tokens << " tokens, " << n_experts << " experts, kind "
                           << static_cast<int>(rule.selection) << ", extra " << extra);
-            check_equal(choose_experts(probs, rule, extra), choose_experts_ref(probs, rule, extra));
+            check_equal(choose(probs, rule), choose_experts_ref(probs, rule));
           };
           check();
           rule.selection = Selection::kTopK;
@@ -67,16 +71,17 @@ TEST_CASE("choose_experts: equals its reference for every rule", "[kernels][moe]
 
 TEST_CASE("choose_experts: worked values", "[kernels][moe]") {
   const auto probs = at::tensor({0.5F, 0.1F, 0.4F, 0.2F, 0.2F, 0.6F}).view({2, 3});
-  auto choice = choose_experts(probs, {.selection = Selection::kTopK, .k = 2, .renormalise = true});
+  auto choice = choose(probs, {.selection = Selection::kTopK, .k = 2, .renormalise = true});
   // Experts 0 and 2 for the first token; 2 and, among equals, 0 for the second.
-  CHECK(choice.pairs.offsets == std::vector<int64_t>{0, 2, 2, 4});
-  CHECK(at::equal(choice.pairs.token_of_row, at::tensor({0, 1, 0, 1}, at::kLong)));
-  CHECK(max_difference(choice.pairs.weight_of_row,
-                       at::tensor({0.5F / 0.9F, 0.25F, 0.4F / 0.9F, 0.75F})) < 1e-6);
-  choice = choose_experts(
-      probs, {.selection = Selection::kThreshold, .epsilon = 0.45, .count_scale = true});
-  CHECK(choice.pairs.offsets == std::vector<int64_t>{0, 1, 1, 2});
-  CHECK(max_difference(choice.pairs.weight_of_row, at::tensor({1.5F, 1.8F})) < 1e-6);
+  CHECK(max_difference(
+            choice.expert_weights,
+            at::tensor({0.5F / 0.9F, 0.0F, 0.4F / 0.9F, 0.25F, 0.0F, 0.75F}).view({2, 3})) < 1e-6);
+  CHECK(choice.most_per_token == 2);
+  choice =
+      choose(probs, {.selection = Selection::kThreshold, .epsilon = 0.45, .count_scale = true});
+  CHECK(max_difference(choice.expert_weights,
+                       at::tensor({1.5F, 0.0F, 0.0F, 0.0F, 0.0F, 1.8F}).view({2, 3})) < 1e-6);
+  CHECK(choice.most_per_token == 0);
 }
 
 TEST_CASE("choose_experts: a token's choice does not depend on the others", "[kernels][moe]") {
@@ -85,21 +90,20 @@ TEST_CASE("choose_experts: a token's choice does not depend on the others", "[ke
   const RoutingRule rules[] = {{.selection = Selection::kTopK, .k = 4, .renormalise = true},
                                {.selection = Selection::kThreshold, .epsilon = 0.06}};
   for (const auto& rule : rules) {
-    const auto whole = choose_experts(probs, rule);
+    const auto whole = choose(probs, rule);
     for (int64_t token = 0; token < 30; ++token) {
-      const auto alone = choose_experts(probs.narrow(0, token, 1).contiguous(), rule);
+      const auto alone = choose(probs.narrow(0, token, 1).contiguous(), rule);
       CHECK(at::equal(alone.selected[0], whole.selected[token]));
-      const auto own = whole.pairs.token_of_row.eq(token);
-      CHECK(at::equal(alone.pairs.weight_of_row, whole.pairs.weight_of_row.masked_select(own)));
+      CHECK(at::equal(alone.expert_weights[0], whole.expert_weights[token]));
     }
   }
 }
 
 TEST_CASE("choose_experts: numbers that are none still give k experts", "[kernels][moe]") {
   const auto probs = at::tensor({kNan, 0.3F, 0.7F, kNan, kNan, kNan}).view({2, 3});
-  const auto choice = choose_experts(probs, {.selection = Selection::kTopK, .k = 2});
+  const auto choice = choose(probs, {.selection = Selection::kTopK, .k = 2});
   CHECK(choice.selected.sum(1).eq(2).all().item<bool>());
-  CHECK(choose_experts(probs, {.selection = Selection::kThreshold, .epsilon = 0.5})
+  CHECK(choose(probs, {.selection = Selection::kThreshold, .epsilon = 0.5})
             .selected.sum()
             .item<int64_t>() == 1);
 }
@@ -122,10 +126,10 @@ TEST_CASE("router_probs: softmax and sigmoid, a row's bits being its own", "[ker
 
 TEST_CASE("choose_experts: wrong arguments throw", "[kernels][moe]") {
   const auto probs = at::zeros({2, 3}, at::kFloat);
-  CHECK_THROWS_AS(choose_experts(probs, {.selection = Selection::kTopK, .k = 4}), c10::Error);
-  CHECK_THROWS_AS(choose_experts(probs, {.selection = Selection::kTopK, .k = 0}), c10::Error);
-  CHECK_THROWS_AS(choose_experts(probs.to(at::kDouble), {}), c10::Error);
-  CHECK_THROWS_AS(choose_experts(probs.t(), {}), c10::Error);
+  CHECK_THROWS_AS(choose(probs, {.selection = Selection::kTopK, .k = 4}), c10::Error);
+  CHECK_THROWS_AS(choose(probs, {.selection = Selection::kTopK, .k = 0}), c10::Error);
+  CHECK_THROWS_AS(choose(probs.to(at::kDouble), {.renormalise = true}), c10::Error);
+  CHECK_THROWS_AS(choose(probs.t(), {.renormalise = true}), c10::Error);
 }
 
 }  // namespace dsmoe

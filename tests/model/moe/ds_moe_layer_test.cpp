@@ -65,6 +65,15 @@ at::Tensor input(const Form& form, uint64_t seed) {
   return RandomTensors(seed).normal({1, form.n_tokens, form.d_model});
 }
 
+/// The layer's experts under given weights; those of weight 0 are not selected.
+at::Tensor run(DSMoELayer& layer,
+               const at::Tensor& x,
+               const at::Tensor& weights,
+               Execution execution) {
+  return layer->experts->forward(
+      x, {weights.detach().ne(0), weights}, RoutingPolicy::all().with(execution));
+}
+
 /// One expert's output before its weight, without the output bias; [n_tokens, d_model].
 at::Tensor expert_output(const DSMoELayer& layer,
                          const Form& form,
@@ -135,7 +144,9 @@ TEST_CASE("DSMoELayer: every selection, dense and sparse, equals the loop over i
         auto layer = make_layer(form, 84, renormalise);
         const auto x = input(form, 85);
         const auto probs = layer->router(x).router_probs;
-        const auto selection = select_experts(probs[0], policy, renormalise);
+        auto rule = policy.rule(static_cast<double>(form.n_experts));
+        rule.renormalise = renormalise;
+        const auto selection = choose_experts(probs[0], rule);
         const auto expected = expert_loop(layer, form, x[0], selection.expert_weights).unsqueeze(0);
         for (const auto execution : {Execution::kDense, Execution::kSparse, Execution::kAuto}) {
           const auto out = layer(x, policy.with(execution));
@@ -172,7 +183,7 @@ TEST_CASE("ExpertFfn: the weight's gradient is <e_i, upstream>, that of e_i is w
     const auto x = input(form, 90)[0];
     const auto weights = RandomTensors(91).leaf({form.n_tokens, form.n_experts});
     const auto upstream = RandomTensors(92).normal({form.n_tokens, form.d_model});
-    layer->experts->forward_dense(x, weights).backward(upstream);
+    run(layer, x, weights, Execution::kDense).backward(upstream);
     for (int64_t i = 0; i < form.n_experts; ++i) {
       const auto by_hand = (expert_output(layer, form, x, i).detach() * upstream).sum(1);
       CHECK(max_difference(weights.grad().select(1, i), by_hand) < 1e-12);
@@ -231,13 +242,12 @@ TEST_CASE("ExpertFfn: the output bias is not scaled by a weight", "[model][moe]"
   const auto bias =
       parameter(*layer, "experts.down_proj.bias").expand({form.n_tokens, form.d_model});
   const auto none = at::zeros({form.n_tokens, form.n_experts}, at::kDouble);
-  CHECK(max_difference(layer->experts->forward_dense(x, none), bias) < 1e-14);
-  const auto nobody = make_dispatch({none.to(at::kBool), none});
-  CHECK(max_difference(layer->experts->forward_sparse(x, nobody), bias) < 1e-14);
+  CHECK(max_difference(run(layer, x, none, Execution::kDense), bias) < 1e-14);
+  CHECK(max_difference(run(layer, x, none, Execution::kSparse), bias) < 1e-14);
   // Twice the weights: twice the experts' part, the same bias.
   const auto weights = RandomTensors(100).normal({form.n_tokens, form.n_experts});
-  const auto once = layer->experts->forward_dense(x, weights) - bias;
-  const auto twice = layer->experts->forward_dense(x, weights * 2.0) - bias;
+  const auto once = run(layer, x, weights, Execution::kDense) - bias;
+  const auto twice = run(layer, x, weights * 2.0, Execution::kDense) - bias;
   CHECK(max_difference(twice, once * 2.0) < 1e-12);
 }
 
@@ -282,9 +292,8 @@ TEST_CASE("ExpertFfn: with all weights one it is the plain wide FFN", "[model][m
     const auto x = input(form, 106)[0];
     const auto ones = at::ones({form.n_tokens, form.n_experts}, at::kDouble);
     const auto expected = layer->experts->forward(x);
-    CHECK(max_difference(layer->experts->forward_dense(x, ones), expected) < 1e-13);
-    const auto everyone = make_dispatch({ones.to(at::kBool), ones});
-    CHECK(max_difference(layer->experts->forward_sparse(x, everyone), expected) < 1e-12);
+    CHECK(max_difference(run(layer, x, ones, Execution::kDense), expected) < 1e-13);
+    CHECK(max_difference(run(layer, x, ones, Execution::kSparse), expected) < 1e-12);
   }
 }
 
