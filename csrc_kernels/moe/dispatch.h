@@ -28,7 +28,7 @@ inline Dispatch one_expert(int64_t n_tokens) {
   return {.n_tokens = n_tokens, .offsets = {0, n_tokens}};
 }
 
-/// Lists the selected pairs, or every pair, on the host; waits for a device.
+/// Lists the selected pairs, or every pair, on the host: a host sync where a device holds them.
 ///
 /// selected  [n_tokens, n_experts] bool
 /// weights   the same shape; their gradient passes through weight_of_row

@@ -26,7 +26,7 @@ at::Tensor grouped_linear(const at::Tensor& x,
                           const std::vector<int64_t>& offsets,
                           ExpertAxis axis);
 
-/// The same with the ends of the experts' rows on the device, which is not waited for where
+/// The same with the ends of the experts' rows on the device, without a host sync where
 /// at::_grouped_mm has a kernel (bfloat16 from compute capability 9.0 on).
 ///
 /// ends     [n_experts] int32, ascending, at most n_rows; rows past the last are not read, and

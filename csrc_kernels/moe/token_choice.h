@@ -34,7 +34,7 @@ TokenChoice choose_experts(const at::Tensor& router_probs,
                            const RoutingRule& rule,
                            bool packed = false);
 
-/// Whether choose_experts without gradient waits for a device.
+/// Whether choose_experts without gradient needs a host sync on a device.
 bool choice_needs_host_sync(const RoutingRule& rule);
 
 /// Reference implementation of differentiable ATen calls; among equals another expert may win.

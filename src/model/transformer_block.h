@@ -38,7 +38,7 @@ class TransformerBlockImpl : public torch::nn::Module {
                        const RoutingPolicy& policy,
                        at::ScalarType dtype);
 
-  /// Whether a pass of one token a sequence over a cache waits for its device in the experts.
+  /// Whether a pass of one token a sequence over a cache needs a host sync in the experts.
   /// x [n_tokens, d_model], of the compute dtype
   bool decoding_needs_host_sync(const at::Tensor& x, const LayerRouting& routing) const;
 

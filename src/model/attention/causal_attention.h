@@ -88,7 +88,7 @@ at::Tensor attend_decoding(const AttentionContext& context,
 /// The tables as append_to_cache and cached_attention take them.
 TurnTables turn_tables(const RotaryTables& tables);
 
-/// Dense multi-head attention over shared key/value heads; the dense twin of MoABlock.
+/// Dense multi-head attention over shared key/value heads; the dense baseline of MoABlock.
 ///
 /// With qk_norm the queries of a token, all heads as one vector, pass an RMSNorm before they are
 /// split into heads and turned; its keys pass another. Source: OLMoE, arXiv:2409.02060.

@@ -52,12 +52,12 @@ struct Hidden {
 
 /// One way to compute the experts of a pass. For one choice all of them give the same output.
 ///
-/// gemv and packed_cpu apply activation and weights in hidden; the others in sum, where autograd keeps
-/// their inputs only. Attention experts are weighted in sum.
+/// gemv and packed_cpu apply activation and weights in hidden; the others in sum, where autograd
+/// keeps their inputs only. Attention experts are weighted in sum.
 class ExpertBackend {
  public:
   virtual ~ExpertBackend() = default;
-  /// Whether a pass of x waits for its device, so that it cannot be recorded.
+  /// Whether a pass of x needs a host sync, so that it cannot be recorded.
   virtual bool needs_host_sync(const at::Tensor& x) const = 0;
   /// Lists the rows to compute in pass.rows; wide backends list none.
   virtual void list(ExpertPass& pass, const at::Tensor& x) const = 0;
@@ -84,7 +84,7 @@ const ExpertBackend& choose_backend(const ExpertPass& pass, const at::Tensor& x)
 /// Whether the pass leaves out unselected experts; resolves kAuto.
 bool runs_sparse(const ExpertPass& pass);
 
-/// Whether choice or backend of such a pass wait for its device. Asked without a choice.
+/// Whether choice or backend of such a pass need a host sync. Asked without a choice.
 bool needs_host_sync(const ExpertPass& pass, const at::Tensor& x);
 
 /// A whole pass of FFN experts. x [n_tokens, d_model], returns the same shape.

@@ -21,9 +21,10 @@ class PackedCpuBackend final : public ExpertBackend {
 
   Hidden hidden(const ExpertPass& pass, const at::Tensor& x) const override {
     const auto& experts = pass.experts;
-    const ExpertInput input{.up = experts.up->packed(),
-                            .gate = experts.gate.is_empty() ? PackedLinear{} : experts.gate->packed(),
-                            .activation = experts.activation};
+    const ExpertInput input{
+        .up = experts.up->packed(),
+        .gate = experts.gate.is_empty() ? PackedLinear{} : experts.gate->packed(),
+        .activation = experts.activation};
     if (experts.activation != Activation::kIdentity) {
       return {expert_hidden(x.contiguous(), pass.rows, input)};
     }

@@ -51,9 +51,9 @@ TEST_CASE("choose_backend: on a device, by use, tokens, gradient and type", "[de
     const TokenChoice choice{{}, {}, most_selected(row.policy.rule(1.0))};
     const auto& backend = choose_backend({ffn->experts(), row.policy, choice, row.use}, x);
     CHECK(&backend == &row.backend);
-    const bool waits = &backend == &grouped_backend() ||
-                       (&backend == &device_rows_backend() &&
-                        (is_emulated() || row.type != at::kBFloat16));
+    const bool waits =
+        &backend == &grouped_backend() ||
+        (&backend == &device_rows_backend() && (is_emulated() || row.type != at::kBFloat16));
     CHECK(backend.needs_host_sync(x) == waits);
   }
   // Widths that are no multiples of 16 bytes.

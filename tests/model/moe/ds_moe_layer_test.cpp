@@ -120,18 +120,18 @@ TEST_CASE("DSMoELayer: dense forward and all gradients equal the per-expert loop
   for (const auto& form : kForms) {
     INFO("d_model " << form.d_model << " n_experts " << form.n_experts);
     auto layer = make_layer(form, 81);
-    auto twin = make_layer(form, 81);
+    auto reference = make_layer(form, 81);
     const auto x = leaf_copy(input(form, 82));
-    const auto x_twin = leaf_copy(x);
+    const auto x_reference = leaf_copy(x);
     const auto upstream = RandomTensors(83).normal(x.sizes());
     const auto y = layer(x, RoutingPolicy::all()).y;
-    const auto probs = twin->router(x_twin).router_probs[0];
-    const auto y_twin = expert_loop(twin, form, x_twin[0], probs).unsqueeze(0);
-    CHECK(max_difference(y, y_twin) < 1e-12);
+    const auto probs = reference->router(x_reference).router_probs[0];
+    const auto y_reference = expert_loop(reference, form, x_reference[0], probs).unsqueeze(0);
+    CHECK(max_difference(y, y_reference) < 1e-12);
     y.backward(upstream);
-    y_twin.backward(upstream);
-    CHECK(max_difference(x.grad(), x_twin.grad()) < 1e-12);
-    CHECK(max_gradient_difference(*layer, *twin) < 1e-12);
+    y_reference.backward(upstream);
+    CHECK(max_difference(x.grad(), x_reference.grad()) < 1e-12);
+    CHECK(max_gradient_difference(*layer, *reference) < 1e-12);
   }
 }
 
@@ -189,17 +189,17 @@ TEST_CASE("ExpertFfn: the weight's gradient is <e_i, upstream>, that of e_i is w
       CHECK(max_difference(weights.grad().select(1, i), by_hand) < 1e-12);
     }
     // Through e_i = down_i h_i: the gradient of down_i is (weight_i * upstream)^T h_i.
-    auto twin = make_layer(form, 89);
+    auto reference = make_layer(form, 89);
     at::Tensor through_experts = at::zeros({}, at::kDouble);
     for (int64_t i = 0; i < form.n_experts; ++i) {
       const auto upstream_of_expert = weights.detach().narrow(1, i, 1) * upstream;
       through_experts =
-          through_experts + (expert_output(twin, form, x, i) * upstream_of_expert).sum();
+          through_experts + (expert_output(reference, form, x, i) * upstream_of_expert).sum();
     }
     through_experts.backward();
     for (const auto* name : {"up_proj.weight", "down_proj.weight"}) {
       CHECK(max_difference(layer->experts->named_parameters()[name].grad(),
-                           twin->experts->named_parameters()[name].grad()) < 1e-12);
+                           reference->experts->named_parameters()[name].grad()) < 1e-12);
     }
   }
 }

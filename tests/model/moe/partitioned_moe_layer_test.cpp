@@ -377,10 +377,10 @@ TEST_CASE("PartitionedMoELayer: sparse execution cannot train a straight-through
   auto config = ffn_config();
   config.partition.straight_through = false;
   auto plain = readable_layer(config, 31);
-  auto twin = readable_layer(config, 31);
+  auto reference = readable_layer(config, 31);
   plain(x, kSparse).y.square().sum().backward();
-  twin(x, kDense).y.square().sum().backward();
-  CHECK(max_gradient_difference(*plain, *twin) < 1e-11);
+  reference(x, kDense).y.square().sum().backward();
+  CHECK(max_gradient_difference(*plain, *reference) < 1e-11);
 }
 
 TEST_CASE("expert_sparsity_loss: the mean of open gates, with a gradient on these only",
