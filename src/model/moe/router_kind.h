@@ -6,7 +6,7 @@
 
 namespace dsmoe {
 
-enum class RouterKind { kLinear, kSwiglu };
+enum class RouterKind { kLinear, kSwiglu, kMlp };
 
 /// A router is a hidden layer, or none, and a matrix [n_experts, d_hidden or d_model]. Modules,
 /// parameter counts, config keys and exports follow from the row.
@@ -20,6 +20,7 @@ struct RouterKindRow {
 constexpr std::array kRouterKinds = {
     RouterKindRow{RouterKind::kLinear, "linear", "one matrix", Activation::kIdentity},
     RouterKindRow{RouterKind::kSwiglu, "swiglu", "a SwiGLU layer, one matrix", Activation::kSwiglu},
+    RouterKindRow{RouterKind::kMlp, "mlp", "a GELU layer, one matrix", Activation::kGelu},
 };
 
 constexpr const RouterKindRow& row_of(RouterKind kind) {

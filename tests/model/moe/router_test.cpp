@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/gelu.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softmax.h>
@@ -75,6 +76,16 @@ TEST_CASE("Router: logits equal the written formula", "[model][router]") {
   const auto expected =
       (gate * at::sigmoid(gate) * up).matmul(parameter(*swiglu, "out_proj.weight").t());
   CHECK(max_difference(swiglu(x).router_logits, expected) < 1e-13);
+}
+
+TEST_CASE("Router: mlp is two layers with GELU between", "[model][router]") {
+  auto mlp = make_router(RouterKind::kMlp, 75);
+  mlp->to(at::kDouble);
+  CHECK(count_parameters(*mlp) == 7 * 12 + 5 * 7);
+  const auto x = RandomTensors(76).normal({2, 3, 12});
+  const auto hidden = at::gelu(x.matmul(parameter(*mlp, "up_proj.weight").t()));
+  const auto expected = hidden.matmul(parameter(*mlp, "out_proj.weight").t());
+  CHECK(max_difference(mlp(x).router_logits, expected) < 1e-13);
 }
 
 TEST_CASE("Router: logits and probabilities are float32 for bfloat16 input", "[model][router]") {
