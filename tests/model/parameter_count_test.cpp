@@ -68,7 +68,7 @@ TEST_CASE("count_parameters: equals what a model of every kind allocates", "[mod
   config.norm = GENERATE(NormKind::kLayerNorm, NormKind::kRmsNorm);
   config.positions = GENERATE(PositionKind::kRotary, PositionKind::kLearned);
   config.tie_embeddings = GENERATE(true, false);
-  config.ffn.router.kind = GENERATE(RouterKind::kLinear, RouterKind::kSwiglu);
+  config.ffn.router.kind = kRouterKinds[GENERATE(range<size_t>(0, kRouterKinds.size()))].kind;
   config.attention.router.kind = config.ffn.router.kind;
   config.attention.qk_norm = config.attention.kind == AttentionKind::kDense && config.bias;
   const auto count = count_parameters(config);
