@@ -3,16 +3,16 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "csrc_kernels/attention/decode_attention_cuda.h"
-#include "csrc_kernels/attention/rotary_cuda.h"
-#include "csrc_kernels/loss/cross_entropy_cuda.h"
-#include "csrc_kernels/loss/mutual_information_cuda.h"
+#include "csrc_kernels/decode_attention/cuda.h"
+#include "csrc_kernels/linear_cross_entropy/cuda.h"
 #include "csrc_kernels/moe/expert_choice_cuda.h"
 #include "csrc_kernels/moe/few_token_experts_cuda.h"
 #include "csrc_kernels/moe/routed_rows_cuda.h"
 #include "csrc_kernels/moe/router_cuda.h"
 #include "csrc_kernels/moe/weighted_activation_cuda.h"
-#include "csrc_kernels/norm/residual_norm_cuda.h"
+#include "csrc_kernels/mutual_information/cuda.h"
+#include "csrc_kernels/residual_norm/cuda.h"
+#include "csrc_kernels/rotary/cuda.h"
 
 namespace dsmoe {
 namespace {

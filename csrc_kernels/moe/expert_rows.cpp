@@ -7,7 +7,7 @@
 
 #include "common/thread_pool.h"
 #include "csrc_kernels/common/tensors.h"
-#include "csrc_kernels/linear/packed_rows.h"
+#include "csrc_kernels/packed_linear/packed_rows.h"
 
 namespace dsmoe {
 namespace {

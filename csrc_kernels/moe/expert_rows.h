@@ -4,8 +4,8 @@
 
 #include <vector>
 
-#include "csrc_kernels/linear/packed_linear.h"
 #include "csrc_kernels/moe/weighted_activation_kernels.h"
+#include "csrc_kernels/packed_linear/packed_linear.h"
 
 namespace dsmoe {
 

@@ -9,13 +9,13 @@
 #include <limits>
 #include <vector>
 
-#include "csrc_kernels/attention/decode_attention.h"
-#include "csrc_kernels/attention/decode_attention_kernels.h"
-#include "csrc_kernels/attention/rotary.h"
+#include "csrc_kernels/decode_attention/decode_attention.h"
+#include "csrc_kernels/decode_attention/kernels.h"
 #include "csrc_kernels/moe/expert_choice.h"
 #include "csrc_kernels/moe/few_token_experts.h"
 #include "csrc_kernels/moe/routed_rows.h"
 #include "csrc_kernels/random_tensors.h"
+#include "csrc_kernels/rotary/rotary.h"
 #include "support/test_device.h"
 
 namespace dsmoe {

@@ -4,13 +4,13 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/randint.h>
 
-#include "csrc_kernels/attention/rotary.h"
-#include "csrc_kernels/loss/cross_entropy_kernels.h"
-#include "csrc_kernels/loss/linear_cross_entropy.h"
-#include "csrc_kernels/loss/mutual_information.h"
+#include "csrc_kernels/adamw/adamw.h"
+#include "csrc_kernels/linear_cross_entropy/kernels.h"
+#include "csrc_kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "csrc_kernels/moe/weighted_activation.h"
-#include "csrc_kernels/norm/residual_norm.h"
-#include "csrc_kernels/optim/adamw.h"
+#include "csrc_kernels/mutual_information/mutual_information.h"
+#include "csrc_kernels/residual_norm/residual_norm.h"
+#include "csrc_kernels/rotary/rotary.h"
 #include "support/fake_device.h"
 
 namespace dsmoe {

@@ -1,16 +1,16 @@
 #include "support/emulated_kernels.h"
 
-#include "csrc_kernels/attention/decode_attention_body.h"
-#include "csrc_kernels/attention/rotary_body.h"
-#include "csrc_kernels/loss/cross_entropy_body.h"
-#include "csrc_kernels/loss/mutual_information_body.h"
+#include "csrc_kernels/decode_attention/body.h"
+#include "csrc_kernels/linear_cross_entropy/body.h"
 #include "csrc_kernels/moe/expert_choice_body.h"
 #include "csrc_kernels/moe/few_token_experts_body.h"
 #include "csrc_kernels/moe/routed_rows_body.h"
 #include "csrc_kernels/moe/router_backward_body.h"
 #include "csrc_kernels/moe/router_tile_body.h"
 #include "csrc_kernels/moe/weighted_activation_body.h"
-#include "csrc_kernels/norm/residual_norm_body.h"
+#include "csrc_kernels/mutual_information/body.h"
+#include "csrc_kernels/residual_norm/body.h"
+#include "csrc_kernels/rotary/body.h"
 #include "support/emulated_device.h"
 
 namespace dsmoe {

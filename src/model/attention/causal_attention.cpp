@@ -10,7 +10,7 @@
 
 #include <algorithm>
 
-#include "csrc_kernels/attention/decode_attention.h"
+#include "csrc_kernels/decode_attention/decode_attention.h"
 
 namespace dsmoe {
 namespace {

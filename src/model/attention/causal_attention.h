@@ -4,7 +4,7 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
-#include "csrc_kernels/attention/causal_attention.h"
+#include "csrc_kernels/causal_attention/causal_attention.h"
 #include "model/attention/kv_cache.h"
 #include "model/attention/rotary_embedding.h"
 #include "model/linear.h"

@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <optional>
 
-#include "csrc_kernels/attention/cached_attention.h"
+#include "csrc_kernels/cached_attention/cached_attention.h"
 #include "csrc_kernels/moe/expert_rows.h"
 #include "csrc_kernels/moe/few_token_experts.h"
 #include "csrc_kernels/moe/grouped_linear.h"

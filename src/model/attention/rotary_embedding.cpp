@@ -6,7 +6,7 @@
 
 #include <numbers>
 
-#include "csrc_kernels/attention/rotary.h"
+#include "csrc_kernels/rotary/rotary.h"
 
 namespace dsmoe {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "csrc_kernels/attention/decode_attention_cuda.h"
+#include "csrc_kernels/decode_attention/cuda.h"
 #include "csrc_kernels/device/executions.h"
 #include "csrc_kernels/moe/few_token_experts_cuda.h"
 #include "csrc_kernels/moe/routed_rows_cuda.h"

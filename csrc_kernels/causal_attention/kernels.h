@@ -1,0 +1,99 @@
+#pragma once
+
+#include <cstdint>
+
+#include "csrc_kernels/block_product/block_product.h"
+#include "csrc_kernels/common/bfloat16.h"
+#include "csrc_kernels/common/isa.h"
+
+namespace dsmoe {
+
+/// Queries that are computed together: a part of a sequence that begins at a multiple of it gives
+/// the bits of the whole.
+constexpr int64_t kQueryBlock = 32;
+
+/// Row i at data + i * stride.
+template <typename T>
+struct RowSpan {
+  T* data;
+  int64_t stride;
+
+  T* operator[](int64_t row) const { return data + row * stride; }
+};
+
+/// Rows of one head or of several: entry (head g, row i, column d) at data[g * head_stride + i *
+/// row_stride + d].
+template <typename T>
+struct HeadRows {
+  T* data;
+  int64_t head_stride;
+  int64_t row_stride;
+
+  /// The head's rows from one on.
+  RowSpan<T> from(int64_t head, int64_t row) const {
+    return {data + head * head_stride + row * row_stride, row_stride};
+  }
+};
+
+/// What one key/value head and its query heads give: S seq, G query heads, D head_dim. The forward
+/// pass may take up at a later query, N = S - first_query of them.
+struct AttentionShape {
+  int64_t seq;
+  int64_t n_query_heads;
+  int64_t head_dim;
+  int64_t first_query = 0;
+
+  int64_t n_queries() const { return seq - first_query; }
+};
+
+/// q, y [G, N, D]; k, v [1, S, D]; log_sums [G, N], the logarithm of each softmax's denominator.
+template <typename T, typename W>
+struct AttentionForward {
+  HeadRows<const T> q;
+  HeadRows<const T> k;
+  HeadRows<const T> v;
+  HeadRows<T> y;
+  W* log_sums;
+};
+
+/// Gradients beside the values they belong to.
+template <typename T, typename W>
+struct AttentionBackward {
+  HeadRows<const T> q;
+  HeadRows<const T> k;
+  HeadRows<const T> v;
+  HeadRows<const T> y;
+  const W* log_sums;
+  HeadRows<const T> grad_y;
+  HeadRows<T> grad_q;
+  HeadRows<T> grad_k;
+  HeadRows<T> grad_v;
+};
+
+// T: type of the tensors; B: type that blocks are multiplied in (float for bfloat16 tensors where
+// the CPU lacks a fast product, else T); W: float, or double for double.
+DSMOE_DECLARE_FOR_ISAS(
+    /// Bytes of scratch that causal_attention_forward uses, at any address.
+    template <typename B, typename W>
+    void causal_attention_forward_scratch(const AttentionShape& shape,
+                                          BlockProduct<B, W> product,
+                                          int64_t* n_bytes);
+    /// Writes y and log_sums.
+    template <typename T, typename B, typename W>
+    void causal_attention_forward(const AttentionShape& shape,
+                                  const AttentionForward<T, W>& tensors,
+                                  BlockProduct<B, W> product,
+                                  void* scratch);
+    /// Bytes of scratch that causal_attention_backward uses, at any address.
+    template <typename B, typename W>
+    void causal_attention_backward_scratch(const AttentionShape& shape,
+                                           BlockProduct<B, W> product,
+                                           int64_t* n_bytes);
+    /// Writes the three gradients.
+    template <typename T, typename B, typename W>
+    void causal_attention_backward(const AttentionShape& shape,
+                                   const AttentionBackward<T, W>& tensors,
+                                   BlockProduct<B, W> product,
+                                   void* scratch);)
+
+}  // namespace dsmoe

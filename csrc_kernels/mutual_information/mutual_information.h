@@ -1,0 +1,34 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "csrc_kernels/mutual_information/kernels.h"
+
+namespace dsmoe {
+
+/// -(1/n_tokens) sum_t KL(p_t || mean) with p_t the softmax of a row, in one pass over the logits,
+/// and its closed-form gradient in another; the mean is a constant to the gradient.
+///
+/// logits      [n_rows, n_experts], float32 or float64
+/// counted     [n_rows] bool, or undefined: every row counts
+/// mean_probs  [n_experts]; undefined: the mean of p_t over the counted rows
+/// n_tokens    what the sum is divided by; 0: the number of counted rows
+/// returns     a scalar of the type of logits; 0 where no row counts
+/// Throws c10::Error if shapes or types disagree. Source: arXiv:2404.05567, equations 4 to 6.
+at::Tensor mutual_information(const at::Tensor& logits,
+                              const at::Tensor& counted,
+                              const at::Tensor& mean_probs,
+                              int64_t n_tokens);
+
+/// Sum of the counted rows' softmax, [n_experts] in the type of logits, without gradient.
+at::Tensor sum_softmax(const at::Tensor& logits, const at::Tensor& counted);
+
+/// The definition of right of mutual_information, of differentiable ATen calls.
+at::Tensor mutual_information_ref(const at::Tensor& logits,
+                                  const at::Tensor& counted,
+                                  const at::Tensor& mean_probs,
+                                  int64_t n_tokens);
+
+}  // namespace dsmoe

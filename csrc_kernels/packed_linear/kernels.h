@@ -1,0 +1,69 @@
+#pragma once
+
+#include "csrc_kernels/common/isa.h"
+#include "csrc_kernels/moe/weighted_activation_kernels.h"
+#include "csrc_kernels/packed_linear/packed_layout.h"
+
+namespace dsmoe {
+
+/// sums [n_rows, kPanelWidth] = packed rows times one panel. Every sum runs along d_in in the same
+/// order for any n_rows: a row's result does not depend on its company.
+struct PanelProduct {
+  PackedFormat format;
+  int64_t d_in;
+  int64_t n_rows;  ///< 1 .. PanelKernels::max_rows
+  const std::byte* panel;
+  const std::byte* rows;  ///< as packed by RowKernels::pack
+  float* sums;
+  /// What this thread will probably read afterwards, brought into the cache meanwhile: its
+  /// beginning, or all of it if the panel itself is in the cache already.
+  const std::byte* next;
+  bool is_cached = false;
+};
+
+/// What one instruction set offers.
+struct PanelKernels {
+  int64_t (*max_rows)(PackedFormat format);  ///< that share one reading of a panel
+  /// Bytes of one row in a block of packed rows.
+  int64_t (*row_bytes)(PackedFormat format, int64_t d_in);
+  void (*multiply)(const PanelProduct& product);
+  /// up = weight * act(up, gate) over kPanelWidth values; gate for kSwiglu only.
+  void (*activate)(Activation activation, float weight, const float* gate, float* up);
+};
+
+/// Between rows of T (float or Bfloat16) and the kernels.
+template <typename T>
+struct RowKernels {
+  /// Packs n_rows rows of d_in numbers into one block.
+  void (*pack)(PackedFormat format,
+               int64_t d_in,
+               int64_t n_rows,
+               const T* const* sources,
+               std::byte* rows);
+  /// y = values + bias over n values; bias may be null.
+  void (*store)(int64_t n, const float* values, const float* bias, T* y);
+};
+
+DSMOE_DECLARE_FOR_ISAS(void get_panel_kernels(PanelKernels* kernels); template <typename T>
+                       void get_row_kernels(RowKernels<T>* kernels);)
+
+inline const PanelKernels& panel_kernels() {
+  static const PanelKernels kernels = [] {
+    PanelKernels result{};
+    DSMOE_CALL_FOR_ISA(get_panel_kernels, &result);
+    return result;
+  }();
+  return kernels;
+}
+
+template <typename T>
+const RowKernels<T>& row_kernels() {
+  static const RowKernels<T> kernels = [] {
+    RowKernels<T> result{};
+    DSMOE_CALL_FOR_ISA(get_row_kernels<T>, &result);
+    return result;
+  }();
+  return kernels;
+}
+
+}  // namespace dsmoe

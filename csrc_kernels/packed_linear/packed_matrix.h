@@ -1,0 +1,41 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <functional>
+
+#include "csrc_kernels/moe/grouped_linear.h"
+#include "csrc_kernels/packed_linear/packed_layout.h"
+
+namespace dsmoe {
+
+/// A weight laid out once for the kernels of inference; holds no gradient. Copies share the bytes.
+struct PackedMatrix {
+  PackedShape shape;
+  at::Tensor data;  // [shape.size_bytes()] uint8
+
+  bool defined() const { return data.defined(); }
+  PackedView view() const {
+    return {shape, reinterpret_cast<const std::byte*>(data.const_data_ptr<uint8_t>())};
+  }
+};
+
+/// Packs a wide weight whose experts are blocks of rows or of columns; one expert: a plain one.
+///
+/// weight  [n_experts * d_out, d_in] for kRows, [d_out, n_experts * d_in] for kColumns; float32,
+///         bfloat16 or float64
+/// on_read, where given, is told of each piece of memory of a contiguous weight that was read for
+/// the last time: one read from a file need never be in memory whole.
+/// Throws c10::Error if n_experts does not divide it.
+using ReadCallback = std::function<void(const void* data, size_t size_bytes)>;
+PackedMatrix pack_matrix(const at::Tensor& weight,
+                         PackedFormat format,
+                         int64_t n_experts = 1,
+                         ExpertAxis axis = ExpertAxis::kRows,
+                         const ReadCallback& on_read = {});
+
+/// The weight that a packed matrix stands for, float32, as it lay before; what references multiply.
+at::Tensor unpack_matrix(const PackedMatrix& matrix, ExpertAxis axis = ExpertAxis::kRows);
+
+}  // namespace dsmoe

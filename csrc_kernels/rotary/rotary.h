@@ -1,0 +1,22 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "csrc_kernels/rotary/kernels.h"
+
+namespace dsmoe {
+
+/// Turns the pairs (i, i + head_dim / 2) of every head by its row's angles.
+///
+/// x         [n_rows, n_heads, head_dim], float32, bfloat16 or float64, contiguous
+/// cos, sin  [n_table_rows, head_dim / 2], float32 (float64 for float64); row r of x takes row
+///           r % n_table_rows, so that the tables of one sequence serve a batch
+/// returns   like x
+/// The gradient reaches x only; nothing but the tables is kept for it.
+/// Throws c10::Error if shapes or types disagree. Source: arXiv:2104.09864, equation 34.
+at::Tensor rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
+
+/// The definition of right, of differentiable ATen calls.
+at::Tensor rotary_ref(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
+
+}  // namespace dsmoe
