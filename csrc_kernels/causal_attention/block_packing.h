@@ -9,7 +9,7 @@
 
 /// Layouts of the factors of a BlockProduct. Included only by files that are compiled per
 /// instruction set.
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe::inline DSMOE_ISA {
 
 // Two bfloat16 neighbours of a pair, or the bits of a float.
 using Word = uint32_t __attribute__((may_alias));
@@ -230,4 +230,4 @@ void pack_rows(int64_t n_rows, int64_t n_columns, RowSpan<const B> x, B* to) {
   }
 }
 
-}  // namespace dsmoe::DSMOE_ISA
+}  // namespace dsmoe::inline DSMOE_ISA

@@ -12,7 +12,7 @@
 /// blocks; Q queries of a block, C keys of a chunk. Scores stand transposed, [C, Q]: the softmax
 /// runs down columns side by side in SIMD lanes, and probabilities are at once the left factor of
 /// dV and the right factor of y.
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe::inline DSMOE_ISA {
 
 constexpr int64_t kKeys = 256;
 
@@ -92,4 +92,4 @@ W score_scale(int64_t head_dim) {
 template <typename W>
 constexpr W kLog2E = W(1.4426950408889634074);
 
-}  // namespace dsmoe::DSMOE_ISA
+}  // namespace dsmoe::inline DSMOE_ISA

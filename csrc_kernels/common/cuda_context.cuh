@@ -81,4 +81,19 @@ void launch(void (*kernel)(Parameters...),
   kernel<<<dim3(n_blocks), dim3(n_lanes), shared_bytes, stream>>>(arguments...);
 }
 
+/// The stream of the current device that kernels start on. The module defines it, and so does the
+/// fake runtime of the tests.
+cudaStream_t current_stream();
+/// Throws c10::Error if the last launch failed; defined where current_stream is.
+void check_launch();
+
+/// Starts `kernel` in `shape` on the current stream; nothing where there are no blocks.
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...),
+            const LaunchShape& shape,
+            const Arguments&... arguments) {
+  launch(kernel, shape, current_stream(), arguments...);
+  check_launch();
+}
+
 }  // namespace dsmoe::device

@@ -6,7 +6,7 @@
 
 /// Arithmetic of the kernels' inner loops, written so that the compiler vectorises it. Included
 /// only by files that are compiled per instruction set, hence everything lives in that namespace.
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe::inline DSMOE_ISA {
 
 /// What a stored type is computed in.
 template <typename T>
@@ -79,4 +79,4 @@ inline float erf_of(float x) {
 }
 inline double erf_of(double x) { return __builtin_erf(x); }
 
-}  // namespace dsmoe::DSMOE_ISA
+}  // namespace dsmoe::inline DSMOE_ISA

@@ -7,7 +7,7 @@
 /// Softmax of rows that are shorter than a vector: sixteen rows at once, one per lane. A tile holds
 /// element j of row r at [j * kTileRows + r]. Included only by files that are compiled per
 /// instruction set.
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe::inline DSMOE_ISA {
 
 constexpr int64_t kTileRows = 16;
 
@@ -57,4 +57,4 @@ void softmax_tile(int64_t n, W* tile, W* log_sum_exp) {
   for (int64_t r = 0; r < kTileRows; ++r) log_sum_exp[r] = highest[r] + std::log(sum[r]);
 }
 
-}  // namespace dsmoe::DSMOE_ISA
+}  // namespace dsmoe::inline DSMOE_ISA

@@ -12,10 +12,23 @@
 #include "csrc_kernels/moe/weighted_activation_cuda.h"
 #include "csrc_kernels/mutual_information/cuda.h"
 #include "csrc_kernels/residual_norm/cuda.h"
-#include "csrc_kernels/rotary/cuda.h"
+#include "csrc_kernels/rotary/kernels.h"
 
 namespace dsmoe {
+
+namespace device {
+
+cudaStream_t current_stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
+void check_launch() { C10_CUDA_KERNEL_LAUNCH_CHECK(); }
+
+}  // namespace device
+
 namespace {
+
+template <typename... Kernels>
+void install() {
+  ((device_kernels<Kernels>() = cuda_kernels<Kernels>()), ...);
+}
 
 // A kernel over raw pointers that starts `launch` on the current stream and throws c10::Error where
 // that fails.
@@ -38,7 +51,7 @@ void set_kernels() {
   set<launch_router_backward<T, W>>(RouterOnDevice<T, W>::backward);
   set<launch_residual_norm<T, W>>(ResidualNormOnDevice<T, W>::forward);
   set<launch_residual_norm_backward<T, W>>(ResidualNormOnDevice<T, W>::backward);
-  set<launch_rotary<T, W>>(RotaryOnDevice<T, W>::turn);
+  install<RotaryKernels<T, W>>();
   set<launch_cross_entropy<T>>(CrossEntropyOnDevice<T>::run);
 }
 

@@ -10,7 +10,7 @@
 /// The parts of the micro-kernels over one panel, a file per number type: R rows times kPanelWidth
 /// outputs stay in registers along all of K d_in. Included only by files that are compiled per
 /// instruction set, hence everything lives in that namespace.
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe::inline DSMOE_ISA {
 
 #if defined(__AVX512F__)
 constexpr int kLaneBytes = 64;
@@ -122,4 +122,4 @@ void pack_bfloat16(int64_t d_in, int64_t n_rows, const T* const* sources, std::b
 template <typename T>
 void pack_int8(int64_t d_in, int64_t n_rows, const T* const* sources, std::byte* rows);
 
-}  // namespace dsmoe::DSMOE_ISA
+}  // namespace dsmoe::inline DSMOE_ISA

@@ -1,11 +1,11 @@
+#include "csrc_kernels/common/simd.h"
 #include "csrc_kernels/rotary/kernels.h"
 
-#include "csrc_kernels/common/simd.h"
-
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe {
+namespace {
 
 template <typename T, typename W>
-void rotary(const RotaryRows<T, W>& rows, W direction) {
+void rotate(const RotaryRows<T, W>& rows, W direction) {
   constexpr int64_t kSerialElements = 1 << 14;  // below, waking threads costs more than the work
   const int64_t n_heads = rows.n_heads;
   const int64_t half = rows.half;
@@ -30,8 +30,19 @@ void rotary(const RotaryRows<T, W>& rows, W direction) {
   }
 }
 
-template void rotary(const RotaryRows<Bfloat16, float>&, float);
-template void rotary(const RotaryRows<float, float>&, float);
-template void rotary(const RotaryRows<double, double>&, double);
+}  // namespace
 
-}  // namespace dsmoe::DSMOE_ISA
+template <>
+RotaryKernels<Bfloat16, float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {rotate};
+}
+template <>
+RotaryKernels<float, float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {rotate};
+}
+template <>
+RotaryKernels<double, double> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {rotate};
+}
+
+}  // namespace dsmoe

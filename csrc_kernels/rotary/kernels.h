@@ -3,8 +3,7 @@
 #include <cstdint>
 
 #include "csrc_kernels/common/bfloat16.h"
-#include "csrc_kernels/common/device_kernel.h"
-#include "csrc_kernels/common/isa.h"
+#include "csrc_kernels/common/kernel_table.h"
 
 namespace dsmoe {
 
@@ -22,15 +21,11 @@ struct RotaryRows {
   T* y;
 };
 
-DSMOE_DECLARE_FOR_ISAS(
-    /// y = x with the pairs (i, i + half) of every head turned by the angle times direction, which
-    /// is 1 or -1.
-    template <typename T, typename W> void rotary(const RotaryRows<T, W>& rows, W direction);)
-
-/// The same of another device.
 template <typename T, typename W>
-struct RotaryOnDevice {
-  static inline DeviceKernel<const RotaryRows<T, W>&, W> turn = nullptr;
+struct RotaryKernels {
+  /// y = x with the pairs (i, i + half) of every head rotated by the angle times direction, which
+  /// is 1 or -1.
+  void (*rotate)(const RotaryRows<T, W>& rows, W direction);
 };
 
 }  // namespace dsmoe

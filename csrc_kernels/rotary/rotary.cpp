@@ -24,8 +24,7 @@ at::Tensor turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& si
                                 .cos = pointer<const W>(cos),
                                 .sin = pointer<const W>(sin),
                                 .y = pointer<T>(y)};
-    using OnDevice = RotaryOnDevice<T, W>;
-    DSMOE_CALL_FOR_DEVICE(x.is_cpu(), OnDevice::turn, rotary, rows, static_cast<W>(direction));
+    kernels_for<RotaryKernels<T, W>>(x.is_cpu()).rotate(rows, static_cast<W>(direction));
   });
   return y;
 }
@@ -70,7 +69,7 @@ at::Tensor rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
                 table->scalar_type());
   }
   TORCH_CHECK(cos.size(0) == sin.size(0), kName, ": expected tables of one size");
-  if (!x.is_cpu() && RotaryOnDevice<float, float>::turn == nullptr) {
+  if (!x.is_cpu() && device_kernels<RotaryKernels<float, float>>().rotate == nullptr) {
     return rotary_ref(x, cos, sin);
   }
   return Rotary::apply(x, cos, sin);

@@ -209,7 +209,7 @@ void install() {
   ResidualNormOnDevice<T, W>::backward = residual_norm_backward<T, W>;
   RouterOnDevice<T, W>::forward = router<T, W>;
   RouterOnDevice<T, W>::backward = router_backward<T, W>;
-  RotaryOnDevice<T, W>::turn = rotary<T, W>;
+  device_kernels<RotaryKernels<T, W>>() = {rotary<T, W>};
   CrossEntropyOnDevice<T>::run = cross_entropy<T>;
   using ActivationRows = WeightedActivationRows<T, W>;
   using ActivationGradients = WeightedActivationGradients<T, W>;

@@ -17,7 +17,7 @@
 namespace dsmoe {
 namespace {
 
-const auto kStream = reinterpret_cast<cudaStream_t>(uintptr_t{0x51});
+using fake_cuda::kStream;
 
 template <typename T>
 const T& argument(void** arguments, int i) {
