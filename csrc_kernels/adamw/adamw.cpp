@@ -125,8 +125,8 @@ double gradient_norm(const std::vector<at::Tensor>& gradients) {
   if (!gradients.empty() && !gradients[0].is_cpu()) return norm_of_lists(gradients);
   const auto pieces = pieces_of(gradients);
   std::vector<double> sums(pieces.size());
-  DSMOE_CALL_FOR_ISA(
-      squared_gradients, pieces.data(), static_cast<int64_t>(pieces.size()), sums.data());
+  cpu_kernels<AdamwKernels>().squared_gradients(
+      pieces.data(), static_cast<int64_t>(pieces.size()), sums.data());
   return std::sqrt(std::accumulate(sums.begin(), sums.end(), 0.0));
 }
 
@@ -141,7 +141,7 @@ void adamw_step(const std::vector<AdamwSlot>& slots, const AdamwOptions& options
                            .beta2 = static_cast<float>(options.beta2),
                            .eps = static_cast<float>(options.eps),
                            .gradient_scale = static_cast<float>(options.gradient_scale)};
-    DSMOE_CALL_FOR_ISA(adamw, pieces.data(), static_cast<int64_t>(pieces.size()), rates);
+    cpu_kernels<AdamwKernels>().step(pieces.data(), static_cast<int64_t>(pieces.size()), rates);
   }
   // Written behind autograd's back, which both are: say so, for copies that follow a version.
   for (const auto& slot : slots) slot.parameter.unsafeGetTensorImpl()->bump_version();

@@ -1,6 +1,7 @@
 #include "csrc_kernels/adamw/kernels.h"
 
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe {
+namespace {
 
 void squared_gradients(const GradientPiece* pieces, int64_t n_pieces, double* sums) {
 #pragma omp parallel for if (n_pieces > 4)
@@ -16,7 +17,7 @@ void squared_gradients(const GradientPiece* pieces, int64_t n_pieces, double* su
   }
 }
 
-void adamw(const AdamwPiece* pieces, int64_t n_pieces, const AdamwRates& rates) {
+void step(const AdamwPiece* pieces, int64_t n_pieces, const AdamwRates& rates) {
   const AdamwRates r = rates;
 #pragma omp parallel for if (n_pieces > 4)
   for (int64_t i = 0; i < n_pieces; ++i) {
@@ -34,4 +35,11 @@ void adamw(const AdamwPiece* pieces, int64_t n_pieces, const AdamwRates& rates) 
   }
 }
 
-}  // namespace dsmoe::DSMOE_ISA
+}  // namespace
+
+template <>
+AdamwKernels isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {squared_gradients, step};
+}
+
+}  // namespace dsmoe

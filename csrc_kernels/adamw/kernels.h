@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "csrc_kernels/common/isa.h"
+#include "csrc_kernels/common/kernel_table.h"
 
 namespace dsmoe {
 
@@ -30,9 +30,10 @@ struct AdamwRates {
   float gradient_scale;  ///< multiplies every gradient first: what clipping comes to
 };
 
-DSMOE_DECLARE_FOR_ISAS(
-    /// Sum of squares of each piece's gradient, float64.
-    void squared_gradients(const GradientPiece* pieces, int64_t n_pieces, double* sums);
-    void adamw(const AdamwPiece* pieces, int64_t n_pieces, const AdamwRates& rates);)
+struct AdamwKernels {
+  /// Sum of squares of each piece's gradient, float64.
+  void (*squared_gradients)(const GradientPiece* pieces, int64_t n_pieces, double* sums);
+  void (*step)(const AdamwPiece* pieces, int64_t n_pieces, const AdamwRates& rates);
+};
 
 }  // namespace dsmoe

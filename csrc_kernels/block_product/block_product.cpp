@@ -45,20 +45,6 @@ void multiply(int64_t m,
   at::native::cpublas::brgemm(m, n, k, ld_a, ld_b, ld_c, add, a, b, c, /*is_vnni=*/false);
 }
 
-template <typename W>
-void multiply_portable(int64_t m,
-                       int64_t n,
-                       int64_t k,
-                       int64_t ld_a,
-                       int64_t ld_b,
-                       int64_t ld_c,
-                       bool add,
-                       const W* a,
-                       const W* b,
-                       W* c) {
-  DSMOE_CALL_FOR_ISA(portable_block_product, m, n, k, ld_a, ld_b, ld_c, add, a, b, c);
-}
-
 // Ones times ones, added to ones: every entry of the product is k + 1.
 template <typename B>
 bool works(B one) {
@@ -92,12 +78,14 @@ BlockProduct<Bfloat16, float> block_product(BlockProducts) {
 }
 template <>
 BlockProduct<float, float> block_product(BlockProducts products) {
-  if (products == BlockProducts::kPortable) return multiply_portable<float>;
+  if (products == BlockProducts::kPortable) {
+    return cpu_kernels<BlockProductKernels<float>>().multiply;
+  }
   return multiply;
 }
 template <>
 BlockProduct<double, double> block_product(BlockProducts) {
-  return multiply_portable<double>;
+  return cpu_kernels<BlockProductKernels<double>>().multiply;
 }
 
 void release_block_products(BlockProducts products) {

@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "csrc_kernels/common/bfloat16.h"
-#include "csrc_kernels/common/isa.h"
+#include "csrc_kernels/common/kernel_table.h"
 
 namespace dsmoe {
 
@@ -39,17 +39,10 @@ BlockProduct<B, W> block_product(BlockProducts products);
 /// Gives back what the products hold of the CPU's state; at the end of each thread's work.
 void release_block_products(BlockProducts products);
 
-DSMOE_DECLARE_FOR_ISAS(
-    /// The plain loop: a BlockProduct for float and double.
-    template <typename W> void portable_block_product(int64_t m,
-                                                      int64_t n,
-                                                      int64_t k,
-                                                      int64_t ld_a,
-                                                      int64_t ld_b,
-                                                      int64_t ld_c,
-                                                      bool add,
-                                                      const W* a,
-                                                      const W* b,
-                                                      W* c);)
+/// W is float or double.
+template <typename W>
+struct BlockProductKernels {
+  BlockProduct<W, W> multiply;  ///< a plain loop
+};
 
 }  // namespace dsmoe

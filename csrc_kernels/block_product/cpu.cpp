@@ -2,19 +2,20 @@
 
 #include "csrc_kernels/block_product/block_product.h"
 
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe {
+namespace {
 
 template <typename W>
-void portable_block_product(int64_t m,
-                            int64_t n,
-                            int64_t k,
-                            int64_t ld_a,
-                            int64_t ld_b,
-                            int64_t ld_c,
-                            bool add,
-                            const W* a,
-                            const W* b,
-                            W* c) {
+void multiply(int64_t m,
+              int64_t n,
+              int64_t k,
+              int64_t ld_a,
+              int64_t ld_b,
+              int64_t ld_c,
+              bool add,
+              const W* a,
+              const W* b,
+              W* c) {
   for (int64_t i = 0; i < m; ++i) {
     W* c_row = c + i * ld_c;
     if (!add) std::fill_n(c_row, n, W(0));
@@ -27,11 +28,15 @@ void portable_block_product(int64_t m,
   }
 }
 
-#define DSMOE_INSTANTIATE(W)            \
-  template void portable_block_product( \
-      int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, const W*, const W*, W*);
-DSMOE_INSTANTIATE(float)
-DSMOE_INSTANTIATE(double)
-#undef DSMOE_INSTANTIATE
+}  // namespace
 
-}  // namespace dsmoe::DSMOE_ISA
+template <>
+BlockProductKernels<float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {multiply};
+}
+template <>
+BlockProductKernels<double> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {multiply};
+}
+
+}  // namespace dsmoe

@@ -170,8 +170,9 @@ void append_to_cache(const KvRows& cache,
     const CachePointers<T> pointers(cache);
     const auto rows = pointers.rows();
     const auto turn = rows_of<W>(tables);
+    const auto& kernels = cpu_kernels<CachedAttentionKernels<T, W>>();
     const auto append = [&](int64_t token, int) {
-      DSMOE_CALL_FOR_ISA(append_token, rows, turn, token, pointer<const T>(k), pointer<const T>(v));
+      kernels.append_token(rows, turn, token, pointer<const T>(k), pointer<const T>(v));
     };
     if (k.numel() > kSerialElements) return kernel_threads().run(n_tokens, append);
     for (int64_t token = 0; token < n_tokens; ++token) append(token, 0);
@@ -200,10 +201,10 @@ at::Tensor cached_attention(const KvRows& cache, const QueryRows& queries) {
     const int64_t scratch_size = pointers.longest() + 2 * rows.head_dim;
     const auto scratch = at::empty({threads.n_threads(), scratch_size},
                                    at::TensorOptions().dtype(c10::CppTypeToScalarType<W>::value));
+    const auto& kernels = cpu_kernels<CachedAttentionKernels<T, W>>();
     threads.run(n_rows * n_kv_heads, [&](int64_t item, int thread) {
       W* own = pointer<W>(scratch) + thread * scratch_size;
-      DSMOE_CALL_FOR_ISA(
-          attend_row, rows, kernel_queries, item / n_kv_heads, item % n_kv_heads, own);
+      kernels.attend_row(rows, kernel_queries, item / n_kv_heads, item % n_kv_heads, own);
     });
   });
   return y;

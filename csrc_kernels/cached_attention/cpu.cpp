@@ -2,7 +2,7 @@
 
 #include "csrc_kernels/common/simd.h"
 
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe {
 namespace {
 
 // y = x with the pairs (i, i + half) turned by a token's angles.
@@ -58,8 +58,6 @@ W weigh(const T* values, W greatest, int64_t n_keys, int64_t head_dim, W* scores
   return total;
 }
 
-}  // namespace
-
 template <typename T, typename W>
 void append_token(const CacheRows<T>& cache,
                   const TurnRows<W>& turn,
@@ -104,13 +102,19 @@ void attend_row(const CacheRows<T>& cache,
   }
 }
 
-#define DSMOE_INSTANTIATE(T, W)                                              \
-  template void append_token(                                                \
-      const CacheRows<T>&, const TurnRows<W>&, int64_t, const T*, const T*); \
-  template void attend_row(const CacheRows<T>&, const CachedQueries<T, W>&, int64_t, int64_t, W*);
-DSMOE_INSTANTIATE(Bfloat16, float)
-DSMOE_INSTANTIATE(float, float)
-DSMOE_INSTANTIATE(double, double)
-#undef DSMOE_INSTANTIATE
+}  // namespace
 
-}  // namespace dsmoe::DSMOE_ISA
+template <>
+CachedAttentionKernels<Bfloat16, float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {append_token, attend_row};
+}
+template <>
+CachedAttentionKernels<float, float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {append_token, attend_row};
+}
+template <>
+CachedAttentionKernels<double, double> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {append_token, attend_row};
+}
+
+}  // namespace dsmoe

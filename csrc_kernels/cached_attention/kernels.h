@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "csrc_kernels/common/bfloat16.h"
-#include "csrc_kernels/common/isa.h"
+#include "csrc_kernels/common/kernel_table.h"
 
 namespace dsmoe {
 
@@ -45,20 +45,21 @@ struct CachedQueries {
   T* y;  ///< like q
 };
 
-DSMOE_DECLARE_FOR_ISAS(
-    /// Stores the keys, turned, and values of one token, k and v [n_tokens, H, head_dim].
-    template <typename T, typename W> void append_token(const CacheRows<T>& cache,
-                                                        const TurnRows<W>& turn,
-                                                        int64_t token,
-                                                        const T* k,
-                                                        const T* v);
-    /// Fills y of one row for the query heads that read one key/value head. scratch [longest
-    /// sequence + 2 * head_dim].
-    template <typename T, typename W>
-    void attend_row(const CacheRows<T>& cache,
-                    const CachedQueries<T, W>& queries,
-                    int64_t row,
-                    int64_t kv_head,
-                    W* scratch);)
+template <typename T, typename W>
+struct CachedAttentionKernels {
+  /// Stores the keys, turned, and values of one token, k and v [n_tokens, H, head_dim].
+  void (*append_token)(const CacheRows<T>& cache,
+                       const TurnRows<W>& turn,
+                       int64_t token,
+                       const T* k,
+                       const T* v);
+  /// Fills y of one row for the query heads that read one key/value head. scratch [longest sequence +
+  /// 2 * head_dim].
+  void (*attend_row)(const CacheRows<T>& cache,
+                     const CachedQueries<T, W>& queries,
+                     int64_t row,
+                     int64_t kv_head,
+                     W* scratch);
+};
 
 }  // namespace dsmoe

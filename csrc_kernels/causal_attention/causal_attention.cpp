@@ -128,9 +128,9 @@ void run_forward(const Tensors& at, const HeadGroups& heads, BlockProducts produ
                              .head_dim = at.q.size(3),
                              .first_query = at.k.size(1) - at.q.size(1)};
   dispatch_block_types(at.q.scalar_type(), products, [&]<typename T, typename B, typename W>() {
-    int64_t n_bytes = 0;
     const auto product = block_product<B, W>(products);
-    DSMOE_CALL_FOR_ISA(causal_attention_forward_scratch, shape, product, &n_bytes);
+    const auto& kernels = cpu_kernels<CausalForwardKernels<T, B, W>>();
+    const int64_t n_bytes = kernels.scratch_bytes(shape);
     for_each_item(at.q.size(0), heads, n_bytes, products, [&](const WorkItem& item) {
       const AttentionForward<T, W> tensors{
           .q = item.queries<const T>(at.q),
@@ -138,7 +138,7 @@ void run_forward(const Tensors& at, const HeadGroups& heads, BlockProducts produ
           .v = item.keys<const T>(at.v),
           .y = item.queries<T>(at.y),
           .log_sums = at.log_sums[item.sequence][item.kv_head].mutable_data_ptr<W>()};
-      DSMOE_CALL_FOR_ISA(causal_attention_forward, shape, tensors, product, item.scratch);
+      kernels.run(shape, tensors, product, item.scratch);
     });
   });
 }
@@ -159,9 +159,9 @@ Gradients run_backward(const Tensors& at,
                       .k = at::empty(at.k.sizes(), at.k.options()),
                       .v = at::empty(at.v.sizes(), at.v.options())};
   dispatch_block_types(at.q.scalar_type(), products, [&]<typename T, typename B, typename W>() {
-    int64_t n_bytes = 0;
     const auto product = block_product<B, W>(products);
-    DSMOE_CALL_FOR_ISA(causal_attention_backward_scratch, shape, product, &n_bytes);
+    const auto& kernels = cpu_kernels<CausalBackwardKernels<T, B, W>>();
+    const int64_t n_bytes = kernels.scratch_bytes(shape);
     for_each_item(at.q.size(0), heads, n_bytes, products, [&](const WorkItem& item) {
       const AttentionBackward<T, W> tensors{
           .q = item.queries<const T>(at.q),
@@ -173,7 +173,7 @@ Gradients run_backward(const Tensors& at,
           .grad_q = item.queries<T>(gradients.q),
           .grad_k = item.keys<T>(gradients.k),
           .grad_v = item.keys<T>(gradients.v)};
-      DSMOE_CALL_FOR_ISA(causal_attention_backward, shape, tensors, product, item.scratch);
+      kernels.run(shape, tensors, product, item.scratch);
     });
   });
   return gradients;

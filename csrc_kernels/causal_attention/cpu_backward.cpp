@@ -1,6 +1,6 @@
 #include "csrc_kernels/causal_attention/blocks.h"
 
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe {
 namespace {
 
 template <typename B, typename W>
@@ -174,40 +174,38 @@ class Backward {
   Scratch<B, W> at_;
 };
 
-}  // namespace
-
 template <typename B, typename W>
-void causal_attention_backward_scratch(const AttentionShape& shape,
-                                       BlockProduct<B, W>,
-                                       int64_t* n_bytes) {
+int64_t scratch_bytes(const AttentionShape& shape) {
   Carver carver(nullptr);
   Scratch<B, W>(Blocks(shape), carver);
-  *n_bytes = carver.n_bytes();
+  return carver.n_bytes();
 }
 
 template <typename T, typename B, typename W>
-void causal_attention_backward(const AttentionShape& shape,
-                               const AttentionBackward<T, W>& tensors,
-                               BlockProduct<B, W> product,
-                               void* scratch) {
+void run(const AttentionShape& shape,
+         const AttentionBackward<T, W>& tensors,
+         BlockProduct<B, W> product,
+         void* scratch) {
   Backward<T, B, W>(shape, tensors, product, scratch).run();
 }
 
-#define DSMOE_INSTANTIATE(T, B, W)         \
-  template void causal_attention_backward( \
-      const AttentionShape&, const AttentionBackward<T, W>&, BlockProduct<B, W>, void*);
-DSMOE_INSTANTIATE(Bfloat16, Bfloat16, float)
-DSMOE_INSTANTIATE(Bfloat16, float, float)
-DSMOE_INSTANTIATE(float, float, float)
-DSMOE_INSTANTIATE(double, double, double)
-#undef DSMOE_INSTANTIATE
+}  // namespace
 
-#define DSMOE_INSTANTIATE(B, W)                    \
-  template void causal_attention_backward_scratch( \
-      const AttentionShape&, BlockProduct<B, W>, int64_t*);
-DSMOE_INSTANTIATE(Bfloat16, float)
-DSMOE_INSTANTIATE(float, float)
-DSMOE_INSTANTIATE(double, double)
-#undef DSMOE_INSTANTIATE
+template <>
+CausalBackwardKernels<Bfloat16, Bfloat16, float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {scratch_bytes<Bfloat16, float>, run};
+}
+template <>
+CausalBackwardKernels<Bfloat16, float, float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {scratch_bytes<float, float>, run};
+}
+template <>
+CausalBackwardKernels<float, float, float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {scratch_bytes<float, float>, run};
+}
+template <>
+CausalBackwardKernels<double, double, double> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {scratch_bytes<double, double>, run};
+}
 
-}  // namespace dsmoe::DSMOE_ISA
+}  // namespace dsmoe

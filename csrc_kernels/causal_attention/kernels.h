@@ -4,7 +4,7 @@
 
 #include "csrc_kernels/block_product/block_product.h"
 #include "csrc_kernels/common/bfloat16.h"
-#include "csrc_kernels/common/isa.h"
+#include "csrc_kernels/common/kernel_table.h"
 
 namespace dsmoe {
 
@@ -70,30 +70,28 @@ struct AttentionBackward {
   HeadRows<T> grad_v;
 };
 
-// T: type of the tensors; B: type that blocks are multiplied in (float for bfloat16 tensors where
-// the CPU lacks a fast product, else T); W: float, or double for double.
-DSMOE_DECLARE_FOR_ISAS(
-    /// Bytes of scratch that causal_attention_forward uses, at any address.
-    template <typename B, typename W>
-    void causal_attention_forward_scratch(const AttentionShape& shape,
-                                          BlockProduct<B, W> product,
-                                          int64_t* n_bytes);
-    /// Writes y and log_sums.
-    template <typename T, typename B, typename W>
-    void causal_attention_forward(const AttentionShape& shape,
-                                  const AttentionForward<T, W>& tensors,
-                                  BlockProduct<B, W> product,
-                                  void* scratch);
-    /// Bytes of scratch that causal_attention_backward uses, at any address.
-    template <typename B, typename W>
-    void causal_attention_backward_scratch(const AttentionShape& shape,
-                                           BlockProduct<B, W> product,
-                                           int64_t* n_bytes);
-    /// Writes the three gradients.
-    template <typename T, typename B, typename W>
-    void causal_attention_backward(const AttentionShape& shape,
-                                   const AttentionBackward<T, W>& tensors,
-                                   BlockProduct<B, W> product,
-                                   void* scratch);)
+/// T: type of the tensors; B: type that blocks are multiplied in (float for bfloat16 tensors where
+/// the CPU lacks a fast product, else T); W: float, or double for double.
+template <typename T, typename B, typename W>
+struct CausalForwardKernels {
+  /// Bytes of scratch that `run` uses, at any address.
+  int64_t (*scratch_bytes)(const AttentionShape& shape);
+  /// Writes y and log_sums.
+  void (*run)(const AttentionShape& shape,
+              const AttentionForward<T, W>& tensors,
+              BlockProduct<B, W> product,
+              void* scratch);
+};
+
+template <typename T, typename B, typename W>
+struct CausalBackwardKernels {
+  /// Bytes of scratch that `run` uses, at any address.
+  int64_t (*scratch_bytes)(const AttentionShape& shape);
+  /// Writes the three gradients.
+  void (*run)(const AttentionShape& shape,
+              const AttentionBackward<T, W>& tensors,
+              BlockProduct<B, W> product,
+              void* scratch);
+};
 
 }  // namespace dsmoe

@@ -3,15 +3,15 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "csrc_kernels/decode_attention/cuda.h"
-#include "csrc_kernels/linear_cross_entropy/cuda.h"
+#include "csrc_kernels/decode_attention/kernels.h"
+#include "csrc_kernels/linear_cross_entropy/kernels.h"
 #include "csrc_kernels/moe/expert_choice_cuda.h"
 #include "csrc_kernels/moe/few_token_experts_cuda.h"
 #include "csrc_kernels/moe/routed_rows_cuda.h"
 #include "csrc_kernels/moe/router_cuda.h"
 #include "csrc_kernels/moe/weighted_activation_cuda.h"
-#include "csrc_kernels/mutual_information/cuda.h"
-#include "csrc_kernels/residual_norm/cuda.h"
+#include "csrc_kernels/mutual_information/kernels.h"
+#include "csrc_kernels/residual_norm/kernels.h"
 #include "csrc_kernels/rotary/kernels.h"
 
 namespace dsmoe {
@@ -49,24 +49,13 @@ void set_kernels() {
   set<launch_weighted_activation_backward<T, W>>(WeightedActivationOnDevice<T, W>::backward);
   set<launch_router<T, W>>(RouterOnDevice<T, W>::forward);
   set<launch_router_backward<T, W>>(RouterOnDevice<T, W>::backward);
-  set<launch_residual_norm<T, W>>(ResidualNormOnDevice<T, W>::forward);
-  set<launch_residual_norm_backward<T, W>>(ResidualNormOnDevice<T, W>::backward);
-  install<RotaryKernels<T, W>>();
-  set<launch_cross_entropy<T>>(CrossEntropyOnDevice<T>::run);
-}
-
-template <typename W>
-void set_wide_kernels() {
-  set<launch_mutual_information_sums<W>>(MutualInformationOnDevice<W>::sums);
-  set<launch_mutual_information_backward<W>>(MutualInformationOnDevice<W>::backward);
+  install<CrossEntropyKernels<T>, ResidualNormKernels<T, W>, RotaryKernels<T, W>>();
 }
 
 template <typename T>
 void set_inference_kernels() {
   set<launch_few_token_hidden<T>>(FewTokenExpertsOnDevice<T>::hidden);
   set<launch_few_token_sum<T>>(FewTokenExpertsOnDevice<T>::sum);
-  set<launch_decode_append<T>>(DecodeAttentionOnDevice<T>::append);
-  set<launch_decode_attention<T>>(DecodeAttentionOnDevice<T>::attend);
 }
 
 template <typename T>
@@ -80,8 +69,8 @@ struct Registration {
     set_kernels<Bfloat16, float>();
     set_kernels<float, float>();
     set_kernels<double, double>();
-    set_wide_kernels<float>();
-    set_wide_kernels<double>();
+    install<MutualInformationKernels<float>, MutualInformationKernels<double>>();
+    install<DecodeAttentionKernels<Bfloat16>, DecodeAttentionKernels<float>>();
     set_inference_kernels<Bfloat16>();
     set_inference_kernels<float>();
     set<launch_choose>(ExpertChoiceOnDevice::choose);

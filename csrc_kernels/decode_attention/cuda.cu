@@ -1,6 +1,5 @@
 #include "csrc_kernels/common/cuda_context.cuh"
 #include "csrc_kernels/decode_attention/body.h"
-#include "csrc_kernels/decode_attention/cuda.h"
 
 namespace dsmoe {
 
@@ -19,15 +18,17 @@ namespace dsmoe {
     CudaContext ctx;                                                                               \
     decode_join_body(ctx, args);                                                                   \
   }                                                                                                \
+  static void append(const DecodeAppend<T>& args) {                                                \
+    launch(decode_append_##T, decode_append_shape(args), args);                                    \
+  }                                                                                                \
+  static void attend(const DecodeAttention<T>& args) {                                             \
+    launch(decode_tiles_##T, decode_tiles_shape(args), args);                                      \
+    launch(decode_join_##T, decode_join_shape(args), args);                                        \
+  }                                                                                                \
   }                                                                                                \
   template <>                                                                                      \
-  void launch_decode_append(const DecodeAppend<T>& args, cudaStream_t stream) {                    \
-    device::launch(device::decode_append_##T, device::decode_append_shape(args), stream, args);    \
-  }                                                                                                \
-  template <>                                                                                      \
-  void launch_decode_attention(const DecodeAttention<T>& args, cudaStream_t stream) {              \
-    device::launch(device::decode_tiles_##T, device::decode_tiles_shape(args), stream, args);      \
-    device::launch(device::decode_join_##T, device::decode_join_shape(args), stream, args);        \
+  DecodeAttentionKernels<T> cuda_kernels() {                                                       \
+    return {device::append, device::attend};                                                       \
   }
 DSMOE_KERNELS(Bfloat16)
 DSMOE_KERNELS(float)

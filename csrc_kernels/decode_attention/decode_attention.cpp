@@ -65,7 +65,7 @@ void check_heads(const char* name, const DecodeCache& cache, const at::Tensor& h
 
 bool has_decode_attention_kernels(const at::Tensor& keys) {
   const auto type = keys.scalar_type();
-  return !keys.is_cpu() && DecodeAttentionOnDevice<float>::attend != nullptr &&
+  return !keys.is_cpu() && device_kernels<DecodeAttentionKernels<float>>().attend != nullptr &&
          (type == at::kFloat || type == at::kBFloat16) && keys.size(3) <= kMostDecodeHeadDim;
 }
 
@@ -82,17 +82,18 @@ void append_token(const DecodeCache& cache,
   }
   TORCH_CHECK(has_decode_attention_kernels(cache.keys), kName, ": expected a device with kernels");
   dispatch_row_types(kName, k.scalar_type(), [&]<typename T>() {
-    DecodeAttentionOnDevice<T>::append({.batch = k.size(0),
-                                        .n_kv_heads = k.size(1),
-                                        .capacity = cache.keys.size(2),
-                                        .head_dim = k.size(2),
-                                        .k = pointer<const T>(k),
-                                        .v = pointer<const T>(v),
-                                        .cos = pointer<const float>(tables.cos),
-                                        .sin = pointer<const float>(tables.sin),
-                                        .positions = pointer<const int64_t>(cache.positions),
-                                        .keys = pointer<T>(cache.keys),
-                                        .values = pointer<T>(cache.values)});
+    device_kernels<DecodeAttentionKernels<T>>().append(
+        {.batch = k.size(0),
+         .n_kv_heads = k.size(1),
+         .capacity = cache.keys.size(2),
+         .head_dim = k.size(2),
+         .k = pointer<const T>(k),
+         .v = pointer<const T>(v),
+         .cos = pointer<const float>(tables.cos),
+         .sin = pointer<const float>(tables.sin),
+         .positions = pointer<const int64_t>(cache.positions),
+         .keys = pointer<T>(cache.keys),
+         .values = pointer<T>(cache.values)});
   });
 }
 
@@ -125,21 +126,22 @@ at::Tensor decode_attention(const DecodeCache& cache,
   const auto partial =
       at::empty({q.size(0), q.size(1), n_tiles, q.size(2) + 2}, q.options().dtype(at::kFloat));
   dispatch_row_types(kName, q.scalar_type(), [&]<typename T>() {
-    DecodeAttentionOnDevice<T>::attend({.batch = q.size(0),
-                                        .n_kv_heads = n_kv_heads,
-                                        .n_groups = n_groups,
-                                        .capacity = cache.keys.size(2),
-                                        .head_dim = q.size(2),
-                                        .by_expert = layout == HeadLayout::kExpertMajor,
-                                        .q = pointer<const T>(q),
-                                        .keys = pointer<const T>(cache.keys),
-                                        .values = pointer<const T>(cache.values),
-                                        .cos = pointer<const float>(tables.cos),
-                                        .sin = pointer<const float>(tables.sin),
-                                        .positions = pointer<const int64_t>(cache.positions),
-                                        .weights = pointer<const float>(expert_weights),
-                                        .partial = pointer<float>(partial),
-                                        .y = pointer<T>(y)});
+    device_kernels<DecodeAttentionKernels<T>>().attend(
+        {.batch = q.size(0),
+         .n_kv_heads = n_kv_heads,
+         .n_groups = n_groups,
+         .capacity = cache.keys.size(2),
+         .head_dim = q.size(2),
+         .by_expert = layout == HeadLayout::kExpertMajor,
+         .q = pointer<const T>(q),
+         .keys = pointer<const T>(cache.keys),
+         .values = pointer<const T>(cache.values),
+         .cos = pointer<const float>(tables.cos),
+         .sin = pointer<const float>(tables.sin),
+         .positions = pointer<const int64_t>(cache.positions),
+         .weights = pointer<const float>(expert_weights),
+         .partial = pointer<float>(partial),
+         .y = pointer<T>(y)});
   });
   return y;
 }

@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "csrc_kernels/common/bfloat16.h"
-#include "csrc_kernels/common/device_kernel.h"
+#include "csrc_kernels/common/kernel_table.h"
 
 namespace dsmoe {
 
@@ -52,11 +52,11 @@ struct DecodeAttention {
 /// Tiles of a sequence of `capacity` keys.
 inline int64_t decode_tiles(int64_t capacity) { return (capacity + kDecodeTile - 1) / kDecodeTile; }
 
-/// Kernels of another device; the CPU has cached_attention instead.
+/// For another device; the CPU has cached_attention instead.
 template <typename T>
-struct DecodeAttentionOnDevice {
-  static inline DeviceKernel<const DecodeAppend<T>&> append = nullptr;
-  static inline DeviceKernel<const DecodeAttention<T>&> attend = nullptr;
+struct DecodeAttentionKernels {
+  void (*append)(const DecodeAppend<T>& args);
+  void (*attend)(const DecodeAttention<T>& args);
 };
 
 }  // namespace dsmoe

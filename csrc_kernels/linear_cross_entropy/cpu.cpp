@@ -4,7 +4,7 @@
 
 #include "csrc_kernels/common/simd.h"
 
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe {
 namespace {
 
 constexpr int64_t kSerialElements = 1 << 14;  // below, waking threads costs more than the work
@@ -29,8 +29,6 @@ double cross_entropy_row(T* logits, int64_t n, int64_t target, double grad_scale
   return loss;
 }
 
-}  // namespace
-
 template <typename T>
 void cross_entropy(const CrossEntropyRows<T>& rows, double grad_scale, double* losses) {
   const int64_t n = rows.vocab_size;
@@ -40,8 +38,19 @@ void cross_entropy(const CrossEntropyRows<T>& rows, double grad_scale, double* l
   }
 }
 
-template void cross_entropy(const CrossEntropyRows<Bfloat16>&, double, double*);
-template void cross_entropy(const CrossEntropyRows<float>&, double, double*);
-template void cross_entropy(const CrossEntropyRows<double>&, double, double*);
+}  // namespace
 
-}  // namespace dsmoe::DSMOE_ISA
+template <>
+CrossEntropyKernels<Bfloat16> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {cross_entropy};
+}
+template <>
+CrossEntropyKernels<float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {cross_entropy};
+}
+template <>
+CrossEntropyKernels<double> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {cross_entropy};
+}
+
+}  // namespace dsmoe

@@ -30,9 +30,8 @@ at::Tensor losses_of(const at::Tensor& logits, const at::Tensor& targets, double
                                    .vocab_size = logits.size(1),
                                    .logits = pointer<T>(logits),
                                    .targets = pointer<const int64_t>(targets)};
-    using OnDevice = CrossEntropyOnDevice<T>;
-    DSMOE_CALL_FOR_DEVICE(
-        logits.is_cpu(), OnDevice::run, cross_entropy, rows, grad_scale, pointer<double>(losses));
+    kernels_for<CrossEntropyKernels<T>>(logits.is_cpu())
+        .run(rows, grad_scale, pointer<double>(losses));
   });
   return losses.sum();
 }
@@ -118,7 +117,7 @@ at::Tensor linear_cross_entropy(const at::Tensor& features,
                 " to ",
                 highest.item<int64_t>());
   }
-  if (!features.is_cpu() && CrossEntropyOnDevice<float>::run == nullptr)
+  if (!features.is_cpu() && device_kernels<CrossEntropyKernels<float>>().run == nullptr)
     return linear_cross_entropy_ref(features, head_weight, targets);
   const bool with_gradient =
       at::GradMode::is_enabled() && (features.requires_grad() || head_weight.requires_grad());

@@ -2,7 +2,7 @@
 
 #include "csrc_kernels/common/softmax_tile.h"
 
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe {
 namespace {
 
 constexpr int64_t kSerialElements = 1 << 13;  // below, waking threads costs more than the work
@@ -83,8 +83,6 @@ void backward_tile(const RouterRows<W>& rows,
   store_tile(probs, n_rows, n, grad_logits + begin * n);
 }
 
-}  // namespace
-
 template <typename W>
 void mutual_information_sums(const RouterRows<W>& rows, double* sums) {
   const int64_t n = rows.n_experts;
@@ -105,7 +103,7 @@ void mutual_information_sums(const RouterRows<W>& rows, double* sums) {
 template <typename W>
 void mutual_information_backward(const RouterRows<W>& rows,
                                  const W* log_mean,
-                                 W factor,
+                                 const W* factor,
                                  W* grad_logits) {
   const int64_t n = rows.n_experts;
 #pragma omp parallel if (rows.n_rows * n > kSerialElements)
@@ -114,17 +112,21 @@ void mutual_information_backward(const RouterRows<W>& rows,
 #pragma omp for
     for (int64_t row = 0; row < rows.n_rows; row += kTileRows) {
       const int64_t n_rows = min_of(kTileRows, rows.n_rows - row);
-      backward_tile(rows, row, n_rows, log_mean, factor, scratch, grad_logits);
+      backward_tile(rows, row, n_rows, log_mean, *factor, scratch, grad_logits);
     }
     delete[] scratch;
   }
 }
 
-#define DSMOE_INSTANTIATE(W)                                            \
-  template void mutual_information_sums(const RouterRows<W>&, double*); \
-  template void mutual_information_backward(const RouterRows<W>&, const W*, W, W*);
-DSMOE_INSTANTIATE(float)
-DSMOE_INSTANTIATE(double)
-#undef DSMOE_INSTANTIATE
+}  // namespace
 
-}  // namespace dsmoe::DSMOE_ISA
+template <>
+MutualInformationKernels<float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {mutual_information_sums, mutual_information_backward};
+}
+template <>
+MutualInformationKernels<double> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {mutual_information_sums, mutual_information_backward};
+}
+
+}  // namespace dsmoe

@@ -1,6 +1,5 @@
 #include "csrc_kernels/common/cuda_context.cuh"
 #include "csrc_kernels/mutual_information/body.h"
-#include "csrc_kernels/mutual_information/cuda.h"
 
 namespace dsmoe {
 
@@ -16,29 +15,24 @@ namespace dsmoe {
     CudaContext ctx;                                                                      \
     mutual_information_backward_body(ctx, rows, log_mean, factor, grad_logits);           \
   }                                                                                       \
+  static void sums(const RouterRows<W>& rows, double* sums) {                             \
+    launch(mutual_information_sums_##W, mutual_information_sums_shape(rows), rows, sums); \
+  }                                                                                       \
+  static void backward(const RouterRows<W>& rows,                                         \
+                       const W* log_mean,                                                 \
+                       const W* factor,                                                   \
+                       W* grad_logits) {                                                  \
+    launch(mutual_information_backward_##W,                                               \
+           mutual_information_backward_shape(rows),                                       \
+           rows,                                                                          \
+           log_mean,                                                                      \
+           factor,                                                                        \
+           grad_logits);                                                                  \
+  }                                                                                       \
   }                                                                                       \
   template <>                                                                             \
-  void launch_mutual_information_sums(                                                    \
-      const RouterRows<W>& rows, double* sums, cudaStream_t stream) {                     \
-    device::launch(device::mutual_information_sums_##W,                                   \
-                   device::mutual_information_sums_shape(rows),                           \
-                   stream,                                                                \
-                   rows,                                                                  \
-                   sums);                                                                 \
-  }                                                                                       \
-  template <>                                                                             \
-  void launch_mutual_information_backward(const RouterRows<W>& rows,                      \
-                                          const W* log_mean,                              \
-                                          const W* factor,                                \
-                                          W* grad_logits,                                 \
-                                          cudaStream_t stream) {                          \
-    device::launch(device::mutual_information_backward_##W,                               \
-                   device::mutual_information_backward_shape(rows),                       \
-                   stream,                                                                \
-                   rows,                                                                  \
-                   log_mean,                                                              \
-                   factor,                                                                \
-                   grad_logits);                                                          \
+  MutualInformationKernels<W> cuda_kernels() {                                            \
+    return {device::sums, device::backward};                                              \
   }
 DSMOE_KERNELS(float)
 DSMOE_KERNELS(double)

@@ -2,8 +2,7 @@
 
 #include <cstdint>
 
-#include "csrc_kernels/common/device_kernel.h"
-#include "csrc_kernels/common/isa.h"
+#include "csrc_kernels/common/kernel_table.h"
 
 namespace dsmoe {
 
@@ -29,24 +28,15 @@ inline int64_t mutual_information_device_chunks(int64_t n_rows) {
 /// Experts whose sums another device's shared memory holds.
 constexpr int64_t kMostDeviceExperts = 128;
 
-DSMOE_DECLARE_FOR_ISAS(
-    /// Over the counted rows of each chunk: sums[c, j] = sum p_j and sums[c, E] = sum p log p,
-    /// with p the softmax of a row; sums [chunks, E + 1].
-    template <typename W> void mutual_information_sums(const RouterRows<W>& rows, double* sums);
-    /// grad_logits = factor * p_j (log_mean_j - log p_j + KL(p || mean)), zero for rows that do not
-    /// count; log_mean [E].
-    template <typename W>
-    void mutual_information_backward(const RouterRows<W>& rows,
-                                     const W* log_mean,
-                                     W factor,
-                                     W* grad_logits);)
-
-/// The same of another device, with chunks of mutual_information_device_chunks and the factor in
-/// its memory; at most kMostDeviceExperts.
+/// Another device takes chunks of mutual_information_device_chunks and at most kMostDeviceExperts.
 template <typename W>
-struct MutualInformationOnDevice {
-  static inline DeviceKernel<const RouterRows<W>&, double*> sums = nullptr;
-  static inline DeviceKernel<const RouterRows<W>&, const W*, const W*, W*> backward = nullptr;
+struct MutualInformationKernels {
+  /// Over the counted rows of each chunk: sums[c, j] = sum p_j and sums[c, E] = sum p log p, with p
+  /// the softmax of a row; sums [chunks, E + 1].
+  void (*sums)(const RouterRows<W>& rows, double* sums);
+  /// grad_logits = factor * p_j (log_mean_j - log p_j + KL(p || mean)), zero for rows that do not
+  /// count; log_mean [E], factor one number.
+  void (*backward)(const RouterRows<W>& rows, const W* log_mean, const W* factor, W* grad_logits);
 };
 
 }  // namespace dsmoe

@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "csrc_kernels/common/tensors.h"
+#include "csrc_kernels/mutual_information/kernels.h"
 
 namespace dsmoe {
 namespace {
@@ -28,7 +29,7 @@ RouterRows<W> rows_of(const at::Tensor& logits, const at::Tensor& counted) {
 }
 
 bool has_kernel(const at::Tensor& logits) {
-  return logits.is_cpu() || (MutualInformationOnDevice<float>::sums != nullptr &&
+  return logits.is_cpu() || (device_kernels<MutualInformationKernels<float>>().sums != nullptr &&
                              logits.size(1) <= kMostDeviceExperts);
 }
 
@@ -39,10 +40,8 @@ at::Tensor sums_of(const at::Tensor& logits, const at::Tensor& counted) {
                                            : mutual_information_device_chunks(n_rows);
   const auto sums = at::empty({n_chunks, logits.size(1) + 1}, logits.options().dtype(at::kDouble));
   dispatch_float_types(kName, logits.scalar_type(), [&]<typename T, typename W>() {
-    using OnDevice = MutualInformationOnDevice<W>;
-    const auto rows = rows_of<W>(logits, counted);
-    DSMOE_CALL_FOR_DEVICE(
-        logits.is_cpu(), OnDevice::sums, mutual_information_sums, rows, pointer<double>(sums));
+    kernels_for<MutualInformationKernels<W>>(logits.is_cpu())
+        .sums(rows_of<W>(logits, counted), pointer<double>(sums));
   });
   return sums.sum(0);
 }
@@ -82,15 +81,11 @@ struct MutualInformation : torch::autograd::Function<MutualInformation> {
     const auto factor = (grads[0].to(at::kDouble) / saved[3]).to(logits.scalar_type());
     const auto grad_logits = at::empty_like(logits);
     dispatch_float_types(kName, logits.scalar_type(), [&]<typename T, typename W>() {
-      const auto rows = rows_of<W>(logits, saved[1]);
-      const auto* log_mean = pointer<const W>(saved[2]);
-      const auto* scale = pointer<const W>(factor);
-      auto* to = pointer<W>(grad_logits);
-      if (logits.is_cpu()) {
-        DSMOE_CALL_FOR_ISA(mutual_information_backward, rows, log_mean, *scale, to);
-      } else {
-        MutualInformationOnDevice<W>::backward(rows, log_mean, scale, to);
-      }
+      kernels_for<MutualInformationKernels<W>>(logits.is_cpu())
+          .backward(rows_of<W>(logits, saved[1]),
+                    pointer<const W>(saved[2]),
+                    pointer<const W>(factor),
+                    pointer<W>(grad_logits));
     });
     return {grad_logits, at::Tensor(), at::Tensor(), at::Tensor()};
   }

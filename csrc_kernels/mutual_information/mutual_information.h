@@ -4,8 +4,6 @@
 
 #include <cstdint>
 
-#include "csrc_kernels/mutual_information/kernels.h"
-
 namespace dsmoe {
 
 /// -(1/n_tokens) sum_t KL(p_t || mean) with p_t the softmax of a row, in one pass over the logits,

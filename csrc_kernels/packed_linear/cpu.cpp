@@ -1,7 +1,7 @@
 #include "csrc_kernels/common/simd.h"
 #include "csrc_kernels/packed_linear/panel_formats.h"
 
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe {
 namespace {
 
 #if defined(__AVX512BF16__)
@@ -105,16 +105,17 @@ void store_rows(int64_t n, const float* values, const float* bias, T* y) {
 
 }  // namespace
 
-void get_panel_kernels(PanelKernels* kernels) {
-  *kernels = {max_rows, row_bytes, multiply, activate};
+template <>
+PanelKernels isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {max_rows, row_bytes, multiply, activate};
+}
+template <>
+RowKernels<float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {pack, store_rows};
+}
+template <>
+RowKernels<Bfloat16> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {pack, store_rows};
 }
 
-template <typename T>
-void get_row_kernels(RowKernels<T>* kernels) {
-  *kernels = {pack<T>, store_rows<T>};
-}
-
-template void get_row_kernels(RowKernels<float>*);
-template void get_row_kernels(RowKernels<Bfloat16>*);
-
-}  // namespace dsmoe::DSMOE_ISA
+}  // namespace dsmoe

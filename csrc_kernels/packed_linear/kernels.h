@@ -1,6 +1,6 @@
 #pragma once
 
-#include "csrc_kernels/common/isa.h"
+#include "csrc_kernels/common/kernel_table.h"
 #include "csrc_kernels/moe/weighted_activation_kernels.h"
 #include "csrc_kernels/packed_linear/packed_layout.h"
 
@@ -21,7 +21,7 @@ struct PanelProduct {
   bool is_cached = false;
 };
 
-/// What one instruction set offers.
+/// Products with panels, and activations of their results.
 struct PanelKernels {
   int64_t (*max_rows)(PackedFormat format);  ///< that share one reading of a panel
   /// Bytes of one row in a block of packed rows.
@@ -44,26 +44,10 @@ struct RowKernels {
   void (*store)(int64_t n, const float* values, const float* bias, T* y);
 };
 
-DSMOE_DECLARE_FOR_ISAS(void get_panel_kernels(PanelKernels* kernels); template <typename T>
-                       void get_row_kernels(RowKernels<T>* kernels);)
-
-inline const PanelKernels& panel_kernels() {
-  static const PanelKernels kernels = [] {
-    PanelKernels result{};
-    DSMOE_CALL_FOR_ISA(get_panel_kernels, &result);
-    return result;
-  }();
-  return kernels;
-}
-
+inline const PanelKernels& panel_kernels() { return cpu_kernels<PanelKernels>(); }
 template <typename T>
 const RowKernels<T>& row_kernels() {
-  static const RowKernels<T> kernels = [] {
-    RowKernels<T> result{};
-    DSMOE_CALL_FOR_ISA(get_row_kernels<T>, &result);
-    return result;
-  }();
-  return kernels;
+  return cpu_kernels<RowKernels<T>>();
 }
 
 }  // namespace dsmoe

@@ -2,7 +2,7 @@
 
 #include "csrc_kernels/common/simd.h"
 
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe {
 namespace {
 
 constexpr int64_t kSerialElements = 1 << 14;  // below, waking threads costs more than the work
@@ -134,8 +134,6 @@ void backward(const ResidualNormRows<T, W>& rows, const ResidualNormGradients<T,
   }
 }
 
-}  // namespace
-
 template <typename T, typename W>
 void residual_norm(RowNorm kind, const ResidualNormRows<T, W>& rows) {
   if (kind == RowNorm::kRms) return forward<RowNorm::kRms>(rows);
@@ -150,13 +148,19 @@ void residual_norm_backward(RowNorm kind,
   return backward<RowNorm::kLayer>(rows, gradients);
 }
 
-#define DSMOE_INSTANTIATE(T, W)                                        \
-  template void residual_norm(RowNorm, const ResidualNormRows<T, W>&); \
-  template void residual_norm_backward(                                \
-      RowNorm, const ResidualNormRows<T, W>&, const ResidualNormGradients<T, W>&);
-DSMOE_INSTANTIATE(Bfloat16, float)
-DSMOE_INSTANTIATE(float, float)
-DSMOE_INSTANTIATE(double, double)
-#undef DSMOE_INSTANTIATE
+}  // namespace
 
-}  // namespace dsmoe::DSMOE_ISA
+template <>
+ResidualNormKernels<Bfloat16, float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {residual_norm, residual_norm_backward};
+}
+template <>
+ResidualNormKernels<float, float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {residual_norm, residual_norm_backward};
+}
+template <>
+ResidualNormKernels<double, double> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {residual_norm, residual_norm_backward};
+}
+
+}  // namespace dsmoe

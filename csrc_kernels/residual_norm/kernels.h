@@ -3,8 +3,7 @@
 #include <cstdint>
 
 #include "csrc_kernels/common/bfloat16.h"
-#include "csrc_kernels/common/device_kernel.h"
-#include "csrc_kernels/common/isa.h"
+#include "csrc_kernels/common/kernel_table.h"
 
 namespace dsmoe {
 
@@ -47,21 +46,13 @@ inline int64_t residual_norm_device_chunks(int64_t n_rows) {
   return n_rows < 1 ? 1 : n_rows < kChunks ? n_rows : kChunks;
 }
 
-DSMOE_DECLARE_FOR_ISAS(template <typename T, typename W>
-                       void residual_norm(RowNorm kind, const ResidualNormRows<T, W>& rows);
-                       template <typename T, typename W>
-                       void residual_norm_backward(RowNorm kind,
-                                                   const ResidualNormRows<T, W>& rows,
-                                                   const ResidualNormGradients<T, W>& gradients);)
-
-/// The same of another device, with chunks of residual_norm_device_chunks.
+/// Another device takes chunks of residual_norm_device_chunks.
 template <typename T, typename W>
-struct ResidualNormOnDevice {
-  static inline DeviceKernel<RowNorm, const ResidualNormRows<T, W>&> forward = nullptr;
-  static inline DeviceKernel<RowNorm,
-                             const ResidualNormRows<T, W>&,
-                             const ResidualNormGradients<T, W>&>
-      backward = nullptr;
+struct ResidualNormKernels {
+  void (*forward)(RowNorm kind, const ResidualNormRows<T, W>& rows);
+  void (*backward)(RowNorm kind,
+                   const ResidualNormRows<T, W>& rows,
+                   const ResidualNormGradients<T, W>& gradients);
 };
 
 }  // namespace dsmoe

@@ -43,8 +43,7 @@ void run(Tensors& t, RowNorm kind, double eps, at::ScalarType type) {
   t.scale = at::empty_like(t.mean);
   dispatch_float_types(kName, type, [&]<typename T, typename W>() {
     const auto rows = rows_of<T, W>(t, eps);
-    using OnDevice = ResidualNormOnDevice<T, W>;
-    DSMOE_CALL_FOR_DEVICE(t.x.is_cpu(), OnDevice::forward, residual_norm, kind, rows);
+    kernels_for<ResidualNormKernels<T, W>>(t.x.is_cpu()).forward(kind, rows);
   });
 }
 
@@ -106,9 +105,7 @@ struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
                                                   .grad_y = pointer<T>(grad_y),
                                                   .partial_weight = pointer<W>(partial_weight),
                                                   .partial_bias = pointer<W>(partial_bias)};
-      using OnDevice = ResidualNormOnDevice<T, W>;
-      DSMOE_CALL_FOR_DEVICE(
-          t.x.is_cpu(), OnDevice::backward, residual_norm_backward, kind, rows, gradients);
+      kernels_for<ResidualNormKernels<T, W>>(t.x.is_cpu()).backward(kind, rows, gradients);
     });
     const auto none = at::Tensor();
     return {grad_x,
@@ -173,7 +170,7 @@ ResidualNormOutput residual_norm(const at::Tensor& x,
                                  const NormParameters& parameters,
                                  at::ScalarType type) {
   check(x, y, parameters, type);
-  if (!x.is_cpu() && ResidualNormOnDevice<float, float>::forward == nullptr) {
+  if (!x.is_cpu() && device_kernels<ResidualNormKernels<float, float>>().forward == nullptr) {
     return residual_norm_ref(x, y, parameters, type);
   }
   if (!at::GradMode::is_enabled()) {

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "csrc_kernels/common/tensors.h"
+#include "csrc_kernels/rotary/kernels.h"
 
 namespace dsmoe {
 namespace {

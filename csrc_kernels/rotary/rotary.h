@@ -2,8 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "csrc_kernels/rotary/kernels.h"
-
 namespace dsmoe {
 
 /// Turns the pairs (i, i + head_dim / 2) of every head by its row's angles.

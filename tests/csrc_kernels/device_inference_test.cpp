@@ -206,7 +206,7 @@ TEST_CASE("device: rows by expert, and back", "[device_ops]") {
 
 TEST_CASE("device: decode attention over a cache", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(DecodeAttentionOnDevice<Bfloat16>::attend != nullptr);
+  REQUIRE(device_kernels<DecodeAttentionKernels<Bfloat16>>().attend != nullptr);
   RandomTensors random(13);
   struct Sizes {
     int64_t batch, n_kv_heads, n_groups, head_dim, capacity;

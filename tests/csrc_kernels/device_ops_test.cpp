@@ -8,8 +8,10 @@
 #include "csrc_kernels/linear_cross_entropy/kernels.h"
 #include "csrc_kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "csrc_kernels/moe/weighted_activation.h"
+#include "csrc_kernels/mutual_information/kernels.h"
 #include "csrc_kernels/mutual_information/mutual_information.h"
 #include "csrc_kernels/residual_norm/residual_norm.h"
+#include "csrc_kernels/rotary/kernels.h"
 #include "csrc_kernels/rotary/rotary.h"
 #include "support/fake_device.h"
 
@@ -34,12 +36,12 @@ TEST_CASE("device: every op of training has its kernel", "[device_ops]") {
   test_device();
   CHECK(WeightedActivationOnDevice<float, float>::forward != nullptr);
   CHECK(WeightedActivationOnDevice<Bfloat16, float>::backward != nullptr);
-  CHECK(ResidualNormOnDevice<float, float>::forward != nullptr);
-  CHECK(ResidualNormOnDevice<Bfloat16, float>::backward != nullptr);
+  CHECK(device_kernels<ResidualNormKernels<float, float>>().forward != nullptr);
+  CHECK(device_kernels<ResidualNormKernels<Bfloat16, float>>().backward != nullptr);
   CHECK(device_kernels<RotaryKernels<Bfloat16, float>>().rotate != nullptr);
-  CHECK(MutualInformationOnDevice<float>::sums != nullptr);
-  CHECK(MutualInformationOnDevice<float>::backward != nullptr);
-  CHECK(CrossEntropyOnDevice<Bfloat16>::run != nullptr);
+  CHECK(device_kernels<MutualInformationKernels<float>>().sums != nullptr);
+  CHECK(device_kernels<MutualInformationKernels<float>>().backward != nullptr);
+  CHECK(device_kernels<CrossEntropyKernels<Bfloat16>>().run != nullptr);
 }
 
 TEST_CASE("device: weighted_activation", "[device_ops]") {

@@ -150,8 +150,7 @@ void decode_attention(const DecodeAttention<T>& args) {
 
 template <typename T>
 void install_inference() {
-  DecodeAttentionOnDevice<T>::append = decode_append<T>;
-  DecodeAttentionOnDevice<T>::attend = decode_attention<T>;
+  device_kernels<DecodeAttentionKernels<T>>() = {decode_append<T>, decode_attention<T>};
   FewTokenExpertsOnDevice<T>::hidden = few_token_hidden<T>;
   FewTokenExpertsOnDevice<T>::sum = few_token_sum<T>;
 }
@@ -199,18 +198,17 @@ void install_rows() {
 
 template <typename W>
 void install_wide() {
-  MutualInformationOnDevice<W>::sums = mutual_information_sums<W>;
-  MutualInformationOnDevice<W>::backward = mutual_information_backward<W>;
+  device_kernels<MutualInformationKernels<W>>() = {mutual_information_sums<W>,
+                                                   mutual_information_backward<W>};
 }
 
 template <typename T, typename W>
 void install() {
-  ResidualNormOnDevice<T, W>::forward = residual_norm<T, W>;
-  ResidualNormOnDevice<T, W>::backward = residual_norm_backward<T, W>;
+  device_kernels<ResidualNormKernels<T, W>>() = {residual_norm<T, W>, residual_norm_backward<T, W>};
   RouterOnDevice<T, W>::forward = router<T, W>;
   RouterOnDevice<T, W>::backward = router_backward<T, W>;
   device_kernels<RotaryKernels<T, W>>() = {rotary<T, W>};
-  CrossEntropyOnDevice<T>::run = cross_entropy<T>;
+  device_kernels<CrossEntropyKernels<T>>() = {cross_entropy<T>};
   using ActivationRows = WeightedActivationRows<T, W>;
   using ActivationGradients = WeightedActivationGradients<T, W>;
   WeightedActivationOnDevice<T, W>::forward = weighted_activation<ActivationRows>;

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "csrc_kernels/decode_attention/cuda.h"
+#include "csrc_kernels/decode_attention/kernels.h"
 #include "csrc_kernels/device/executions.h"
 #include "csrc_kernels/moe/few_token_experts_cuda.h"
 #include "csrc_kernels/moe/routed_rows_cuda.h"
@@ -103,7 +103,7 @@ TEST_CASE("launchers: decode attention joins its tiles after they are made", "[l
                                     .weights = nullptr,
                                     .partial = partial.data(),
                                     .y = y.data()};
-  launch_decode_attention(args, kStream);
+  cuda_kernels<DecodeAttentionKernels<float>>().attend(args);
   const auto& launches = fake_cuda::launches();
   REQUIRE(launches.size() == 2);
   CHECK(launches[0].kernel == "dsmoe::device::decode_tiles_float");
@@ -114,7 +114,7 @@ TEST_CASE("launchers: decode attention joins its tiles after they are made", "[l
   // The second launch goes wrong: its error is there to be taken.
   fake_cuda::reset();
   fake_cuda::fail_launch(2, cudaErrorLaunchFailure);
-  launch_decode_attention(args, kStream);
+  cuda_kernels<DecodeAttentionKernels<float>>().attend(args);
   CHECK(fake_cuda::take_error() == cudaErrorLaunchFailure);
 }
 
