@@ -53,7 +53,7 @@ void check_places(const KvRows& cache) {
   }
 }
 
-void check_tables(const TurnTables& tables, const at::Tensor& keys) {
+void check_tables(const RotaryTables& tables, const at::Tensor& keys) {
   if (!tables.cos.defined()) return;
   const auto wide = keys.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   TORCH_CHECK(tables.cos.dim() == 2 && tables.cos.size(0) > 0 &&
@@ -103,7 +103,7 @@ class CachePointers {
 };
 
 template <typename W>
-TurnRows<W> rows_of(const TurnTables& tables) {
+RotaryTableRows<W> rows_of(const RotaryTables& tables) {
   return {.n_table_rows = tables.cos.defined() ? tables.cos.size(0) : 1,
           .cos = pointer<const W>(tables.cos),
           .sin = pointer<const W>(tables.sin)};
@@ -147,7 +147,7 @@ void check_queries(const KvRows& cache, const QueryRows& queries) {
 void append_to_cache(const KvRows& cache,
                      const at::Tensor& k,
                      const at::Tensor& v,
-                     const TurnTables& tables) {
+                     const RotaryTables& tables) {
   check_cache(cache);
   check_places(cache);
   const auto& keys = cache.keys.front();
@@ -169,10 +169,10 @@ void append_to_cache(const KvRows& cache,
   dispatch_float_types(kName, keys.scalar_type(), [&]<typename T, typename W>() {
     const CachePointers<T> pointers(cache);
     const auto rows = pointers.rows();
-    const auto turn = rows_of<W>(tables);
+    const auto table_rows = rows_of<W>(tables);
     const auto& kernels = cpu_kernels<CachedAttentionKernels<T, W>>();
     const auto append = [&](int64_t token, int) {
-      kernels.append_token(rows, turn, token, pointer<const T>(k), pointer<const T>(v));
+      kernels.append_token(rows, table_rows, token, pointer<const T>(k), pointer<const T>(v));
     };
     if (k.numel() > kSerialElements) return kernel_threads().run(n_tokens, append);
     for (int64_t token = 0; token < n_tokens; ++token) append(token, 0);
@@ -196,7 +196,7 @@ at::Tensor cached_attention(const KvRows& cache, const QueryRows& queries) {
         .kv_major = queries.layout == HeadLayout::kKvMajor,
         .q = pointer<const T>(queries.q),
         .token_of_row = pointer<const int64_t>(queries.token_of_row),
-        .turn = rows_of<W>(queries.tables),
+        .tables = rows_of<W>(queries.tables),
         .y = pointer<T>(y)};
     const int64_t scratch_size = pointers.longest() + 2 * rows.head_dim;
     const auto scratch = at::empty({threads.n_threads(), scratch_size},

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "csrc_kernels/causal_attention/causal_attention.h"
+#include "csrc_kernels/rotary/rotary.h"
 
 namespace dsmoe {
 
@@ -22,27 +23,21 @@ struct KvRows {
   const TokenPlaces* places = nullptr;
 };
 
-/// Angles of a pass's tokens, in float32 (float64 for float64); undefined: nothing turns.
-struct TurnTables {
-  at::Tensor cos;  // [n_rows, head_dim / 2]; token t takes row t % n_rows
-  at::Tensor sin;
-};
-
-/// Stores keys, turned, and values of the pass's tokens at their places. No gradient.
+/// Stores the rotated keys and the values of the pass's tokens at their places. No gradient.
 ///
 /// k, v  [..., n_kv_heads, head_dim], n_tokens rows in the type of the cache, contiguous
 /// Throws c10::Error if shapes or types disagree or a place is outside the cache.
 void append_to_cache(const KvRows& cache,
                      const at::Tensor& k,
                      const at::Tensor& v,
-                     const TurnTables& tables);
+                     const RotaryTables& tables);
 
 /// The queries of a pass whose keys are in the cache.
 struct QueryRows {
   at::Tensor q;             // [n_rows, n_heads, head_dim] in the type of the cache, contiguous
   at::Tensor token_of_row;  // [n_rows] int64 in 0 .. n_tokens - 1, or undefined: row i is token i
   HeadLayout layout = HeadLayout::kKvMajor;
-  TurnTables tables{};
+  RotaryTables tables{};
 };
 
 /// Softmax attention of new tokens over the cache, each up to and with its own position; scale 1 /

@@ -5,16 +5,20 @@
 namespace dsmoe {
 namespace {
 
-// y = x with the pairs (i, i + half) turned by a token's angles.
+// y = x with the pairs (i, i + half) rotated by the angles of a token.
 template <typename T, typename W, typename Y>
-void turn_head(const TurnRows<W>& turn, int64_t token, int64_t head_dim, const T* x, Y* y) {
-  if (turn.cos == nullptr) {
+void rotate_head(const RotaryTableRows<W>& tables,
+                 int64_t token,
+                 int64_t head_dim,
+                 const T* x,
+                 Y* y) {
+  if (tables.cos == nullptr) {
     for (int64_t i = 0; i < head_dim; ++i) store(y[i], load(x[i]));
     return;
   }
   const int64_t half = head_dim / 2;
-  const W* cos = turn.cos + token % turn.n_table_rows * half;
-  const W* sin = turn.sin + token % turn.n_table_rows * half;
+  const W* cos = tables.cos + token % tables.n_table_rows * half;
+  const W* sin = tables.sin + token % tables.n_table_rows * half;
 #pragma omp simd
   for (int64_t i = 0; i < half; ++i) {
     const W a = load(x[i]);
@@ -60,7 +64,7 @@ W weigh(const T* values, W greatest, int64_t n_keys, int64_t head_dim, W* scores
 
 template <typename T, typename W>
 void append_token(const CacheRows<T>& cache,
-                  const TurnRows<W>& turn,
+                  const RotaryTableRows<W>& tables,
                   int64_t token,
                   const T* k,
                   const T* v) {
@@ -69,7 +73,7 @@ void append_token(const CacheRows<T>& cache,
   for (int64_t head = 0; head < cache.n_kv_heads; ++head) {
     const int64_t from = (token * cache.n_kv_heads + head) * dim;
     const int64_t to = cache.head_begin(token, head) + cache.positions[token] * dim;
-    turn_head(turn, token, dim, k + from, cache.keys[sequence] + to);
+    rotate_head(tables, token, dim, k + from, cache.keys[sequence] + to);
     for (int64_t i = 0; i < dim; ++i) cache.values[sequence][to + i] = v[from + i];
   }
 }
@@ -94,7 +98,7 @@ void attend_row(const CacheRows<T>& cache,
   for (int64_t i = 0; i < group; ++i) {
     const int64_t head = queries.kv_major ? kv_head * group + i : i * cache.n_kv_heads + kv_head;
     const int64_t at = (row * queries.n_heads + head) * dim;
-    turn_head(queries.turn, token, dim, queries.q + at, query);
+    rotate_head(queries.tables, token, dim, queries.q + at, query);
     for (int64_t d = 0; d < dim; ++d) query[d] *= scale;
     const W greatest = score(keys, query, n_keys, dim, scores);
     const W total = weigh(values, greatest, n_keys, dim, scores, sums);

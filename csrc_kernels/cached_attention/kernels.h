@@ -25,10 +25,10 @@ struct CacheRows {
   }
 };
 
-/// cos, sin [n_table_rows, head_dim / 2], token t takes row t % n_table_rows; null: nothing turns.
+/// cos, sin [n_table_rows, head_dim / 2], token t takes row t % n_table_rows; null: no rotation.
 /// W is float, or double for double.
 template <typename W>
-struct TurnRows {
+struct RotaryTableRows {
   int64_t n_table_rows;
   const W* cos;
   const W* sin;
@@ -41,15 +41,15 @@ struct CachedQueries {
   bool kv_major;  ///< head h reads key/value head h / (n_heads / H), else h % H
   const T* q;
   const int64_t* token_of_row;  ///< null: row i is token i
-  TurnRows<W> turn;
+  RotaryTableRows<W> tables;
   T* y;  ///< like q
 };
 
 template <typename T, typename W>
 struct CachedAttentionKernels {
-  /// Stores the keys, turned, and values of one token, k and v [n_tokens, H, head_dim].
+  /// Stores the rotated keys and the values of one token, k and v [n_tokens, H, head_dim].
   void (*append_token)(const CacheRows<T>& cache,
-                       const TurnRows<W>& turn,
+                       const RotaryTableRows<W>& tables,
                        int64_t token,
                        const T* k,
                        const T* v);

@@ -30,7 +30,7 @@ void check_cache(const char* name, const DecodeCache& cache) {
               cache.positions.sizes());
 }
 
-void check_tables(const char* name, const DecodeCache& cache, const TurnTables& tables) {
+void check_tables(const char* name, const DecodeCache& cache, const RotaryTables& tables) {
   if (!tables.cos.defined()) return;
   for (const auto* table : {&tables.cos, &tables.sin}) {
     TORCH_CHECK(table->dim() == 2 && table->size(0) == cache.keys.size(0) &&
@@ -72,7 +72,7 @@ bool has_decode_attention_kernels(const at::Tensor& keys) {
 void append_token(const DecodeCache& cache,
                   const at::Tensor& k,
                   const at::Tensor& v,
-                  const TurnTables& tables) {
+                  const RotaryTables& tables) {
   constexpr const char* kName = "append_token";
   check_cache(kName, cache);
   check_tables(kName, cache, tables);
@@ -100,7 +100,7 @@ void append_token(const DecodeCache& cache,
 at::Tensor decode_attention(const DecodeCache& cache,
                             const at::Tensor& q,
                             HeadLayout layout,
-                            const TurnTables& tables,
+                            const RotaryTables& tables,
                             const at::Tensor& expert_weights) {
   constexpr const char* kName = "decode_attention";
   check_cache(kName, cache);

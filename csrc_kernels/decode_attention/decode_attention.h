@@ -14,7 +14,7 @@ struct DecodeCache {
   at::Tensor positions;  // [batch] int64, each below capacity, which is not checked
 };
 
-/// Stores the new tokens' keys, turned, and values at their positions. No gradient.
+/// Stores the rotated keys and the values of the new tokens at their positions. No gradient.
 ///
 /// k, v    [batch, n_kv_heads, head_dim] in the type of the cache, contiguous
 /// tables  [batch, head_dim / 2] float32, row b for sequence b, or undefined
@@ -22,13 +22,13 @@ struct DecodeCache {
 void append_token(const DecodeCache& cache,
                   const at::Tensor& k,
                   const at::Tensor& v,
-                  const TurnTables& tables);
+                  const RotaryTables& tables);
 
 /// Softmax attention of each sequence's new token over its keys 0 .. position, scale 1 /
 /// sqrt(head_dim), arithmetic in float32. No gradient; shapes do not depend on positions, so that a
 /// CUDA graph can record it.
 ///
-/// q               [batch, n_heads, head_dim] in the type of the cache, contiguous, unturned
+/// q               [batch, n_heads, head_dim] in the type of the cache, contiguous, not rotated
 /// expert_weights  [batch, n_experts] float32, or undefined; under kExpertMajor head h is that of
 ///                 expert h / n_kv_heads, and heads of experts with weight 0 are skipped and give
 ///                 zeros
@@ -37,7 +37,7 @@ void append_token(const DecodeCache& cache,
 at::Tensor decode_attention(const DecodeCache& cache,
                             const at::Tensor& q,
                             HeadLayout layout,
-                            const TurnTables& tables,
+                            const RotaryTables& tables,
                             const at::Tensor& expert_weights = {});
 
 /// Whether decode_attention has kernels for a cache like this one.
@@ -47,7 +47,7 @@ bool has_decode_attention_kernels(const at::Tensor& keys);
 at::Tensor decode_attention_ref(const DecodeCache& cache,
                                 const at::Tensor& q,
                                 HeadLayout layout,
-                                const TurnTables& tables,
+                                const RotaryTables& tables,
                                 const at::Tensor& expert_weights = {});
 
 }  // namespace dsmoe

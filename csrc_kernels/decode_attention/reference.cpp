@@ -13,20 +13,20 @@ namespace dsmoe {
 at::Tensor decode_attention_ref(const DecodeCache& cache,
                                 const at::Tensor& q,
                                 HeadLayout layout,
-                                const TurnTables& tables,
+                                const RotaryTables& tables,
                                 const at::Tensor& expert_weights) {
   const int64_t batch = q.size(0);
   const int64_t n_kv_heads = cache.keys.size(1);
   const int64_t n_groups = q.size(1) / n_kv_heads;
   const bool by_expert = layout == HeadLayout::kExpertMajor;
   const auto wide = q.to(at::kDouble);
-  const auto turned =
+  const auto rotated =
       tables.cos.defined()
           ? rotary_ref(wide.contiguous(), tables.cos.to(at::kDouble), tables.sin.to(at::kDouble))
           : wide;
   // [batch, n_kv_heads, n_groups, head_dim]
-  const auto heads = by_expert ? turned.view({batch, n_groups, n_kv_heads, -1}).transpose(1, 2)
-                               : turned.view({batch, n_kv_heads, n_groups, -1});
+  const auto heads = by_expert ? rotated.view({batch, n_groups, n_kv_heads, -1}).transpose(1, 2)
+                               : rotated.view({batch, n_kv_heads, n_groups, -1});
   const auto scores = at::matmul(heads, cache.keys.to(at::kDouble).transpose(2, 3)) /
                       std::sqrt(static_cast<double>(q.size(2)));
   const auto numbers = at::arange(cache.keys.size(2), cache.positions.options());

@@ -66,7 +66,7 @@ DSMOE_HD void score_key(const DecodeAttention<T>& args,
   for (int h = 0; h < kDecodeHeads; ++h) scores[h * kDecodeTile + lane] = sums[h] * scale;
 }
 
-// Turned queries of the listed groups first .. first + heads - 1; zeros past the last.
+// Rotated queries of the listed groups first .. first + heads - 1; zeros past the last.
 template <typename Context, typename T>
 DSMOE_HD void load_queries(Context& ctx,
                            const DecodeAttention<T>& args,
@@ -144,7 +144,7 @@ DSMOE_HD void score_tile(Context& ctx,
   ctx.sync();
 }
 
-// Turns scores into exp(score - greatest), and sums these; a warp per head.
+// Replaces scores by exp(score - greatest) and sums them; a warp per head.
 template <typename Context>
 DSMOE_HD void softmax_tile(Context& ctx,
                            const DecodePlace& place,

@@ -13,7 +13,7 @@ struct TileSums {
   W plogp[kTileRows];  // sum of p log p
 };
 
-// Turns the logits of a tile into probabilities; `logits` keeps them.
+// Writes the softmax of a tile of logits to probs.
 template <typename W>
 TileSums<W> softmax_sums(int64_t n, const W* logits, W* probs) {
   TileSums<W> sums = {};

@@ -3,7 +3,7 @@
 #include "csrc_kernels/common/device_body.h"
 #include "csrc_kernels/rotary/kernels.h"
 
-/// rotary on a GPU: a lane turns a pack of neighbouring pairs of one head.
+/// rotary on a GPU: a lane rotates a pack of neighbouring pairs of one head.
 namespace dsmoe::device {
 
 constexpr int kRotaryLanes = 256;
@@ -23,7 +23,7 @@ LaunchShape rotary_shape(const RotaryRows<T, W>& rows) {
 }
 
 template <int V, typename T, typename W>
-DSMOE_HD void turn_pack(const RotaryRows<T, W>& rows, W direction, int64_t item) {
+DSMOE_HD void rotate_pack(const RotaryRows<T, W>& rows, W direction, int64_t item) {
   const int64_t per_head = rows.half / V;
   const int64_t head = item / per_head;  // over all rows
   if (head >= rows.n_rows * rows.n_heads) return;
@@ -49,9 +49,9 @@ DSMOE_HD void rotary_body(Context& ctx, const RotaryRows<T, W>& rows, W directio
   ctx.lanes([&](int lane) {
     const int64_t item = ctx.block() * ctx.n_lanes() + lane;
     if (pack == kRotaryPack) {
-      turn_pack<kRotaryPack>(rows, direction, item);
+      rotate_pack<kRotaryPack>(rows, direction, item);
     } else {
-      turn_pack<1>(rows, direction, item);
+      rotate_pack<1>(rows, direction, item);
     }
   });
 }

@@ -14,7 +14,10 @@ using torch::autograd::variable_list;
 
 constexpr const char* kName = "rotary";
 
-at::Tensor turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, int direction) {
+at::Tensor rotate(const at::Tensor& x,
+                  const at::Tensor& cos,
+                  const at::Tensor& sin,
+                  int direction) {
   auto y = at::empty_like(x);
   dispatch_float_types(kName, x.scalar_type(), [&]<typename T, typename W>() {
     const RotaryRows<T, W> rows{.n_rows = x.size(0),
@@ -36,12 +39,12 @@ struct Rotary : torch::autograd::Function<Rotary> {
                             const at::Tensor& cos,
                             const at::Tensor& sin) {
     ctx->save_for_backward({cos, sin});
-    return turn(x, cos, sin, 1);
+    return rotate(x, cos, sin, 1);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    return {turn(grads[0].contiguous(), saved[0], saved[1], -1), at::Tensor(), at::Tensor()};
+    return {rotate(grads[0].contiguous(), saved[0], saved[1], -1), at::Tensor(), at::Tensor()};
   }
 };
 

@@ -4,7 +4,14 @@
 
 namespace dsmoe {
 
-/// Turns the pairs (i, i + head_dim / 2) of every head by its row's angles.
+/// Cosines and sines of the angles of positions, float32 (float64 for float64). Token t takes row
+/// t % n_rows, so that the tables of one sequence serve a batch. Undefined: no rotation.
+struct RotaryTables {
+  at::Tensor cos;  // [n_rows, head_dim / 2]
+  at::Tensor sin;  // [n_rows, head_dim / 2]
+};
+
+/// Rotates the pairs (i, i + head_dim / 2) of every head by the angles of its row.
 ///
 /// x         [n_rows, n_heads, head_dim], float32, bfloat16 or float64, contiguous
 /// cos, sin  [n_table_rows, head_dim / 2], float32 (float64 for float64); row r of x takes row

@@ -229,7 +229,7 @@ TEST_CASE("device: decode attention over a cache", "[device_ops]") {
         positions.data_ptr<int64_t>()[0] = s.batch == 1 ? s.capacity - 1 : 0;
         const DecodeCache cache{on(device, rows()), on(device, rows()), on(device, positions)};
         const auto angles = random.normal({s.batch, s.head_dim / 2}, at::kFloat);
-        const TurnTables tables{on(device, angles.cos()), on(device, angles.sin())};
+        const RotaryTables tables{on(device, angles.cos()), on(device, angles.sin())};
         const auto k = random.normal({s.batch, s.n_kv_heads, s.head_dim}, type);
         const auto v = random.normal({s.batch, s.n_kv_heads, s.head_dim}, type);
         append_token(cache, on(device, k), on(device, v), tables);
@@ -237,10 +237,10 @@ TEST_CASE("device: decode attention over a cache", "[device_ops]") {
         for (int64_t b = 0; b < s.batch; ++b) {
           const int64_t at = positions[b].item<int64_t>();
           CHECK(max_difference(on_cpu.values[b].select(1, at), v[b]) == 0);
-          const auto turned = rotary_ref(k[b].unsqueeze(0).to(at::kFloat),
-                                         angles[b].unsqueeze(0).cos(),
-                                         angles[b].unsqueeze(0).sin());
-          CHECK(max_difference(on_cpu.keys[b].select(1, at).to(at::kFloat), turned[0]) <=
+          const auto rotated = rotary_ref(k[b].unsqueeze(0).to(at::kFloat),
+                                          angles[b].unsqueeze(0).cos(),
+                                          angles[b].unsqueeze(0).sin());
+          CHECK(max_difference(on_cpu.keys[b].select(1, at).to(at::kFloat), rotated[0]) <=
                 2 * tolerance_of(type));
         }
         const auto q = random.normal({s.batch, s.n_kv_heads * s.n_groups, s.head_dim}, type);

@@ -85,9 +85,6 @@ at::Tensor attend_decoding(const AttentionContext& context,
                            HeadLayout layout,
                            const at::Tensor& expert_weights = {});
 
-/// The tables as append_to_cache and cached_attention take them.
-TurnTables turn_tables(const RotaryTables& tables);
-
 /// Dense multi-head attention over shared key/value heads; the dense twin of MoABlock.
 ///
 /// With qk_norm the queries of a token, all heads as one vector, pass an RMSNorm before they are

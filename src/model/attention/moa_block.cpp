@@ -252,7 +252,7 @@ at::Tensor MoABlockImpl::attend_packed(const AttentionContext& context,
   const auto& k = heads.k;
   const int64_t batch = k.size(0);
   const int64_t seq = k.size(1);
-  const auto tables = turn_tables(context.rotary);
+  const auto& tables = context.rotary;
   // (expert, token, head) -> (token, expert, head)
   const auto by_token = [&] {
     return heads.q.view({n_experts_, batch * seq, heads_per_expert_, head_dim_})

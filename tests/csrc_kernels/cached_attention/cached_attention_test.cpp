@@ -60,7 +60,7 @@ struct Sequences {
   }
 };
 
-TurnTables make_tables(int64_t n_rows, at::ScalarType type, RandomTensors& random) {
+RotaryTables make_tables(int64_t n_rows, at::ScalarType type, RandomTensors& random) {
   const auto angles = random.normal({n_rows, kHeadDim / 2});
   const auto wide = type == at::kDouble ? at::kDouble : at::kFloat;
   return {angles.cos().to(wide), angles.sin().to(wide)};
@@ -100,7 +100,7 @@ TEST_CASE("cached_attention: equals its reference over ragged sequences", "[kern
   }
 }
 
-TEST_CASE("append_to_cache: stores turned keys at each sequence's own end",
+TEST_CASE("append_to_cache: stores rotated keys at each sequence's own end",
           "[kernels][attention]") {
   for (const auto type : kTypes) {
     RandomTensors random(8);
@@ -110,13 +110,13 @@ TEST_CASE("append_to_cache: stores turned keys at each sequence's own end",
     const auto v = random.normal({2, 3, kKvHeads, kHeadDim}, type);
     const auto tables = make_tables(6, type, random);
     append_to_cache(sequences.cache, k, v, tables);
-    const auto turned =
+    const auto rotated =
         rotary(k.view({6, kKvHeads, kHeadDim}), tables.cos, tables.sin).view(k.sizes());
     for (const size_t b : {0, 1}) {
       const int64_t end = sequences.lengths[b];
       const auto row = static_cast<int64_t>(b);
       const auto& keys = sequences.cache.keys[b];
-      CHECK(max_difference(keys.narrow(1, end, 3), turned[row].transpose(0, 1)) < tolerance(type));
+      CHECK(max_difference(keys.narrow(1, end, 3), rotated[row].transpose(0, 1)) < tolerance(type));
       CHECK(at::equal(sequences.cache.values[b].narrow(1, end, 3), v[row].transpose(0, 1)));
       CHECK(at::equal(keys.narrow(1, 0, end), before[b].narrow(1, 0, end)));
       CHECK(keys.narrow(1, end + 3, keys.size(1) - end - 3).isnan().all().item<bool>());

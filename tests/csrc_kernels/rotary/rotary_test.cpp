@@ -9,11 +9,11 @@
 
 namespace dsmoe {
 
-TEST_CASE("rotary: a quarter turn", "[csrc_kernels][attention]") {
+TEST_CASE("rotary: rotates a pair by a right angle", "[csrc_kernels][attention]") {
   const auto x = at::tensor({1.0, 2.0, 3.0, 4.0}, at::kDouble).view({1, 1, 4});
   const auto cos = at::tensor({0.0, 1.0}, at::kDouble).view({1, 2});
   const auto sin = at::tensor({1.0, 0.0}, at::kDouble).view({1, 2});
-  // (1, 3) turns to (-3, 1); (2, 4) stays.
+  // (1, 3) becomes (-3, 1); (2, 4) stays.
   const auto expected = at::tensor({-3.0, 2.0, 1.0, 4.0}, at::kDouble).view({1, 1, 4});
   CHECK(max_difference(rotary(x, cos, sin), expected) == 0.0);
 }
