@@ -35,10 +35,10 @@ double gradient_norm(const std::vector<at::Tensor>& gradients);
 /// arXiv:1711.05101, algorithm 2, with lr as the schedule.
 void adamw_step(const std::vector<AdamwSlot>& slots, const AdamwOptions& options);
 
-/// The definition of right of gradient_norm, for at least one gradient.
+/// Reference implementation of gradient_norm, for at least one gradient.
 double gradient_norm_ref(const std::vector<at::Tensor>& gradients);
 
-/// The definition of right: at::_fused_adamw_ of each slot.
+/// Reference implementation: at::_fused_adamw_ per slot.
 void adamw_step_ref(const std::vector<AdamwSlot>& slots, const AdamwOptions& options);
 
 }  // namespace dsmoe

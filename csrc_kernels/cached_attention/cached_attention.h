@@ -47,7 +47,7 @@ struct QueryRows {
 /// A row's result depends on its own sequence only and on neither the batch nor the threads.
 at::Tensor cached_attention(const KvRows& cache, const QueryRows& queries);
 
-/// The definition of right, of ATen calls row by row.
+/// Reference implementation in ATen calls row by row.
 at::Tensor cached_attention_ref(const KvRows& cache, const QueryRows& queries);
 
 }  // namespace dsmoe

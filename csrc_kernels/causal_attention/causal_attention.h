@@ -43,7 +43,7 @@ at::Tensor continued_attention(const at::Tensor& q,
                                const at::Tensor& v,
                                HeadLayout layout);
 
-/// The definition of right: masked softmax written with differentiable ATen calls.
+/// Reference implementation in differentiable ATen calls: masked softmax.
 at::Tensor causal_attention_ref(const at::Tensor& q,
                                 const at::Tensor& k,
                                 const at::Tensor& v,

@@ -43,7 +43,7 @@ at::Tensor decode_attention(const DecodeCache& cache,
 /// Whether decode_attention has kernels for a cache like this one.
 bool has_decode_attention_kernels(const at::Tensor& keys);
 
-/// The definition of right of decode_attention, of ATen calls.
+/// Reference implementation of decode_attention in ATen calls.
 at::Tensor decode_attention_ref(const DecodeCache& cache,
                                 const at::Tensor& q,
                                 HeadLayout layout,

@@ -21,7 +21,7 @@ at::Tensor linear_cross_entropy(const at::Tensor& features,
                                 const at::Tensor& head_copy,
                                 const at::Tensor& targets);
 
-/// The definition of right, of differentiable ATen calls, with all logits at once.
+/// Reference implementation in differentiable ATen calls, with all logits at once.
 at::Tensor linear_cross_entropy_ref(const at::Tensor& features,
                                     const at::Tensor& head_weight,
                                     const at::Tensor& targets);

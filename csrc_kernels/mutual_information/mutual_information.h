@@ -23,7 +23,7 @@ at::Tensor mutual_information(const at::Tensor& logits,
 /// Sum of the counted rows' softmax, [n_experts] in the type of logits, without gradient.
 at::Tensor sum_softmax(const at::Tensor& logits, const at::Tensor& counted);
 
-/// The definition of right of mutual_information, of differentiable ATen calls.
+/// Reference implementation of mutual_information in differentiable ATen calls.
 at::Tensor mutual_information_ref(const at::Tensor& logits,
                                   const at::Tensor& counted,
                                   const at::Tensor& mean_probs,

@@ -24,7 +24,7 @@ std::vector<at::Tensor> packed_linear(const at::Tensor& x,
                                       const std::vector<PackedLinear>& weights,
                                       at::ScalarType type);
 
-/// The definition of right, of ATen calls on the unpacked weight.
+/// Reference implementation in ATen calls on the unpacked weight.
 at::Tensor packed_linear_ref(const at::Tensor& x, const PackedLinear& weight, at::ScalarType type);
 
 }  // namespace dsmoe

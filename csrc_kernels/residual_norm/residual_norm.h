@@ -32,7 +32,7 @@ ResidualNormOutput residual_norm(const at::Tensor& x,
                                  const NormParameters& parameters,
                                  at::ScalarType type);
 
-/// The definition of right, of differentiable ATen calls.
+/// Reference implementation in differentiable ATen calls.
 ResidualNormOutput residual_norm_ref(const at::Tensor& x,
                                      const at::Tensor& y,
                                      const NormParameters& parameters,

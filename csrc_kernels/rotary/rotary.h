@@ -21,7 +21,7 @@ struct RotaryTables {
 /// Throws c10::Error if shapes or types disagree. Source: arXiv:2104.09864, equation 34.
 at::Tensor rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 
-/// The definition of right, of differentiable ATen calls.
+/// Reference implementation in differentiable ATen calls.
 at::Tensor rotary_ref(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 
 }  // namespace dsmoe
