@@ -25,7 +25,8 @@ bool takes_reference(const at::Tensor& tensor) {
   return tensor.is_cpu() && tensor.scalar_type() == at::kDouble;
 }
 
-// Off the CPU, torch's kernels over lists of tensors: parameters of one step and decay in one call.
+// Another device than the CPU takes torch's kernels over lists of tensors: one call for all
+// parameters of one step and weight decay.
 void step_lists(const std::vector<AdamwSlot>& slots, const AdamwOptions& options) {
   struct Lists {
     std::vector<at::Tensor> parameters, gradients, exp_avgs, exp_avg_sqs, steps;
@@ -40,7 +41,7 @@ void step_lists(const std::vector<AdamwSlot>& slots, const AdamwOptions& options
     lists.exp_avg_sqs.push_back(slot.exp_avg_sq);
   }
   const auto beside = slots.front().parameter.options().dtype(at::kFloat).requires_grad(false);
-  // The kernel divides by it.
+  // The kernel divides the gradients by this scale.
   const auto scale = options.gradient_scale == 1.0
                          ? std::optional<at::Tensor>()
                          : at::full({}, 1.0 / options.gradient_scale, beside);
@@ -143,7 +144,7 @@ void adamw_step(const std::vector<AdamwSlot>& slots, const AdamwOptions& options
                            .gradient_scale = static_cast<float>(options.gradient_scale)};
     cpu_kernels<AdamwKernels>().step(pieces.data(), static_cast<int64_t>(pieces.size()), rates);
   }
-  // Written behind autograd's back, which both are: say so, for copies that follow a version.
+  // Autograd does not see these writes: bump the version that copies of the weights compare.
   for (const auto& slot : slots) slot.parameter.unsafeGetTensorImpl()->bump_version();
 }
 

@@ -6,7 +6,7 @@
 
 namespace dsmoe {
 
-/// A piece of one parameter: what a thread updates at once.
+/// A piece of one parameter that one thread updates.
 struct AdamwPiece {
   int64_t n;
   float* parameter;
@@ -27,7 +27,7 @@ struct AdamwRates {
   float beta1;
   float beta2;
   float eps;
-  float gradient_scale;  ///< multiplies every gradient first: what clipping comes to
+  float gradient_scale;  ///< factor of every gradient: clipping
 };
 
 struct AdamwKernels {

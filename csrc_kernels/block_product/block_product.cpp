@@ -45,7 +45,7 @@ void multiply(int64_t m,
   at::native::cpublas::brgemm(m, n, k, ld_a, ld_b, ld_c, add, a, b, c, /*is_vnni=*/false);
 }
 
-// Ones times ones, added to ones: every entry of the product is k + 1.
+// Multiplies ones by ones and adds them to ones: every entry of the result is k + 1.
 template <typename B>
 bool works(B one) {
   constexpr int64_t kSize = 32;
@@ -53,7 +53,7 @@ bool works(B one) {
   float sums[kSize * kSize];
   std::fill_n(factor, kSize * kSize, one);
   std::fill_n(sums, kSize * kSize, 1.0F);
-  // A CPU or a setting without the instructions shows only by an exception from the first call.
+  // oneDNN reports missing instructions only by an exception from the first call.
   try {
     multiply(kSize, kSize, kSize, kSize, kSize, kSize, true, factor, factor, sums);
   } catch (const std::exception&) {

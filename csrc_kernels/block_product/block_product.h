@@ -7,9 +7,10 @@
 
 namespace dsmoe {
 
-/// C [m, n] = A [m, k] . B [k, n], or C += with add; ld_ are row lengths in elements. For bfloat16
-/// B holds its rows in pairs, [k / 2, n, 2], and k is even. Each combination of sizes is compiled
-/// at its first call in each thread (about 50 us, 25 KB for good): keep to a small set of them.
+/// C [m, n] = A [m, k] . B [k, n]; with add, C += A . B. ld_ are row lengths in elements. For
+/// bfloat16, B holds its rows in pairs, [k / 2, n, 2], and k is even. oneDNN compiles each
+/// combination of sizes at its first call in each thread (about 50 us, 25 KB that are never freed):
+/// use few combinations.
 template <typename B, typename W>
 using BlockProduct = void (*)(int64_t m,
                               int64_t n,
@@ -22,21 +23,22 @@ using BlockProduct = void (*)(int64_t m,
                               const B* b,
                               W* c);
 
-/// Types whose blocks are multiplied by oneDNN; others go through a plain loop.
+/// Types for which oneDNN multiplies blocks; a plain loop multiplies the others.
 enum class BlockProducts {
   kPortable,  ///< none
-  kFloat32,   ///< float32; bfloat16 is to be converted to it
+  kFloat32,   ///< float32; the caller converts bfloat16 to it
   kBfloat16,  ///< float32 and bfloat16
 };
 
-/// The most that this CPU can, found once by trying.
+/// The fastest of them on this CPU, tried once.
 BlockProducts fastest_block_products();
 
-/// Of type <Bfloat16, float> only with kBfloat16; <float, float> and <double, double> always.
+/// Returns a product. <Bfloat16, float> requires kBfloat16; <float, float> and <double, double>
+/// take any.
 template <typename B, typename W>
 BlockProduct<B, W> block_product(BlockProducts products);
 
-/// Gives back what the products hold of the CPU's state; at the end of each thread's work.
+/// Releases the CPU state (AMX tiles) that products hold; each thread calls it when it is done.
 void release_block_products(BlockProducts products);
 
 /// W is float or double.

@@ -14,9 +14,9 @@ namespace dsmoe {
 namespace {
 
 constexpr const char* kName = "cached_attention";
-constexpr int64_t kSerialElements = 1 << 13;  // below, a region costs more than the work
+constexpr int64_t kSerialElements = 1 << 13;  // below, a parallel region costs more than the work
 
-// Throws unless the sequences are alike and every token's place is inside.
+// Throws unless all sequences have the same shapes, except for their capacity, and the same type.
 void check_cache(const KvRows& cache) {
   TORCH_CHECK(!cache.keys.empty() && cache.keys.size() == cache.values.size() &&
                   cache.places != nullptr &&
@@ -68,7 +68,7 @@ void check_tables(const RotaryTables& tables, const at::Tensor& keys) {
               wide);
 }
 
-// The kernels' view of a cache; holds what it points to.
+// Owns the arrays of pointers that CacheRows points to.
 template <typename T>
 class CachePointers {
  public:

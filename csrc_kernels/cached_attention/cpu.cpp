@@ -28,7 +28,7 @@ void rotate_head(const RotaryTableRows<W>& tables,
   }
 }
 
-// scores [n_keys] = keys [n_keys, head_dim] . query; returns the greatest.
+// scores [n_keys] = keys [n_keys, head_dim] . query; returns the largest score.
 template <typename T, typename W>
 W score(const T* keys, const W* query, int64_t n_keys, int64_t head_dim, W* scores) {
   W greatest = 0;
@@ -43,7 +43,7 @@ W score(const T* keys, const W* query, int64_t n_keys, int64_t head_dim, W* scor
   return greatest;
 }
 
-// sums [head_dim] of the values weighted by exp(score - greatest); returns the sum of these.
+// sums [head_dim] of the values weighted by exp(score - greatest); returns the sum of the weights.
 template <typename T, typename W>
 W weigh(const T* values, W greatest, int64_t n_keys, int64_t head_dim, W* scores, W* sums) {
   W total = 0;

@@ -19,7 +19,7 @@ struct CacheRows {
   const int64_t* sequences;   ///< of the pass's tokens
   const int64_t* positions;   ///< the same
 
-  /// Where a token's sequence has a head's first row.
+  /// Index of the first row of a head in the sequence of a token.
   int64_t head_begin(int64_t token, int64_t head) const {
     return head * capacities[sequences[token]] * head_dim;
   }
@@ -53,8 +53,8 @@ struct CachedAttentionKernels {
                        int64_t token,
                        const T* k,
                        const T* v);
-  /// Fills y of one row for the query heads that read one key/value head. scratch [longest sequence +
-  /// 2 * head_dim].
+  /// Fills y of one row for the query heads that read one key/value head. scratch [longest sequence
+  /// + 2 * head_dim].
   void (*attend_row)(const CacheRows<T>& cache,
                      const CachedQueries<T, W>& queries,
                      int64_t row,

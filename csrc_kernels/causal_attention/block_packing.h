@@ -7,18 +7,17 @@
 #include "csrc_kernels/causal_attention/kernels.h"
 #include "csrc_kernels/common/simd.h"
 
-/// Layouts of the factors of a BlockProduct. Included only by files that are compiled per
-/// instruction set.
+/// Layouts of the factors of a BlockProduct. For files that are compiled per instruction set.
 namespace dsmoe::inline DSMOE_ISA {
 
-// Two bfloat16 neighbours of a pair, or the bits of a float.
+// Two bfloat16 of a pair, or the bits of a float.
 using Word = uint32_t __attribute__((may_alias));
 
 /// True if a right factor holds its rows in pairs.
 template <typename B>
 constexpr bool kPairs = std::is_same_v<B, Bfloat16>;
 
-/// A matrix inside a larger one whose other entries are zero.
+/// Sizes of a matrix and of the larger one that pads it with zeros.
 struct Padded {
   int64_t n_rows;
   int64_t n_rows_padded;
@@ -26,8 +25,8 @@ struct Padded {
   int64_t n_columns_padded;
 };
 
-// To nearest, ties to even. Unlike store, for NaNs without low bits only: those that arithmetic
-// makes and those of bfloat16 inputs.
+// Rounds to nearest, ties to even. Unlike store, it requires that a NaN has no low bits, as those
+// of arithmetic and of bfloat16 inputs.
 inline uint32_t rounded_bits(float x) {
   const auto bits = __builtin_bit_cast(uint32_t, x);
   return bits + 0x7fffU + ((bits >> 16) & 1U);
@@ -38,7 +37,7 @@ inline void store_rounded(Bfloat16& to, float x) {
 inline void store_rounded(float& to, float x) { to = x; }
 inline void store_rounded(double& to, double x) { to = x; }
 
-/// Column i of two neighbouring rows of a right factor with n columns.
+/// Stores column i of two consecutive rows of a right factor with n columns.
 inline void join_two_rows(Bfloat16* to, int64_t, int64_t i, Bfloat16 even, Bfloat16 odd) {
   reinterpret_cast<Word*>(to)[i] = even.bits | (static_cast<uint32_t>(odd.bits) << 16);
 }
@@ -51,7 +50,7 @@ inline void join_two_rows(W* to, int64_t n, int64_t i, W even, W odd) {
   to[n + i] = odd;
 }
 
-// Bits, not structs: loops over those are not vectorised.
+// Copies bits: the compiler does not vectorise loops over structs.
 inline void convert(Bfloat16& to, Bfloat16 x) { to.bits = x.bits; }
 inline void convert(float& to, Bfloat16 x) { to = load(x); }
 template <typename W>
@@ -76,8 +75,7 @@ void copy_rows(const Padded& size, RowSpan<const T> from, B* to) {
             B{});
 }
 
-/// The rows themselves where type, size and alignment are right as they are, else a copy in
-/// scratch.
+/// Returns the rows themselves if type, size and alignment fit, else a copy in scratch.
 template <typename T, typename B>
 RowSpan<const B> dense_rows(const Padded& size, RowSpan<const T> from, B* scratch) {
   if constexpr (std::is_same_v<T, B>) {
@@ -93,7 +91,7 @@ RowSpan<const B> dense_rows(const Padded& size, RowSpan<const T> from, B* scratc
   return {scratch, size.n_columns_padded};
 }
 
-/// Rows of n_columns entries times factor.
+/// Stores rows of n_columns entries times factor.
 template <typename W, typename T>
 void store_rows(int64_t n_rows, int64_t n_columns, W factor, RowSpan<const W> from, RowSpan<T> to) {
   for (int64_t i = 0; i < n_rows; ++i) {
@@ -112,7 +110,7 @@ W dot_rows(int64_t n, const T* a, const T* b) {
   return sum;
 }
 
-/// x [n_rows, n] times one factor a column.
+/// Multiplies each column of x [n_rows, n] by its factor.
 template <typename W>
 void scale_columns(int64_t n_rows, int64_t n, const W* factors, W* x) {
   for (int64_t r = 0; r < n_rows; ++r) {
@@ -121,7 +119,7 @@ void scale_columns(int64_t n_rows, int64_t n, const W* factors, W* x) {
   }
 }
 
-// Four by four words of four bytes, through registers.
+// Transposes four by four words of four bytes in registers.
 inline void transpose_tile(const Word* from, int64_t ld_from, Word* to, int64_t ld_to) {
   using Words = uint32_t __attribute__((vector_size(16), aligned(4), may_alias));
   const auto row = [&](int64_t i) { return *reinterpret_cast<const Words*>(from + i * ld_from); };
@@ -166,7 +164,7 @@ inline void transpose(int64_t m,
     for (int64_t j = 0; j < n; ++j) to[j * ld_to + i] = from[i * ld_from + j];
   }
 }
-// Eight rows of eight: pairs of columns as words, then the words' halves apart.
+// Transposes eight by eight: pairs of columns as words, then the halves of the words.
 inline void transpose_tile(const Bfloat16* from, int64_t ld_from, Bfloat16* to, int64_t ld_to) {
   using Halves = uint16_t __attribute__((vector_size(16), aligned(2), may_alias));
   Halves low[4];
@@ -198,12 +196,12 @@ inline void transpose(int64_t m,
   }
 }
 
-/// Right factor [n_columns, n_rows] of x [n_rows, n_columns]; both are multiples of 8.
+/// Stores x [n_rows, n_columns] as right factor [n_columns, n_rows]; both are multiples of 8.
 inline void pack_transposed(int64_t n_rows,
                             int64_t n_columns,
                             RowSpan<const Bfloat16> x,
                             Bfloat16* to) {
-  // As words, each a pair of columns, it is a plain transpose.
+  // A transpose of words, each of which is a pair of columns.
   for (int64_t i = 0; i < n_rows; i += 4) {
     for (int64_t j = 0; j < n_columns; j += 8) {
       transpose_tile(reinterpret_cast<const Word*>(x[i] + j),
@@ -218,7 +216,7 @@ void pack_transposed(int64_t n_rows, int64_t n_columns, RowSpan<const W> x, W* t
   transpose(n_rows, n_columns, x.data, x.stride, to, n_rows);
 }
 
-/// Right factor [n_rows, n_columns] of x itself.
+/// Stores x as right factor [n_rows, n_columns].
 template <typename B>
 void pack_rows(int64_t n_rows, int64_t n_columns, RowSpan<const B> x, B* to) {
   for (int64_t i = 0; i < n_rows; i += 2) {

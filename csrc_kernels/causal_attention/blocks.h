@@ -8,10 +8,10 @@
 #include "csrc_kernels/causal_attention/block_packing.h"
 #include "csrc_kernels/causal_attention/kernels.h"
 
-/// What the forward and the backward of causal attention share. S seq, D head_dim, padded to whole
-/// blocks; Q queries of a block, C keys of a chunk. Scores stand transposed, [C, Q]: the softmax
-/// runs down columns side by side in SIMD lanes, and probabilities are at once the left factor of
-/// dV and the right factor of y.
+/// Code that the forward and the backward pass of causal attention share. S seq, D head_dim, padded
+/// to whole blocks; Q queries of a block, C keys of a chunk. Scores are stored transposed, [C, Q]:
+/// the softmax runs down columns, one per SIMD lane, and the probabilities are both the left factor
+/// of dV and the right factor of y.
 namespace dsmoe::inline DSMOE_ISA {
 
 constexpr int64_t kKeys = 256;
@@ -20,9 +20,9 @@ inline int64_t round_up(int64_t n, int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
-/// Sizes after padding; few different ones, since products are compiled for each.
+/// Sizes after padding; few distinct ones, since oneDNN compiles a product for each.
 struct Blocks {
-  int64_t n_queries;  ///< of a block; a short sequence is one narrower block
+  int64_t n_queries;  ///< of a block; a short sequence is one smaller block
   int64_t seq;
   int64_t head_dim;
 
@@ -32,7 +32,7 @@ struct Blocks {
         head_dim(round_up(shape.head_dim, 8)) {}
 };
 
-/// Hands out 64-byte aligned pieces of one buffer; with no buffer it only counts.
+/// Divides one buffer into pieces aligned to 64 bytes; without a buffer it only counts bytes.
 class Carver {
  public:
   explicit Carver(void* buffer) : begin_(reinterpret_cast<uintptr_t>(buffer)), at_(begin_) {}
@@ -43,7 +43,7 @@ class Carver {
     at_ += static_cast<uintptr_t>(n) * sizeof(T);
     return piece;
   }
-  /// Enough for a buffer at any address.
+  /// Bytes that suffice for a buffer at any address.
   int64_t n_bytes() const { return static_cast<int64_t>(at_ - begin_) + 64; }
 
  private:
@@ -64,11 +64,11 @@ void hide_future_keys(int64_t first_query,
   }
 }
 
-/// 2^x within 1e-7, for x up to 127; zero below 2^-115, so that hidden keys count for nothing at
-/// all.
+/// 2^x within 1e-7, for x up to 127; exactly zero for x below -115, so that hidden keys add
+/// nothing.
 inline float probability(float x) {
-  // Adding 1.5 * 2^23 leaves the nearest integer in the low bits; a minimax polynomial does the
-  // rest.
+  // Adding 1.5 * 2^23 leaves the nearest integer in the low bits; a minimax polynomial covers the
+  // fraction.
   constexpr float kRound = 12582912.0F;
   const float shifted = x + kRound;
   const float r = x - (shifted - kRound);
@@ -84,7 +84,7 @@ inline float probability(float x) {
 }
 inline double probability(double x) { return __builtin_exp2(x); }
 
-/// 1 / sqrt(head_dim); scores times this and log2(e) are exponents of two.
+/// 1 / sqrt(head_dim). A score times this and log2(e) is an exponent of two.
 template <typename W>
 W score_scale(int64_t head_dim) {
   return W(1) / std::sqrt(static_cast<W>(head_dim));

@@ -33,11 +33,11 @@ void dispatch_block_types(at::ScalarType type, BlockProducts products, Function&
   });
 }
 
-// The head dimension of a [batch, seq, heads, head_dim] tensor, as seen from key/value heads.
+// Divides the heads of a [batch, seq, heads, head_dim] tensor among key/value heads.
 struct HeadGroups {
   int64_t n_kv_heads;
   int64_t group;      // query heads of a key/value head
-  int64_t head_step;  // from one of them to the next
+  int64_t head_step;  // distance of two of them
 
   HeadGroups(const at::Tensor& q, const at::Tensor& k, HeadLayout layout)
       : n_kv_heads(k.size(2)),
@@ -58,7 +58,7 @@ HeadRows<T> head_rows(const at::Tensor& x,
           .row_stride = x.stride(1)};
 }
 
-// One key/value head of one sequence with its query heads.
+// One key/value head of one sequence and its query heads.
 struct WorkItem {
   int64_t sequence;
   int64_t kv_head;
@@ -76,7 +76,7 @@ struct WorkItem {
   }
 };
 
-// Calls work(item) for every item, in parallel; no item touches what another one writes.
+// Calls work(item) for every item, in parallel; items write disjoint memory.
 template <typename Work>
 void for_each_item(int64_t batch,
                    const HeadGroups& heads,
@@ -108,7 +108,7 @@ struct Tensors {
   at::Tensor log_sums;  // [batch, n_kv_heads, group, n_queries]
 };
 
-// With room for the results.
+// Allocates the results.
 Tensors make_tensors(const at::Tensor& q,
                      const at::Tensor& k,
                      const at::Tensor& v,
@@ -241,7 +241,7 @@ void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   }
 }
 
-// Of another device than the CPU: ATen's, which keeps no matrix of scores there either.
+// Attention on another device than the CPU, by ATen, which keeps no matrix of scores either.
 at::Tensor fused_attention(const at::Tensor& q,
                            const at::Tensor& k,
                            const at::Tensor& v,
@@ -292,7 +292,7 @@ at::Tensor continued_attention(const at::Tensor& q,
               q.sizes());
   const auto keys = k.transpose(0, 1).unsqueeze(0);    // [1, n_keys, n_kv_heads, head_dim]
   const auto values = v.transpose(0, 1).unsqueeze(0);  // the same
-  // Blocks begin where those of the whole sequence do; what stands before the first is not used.
+  // Pads queries in front, so that blocks begin at the same positions as in the whole sequence.
   const int64_t n_before = (k.size(1) - q.size(0)) % kQueryBlock;
   const auto before = at::zeros({n_before, q.size(1), q.size(2)}, q.options());
   const auto queries =

@@ -47,8 +47,8 @@ struct Scratch {
         dot(carver.take<W>(size.n_queries)) {}
 };
 
-// From n rows of scores and grad_probs: probs, and grad_scores (of the scaled scores) as left and
-// as right factor.
+// Computes probs and grad_scores (of the scaled scores), as left and as right factor, from n rows
+// of scores and grad_probs.
 template <typename B, typename W>
 void differentiate_softmax(int64_t n, int64_t n_queries, W scale, const Scratch<B, W>& at) {
   const W* log_sum = at.log_sum;
@@ -97,7 +97,7 @@ class Backward {
         store_grad_q(head, query);
       }
     }
-    // Scores are the products of q and k times this.
+    // Scores are the products of q and k times `scale`.
     const W scale = score_scale<W>(shape_.head_dim);
     store(shape_.seq, scale, at_.grad_k, tensors_.grad_k.from(0, 0));
     store(shape_.seq, W(1), at_.grad_v, tensors_.grad_v.from(0, 0));
@@ -130,7 +130,7 @@ class Backward {
     };
     load_both(tensors_.q, at_.q_t, at_.q);
     load_both(tensors_.grad_y, at_.grad_y_t, at_.grad_y);
-    // Rows of padding: gradient zero, so that whatever finite probability they get adds nothing.
+    // Padding rows have gradient zero, so that their probabilities, which are finite, add nothing.
     std::fill_n(at_.dot, q, W(0));
     std::fill_n(at_.log_sum, q, W(0));
     std::copy_n(tensors_.log_sums + head * shape_.seq + query, n_rows(query), at_.log_sum);

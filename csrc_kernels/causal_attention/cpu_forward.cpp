@@ -38,7 +38,7 @@ inline W larger(W a, W b) {
   return a < b ? b : a;
 }
 
-// Raises max to that of n more rows of scores; shrinks what was summed against the old one.
+// Raises max to the maximum of n more rows of scores; rescales the sums from the old one.
 template <typename B, typename W>
 void raise_max(int64_t n, int64_t n_queries, W scale, const Scratch<B, W>& at) {
   W* max = at.max;
@@ -121,7 +121,8 @@ class Forward {
     pack_transposed(size_.n_queries, size_.head_dim, rows, at_.q_t);
   }
 
-  // Keys in chunks, each against the largest score so far: any length of sequence in one scratch.
+  // Takes keys in chunks, each relative to the largest score so far: scratch does not grow with
+  // seq.
   void attend(int64_t query) {
     const auto [q, s, d] = size_;
     const W scale = kLog2E<W> * score_scale<W>(shape_.head_dim);

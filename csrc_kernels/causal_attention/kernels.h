@@ -8,8 +8,8 @@
 
 namespace dsmoe {
 
-/// Queries that are computed together: a part of a sequence that begins at a multiple of it gives
-/// the bits of the whole.
+/// Queries of a block. A part of a sequence that begins at a multiple of it has the bits of the
+/// whole sequence.
 constexpr int64_t kQueryBlock = 32;
 
 /// Row i at data + i * stride.
@@ -29,14 +29,14 @@ struct HeadRows {
   int64_t head_stride;
   int64_t row_stride;
 
-  /// The head's rows from one on.
+  /// Rows of a head, from `row` on.
   RowSpan<T> from(int64_t head, int64_t row) const {
     return {data + head * head_stride + row * row_stride, row_stride};
   }
 };
 
-/// What one key/value head and its query heads give: S seq, G query heads, D head_dim. The forward
-/// pass may take up at a later query, N = S - first_query of them.
+/// Sizes of one key/value head and its query heads: S seq, G query heads, D head_dim. The forward
+/// pass may begin at a later query, N = S - first_query of them.
 struct AttentionShape {
   int64_t seq;
   int64_t n_query_heads;
@@ -46,7 +46,7 @@ struct AttentionShape {
   int64_t n_queries() const { return seq - first_query; }
 };
 
-/// q, y [G, N, D]; k, v [1, S, D]; log_sums [G, N], the logarithm of each softmax's denominator.
+/// q, y [G, N, D]; k, v [1, S, D]; log_sums [G, N], base-2 logarithms of the softmax denominators.
 template <typename T, typename W>
 struct AttentionForward {
   HeadRows<const T> q;
@@ -56,7 +56,7 @@ struct AttentionForward {
   W* log_sums;
 };
 
-/// Gradients beside the values they belong to.
+/// Values of the forward pass and their gradients.
 template <typename T, typename W>
 struct AttentionBackward {
   HeadRows<const T> q;

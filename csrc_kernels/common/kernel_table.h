@@ -6,8 +6,8 @@
 /// pointers: its kernel table. There is one table per instruction set and one for another device.
 namespace dsmoe {
 
-/// The table for one instruction set. The cpu.cpp of the op is compiled once per instruction set and
-/// defines it: `template <> RotaryKernels<float, float> isa_kernels<CpuIsa::DSMOE_ISA>()`.
+/// The table for one instruction set. The cpu.cpp of the op is compiled once per instruction set
+/// and defines it: `template <> RotaryKernels<float, float> isa_kernels<CpuIsa::DSMOE_ISA>()`.
 template <CpuIsa kIsa, typename Kernels>
 Kernels isa_kernels();
 

@@ -1,4 +1,4 @@
-// Gives the ops their CUDA kernels, on torch's current stream.
+// Installs the CUDA kernels of the ops; they run on torch's current stream.
 #include <ATen/cuda/CUDAContextLight.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>

@@ -2,9 +2,9 @@
 
 #include "csrc_kernels/decode_attention/tile_body.h"
 
-/// decode_attention on a GPU. A block has one tile of keys of one key/value head of one sequence
-/// and all query heads that read it; what it finds goes to `partial`, and a second kernel joins the
-/// tiles. Tiles past the position return at once.
+/// decode_attention on a GPU. A block computes one tile of keys of one key/value head of one
+/// sequence for all query heads that read it and stores its sums in `partial`; a second kernel
+/// joins the tiles. Blocks of tiles past the position return at once.
 namespace dsmoe::device {
 
 template <typename T>

@@ -7,7 +7,7 @@
 
 namespace dsmoe {
 
-/// Keys that one block of threads attends to.
+/// Keys of a tile, for one block of threads.
 constexpr int64_t kDecodeTile = 128;
 constexpr int64_t kMostDecodeHeadDim = 256;
 
@@ -43,13 +43,13 @@ struct DecodeAttention {
   const float* cos;          ///< [batch, head_dim / 2], or null
   const float* sin;          ///< the same
   const int64_t* positions;  ///< [batch]
-  const float* weights;      ///< [batch, n_groups]: groups of weight 0 are skipped; null: none is
+  const float* weights;  ///< [batch, n_groups]: groups of weight 0 are skipped; null: no group is
   float* partial;  ///< [batch, n_heads, tiles of the capacity, head_dim + 2]: sums of values, then
                    ///< the greatest score and the sum of exp(score - greatest)
   T* y;            ///< [batch, n_heads, head_dim]
 };
 
-/// Tiles of a sequence of `capacity` keys.
+/// Number of tiles of `capacity` keys.
 inline int64_t decode_tiles(int64_t capacity) { return (capacity + kDecodeTile - 1) / kDecodeTile; }
 
 /// For another device; the CPU has cached_attention instead.

@@ -3,15 +3,15 @@
 #include "csrc_kernels/common/device_body.h"
 #include "csrc_kernels/decode_attention/kernels.h"
 
-/// The steps of a block of decode_tiles_body with its tile of keys.
+/// Steps of decode_tiles_body, for one block and its tile of keys.
 namespace dsmoe::device {
 
 constexpr int kDecodeLanes = 128;
-constexpr int kDecodeHeads = 4;  // that one reading of a key or value serves
+constexpr int kDecodeHeads = 4;  // heads per load of a key or value
 
-static_assert(kDecodeTile == kDecodeLanes);  // a lane per key
+static_assert(kDecodeTile == kDecodeLanes);  // one lane per key
 
-/// Heads that a block works on at once: as many as shared memory holds queries and scores of.
+/// Heads that a block computes together: as many as shared memory has queries and scores for.
 DSMOE_HD inline int64_t decode_heads_at_once(int64_t n_groups, int64_t head_dim) {
   constexpr int64_t kSharedFloats = (40 << 10) / 4;
   const int64_t fit = kSharedFloats / (head_dim + kDecodeTile + 2) / kDecodeHeads * kDecodeHeads;
@@ -29,25 +29,25 @@ DSMOE_HD bool group_counts(const DecodeAttention<T>& args, int64_t b, int64_t gr
   return args.weights == nullptr || args.weights[b * args.n_groups + group] != 0.0F;
 }
 
-/// What a block of decode_tiles_body works on.
+/// The work of a block of decode_tiles_body.
 struct DecodePlace {
   int64_t sequence;
   int64_t kv_head;
   int64_t first_key;
-  int64_t n_keys;  // of the tile, those up to the position
+  int64_t n_keys;  // keys of the tile up to the position
 };
 
-/// The block's shared memory.
+/// Shared memory of the block.
 struct DecodeShared {
   float* queries;   // [heads, head_dim]
   float* scores;    // [heads, kDecodeTile], then exp(score - greatest)
   float* greatest;  // [heads]
   float* sums;      // [heads]
   int* flags;       // [n_groups]
-  int* listed;      // [n_groups], then how many
+  int* listed;      // [n_groups], then their number
 };
 
-// Scores of kDecodeHeads queries with the lane's key.
+// Computes the scores of kDecodeHeads queries for the key of the lane.
 template <int V, typename T>
 DSMOE_HD void score_key(const DecodeAttention<T>& args,
                         const T* key,
@@ -66,7 +66,7 @@ DSMOE_HD void score_key(const DecodeAttention<T>& args,
   for (int h = 0; h < kDecodeHeads; ++h) scores[h * kDecodeTile + lane] = sums[h] * scale;
 }
 
-// Rotated queries of the listed groups first .. first + heads - 1; zeros past the last.
+// Loads the rotated queries of the listed groups first .. first + heads - 1; zeros past the last.
 template <typename Context, typename T>
 DSMOE_HD void load_queries(Context& ctx,
                            const DecodeAttention<T>& args,
@@ -74,7 +74,7 @@ DSMOE_HD void load_queries(Context& ctx,
                            const DecodeShared& shared,
                            int64_t first,
                            int64_t heads) {
-  // What stays within a block is 32 bits wide: its divisions are cheap.
+  // Indices within a block are 32 bits wide, for cheap divisions.
   const int half = static_cast<int>(args.head_dim / 2);
   const int n_items = static_cast<int>(heads) * half;
   const int64_t n_heads = args.n_kv_heads * args.n_groups;
@@ -95,7 +95,7 @@ DSMOE_HD void load_queries(Context& ctx,
   });
 }
 
-// Lists the groups that count, in order.
+// Lists the groups with nonzero weight, in order.
 template <typename Context, typename T>
 DSMOE_HD void list_groups(Context& ctx,
                           const DecodeAttention<T>& args,
@@ -183,7 +183,7 @@ DSMOE_HD void softmax_tile(Context& ctx,
   ctx.sync();
 }
 
-// The listed groups' sums of values into `partial`; a lane has a column of kDecodeHeads heads.
+// Stores the listed groups' sums of values in `partial`; a lane has a column of kDecodeHeads heads.
 template <typename Context, typename T>
 DSMOE_HD void store_tile(Context& ctx,
                          const DecodeAttention<T>& args,

@@ -3,8 +3,8 @@
 #include "csrc_kernels/common/device_body.h"
 #include "csrc_kernels/linear_cross_entropy/kernels.h"
 
-/// cross_entropy on a GPU: a block per row, which is read once for its log sum exp and once more
-/// where its gradient is written.
+/// cross_entropy on a GPU: a block per row. It reads the row once for its log sum exp and again if
+/// it writes the gradient.
 namespace dsmoe::device {
 
 constexpr int kCrossEntropyLanes = 512;
@@ -25,7 +25,7 @@ struct JoinScaled {
   template <typename W>
   DSMOE_HD ScaledSum<W> operator()(const ScaledSum<W>& a, const ScaledSum<W>& b) const {
     const W greatest = a.greatest < b.greatest ? b.greatest : a.greatest;
-    // A part without values has no greatest one.
+    // A part without values has no greatest value.
     const W from_a = a.sum == W(0) ? W(0) : a.sum * std::exp(a.greatest - greatest);
     const W from_b = b.sum == W(0) ? W(0) : b.sum * std::exp(b.greatest - greatest);
     return {greatest, from_a + from_b};
@@ -37,8 +37,9 @@ struct PackSize {
   static constexpr int value = V;
 };
 
-/// f(PackSize<V>, i) for the lane's packs of a row of n elements that may begin anywhere, and
-/// f(PackSize<1>, i) for its share of what stands before the first and after the last pack.
+/// Calls f(PackSize<V>, i) for the lane's packs of a row of n elements, which may begin at any
+/// address, and f(PackSize<1>, i) for its share of the elements before the first and after the last
+/// pack.
 template <typename T, typename F>
 DSMOE_HD void for_lane(const T* row, int64_t n, int lane, int n_lanes, F f) {
   constexpr int V = kPackSize<T>;
@@ -95,7 +96,7 @@ DSMOE_HD void cross_entropy_body(Context& ctx,
       for (int v = 0; v < V; ++v) {
         const W value = load(pack.at[v]);
         const bool is_target = i + v == target;
-        // The lane that overwrites the target's logit is the one that reads it.
+        // The lane that overwrites the logit of the target reads it before.
         if (is_target) losses[ctx.block()] = static_cast<double>(shift - value);
         store(pack.at[v], (std::exp(value - shift) - (is_target ? W(1) : W(0))) * scale);
       }

@@ -18,9 +18,9 @@ struct CrossEntropyRows {
 
 template <typename T>
 struct CrossEntropyKernels {
-  /// losses[r] = log sum exp(logits[r]) - logits[r, target]. Unless grad_scale is 0 the logits become
-  /// their gradient, (softmax - one hot) * grad_scale. On another device than the CPU the loss of a
-  /// target outside 0 .. V is NaN.
+  /// losses[r] = log sum exp(logits[r]) - logits[r, target]. Unless grad_scale is 0 the logits
+  /// become their gradient, (softmax - one hot) * grad_scale. On another device than the CPU the
+  /// loss of a target outside 0 .. V is NaN.
   void (*run)(const CrossEntropyRows<T>& rows, double grad_scale, double* losses);
 };
 

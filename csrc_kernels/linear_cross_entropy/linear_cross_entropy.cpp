@@ -18,11 +18,11 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr const char* kName = "linear_cross_entropy";
-constexpr int64_t kChunkElements = 4 << 20;          // logits held at once
-constexpr int64_t kDeviceChunkElements = 256 << 20;  // off the CPU, whose products need more rows
-constexpr int64_t kMinChunkRows = 256;               // below, the products lose their speed
+constexpr int64_t kChunkElements = 4 << 20;          // logits in memory
+constexpr int64_t kDeviceChunkElements = 256 << 20;  // on another device; its GEMMs need more rows
+constexpr int64_t kMinChunkRows = 256;               // below, GEMMs are slow
 
-// Turns logits into their gradient unless grad_scale is 0; returns the sum of the losses.
+// Returns the sum of the losses; replaces logits by their gradient unless grad_scale is 0.
 at::Tensor losses_of(const at::Tensor& logits, const at::Tensor& targets, double grad_scale) {
   const auto losses = at::empty({logits.size(0)}, logits.options().dtype(at::kDouble));
   dispatch_float_types(kName, logits.scalar_type(), [&]<typename T, typename W>() {
@@ -72,7 +72,7 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
     const auto scaled = [&](const at::Tensor& gradient) {
-      // Another device would have to be waited for.
+      // Reading the value would need a host sync.
       if (!gradient.is_cpu()) return gradient * grads[0].to(gradient.scalar_type());
       const double factor = grads[0].item<double>();
       return factor == 1.0 ? gradient : gradient * factor;

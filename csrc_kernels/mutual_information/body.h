@@ -3,14 +3,14 @@
 #include "csrc_kernels/common/device_body.h"
 #include "csrc_kernels/mutual_information/kernels.h"
 
-/// mutual_information on a GPU: a lane per row. For the sums a block's rows lie in shared memory,
-/// so that a lane per expert can add them up.
+/// mutual_information on a GPU: a lane per row. For the sums, shared memory holds the rows of a
+/// block, so that a lane per expert adds them.
 namespace dsmoe::device {
 
 constexpr int kRouterLanes = 128;
 constexpr int64_t kRouterSharedBytes = 48 << 10;
 
-/// Lanes of a block of the sums: as many rows as fit into shared memory beside the totals; 0: none,
+/// Lanes of a block of the sums: as many rows as fit into shared memory beside the totals; 0 if
 /// there are too many experts.
 template <typename W>
 DSMOE_HD int router_sum_lanes(int64_t n_experts) {

@@ -15,17 +15,17 @@ struct RouterRows {
   const bool* counted;  ///< [n_rows], or null: every row counts
 };
 
-/// Sums are kept per chunk of rows that depends on their number only: the same bits for any number
-/// of threads.
+/// Number of chunks of rows, each with its own sums. It depends on the number of rows only, so that
+/// the bits do not depend on the number of threads.
 inline int64_t mutual_information_chunks(int64_t n_rows) { return n_rows < 256 ? 1 : 32; }
-/// The same of another device, which has a block of threads per chunk.
+/// Number of chunks on another device, which has a block of threads per chunk.
 inline int64_t mutual_information_device_chunks(int64_t n_rows) {
   constexpr int64_t kChunks = 256;
   constexpr int64_t kChunkRows = 32;
   const int64_t n = (n_rows + kChunkRows - 1) / kChunkRows;
   return n < 1 ? 1 : n < kChunks ? n : kChunks;
 }
-/// Experts whose sums another device's shared memory holds.
+/// Maximum number of experts on another device, limited by its shared memory.
 constexpr int64_t kMostDeviceExperts = 128;
 
 /// Another device takes chunks of mutual_information_device_chunks and at most kMostDeviceExperts.
@@ -34,8 +34,8 @@ struct MutualInformationKernels {
   /// Over the counted rows of each chunk: sums[c, j] = sum p_j and sums[c, E] = sum p log p, with p
   /// the softmax of a row; sums [chunks, E + 1].
   void (*sums)(const RouterRows<W>& rows, double* sums);
-  /// grad_logits = factor * p_j (log_mean_j - log p_j + KL(p || mean)), zero for rows that do not
-  /// count; log_mean [E], factor one number.
+  /// grad_logits = factor * p_j (log_mean_j - log p_j + KL(p || mean)), zero for rows that are not
+  /// counted; log_mean [E], factor one number.
   void (*backward)(const RouterRows<W>& rows, const W* log_mean, const W* factor, W* grad_logits);
 };
 

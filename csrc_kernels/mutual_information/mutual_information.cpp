@@ -46,7 +46,7 @@ at::Tensor sums_of(const at::Tensor& logits, const at::Tensor& counted) {
   return sums.sum(0);
 }
 
-// A number beside `logits`: the device is not waited for.
+// A number on the device of `logits`, without a host sync.
 at::Tensor scalar_beside(const at::Tensor& logits, int64_t number) {
   return at::full(
       {}, static_cast<double>(std::max<int64_t>(number, 1)), logits.options().dtype(at::kDouble));
@@ -68,7 +68,7 @@ struct MutualInformation : torch::autograd::Function<MutualInformation> {
     const auto n_total = n_tokens > 0 ? scalar_beside(logits, n_tokens) : n_counted;
     const auto sum_probs = sums.narrow(0, 0, logits.size(1));
     const auto mean = mean_probs ? mean_probs->to(at::kDouble) : sum_probs / n_counted;
-    // An expert that no token wants adds nothing.
+    // An expert with probability 0 in every row adds nothing.
     const auto log_mean = mean.clamp_min(1e-38).log();
     ctx->save_for_backward({logits, mask, log_mean.to(logits.scalar_type()), n_total});
     const auto divergence = sums[logits.size(1)] - (sum_probs * log_mean).sum();

@@ -5,7 +5,7 @@ namespace dsmoe {
 namespace {
 
 #if defined(__AVX512BF16__)
-constexpr int64_t kPairBytes = 4;  // of two inputs of a row in kBfloat16
+constexpr int64_t kPairBytes = 4;  // two inputs of a row under kBfloat16
 #else
 constexpr int64_t kPairBytes = 8;
 #endif

@@ -37,7 +37,7 @@ struct Bfloat16Kernel {
   }
 };
 #else
-// rows [K][R] float; K even: packing fills up with zeros
+// rows [K][R] float; K is even: packing appends a zero
 struct Bfloat16Kernel {
   template <int R>
   static void multiply(const PanelProduct& product) {
@@ -95,7 +95,7 @@ void pack_bfloat16(int64_t d_in, int64_t n_rows, const T* const* sources, std::b
   }
 }
 #else
-// Rounds as dot products would and widens again.
+// Rounds to bfloat16, as the dot-product instructions require, and widens again.
 template <typename T>
 void pack_bfloat16(int64_t d_in, int64_t n_rows, const T* const* sources, std::byte* rows) {
   auto* values = reinterpret_cast<float*>(rows);

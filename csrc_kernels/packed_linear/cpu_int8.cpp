@@ -11,7 +11,7 @@ namespace dsmoe::DSMOE_ISA {
 namespace {
 
 #if defined(__AVX512BF16__)
-// sums [R][32] int32, begun at the rows' corrections
+// sums [R][32] int32; they start at the corrections of the rows
 template <int R>
 inline void add_int8_products(int64_t n_steps,
                               const std::byte* panel,
@@ -57,7 +57,7 @@ inline void add_int8_block(int64_t n_steps,
     for (int v = 0; v < 2; ++v) {
       float* sum = sums + r * kPanelWidth + v * kLanes;
       const auto both = scale * load_lanes<Floats>(weight_scales + v * kLaneBytes);
-      // Not an intrinsic: GCC 12 warns of its own _mm512_cvtepi32_ps.
+      // Not an intrinsic: GCC 12 warns about the body of _mm512_cvtepi32_ps.
       const auto exact = __builtin_convertvector(reinterpret_cast<Ints>(integers[r][v]), Floats);
       const auto result = load_lanes<Floats>(sum) + exact * both;
       __builtin_memcpy(sum, &result, kLaneBytes);
@@ -97,7 +97,7 @@ inline void add_int8_block(int64_t n_steps,
 #endif
 
 // rows, per block of inputs: [K / 4][R][4] int8, [R] float scales, [R] int32 corrections of the
-// weights' offset of 128
+// offset of 128 in the weights
 struct Int8Kernel {
   template <int R>
   static void multiply(const PanelProduct& product) {

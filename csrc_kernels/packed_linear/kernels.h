@@ -7,7 +7,7 @@
 namespace dsmoe {
 
 /// sums [n_rows, kPanelWidth] = packed rows times one panel. Every sum runs along d_in in the same
-/// order for any n_rows: a row's result does not depend on its company.
+/// order for any n_rows: the result of a row does not depend on the other rows.
 struct PanelProduct {
   PackedFormat format;
   int64_t d_in;
@@ -15,15 +15,15 @@ struct PanelProduct {
   const std::byte* panel;
   const std::byte* rows;  ///< as packed by RowKernels::pack
   float* sums;
-  /// What this thread will probably read afterwards, brought into the cache meanwhile: its
-  /// beginning, or all of it if the panel itself is in the cache already.
+  /// The panel that this thread probably reads next. The product prefetches its beginning, or all
+  /// of it if `panel` is in the cache already.
   const std::byte* next;
   bool is_cached = false;
 };
 
 /// Products with panels, and activations of their results.
 struct PanelKernels {
-  int64_t (*max_rows)(PackedFormat format);  ///< that share one reading of a panel
+  int64_t (*max_rows)(PackedFormat format);  ///< rows that share one read of a panel
   /// Bytes of one row in a block of packed rows.
   int64_t (*row_bytes)(PackedFormat format, int64_t d_in);
   void (*multiply)(const PanelProduct& product);
@@ -31,7 +31,7 @@ struct PanelKernels {
   void (*activate)(Activation activation, float weight, const float* gate, float* up);
 };
 
-/// Between rows of T (float or Bfloat16) and the kernels.
+/// Conversions between rows of T (float or Bfloat16) and the layout of PanelKernels.
 template <typename T>
 struct RowKernels {
   /// Packs n_rows rows of d_in numbers into one block.

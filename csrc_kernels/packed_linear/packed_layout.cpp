@@ -7,7 +7,7 @@
 namespace dsmoe {
 namespace {
 
-// A row's element, zero past the ends.
+// Rows that are padded with zeros.
 struct Rows {
   const float* data;
   int64_t n_rows;
@@ -17,7 +17,7 @@ struct Rows {
   }
 };
 
-// To nearest, ties to even.
+// Rounds to nearest, ties to even.
 uint16_t to_bfloat16(float x) {
   const auto bits = __builtin_bit_cast(uint32_t, x);
   if (std::isnan(x)) return static_cast<uint16_t>(bits >> 16 | 0x40U);

@@ -5,7 +5,7 @@
 
 namespace dsmoe {
 
-/// How a packed weight is stored.
+/// Number format of a packed weight.
 enum class PackedFormat {
   kFloat32,
   kBfloat16,
@@ -15,8 +15,8 @@ enum class PackedFormat {
 constexpr int64_t kPanelWidth = 32;   ///< outputs of a panel
 constexpr int64_t kQuantBlock = 128;  ///< inputs that share a scale
 
-/// Matrices [d_out, d_in], one per expert, cut into panels of kPanelWidth outputs that are read
-/// from end to end. K d_in, in a panel, missing outputs and inputs being zero:
+/// Matrices [d_out, d_in], one per expert, divided into panels of kPanelWidth outputs. Kernels read
+/// a panel from end to end. Missing outputs and inputs are zero. Layout of a panel, K d_in:
 ///   kFloat32   [K][32]
 ///   kBfloat16  [K / 2][32][2]
 ///   kInt8      per block of inputs [K / 4][32][4] as value + 128, then 32 float32 scales
@@ -42,7 +42,7 @@ struct PackedShape {
   int64_t size_bytes() const { return n_experts * n_panels() * panel_bytes(); }
 };
 
-/// A packed weight's bytes.
+/// Bytes of a packed weight.
 struct PackedView {
   PackedShape shape;
   const std::byte* data = nullptr;
@@ -52,10 +52,10 @@ struct PackedView {
   }
 };
 
-/// Fills one panel from `n_outputs` rows of d_in numbers; the rest of the panel is zero.
+/// Fills one panel from `n_outputs` rows of d_in numbers; the rest of the panel becomes zero.
 void pack_panel(const PackedShape& shape, const float* rows, int64_t n_outputs, std::byte* panel);
 
-/// The numbers that a panel stands for, [kPanelWidth, d_in].
+/// Writes the numbers of a panel to rows [kPanelWidth, d_in].
 void unpack_panel(const PackedShape& shape, const std::byte* panel, float* rows);
 
 }  // namespace dsmoe

@@ -42,7 +42,7 @@ void check(const at::Tensor& x, const std::vector<PackedLinear>& weights, at::Sc
   }
 }
 
-// Where the panels of one weight write.
+// A weight and its result.
 struct Output {
   PackedView weight;
   const float* bias;
@@ -55,7 +55,7 @@ void multiply_panel(const PackedRows& rows, const Output& output, int64_t panel)
   const int64_t first = panel * kPanelWidth;
   const int64_t n = std::min(kPanelWidth, shape.d_out - first);
   const float* bias = output.bias == nullptr ? nullptr : output.bias + first;
-  // While all threads go on alike, this one's next panel is n_threads on.
+  // If all threads are equally fast, the next panel of this one is n_threads further.
   const int64_t following = std::min(panel + kernel_threads().n_threads(), shape.n_panels() - 1);
   alignas(64) std::array<float, 16 * kPanelWidth> sums;
   bool is_cached = false;

@@ -18,8 +18,8 @@ struct PackedLinear {
 /// x        [..., d_in], float32 or bfloat16, contiguous
 /// type     of the results: float32 or bfloat16
 /// returns  [..., d_out] for each weight
-/// Sums are float32 and run along d_in in one order for any number of rows and threads: a row's
-/// result does not depend on the other rows. Throws c10::Error if shapes or types disagree.
+/// Sums are float32 and run along d_in in one order for any number of rows and threads: the result
+/// of a row does not depend on the other rows. Throws c10::Error if shapes or types disagree.
 std::vector<at::Tensor> packed_linear(const at::Tensor& x,
                                       const std::vector<PackedLinear>& weights,
                                       at::ScalarType type);

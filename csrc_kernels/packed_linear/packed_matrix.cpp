@@ -23,7 +23,7 @@ at::Tensor expert_block(const at::Tensor& weight, int64_t expert, int64_t n, Exp
 }
 
 at::Tensor empty_bytes(int64_t n) {
-  constexpr int64_t kSmall = 1 << 20;  // not worth a page of 2 MiB
+  constexpr int64_t kSmall = 1 << 20;  // too small for a page of 2 MiB
   if (n <= kSmall) return at::empty({n}, at::kByte);
   auto memory = std::make_shared<LargeMemory>(n);
   auto* data = memory->data();
@@ -31,12 +31,12 @@ at::Tensor empty_bytes(int64_t n) {
       data, {n}, [memory](void*) mutable { memory.reset(); }, at::TensorOptions(at::kByte));
 }
 
-// Rows of the weight that go into one panel of an expert, or of every expert.
+// Rows of the weight that form one panel of an expert, or of every expert.
 struct Strip {
   int64_t first_row;
   int64_t n_rows;
   int64_t panel;
-  int64_t expert;  // of kRows
+  int64_t expert;  // under kRows
 };
 
 std::vector<Strip> list_strips(const PackedShape& shape, ExpertAxis axis) {
@@ -54,7 +54,7 @@ std::vector<Strip> list_strips(const PackedShape& shape, ExpertAxis axis) {
   return strips;
 }
 
-// rows: the strip's, `width` numbers each.
+// Packs the rows of a strip, `width` numbers each.
 void pack_strip(const PackedShape& shape,
                 const Strip& strip,
                 const float* rows,
@@ -95,7 +95,7 @@ PackedMatrix pack_matrix(const at::Tensor& weight,
   const auto strips = list_strips(packed.shape, axis);
   const int64_t width = weight.size(1);
   const auto n_strips = static_cast<int64_t>(strips.size());
-  // Pieces of some MiB, from the first row to the last.
+  // Reads pieces of some MiB, from the first row to the last.
   const int64_t n_together = std::max<int64_t>(1, kPieceBytes / (kPanelWidth * width * 4));
   for (int64_t begin = 0; begin < n_strips; begin += n_together) {
     const int64_t n = std::min(n_together, n_strips - begin);

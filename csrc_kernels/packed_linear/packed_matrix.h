@@ -10,7 +10,7 @@
 
 namespace dsmoe {
 
-/// A weight laid out once for the kernels of inference; holds no gradient. Copies share the bytes.
+/// A packed weight for the kernels of inference, without gradient. Copies share the bytes.
 struct PackedMatrix {
   PackedShape shape;
   at::Tensor data;  // [shape.size_bytes()] uint8
@@ -21,12 +21,13 @@ struct PackedMatrix {
   }
 };
 
-/// Packs a wide weight whose experts are blocks of rows or of columns; one expert: a plain one.
+/// Packs a wide weight whose experts are blocks of rows or of columns, or a plain weight (1
+/// expert).
 ///
 /// weight  [n_experts * d_out, d_in] for kRows, [d_out, n_experts * d_in] for kColumns; float32,
 ///         bfloat16 or float64
-/// on_read, where given, is told of each piece of memory of a contiguous weight that was read for
-/// the last time: one read from a file need never be in memory whole.
+/// on_read, if given, is called with each piece of a contiguous weight after its last read, so that
+/// a mapped file need not be in memory as a whole.
 /// Throws c10::Error if n_experts does not divide it.
 using ReadCallback = std::function<void(const void* data, size_t size_bytes)>;
 PackedMatrix pack_matrix(const at::Tensor& weight,
@@ -35,7 +36,7 @@ PackedMatrix pack_matrix(const at::Tensor& weight,
                          ExpertAxis axis = ExpertAxis::kRows,
                          const ReadCallback& on_read = {});
 
-/// The weight that a packed matrix stands for, float32, as it lay before; what references multiply.
+/// Returns the weight in float32 and its original layout; reference implementations multiply it.
 at::Tensor unpack_matrix(const PackedMatrix& matrix, ExpertAxis axis = ExpertAxis::kRows);
 
 }  // namespace dsmoe

@@ -8,7 +8,7 @@ namespace dsmoe {
 namespace {
 
 constexpr int64_t kMostRows = 16;             // above every PanelKernels::max_rows
-constexpr int64_t kSerialElements = 1 << 15;  // below, a region costs more than the work
+constexpr int64_t kSerialElements = 1 << 15;  // below, a parallel region costs more than the work
 
 template <typename T>
 void pack_block(PackedFormat format,
@@ -36,7 +36,7 @@ PackedRows::PackedRows(PackedFormat format, const RowSource<T>& source) {
   for (size_t e = 0; e + 1 < source.offsets.size(); ++e) {
     const int64_t begin = source.offsets[e];
     const int64_t n = source.offsets[e + 1] - begin;
-    // Blocks of nearly one size rather than full ones and a rest.
+    // Blocks of nearly equal size rather than full ones and a remainder.
     const int64_t max_rows = kernels.max_rows(format);
     const int64_t n_blocks = (n + max_rows - 1) / max_rows;
     for (int64_t i = 0; i < n_blocks; ++i) {

@@ -10,7 +10,7 @@
 
 namespace dsmoe {
 
-/// Rows of T (float or Bfloat16) to be multiplied, sorted by expert.
+/// Rows of T (float or Bfloat16) to multiply, sorted by expert.
 template <typename T>
 struct RowSource {
   const T* x;  // [..., d_in]
@@ -19,7 +19,7 @@ struct RowSource {
   std::span<const int64_t> offsets;  // n_experts + 1: rows offsets[e] .. offsets[e + 1] are e's
 };
 
-/// The same rows in the kernels' layout, in blocks of at most PanelKernels::max_rows of one expert.
+/// Rows in the layout of PanelKernels, in blocks of at most PanelKernels::max_rows of one expert.
 class PackedRows {
  public:
   struct Block {

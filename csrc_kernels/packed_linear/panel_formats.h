@@ -7,14 +7,14 @@
 
 #include "csrc_kernels/packed_linear/kernels.h"
 
-/// The parts of the micro-kernels over one panel, a file per number type: R rows times kPanelWidth
-/// outputs stay in registers along all of K d_in. Included only by files that are compiled per
-/// instruction set, hence everything lives in that namespace.
+/// Parts of the micro-kernels over one panel, which have a file per number format. R rows times
+/// kPanelWidth outputs stay in registers along all of K d_in. For files that are compiled per
+/// instruction set.
 namespace dsmoe::inline DSMOE_ISA {
 
 #if defined(__AVX512F__)
 constexpr int kLaneBytes = 64;
-constexpr int kMaxRows = 12;  // 24 of 32 registers hold sums
+constexpr int kMaxRows = 12;  // sums take 24 of 32 registers
 #elif defined(__AVX2__)
 constexpr int kLaneBytes = 32;
 constexpr int kMaxRows = 3;
@@ -30,10 +30,10 @@ constexpr bool kHasDotProducts = false;
 constexpr int kLanes = kLaneBytes / 4;
 constexpr int kVectors = static_cast<int>(kPanelWidth) / kLanes;
 constexpr int64_t kStepBytes = kPanelWidth * 4;
-constexpr int64_t kAhead = 2048;  // bytes of the panel that are asked for before they are needed
+constexpr int64_t kAhead = 2048;  // bytes between a prefetch and its use
 
-// Asks for one step's bytes: those kAhead in front of the panel's reading, at its end the beginning
-// of the next panel.
+// Prefetches the bytes of one step: those kAhead bytes ahead of the read, and at the end of the
+// panel the beginning of the next one.
 class Ahead {
  public:
   explicit Ahead(const PanelProduct& product, int64_t panel_bytes)
@@ -98,7 +98,7 @@ inline void add_products(Sums<R>& sums, const Floats (&weights)[kVectors], const
 
 using Multiply = void (*)(const PanelProduct&);
 
-/// Calls Kernel::multiply<R> of the product's number of rows R, 1 .. kMost.
+/// Calls Kernel::multiply<R> for R = product.n_rows, 1 .. kMost.
 template <typename Kernel, int kMost>
 void multiply_by_rows(const PanelProduct& product) {
   static constexpr auto kKernels = []<int... R>(std::integer_sequence<int, R...>) {
@@ -108,13 +108,13 @@ void multiply_by_rows(const PanelProduct& product) {
   kKernels[static_cast<size_t>(product.n_rows - 1)](product);
 }
 
-constexpr int kMaxRowsInt8 = kMaxRows > 8 ? 8 : kMaxRows;  // what scales the sums needs registers
+constexpr int kMaxRowsInt8 = kMaxRows > 8 ? 8 : kMaxRows;  // scaling the sums needs registers
 
 void multiply_float32(const PanelProduct& product);
 void multiply_bfloat16(const PanelProduct& product);
 void multiply_int8(const PanelProduct& product);
 
-/// As RowKernels::pack does, for one format. T is float or Bfloat16.
+/// RowKernels::pack for one format. T is float or Bfloat16.
 template <typename T>
 void pack_float32(int64_t d_in, int64_t n_rows, const T* const* sources, std::byte* rows);
 template <typename T>

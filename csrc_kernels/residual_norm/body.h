@@ -3,13 +3,13 @@
 #include "csrc_kernels/common/device_body.h"
 #include "csrc_kernels/residual_norm/kernels.h"
 
-/// residual_norm on a GPU: a block per row forward, a block per chunk of rows, every n-th,
-/// backward. A lane keeps to its own columns, so that sums over rows need no barrier.
+/// residual_norm on a GPU: the forward pass has a block per row, the backward pass n blocks for
+/// every n-th row each. A lane stays in its own columns, so that sums over rows need no barrier.
 namespace dsmoe::device {
 
 constexpr int kNormLanes = 256;
 constexpr int kNormPack = 4;                    // elements of a float32 access of 16 bytes
-constexpr int64_t kNormSharedBytes = 46 << 10;  // the sums over lanes take the rest of 48 KiB
+constexpr int64_t kNormSharedBytes = 46 << 10;  // sums over lanes take the rest of 48 KiB
 
 template <typename T, typename W>
 LaunchShape residual_norm_shape(const ResidualNormRows<T, W>& rows) {
@@ -33,7 +33,7 @@ struct TwoSums {
   }
 };
 
-// f(i) for the lane's columns: packs of V begin at i.
+// Calls f(i) for the columns of the lane, in packs of V that begin at i.
 template <int V, typename F>
 DSMOE_HD void for_columns(int64_t width, int lane, int n_lanes, F f) {
   for (int64_t i = int64_t{V} * lane; i < width; i += int64_t{V} * n_lanes) f(i);
@@ -104,7 +104,7 @@ DSMOE_HD void residual_norm_body(Context& ctx, const ResidualNormRows<T, W>& row
   }
 }
 
-// One row of the backward pass; adds to the lane's columns of weight_sum and bias_sum.
+// Backward pass of one row; adds to the lane's columns of weight_sum and bias_sum.
 template <int V, RowNorm kKind, typename Context, typename T, typename W>
 DSMOE_HD void norm_row_backward(Context& ctx,
                                 const ResidualNormRows<T, W>& rows,
@@ -118,7 +118,7 @@ DSMOE_HD void norm_row_backward(Context& ctx,
   const T* grad = gradients.grad_normed + begin;
   const W mean = rows.mean[row];
   const W scale = rows.scale[row];
-  // Of g = grad * weight, and of g times the normalised row.
+  // Sums of g = grad * weight, and of g times the normalised row.
   const auto sums = ctx.block_reduce(
       [&](int lane) {
         TwoSums<W> part{0, 0};
@@ -173,7 +173,7 @@ DSMOE_HD void residual_norm_backward_body(Context& ctx,
   W* shared = ctx.template shared<W>();
   W* weight_sum = in_shared ? shared : weight_out;
   W* bias_sum = bias_out == nullptr ? nullptr : in_shared ? shared + n : bias_out;
-  // The same columns as in the rows' loops.
+  // The same columns as in norm_row_backward.
   const bool packs = norm_takes_packs(rows) && is_packable<kNormPack>(gradients.grad_normed, n) &&
                      is_packable<kNormPack>(gradients.grad_residual, n) &&
                      is_packable<kNormPack>(gradients.grad_x, n) &&

@@ -32,7 +32,7 @@ W mean_square(const W* row, W mean, int64_t n) {
   return sum / static_cast<W>(n);
 }
 
-// The row of the residual stream: x + y, or x itself.
+// Computes and returns the row of the residual stream: x + y, or x itself.
 template <typename T, typename W>
 const W* residual_row(const ResidualNormRows<T, W>& rows, int64_t row) {
   const W* x = rows.x + row * rows.width;

@@ -31,16 +31,16 @@ template <typename T, typename W>
 struct ResidualNormGradients {
   const T* grad_normed;
   const W* grad_residual;  ///< null: zero
-  W* grad_x;               ///< [n_rows, D], of the residual stream
-  T* grad_y;               ///< the same numbers as T; null: not wanted
+  W* grad_x;               ///< [n_rows, D], gradient of the residual stream
+  T* grad_y;               ///< the same numbers as T; null: not needed
   W* partial_weight;       ///< [residual_norm_chunks(n_rows), D]: sums over the rows of a chunk
-  W* partial_bias;         ///< the same; null: not wanted
+  W* partial_bias;         ///< the same; null: not needed
 };
 
-/// Rows are summed in chunks that depend on nothing but their number, so that the sums are the same
-/// bits for any number of threads.
+/// Number of chunks of rows, each with its own sums. It depends on the number of rows only, so that
+/// the bits do not depend on the number of threads.
 inline int64_t residual_norm_chunks(int64_t n_rows) { return n_rows < 64 ? 1 : 32; }
-/// The same of another device, which has a block of threads per chunk.
+/// Number of chunks on another device, which has a block of threads per chunk.
 inline int64_t residual_norm_device_chunks(int64_t n_rows) {
   constexpr int64_t kChunks = 512;
   return n_rows < 1 ? 1 : n_rows < kChunks ? n_rows : kChunks;

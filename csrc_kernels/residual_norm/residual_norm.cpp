@@ -35,7 +35,7 @@ ResidualNormRows<T, W> rows_of(const Tensors& t, double eps) {
           .scale = pointer<W>(t.scale)};
 }
 
-// Fills in what a forward pass gives; x, y, weight and bias are there.
+// Computes residual, normed, mean and scale from x, y, weight and bias.
 void run(Tensors& t, RowNorm kind, double eps, at::ScalarType type) {
   if (t.y.defined()) t.residual = at::empty_like(t.x);
   t.normed = at::empty(t.x.sizes(), t.x.options().dtype(type));
@@ -47,7 +47,7 @@ void run(Tensors& t, RowNorm kind, double eps, at::ScalarType type) {
   });
 }
 
-// Outputs {normed} without y, {normed, residual} with it.
+// Returns {normed}, or {normed, residual} if y is defined.
 struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
   static variable_list forward(AutogradContext* ctx,
                                const at::Tensor& x,
@@ -91,7 +91,7 @@ struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
     const int64_t n_chunks =
         t.x.is_cpu() ? residual_norm_chunks(n_rows) : residual_norm_device_chunks(n_rows);
     const auto grad_x = at::empty_like(t.x);
-    // In one type the gradient of y is that of x.
+    // If x and y have one type, their gradients are equal.
     const bool one_type = type == t.x.scalar_type();
     const auto grad_y =
         has_y && !one_type ? at::empty_like(t.x, t.x.options().dtype(type)) : at::Tensor();
@@ -117,7 +117,7 @@ struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
             none};
   }
 
-  // Only the sum was used.
+  // Gradients if only the residual was used.
   static variable_list unnormed_gradients(const at::Tensor& grad_residual,
                                           bool has_y,
                                           at::ScalarType type) {

@@ -15,17 +15,17 @@ struct NormParameters {
 };
 
 struct ResidualNormOutput {
-  at::Tensor residual;  // x + y, wide; x itself where y is undefined
-  at::Tensor normed;    // [..., d_model], in the asked type
+  at::Tensor residual;  // x + y in the type of x; x itself if y is undefined
+  at::Tensor normed;    // [..., d_model], in `type`
 };
 
-/// Adds a half block's output to the residual stream and normalises the sum, in one pass.
+/// Adds the output of a half block to the residual stream and normalises the sum, in one pass.
 ///
 /// x         [..., d_model], float32 (float64 for float64), contiguous
 /// y         the same shape in `type`, contiguous, or undefined
 /// type      of y and of normed: float32 or bfloat16 (float64 for float64)
-/// Arithmetic is that of x. Gradients reach x, y, weight and bias; the residual and two numbers a
-/// row are kept for them. Throws c10::Error if shapes or types disagree.
+/// Computes in the type of x. Gradients reach x, y, weight and bias; they need the residual and two
+/// numbers per row. Throws c10::Error if shapes or types disagree.
 /// Source: arXiv:1910.07467 (RMSNorm), arXiv:1607.06450 (LayerNorm).
 ResidualNormOutput residual_norm(const at::Tensor& x,
                                  const at::Tensor& y,

@@ -17,7 +17,7 @@ struct RotaryTables {
 /// cos, sin  [n_table_rows, head_dim / 2], float32 (float64 for float64); row r of x takes row
 ///           r % n_table_rows, so that the tables of one sequence serve a batch
 /// returns   like x
-/// The gradient reaches x only; nothing but the tables is kept for it.
+/// The gradient reaches x only and needs the tables only.
 /// Throws c10::Error if shapes or types disagree. Source: arXiv:2104.09864, equation 34.
 at::Tensor rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 
