@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "common/large_memory.h"
+#include "common/huge_pages.h"
 #include "common/thread_pool.h"
 
 namespace dsmoe {
@@ -25,7 +25,7 @@ at::Tensor expert_block(const at::Tensor& weight, int64_t expert, int64_t n, Exp
 at::Tensor empty_bytes(int64_t n) {
   constexpr int64_t kSmall = 1 << 20;  // too small for a page of 2 MiB
   if (n <= kSmall) return at::empty({n}, at::kByte);
-  auto memory = std::make_shared<LargeMemory>(n);
+  auto memory = std::make_shared<HugePages>(n);
   auto* data = memory->data();
   return at::from_blob(
       data, {n}, [memory](void*) mutable { memory.reset(); }, at::TensorOptions(at::kByte));

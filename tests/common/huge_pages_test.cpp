@@ -1,4 +1,4 @@
-#include "common/large_memory.h"
+#include "common/huge_pages.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -8,9 +8,10 @@
 
 namespace dsmoe {
 
-TEST_CASE("LargeMemory: is zero, writable to its end and begins at a large page", "[common]") {
+TEST_CASE("HugePages: memory is zeroed, writable to its end and aligned to a huge page",
+          "[common]") {
   for (const int64_t size : {int64_t{1}, int64_t{5} << 20}) {
-    const LargeMemory memory(size);
+    const HugePages memory(size);
     CHECK(reinterpret_cast<uintptr_t>(memory.data()) % (2 << 20) == 0);
     CHECK(memory.data()[0] == std::byte{0});
     CHECK(memory.data()[size - 1] == std::byte{0});

@@ -1,4 +1,4 @@
-#include "common/large_memory.h"
+#include "common/huge_pages.h"
 
 #include <sys/mman.h>
 
@@ -12,7 +12,7 @@ constexpr size_t kPage = size_t{2} << 20;
 
 }  // namespace
 
-LargeMemory::LargeMemory(int64_t size_bytes) {
+HugePages::HugePages(int64_t size_bytes) {
   const auto size = static_cast<size_t>(size_bytes);
   mapping_bytes_ = size + kPage;
   mapping_ =
@@ -21,12 +21,12 @@ LargeMemory::LargeMemory(int64_t size_bytes) {
   size_t space = mapping_bytes_;
   void* aligned = mapping_;
   data_ = static_cast<std::byte*>(std::align(kPage, size, aligned, space));
-  // Wishes; without them everything works in small pages. The rest would fill a large one in vain.
+  // Advice only: without huge pages the memory works too. The remainder would waste a huge page.
   const size_t whole = size / kPage * kPage;
   if (whole > 0) madvise(data_, whole, MADV_HUGEPAGE);
   if (whole < size) madvise(data_ + whole, size - whole, MADV_NOHUGEPAGE);
 }
 
-LargeMemory::~LargeMemory() { munmap(mapping_, mapping_bytes_); }
+HugePages::~HugePages() { munmap(mapping_, mapping_bytes_); }
 
 }  // namespace dsmoe
