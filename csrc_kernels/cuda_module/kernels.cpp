@@ -5,10 +5,10 @@
 
 #include "csrc_kernels/decode_attention/kernels.h"
 #include "csrc_kernels/linear_cross_entropy/kernels.h"
-#include "csrc_kernels/moe/expert_choice_cuda.h"
-#include "csrc_kernels/moe/few_token_experts_cuda.h"
-#include "csrc_kernels/moe/routed_rows_cuda.h"
+#include "csrc_kernels/moe/dispatch_cuda.h"
+#include "csrc_kernels/moe/expert_gemv_cuda.h"
 #include "csrc_kernels/moe/router_cuda.h"
+#include "csrc_kernels/moe/token_choice_cuda.h"
 #include "csrc_kernels/moe/weighted_activation_cuda.h"
 #include "csrc_kernels/mutual_information/kernels.h"
 #include "csrc_kernels/residual_norm/kernels.h"
@@ -54,13 +54,13 @@ void set_kernels() {
 
 template <typename T>
 void set_inference_kernels() {
-  set<launch_few_token_hidden<T>>(FewTokenExpertsOnDevice<T>::hidden);
-  set<launch_few_token_sum<T>>(FewTokenExpertsOnDevice<T>::sum);
+  set<launch_expert_gemv_hidden<T>>(ExpertGemvOnDevice<T>::hidden);
+  set<launch_expert_gemv_sum<T>>(ExpertGemvOnDevice<T>::sum);
 }
 
 template <typename T>
 void set_row_kernels() {
-  set<launch_gather_rows<T>>(MoveRowsOnDevice<T>::gather);
+  set<launch_dispatch_rows<T>>(MoveRowsOnDevice<T>::dispatch);
   set<launch_combine_rows<T>>(MoveRowsOnDevice<T>::combine);
 }
 
@@ -73,10 +73,10 @@ struct Registration {
     install<DecodeAttentionKernels<Bfloat16>, DecodeAttentionKernels<float>>();
     set_inference_kernels<Bfloat16>();
     set_inference_kernels<float>();
-    set<launch_choose>(ExpertChoiceOnDevice::choose);
-    set<launch_list_rows>(RoutedRowsOnDevice::list);
-    set<launch_list_slots>(RoutedRowsOnDevice::list_slots);
-    RoutedRowsOnDevice::workspace_bytes = list_rows_workspace_bytes;
+    set<launch_choose>(TokenChoiceOnDevice::choose);
+    set<launch_list_rows>(DispatchOnDevice::list);
+    set<launch_list_slots>(DispatchOnDevice::list_slots);
+    DispatchOnDevice::workspace_bytes = list_rows_workspace_bytes;
     set_row_kernels<Bfloat16>();
     set_row_kernels<float>();
   }

@@ -7,7 +7,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "csrc_kernels/common/tensors.h"
-#include "csrc_kernels/moe/few_token_experts.h"
+#include "csrc_kernels/moe/expert_gemv.h"
 
 namespace dsmoe {
 namespace {
@@ -18,8 +18,8 @@ using torch::autograd::variable_list;
 constexpr const char* kName = "route";
 
 // x weight^T of a handful of tokens on a device.
-at::Tensor few_token_product(const at::Tensor& x, const at::Tensor& weight) {
-  return few_token_hidden(x, Activation::kIdentity, {weight, {}}, {}, {}, /*weighted=*/false);
+at::Tensor gemv_product(const at::Tensor& x, const at::Tensor& weight) {
+  return expert_gemv_hidden(x, Activation::kIdentity, {weight, {}}, {}, {}, /*weighted=*/false);
 }
 
 struct Tensors {
@@ -57,7 +57,7 @@ struct Route : torch::autograd::Function<Route> {
               .probs = {},
               .gated = gate.has_value(),
               .sigmoid = sigmoid};
-    if (t.gated) t.input = few ? few_token_product(x, *hidden) : at::mm(x, hidden->t());
+    if (t.gated) t.input = few ? gemv_product(x, *hidden) : at::mm(x, hidden->t());
     t.logits = at::empty({x.size(0), out.size(0)}, out.options().requires_grad(false));
     t.probs = at::empty_like(t.logits);
     dispatch_float_types(kName, x.scalar_type(), [&]<typename T, typename W>() {
@@ -150,8 +150,8 @@ bool has_kernel(const at::Tensor& x, const RouterWeights& weights) {
 
 // Whether the hidden layer is read row by row of its weight.
 bool runs_few(const at::Tensor& x) {
-  return !at::GradMode::is_enabled() && x.size(0) >= 1 && x.size(0) <= kFewTokens &&
-         has_few_token_kernels(x);
+  return !at::GradMode::is_enabled() && x.size(0) >= 1 && x.size(0) <= kMostGemvTokens &&
+         has_expert_gemv(x);
 }
 
 }  // namespace

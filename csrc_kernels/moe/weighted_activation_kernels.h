@@ -5,11 +5,9 @@
 #include "csrc_kernels/common/bfloat16.h"
 #include "csrc_kernels/common/device_kernel.h"
 #include "csrc_kernels/common/isa.h"
+#include "csrc_kernels/moe/routing_rule.h"
 
 namespace dsmoe {
-
-/// Activation of an expert; kIdentity serves attention experts. kQuickGelu is x sigmoid(1.702 x).
-enum class Activation { kIdentity, kGelu, kGeluTanh, kSwiglu, kSilu, kQuickGelu, kReluSquared };
 
 /// Contiguous rows of E experts of width F each: up, gate, hidden [n_rows, E * F], weights
 /// [n_rows, E]. T is float, double or Bfloat16; W is float, or double for double.

@@ -11,9 +11,9 @@
 
 #include "csrc_kernels/decode_attention/decode_attention.h"
 #include "csrc_kernels/decode_attention/kernels.h"
-#include "csrc_kernels/moe/expert_choice.h"
-#include "csrc_kernels/moe/few_token_experts.h"
-#include "csrc_kernels/moe/routed_rows.h"
+#include "csrc_kernels/moe/dispatch.h"
+#include "csrc_kernels/moe/expert_gemv.h"
+#include "csrc_kernels/moe/token_choice.h"
 #include "csrc_kernels/random_tensors.h"
 #include "csrc_kernels/rotary/rotary.h"
 #include "support/test_device.h"
@@ -54,7 +54,7 @@ WideLinear on(at::Device device, const WideLinear& x) {
 
 TEST_CASE("device: experts of few tokens", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(FewTokenExpertsOnDevice<Bfloat16>::hidden != nullptr);
+  REQUIRE(ExpertGemvOnDevice<Bfloat16>::hidden != nullptr);
   RandomTensors random(11);
   struct Sizes {
     int64_t n_tokens, n_experts, width, d_model;
@@ -79,30 +79,30 @@ TEST_CASE("device: experts of few tokens", "[device_ops]") {
             activation == Activation::kSwiglu ? linear(d_wide, s.d_model) : WideLinear{};
         const auto down = linear(s.d_model, d_wide);
         const auto weights = some_weights(random, s.n_tokens, s.n_experts);
-        const auto hidden_ref = few_token_hidden_ref(x, activation, up, gate, weights, weighted);
-        const auto hidden = few_token_hidden(on(device, x),
-                                             activation,
-                                             on(device, up),
-                                             on(device, gate),
-                                             on(device, weights),
-                                             weighted);
+        const auto hidden_ref = expert_gemv_hidden_ref(x, activation, up, gate, weights, weighted);
+        const auto hidden = expert_gemv_hidden(on(device, x),
+                                               activation,
+                                               on(device, up),
+                                               on(device, gate),
+                                               on(device, weights),
+                                               weighted);
         check_close(hidden, hidden_ref);
-        check_close(few_token_hidden(on(device, x),
-                                     activation,
-                                     on(device, up),
-                                     on(device, gate),
-                                     /*expert_weights=*/{},
-                                     weighted),
-                    few_token_hidden_ref(x, activation, up, gate, {}, weighted));
+        check_close(expert_gemv_hidden(on(device, x),
+                                       activation,
+                                       on(device, up),
+                                       on(device, gate),
+                                       /*expert_weights=*/{},
+                                       weighted),
+                    expert_gemv_hidden_ref(x, activation, up, gate, {}, weighted));
         CHECK(hidden.cpu()
                   .view({s.n_tokens, s.n_experts, s.width})
                   .masked_select(weights.eq(0).unsqueeze(2))
                   .eq(0)
                   .all()
                   .item<bool>());
-        const auto y =
-            few_token_sum(on(device, hidden_ref), on(device, down), on(device, weights), !weighted);
-        check_close(y, few_token_sum_ref(hidden_ref, down, weights, !weighted));
+        const auto y = expert_gemv_sum(
+            on(device, hidden_ref), on(device, down), on(device, weights), !weighted);
+        check_close(y, expert_gemv_sum_ref(hidden_ref, down, weights, !weighted));
       }
     }
   }
@@ -118,22 +118,23 @@ TEST_CASE("device: experts that no token selects are not read", "[device_ops]") 
   const auto weights = at::tensor({0.5F, 0.0F, 0.25F, 0.0F}).view({1, 4}).to(device);
   const auto x = random.normal({1, 16}, at::kFloat).to(device);
   const auto hidden =
-      few_token_hidden(x, Activation::kGelu, {on(device, up), {}}, {}, weights, true);
-  const auto y = few_token_sum(hidden, {on(device, down), {}}, weights, false);
+      expert_gemv_hidden(x, Activation::kGelu, {on(device, up), {}}, {}, weights, true);
+  const auto y = expert_gemv_sum(hidden, {on(device, down), {}}, weights, false);
   CHECK_FALSE(y.isnan().any().item<bool>());
 }
 
 TEST_CASE("device: the choice of experts is the CPU's", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(ExpertChoiceOnDevice::choose != nullptr);
+  REQUIRE(TokenChoiceOnDevice::choose != nullptr);
   RandomTensors random(14);
-  std::vector<ChoiceRule> rules(6);
-  rules[1] = {.kind = ChoiceKind::kTopK, .k = 2, .renormalise = true};
+  std::vector<RoutingRule> rules(6);
+  rules[1] = {.selection = Selection::kTopK, .k = 2, .renormalise = true};
   rules[2] = {
-      .kind = ChoiceKind::kThreshold, .epsilon = 0.3, .max_experts = 1, .count_scale = true};
-  rules[3] = {.kind = ChoiceKind::kThreshold, .epsilon = 0.9, .empty = EmptyChoice::kStrongest};
-  rules[4] = {.kind = ChoiceKind::kThreshold, .epsilon = 0.9, .empty = EmptyChoice::kAll};
-  rules[5] = {.kind = ChoiceKind::kThresholdTopK, .epsilon = 0.4};
+      .selection = Selection::kThreshold, .epsilon = 0.3, .max_experts = 1, .count_scale = true};
+  rules[3] = {
+      .selection = Selection::kThreshold, .epsilon = 0.9, .zero_active = ZeroActive::kArgmax};
+  rules[4] = {.selection = Selection::kThreshold, .epsilon = 0.9, .zero_active = ZeroActive::kAll};
+  rules[5] = {.selection = Selection::kThresholdTopK, .epsilon = 0.4};
   for (const auto& [n_tokens, n_experts] :
        {std::array<int64_t, 2>{0, 4}, {1, 2}, {7, 5}, {130, 40}}) {
     for (size_t i = 0; i < rules.size(); ++i) {
@@ -153,7 +154,7 @@ TEST_CASE("device: the choice of experts is the CPU's", "[device_ops]") {
 
 TEST_CASE("device: rows by expert, and back", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(RoutedRowsOnDevice::list != nullptr);
+  REQUIRE(DispatchOnDevice::list != nullptr);
   RandomTensors random(15);
   // Nobody selected, all selected, some experts without tokens; lists that are full, not and too
   // short.
@@ -184,7 +185,7 @@ TEST_CASE("device: rows by expert, and back", "[device_ops]") {
               return t.detach().clone().to(where).requires_grad_(true);
             };
             const auto leaves = std::array{leaf(x), leaf(y), leaf(weights)};
-            const auto gathered = gather_rows(leaves[0], lists);
+            const auto gathered = dispatch_rows(leaves[0], lists);
             const auto combined = combine_rows(leaves[1], lists);
             const auto of_rows = gather_weights(leaves[2], lists);
             ((gathered * gathered).sum() + (combined * combined).sum() +

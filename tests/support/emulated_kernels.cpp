@@ -2,11 +2,11 @@
 
 #include "csrc_kernels/decode_attention/body.h"
 #include "csrc_kernels/linear_cross_entropy/body.h"
-#include "csrc_kernels/moe/expert_choice_body.h"
-#include "csrc_kernels/moe/few_token_experts_body.h"
-#include "csrc_kernels/moe/routed_rows_body.h"
+#include "csrc_kernels/moe/dispatch_body.h"
+#include "csrc_kernels/moe/expert_gemv_body.h"
 #include "csrc_kernels/moe/router_backward_body.h"
 #include "csrc_kernels/moe/router_tile_body.h"
+#include "csrc_kernels/moe/token_choice_body.h"
 #include "csrc_kernels/moe/weighted_activation_body.h"
 #include "csrc_kernels/mutual_information/body.h"
 #include "csrc_kernels/residual_norm/body.h"
@@ -119,18 +119,18 @@ void mutual_information_backward(const RouterRows<W>& rows,
 }
 
 template <typename T>
-void few_token_hidden(Activation activation, const FewTokenHidden<T>& args) {
-  emulated::run_sequential(device::few_token_hidden_shape(args), [&](auto& ctx) {
-    if (args.n_tokens == 1) return device::few_token_hidden_body<1>(ctx, activation, args);
-    device::few_token_hidden_body<kFewTokens>(ctx, activation, args);
+void expert_gemv_hidden(Activation activation, const GemvHidden<T>& args) {
+  emulated::run_sequential(device::expert_gemv_hidden_shape(args), [&](auto& ctx) {
+    if (args.n_tokens == 1) return device::expert_gemv_hidden_body<1>(ctx, activation, args);
+    device::expert_gemv_hidden_body<kMostGemvTokens>(ctx, activation, args);
   });
 }
 
 template <typename T>
-void few_token_sum(const FewTokenSum<T>& args) {
-  emulated::run_sequential(device::few_token_sum_shape(args), [&](auto& ctx) {
-    if (args.n_tokens == 1) return device::few_token_sum_body<1>(ctx, args);
-    device::few_token_sum_body<kFewTokens>(ctx, args);
+void expert_gemv_sum(const GemvSum<T>& args) {
+  emulated::run_sequential(device::expert_gemv_sum_shape(args), [&](auto& ctx) {
+    if (args.n_tokens == 1) return device::expert_gemv_sum_body<1>(ctx, args);
+    device::expert_gemv_sum_body<kMostGemvTokens>(ctx, args);
   });
 }
 
@@ -151,8 +151,8 @@ void decode_attention(const DecodeAttention<T>& args) {
 template <typename T>
 void install_inference() {
   device_kernels<DecodeAttentionKernels<T>>() = {decode_append<T>, decode_attention<T>};
-  FewTokenExpertsOnDevice<T>::hidden = few_token_hidden<T>;
-  FewTokenExpertsOnDevice<T>::sum = few_token_sum<T>;
+  ExpertGemvOnDevice<T>::hidden = expert_gemv_hidden<T>;
+  ExpertGemvOnDevice<T>::sum = expert_gemv_sum<T>;
 }
 
 void choose(const ChoiceRows& rows) {
@@ -179,9 +179,9 @@ void list_slots(const SlotLists& lists) {
 }
 
 template <typename T>
-void gather_rows(const MovedRows<T>& rows) {
-  emulated::run_sequential(device::gather_rows_shape(rows),
-                           [&](auto& ctx) { device::gather_rows_body(ctx, rows); });
+void dispatch_rows(const MovedRows<T>& rows) {
+  emulated::run_sequential(device::dispatch_rows_shape(rows),
+                           [&](auto& ctx) { device::dispatch_rows_body(ctx, rows); });
 }
 
 template <typename T>
@@ -192,7 +192,7 @@ void combine_rows(const MovedRows<T>& rows) {
 
 template <typename T>
 void install_rows() {
-  MoveRowsOnDevice<T>::gather = gather_rows<T>;
+  MoveRowsOnDevice<T>::dispatch = dispatch_rows<T>;
   MoveRowsOnDevice<T>::combine = combine_rows<T>;
 }
 
@@ -228,10 +228,10 @@ void install_emulated_kernels() {
   install_inference<float>();
   install_rows<Bfloat16>();
   install_rows<float>();
-  ExpertChoiceOnDevice::choose = choose;
-  RoutedRowsOnDevice::list = list_rows;
-  RoutedRowsOnDevice::list_slots = list_slots;
-  RoutedRowsOnDevice::workspace_bytes = [](int64_t) { return int64_t{0}; };
+  TokenChoiceOnDevice::choose = choose;
+  DispatchOnDevice::list = list_rows;
+  DispatchOnDevice::list_slots = list_slots;
+  DispatchOnDevice::workspace_bytes = [](int64_t) { return int64_t{0}; };
 }
 
 }  // namespace dsmoe

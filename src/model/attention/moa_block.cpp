@@ -12,8 +12,8 @@
 #include <optional>
 
 #include "csrc_kernels/cached_attention/cached_attention.h"
+#include "csrc_kernels/moe/expert_gemv.h"
 #include "csrc_kernels/moe/expert_rows.h"
-#include "csrc_kernels/moe/few_token_experts.h"
 #include "csrc_kernels/moe/grouped_linear.h"
 #include "csrc_kernels/moe/weighted_activation.h"
 #include "model/attention/routed_heads.h"
@@ -115,14 +115,14 @@ at::Tensor MoABlockImpl::forward_decoding(const at::Tensor& x,
                                           bool sparse) {
   const auto dtype = x.scalar_type();
   const auto flat = x.flatten(0, 1).contiguous();  // [batch, d_model]
-  const bool few = sparse && flat.size(0) <= kFewTokens && has_few_token_kernels(flat);
+  const bool few = sparse && flat.size(0) <= kMostGemvTokens && has_expert_gemv(flat);
   const auto heads = [&](const at::Tensor& y) { return y.view({flat.size(0), -1, head_dim_}); };
-  const auto q = few ? few_token_hidden(flat,
-                                        Activation::kIdentity,
-                                        {q_proj_->weight_as(dtype), q_proj_->bias},
-                                        {},
-                                        expert_weights,
-                                        /*weighted=*/false)
+  const auto q = few ? expert_gemv_hidden(flat,
+                                          Activation::kIdentity,
+                                          {q_proj_->weight_as(dtype), q_proj_->bias},
+                                          {},
+                                          expert_weights,
+                                          /*weighted=*/false)
                      : q_proj_(flat);  // [batch, n_experts * heads_per_expert * head_dim]
   const auto y = attend_decoding(context,
                                  layer,
@@ -133,7 +133,7 @@ at::Tensor MoABlockImpl::forward_decoding(const at::Tensor& x,
                                  sparse ? expert_weights : at::Tensor())
                      .flatten(1);
   if (few) {
-    return few_token_sum(
+    return expert_gemv_sum(
                y, {o_proj_->weight_as(dtype), o_proj_->bias}, expert_weights, /*weighted=*/true)
         .view(x.sizes());
   }
@@ -222,14 +222,15 @@ MoeOutput MoABlockImpl::forward_packed(const at::Tensor& x,
   const auto& probs = routed.router_probs;
   auto rule = choice_rule(policy, static_cast<double>(n_experts_));
   rule.renormalise = renormalise_;
-  const auto choice = choose_experts(probs.flatten(0, 1), rule);
+  const bool list_all = policy.execution == Execution::kDense;
+  const auto choice = choose_experts(probs.flatten(0, 1), rule, list_all);
   const auto& pairs = choice.pairs;
   const auto flat = x.flatten(0, 1);  // [n_tokens, d_model]
   const ExpertPairs unweighted{pairs.token_of_row, {}, pairs.offsets};
   const auto q = expert_hidden(flat, unweighted, {.up = q_proj_->packed()})
                      .view({-1, heads_per_expert_, head_dim_});
   const auto kv = project_together(x, {k_proj_, v_proj_});
-  const bool all_pairs = policy.selection == Selection::kAll || rule.list_all;
+  const bool all_pairs = policy.selection == Selection::kAll || list_all;
   const auto heads = attend_packed(
       context,
       layer,

@@ -2,8 +2,8 @@
 
 #include <ATen/TensorOperators.h>
 
+#include "csrc_kernels/moe/dispatch.h"
 #include "csrc_kernels/moe/grouped_linear.h"
-#include "csrc_kernels/moe/routed_rows.h"
 #include "csrc_kernels/moe/weighted_activation.h"
 #include "model/moe/device_rows.h"
 
@@ -14,7 +14,7 @@ namespace {
 at::Tensor row_queries(const at::Tensor& x, const RoutedRows& rows, HeadProjections& heads) {
   const auto dtype = x.scalar_type();
   const auto q = grouped_linear_by_ends(
-      gather_rows(x, rows), heads.q->weight_as(dtype), rows.ends, ExpertAxis::kRows);
+      dispatch_rows(x, rows), heads.q->weight_as(dtype), rows.ends, ExpertAxis::kRows);
   if (!heads.q->bias.defined()) return q;
   const auto bias = heads.q->bias.to(dtype).view({heads.n_experts, -1});
   return q + bias.index_select(0, rows.expert_of_row.clamp_min(0));

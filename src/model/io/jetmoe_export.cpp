@@ -25,18 +25,19 @@ struct GatedForm {
   double first_factor;
 };
 
-std::optional<GatedForm> gated_form(FfnActivation activation) {
+std::optional<GatedForm> gated_form(Activation activation) {
   switch (activation) {
-    case FfnActivation::kSwiglu:
+    case Activation::kSwiglu:
       return GatedForm{"silu", false, 1.0};
-    case FfnActivation::kSilu:
+    case Activation::kSilu:
       return GatedForm{"sigmoid", true, 1.0};
-    case FfnActivation::kQuickGelu:
+    case Activation::kQuickGelu:
       return GatedForm{"sigmoid", true, kQuickGelu};
-    case FfnActivation::kReluSquared:
+    case Activation::kReluSquared:
       return GatedForm{"relu", true, 1.0};
-    case FfnActivation::kGelu:
-    case FfnActivation::kGeluTanh:
+    case Activation::kIdentity:
+    case Activation::kGelu:
+    case Activation::kGeluTanh:
       break;
   }
   return std::nullopt;
@@ -130,13 +131,13 @@ nlohmann::ordered_json config_of(const ModelConfig& config, int64_t top_k, at::S
 }
 
 // input_linear [n_experts, 2 * d_expert, d_model] of one layer
-FfnActivation activation_of(const HfConfig& json, const at::Tensor& input_linear) {
+Activation activation_of(const HfConfig& json, const at::Tensor& input_linear) {
   const auto function = json.text("activation_function");
-  if (function == "silu") return FfnActivation::kSwiglu;
-  if (function == "relu") return FfnActivation::kReluSquared;
+  if (function == "silu") return Activation::kSwiglu;
+  if (function == "relu") return Activation::kReluSquared;
   if (function != "sigmoid") json.expect("activation_function", "silu, sigmoid or relu");
   const auto halves = input_linear.chunk(2, 1);
-  return at::equal(halves[0], halves[1]) ? FfnActivation::kSilu : FfnActivation::kQuickGelu;
+  return at::equal(halves[0], halves[1]) ? Activation::kSilu : Activation::kQuickGelu;
 }
 
 // The target always has them; all zero, they are none.
@@ -159,8 +160,8 @@ std::vector<std::string> jetmoe_obstacles(const ModelConfig& config, const Routi
   const auto& ffn = config.ffn;
   if (attention.kind != AttentionKind::kMoa) {
     obstacles.emplace_back("attention.kind dense: the target has attention experts");
-  } else if (attention.router.kind != RouterKind::kLinear) {
-    obstacles.emplace_back("moa.router.kind swiglu: the target's router is one matrix");
+  } else {
+    add_router_obstacle(attention.router, "moa", obstacles);
   }
   if (config.norm_eps != kBlockNormEps) {
     obstacles.push_back(fmt::format(
@@ -217,7 +218,7 @@ int64_t write_jetmoe(Io& io,
   std::string why;
   const auto selection = fixed_selection(config, request.plan, why);
   if (!selection) throw Error("export: " + why);
-  if (config.ffn.activation == FfnActivation::kQuickGelu && request.dtype != at::kFloat) {
+  if (config.ffn.activation == Activation::kQuickGelu && request.dtype != at::kFloat) {
     throw Error(
         fmt::format("export: expected float32 for ffn.activation quick_gelu, got {}: the file has "
                     "{} times the weights, which fewer bits round away",

@@ -131,7 +131,7 @@ Transformer read_olmoe(Io& io, const std::string& out) {
   attention.n_heads = json.integer("num_attention_heads");
   attention.n_kv_heads = json.integer("num_key_value_heads");
   attention.head_dim = config.d_model / attention.n_heads;
-  config.ffn.activation = FfnActivation::kSwiglu;
+  config.ffn.activation = Activation::kSwiglu;
   config.ffn.n_experts = json.integer("num_experts");
   config.ffn.d_expert = json.integer("intermediate_size");
   config.ffn.router = {.kind = RouterKind::kLinear, .renormalise = json.boolean("norm_topk_prob")};

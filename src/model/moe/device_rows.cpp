@@ -12,7 +12,7 @@ int64_t most_selected(const ExpertSelection& selection) {
 }
 
 bool lists_on_device(const at::Tensor& x, const ExpertSelection& selection) {
-  return has_routed_row_kernels(x) && (selection.most_per_token > 0 || !at::GradMode::is_enabled());
+  return has_dispatch_kernels(x) && (selection.most_per_token > 0 || !at::GradMode::is_enabled());
 }
 
 RoutedRows list_selected(const ExpertSelection& selection) {

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "csrc_kernels/moe/routed_rows.h"
+#include "csrc_kernels/moe/dispatch.h"
 #include "model/moe/expert_selection.h"
 
 namespace dsmoe {

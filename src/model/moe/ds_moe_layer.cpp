@@ -30,7 +30,8 @@ MoeOutput DSMoELayerImpl::forward_packed(const at::Tensor& x,
   const auto& probs = routed.router_probs;
   auto rule = choice_rule(policy, static_cast<double>(probs.size(2)));
   rule.renormalise = renormalise_;
-  const auto choice = choose_experts(probs.flatten(0, 1), rule);
+  const auto choice =
+      choose_experts(probs.flatten(0, 1), rule, policy.execution == Execution::kDense);
   const auto y = experts->forward_packed(x.flatten(0, 1), choice.pairs);
   return {y.view(x.sizes()), {routed.router_logits, probs, choice.selected.view(probs.sizes())}};
 }

@@ -4,51 +4,29 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 
-#include "csrc_kernels/moe/few_token_experts.h"
+#include "csrc_kernels/moe/expert_gemv.h"
 #include "csrc_kernels/moe/grouped_linear.h"
 #include "csrc_kernels/moe/weighted_activation.h"
 #include "model/moe/device_rows.h"
 
 namespace dsmoe {
-namespace {
-
-Activation kernel_activation(FfnActivation activation) {
-  switch (activation) {
-    case FfnActivation::kGelu:
-      return Activation::kGelu;
-    case FfnActivation::kGeluTanh:
-      return Activation::kGeluTanh;
-    case FfnActivation::kSwiglu:
-      return Activation::kSwiglu;
-    case FfnActivation::kSilu:
-      return Activation::kSilu;
-    case FfnActivation::kQuickGelu:
-      return Activation::kQuickGelu;
-    case FfnActivation::kReluSquared:
-      return Activation::kReluSquared;
-  }
-  TORCH_CHECK(false, "ExpertFfn: unknown activation");
-}
-
-}  // namespace
-
 ExpertFfnImpl::ExpertFfnImpl(int64_t d_model,
                              int64_t n_experts,
                              int64_t d_expert,
-                             FfnActivation activation,
+                             Activation activation,
                              Biases biases)
     : d_model_(d_model), n_experts_(n_experts), d_expert_(d_expert), activation_(activation) {
   const int64_t d_wide = n_experts * d_expert;
   const bool inner = biases == Biases::kAll;
   up_proj_ = register_module("up_proj", Linear(d_model, d_wide, inner));
-  if (activation == FfnActivation::kSwiglu) {
+  if (activation == Activation::kSwiglu) {
     gate_proj_ = register_module("gate_proj", Linear(d_model, d_wide, inner));
   }
   down_proj_ = register_module("down_proj", Linear(d_wide, d_model, biases != Biases::kNone));
 }
 
 at::Tensor ExpertFfnImpl::run_wide(const at::Tensor& x, const at::Tensor& expert_weights) {
-  const auto y = weighted_activation_linear(kernel_activation(activation_),
+  const auto y = weighted_activation_linear(activation_,
                                             up_proj_(x),
                                             gate_proj_.is_empty() ? at::Tensor() : gate_proj_(x),
                                             expert_weights,
@@ -67,8 +45,8 @@ at::Tensor ExpertFfnImpl::forward_dense(const at::Tensor& x, const at::Tensor& e
 }
 
 bool ExpertFfnImpl::runs_few(const at::Tensor& x) const {
-  return !at::GradMode::is_enabled() && x.size(0) >= 1 && x.size(0) <= kFewTokens &&
-         has_few_token_kernels(x);
+  return !at::GradMode::is_enabled() && x.size(0) >= 1 && x.size(0) <= kMostGemvTokens &&
+         has_expert_gemv(x);
 }
 
 at::Tensor ExpertFfnImpl::forward_sparse(const at::Tensor& x, const ExpertSelection& selection) {
@@ -91,7 +69,7 @@ bool ExpertFfnImpl::runs_without_waiting(const at::Tensor& x) const {
 at::Tensor ExpertFfnImpl::forward_routed(const at::Tensor& x, const ExpertSelection& selection) {
   const auto dtype = x.scalar_type();
   const auto rows = list_selected(selection);
-  const auto x_rows = gather_rows(x, rows);  // [max_rows, d_model]
+  const auto x_rows = dispatch_rows(x, rows);  // [max_rows, d_model]
   const auto project = [&](Linear& linear) {
     auto y = grouped_linear_by_ends(x_rows, linear->weight_as(dtype), rows.ends, ExpertAxis::kRows);
     if (!linear->bias.defined()) return y;
@@ -99,7 +77,7 @@ at::Tensor ExpertFfnImpl::forward_routed(const at::Tensor& x, const ExpertSelect
     return y + bias.index_select(0, rows.expert_of_row.clamp_min(0));
   };
   const auto hidden =
-      weighted_activation(kernel_activation(activation_),
+      weighted_activation(activation_,
                           project(up_proj_),
                           gate_proj_.is_empty() ? at::Tensor() : project(gate_proj_),
                           gather_weights(selection.expert_weights, rows).unsqueeze(1));
@@ -114,13 +92,13 @@ at::Tensor ExpertFfnImpl::forward_few(const at::Tensor& x, const at::Tensor& exp
     return linear.is_empty() ? WideLinear{}
                              : WideLinear{linear->weight_as(x.scalar_type()), linear->bias};
   };
-  const auto hidden = few_token_hidden(x,
-                                       kernel_activation(activation_),
-                                       wide(up_proj_),
-                                       wide(gate_proj_),
-                                       expert_weights,
-                                       /*weighted=*/true);  // [n_tokens, n_experts * d_expert]
-  return few_token_sum(hidden, wide(down_proj_), expert_weights, /*weighted=*/false);
+  const auto hidden = expert_gemv_hidden(x,
+                                         activation_,
+                                         wide(up_proj_),
+                                         wide(gate_proj_),
+                                         expert_weights,
+                                         /*weighted=*/true);  // [n_tokens, n_experts * d_expert]
+  return expert_gemv_sum(hidden, wide(down_proj_), expert_weights, /*weighted=*/false);
 }
 
 at::Tensor ExpertFfnImpl::forward_sparse(const at::Tensor& x, const ExpertDispatch& dispatch) {
@@ -133,7 +111,7 @@ at::Tensor ExpertFfnImpl::forward_sparse(const at::Tensor& x, const ExpertDispat
     return y + bias.index_select(0, dispatch.expert_of_row);
   };
   const auto hidden_rows =
-      weighted_activation(kernel_activation(activation_),
+      weighted_activation(activation_,
                           project(up_proj_),
                           gate_proj_.is_empty() ? at::Tensor() : project(gate_proj_),
                           dispatch.weight_of_row.unsqueeze(1));  // [n_rows, d_expert]
@@ -160,7 +138,7 @@ void ExpertFfnImpl::pack(const PackOptions& options) {
 at::Tensor ExpertFfnImpl::forward_packed(const at::Tensor& x, const ExpertPairs& pairs) {
   const ExpertInput input{.up = up_proj_->packed(),
                           .gate = gate_proj_.is_empty() ? PackedLinear{} : gate_proj_->packed(),
-                          .activation = kernel_activation(activation_)};
+                          .activation = activation_};
   const auto hidden = expert_hidden(x.contiguous(), pairs, input);  // [n_rows, d_expert]
   return expert_sum(hidden, pairs, down_proj_->packed(), x.size(0));
 }

@@ -20,7 +20,7 @@ class ExpertFfnImpl : public torch::nn::Module {
   ExpertFfnImpl(int64_t d_model,
                 int64_t n_experts,
                 int64_t d_expert,
-                FfnActivation activation,
+                Activation activation,
                 Biases biases);
 
   /// The plain FFN over the whole width. x [n_tokens, d_model], returns the same shape.
@@ -60,7 +60,7 @@ class ExpertFfnImpl : public torch::nn::Module {
   int64_t d_model_;
   int64_t n_experts_;
   int64_t d_expert_;
-  FfnActivation activation_;
+  Activation activation_;
   Linear up_proj_{nullptr};    // [n_experts * d_expert, d_model]
   Linear gate_proj_{nullptr};  // swiglu only, the same shape
   Linear down_proj_{nullptr};  // [d_model, n_experts * d_expert]

@@ -39,11 +39,6 @@ at::Tensor strongest(const at::Tensor& probs, int64_t k) {
   return at::zeros_like(probs, probs.options().dtype(at::kBool)).scatter_(1, indices, true);
 }
 
-int64_t most_experts(const RoutingPolicy& policy) {
-  if (policy.selection == Selection::kTopK) return policy.k;
-  return policy.selection == Selection::kThreshold ? policy.max_experts : 0;
-}
-
 }  // namespace
 
 at::Tensor selected_experts(const at::Tensor& router_probs,
@@ -85,7 +80,7 @@ ExpertSelection select_experts(const at::Tensor& router_probs,
     auto rule = choice_rule(policy, threshold_scale);
     rule.renormalise = renormalise;
     const auto chosen = choose_weights(router_probs.contiguous(), rule);
-    return {chosen.selected, chosen.weights, most_experts(policy)};
+    return {chosen.selected, chosen.weights, most_selected(choice_rule(policy, threshold_scale))};
   }
   const auto selected = selected_experts(router_probs, policy, threshold_scale);
   auto weights = at::where(selected, router_probs, at::zeros_like(router_probs));
@@ -93,7 +88,7 @@ ExpertSelection select_experts(const at::Tensor& router_probs,
     // A token without an expert keeps weights of zero.
     weights = weights / weights.sum(1, /*keepdim=*/true).clamp_min(1e-20);
   }
-  return {selected, weights, most_experts(policy)};
+  return {selected, weights, most_selected(choice_rule(policy, threshold_scale))};
 }
 
 ExpertDispatch make_dispatch(const ExpertSelection& selection) {
@@ -113,26 +108,12 @@ ExpertDispatch make_dispatch(const ExpertSelection& selection) {
           std::move(offsets)};
 }
 
-ChoiceRule choice_rule(const RoutingPolicy& policy, double threshold_scale) {
-  const auto kind = [&] {
-    switch (policy.selection) {
-      case Selection::kAll:
-        return ChoiceKind::kAll;
-      case Selection::kTopK:
-        return ChoiceKind::kTopK;
-      case Selection::kThreshold:
-        return ChoiceKind::kThreshold;
-      case Selection::kThresholdTopK:
-        return ChoiceKind::kThresholdTopK;
-    }
-    TORCH_CHECK(false, "choice_rule: unknown selection");
-  };
-  return {.kind = kind(),
+RoutingRule choice_rule(const RoutingPolicy& policy, double threshold_scale) {
+  return {.selection = policy.selection,
           .k = policy.k,
           .epsilon = policy.epsilon,
           .threshold_scale = threshold_scale,
-          .max_experts = policy.max_experts,
-          .list_all = policy.execution == Execution::kDense};
+          .max_experts = policy.max_experts};
 }
 
 bool runs_sparse(const RoutingPolicy& policy, int64_t n_experts, int64_t expert_parameters) {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "csrc_kernels/moe/expert_choice.h"
+#include "csrc_kernels/moe/token_choice.h"
 #include "model/moe/routing_policy.h"
 
 namespace dsmoe {
@@ -46,9 +46,8 @@ struct ExpertDispatch {
 /// Lists the selected pairs for sparse execution.
 ExpertDispatch make_dispatch(const ExpertSelection& selection);
 
-/// The same selection as a rule for choose_experts, whose pairs packed experts take: those
-/// selected, or under dense execution all. threshold_scale as above.
-ChoiceRule choice_rule(const RoutingPolicy& policy, double threshold_scale);
+/// The policy's selection as a rule for choose_experts; threshold_scale as above.
+RoutingRule choice_rule(const RoutingPolicy& policy, double threshold_scale);
 
 /// Resolves kAuto: sparse where the arithmetic that it saves costs more than its calls.
 /// expert_parameters: of one expert's matrices.

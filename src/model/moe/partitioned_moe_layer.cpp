@@ -19,18 +19,6 @@ at::Tensor apply_zero_rule(const at::Tensor& selected, const at::Tensor& gates, 
   return at::where(none, selected_experts(gates, RoutingPolicy::top_k(1), 1.0), selected);
 }
 
-EmptyChoice empty_choice(ZeroActive rule) {
-  switch (rule) {
-    case ZeroActive::kZero:
-      return EmptyChoice::kNothing;
-    case ZeroActive::kArgmax:
-      return EmptyChoice::kStrongest;
-    case ZeroActive::kAll:
-      return EmptyChoice::kAll;
-  }
-  TORCH_CHECK(false, "PartitionedMoELayer: unknown rule");
-}
-
 }  // namespace
 
 PartitionedMoELayerImpl::PartitionedMoELayerImpl(int64_t d_model,
@@ -54,10 +42,10 @@ ExpertSelection PartitionedMoELayerImpl::open_gates(const at::Tensor& gates,
 }
 
 // The policy's selection and what it does to weights, for kernels that choose.
-ChoiceRule PartitionedMoELayerImpl::rule_of(const RoutingPolicy& policy, int64_t n_experts) const {
-  const bool sigmoid = config_.gates == PartitionGates::kSigmoid;
+RoutingRule PartitionedMoELayerImpl::rule_of(const RoutingPolicy& policy, int64_t n_experts) const {
+  const bool sigmoid = config_.gates == RouterActivation::kSigmoid;
   auto rule = choice_rule(policy, sigmoid ? 1.0 : static_cast<double>(n_experts));
-  if (sigmoid) rule.empty = empty_choice(config_.zero_active);
+  if (sigmoid) rule.zero_active = config_.zero_active;
   rule.renormalise = !sigmoid;
   rule.count_scale = config_.count_scale;
   return rule;
@@ -72,7 +60,7 @@ ExpertSelection PartitionedMoELayerImpl::weigh(const at::Tensor& gates,
     const auto chosen = choose_weights(gates.contiguous(), rule_of(policy, gates.size(1)));
     return {chosen.selected, chosen.weights};
   }
-  auto selection = config_.gates == PartitionGates::kSigmoid
+  auto selection = config_.gates == RouterActivation::kSigmoid
                        ? open_gates(gates, policy)
                        : select_experts(gates, policy, /*renormalise=*/true);
   if (config_.count_scale) {
@@ -114,7 +102,8 @@ MoeOutput PartitionedMoELayerImpl::forward_packed(const at::Tensor& x,
                      {routed.router_logits, gates, choice.selected.view(gates.sizes())}};
   };
   if (gates_forced_to_one) return y_of(choose_experts(at::ones_like(gates).flatten(0, 1), {}));
-  return y_of(choose_experts(gates.flatten(0, 1), rule_of(policy, gates.size(2))));
+  return y_of(choose_experts(
+      gates.flatten(0, 1), rule_of(policy, gates.size(2)), policy.execution == Execution::kDense));
 }
 
 }  // namespace dsmoe

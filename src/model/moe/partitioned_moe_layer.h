@@ -44,7 +44,7 @@ class PartitionedMoELayerImpl : public torch::nn::Module {
                            const RouterOutput& routed,
                            const RoutingPolicy& policy);
   // gates [n_tokens, n_experts]
-  ChoiceRule rule_of(const RoutingPolicy& policy, int64_t n_experts) const;
+  RoutingRule rule_of(const RoutingPolicy& policy, int64_t n_experts) const;
   ExpertSelection weigh(const at::Tensor& gates, const RoutingPolicy& policy) const;
   ExpertSelection open_gates(const at::Tensor& gates, const RoutingPolicy& policy) const;
 

@@ -4,15 +4,9 @@
 #include <string>
 #include <vector>
 
-namespace dsmoe {
+#include "csrc_kernels/moe/routing_rule.h"
 
-/// Which experts count for a token.
-enum class Selection {
-  kAll,            ///< every expert
-  kTopK,           ///< the top_k strongest
-  kThreshold,      ///< those with n_experts * router_prob > threshold; the count varies per token
-  kThresholdTopK,  ///< top_k with the batch's mean threshold count as k: depends on the batch
-};
+namespace dsmoe {
 
 /// How the selected experts are computed. For one selection all three give the same output.
 enum class Execution {

@@ -7,8 +7,8 @@
 
 #include "csrc_kernels/decode_attention/kernels.h"
 #include "csrc_kernels/device/executions.h"
-#include "csrc_kernels/moe/few_token_experts_cuda.h"
-#include "csrc_kernels/moe/routed_rows_cuda.h"
+#include "csrc_kernels/moe/dispatch_cuda.h"
+#include "csrc_kernels/moe/expert_gemv_cuda.h"
 #include "csrc_kernels/moe/router_cuda.h"
 #include "csrc_kernels/moe/weighted_activation_body.h"
 #include "csrc_kernels/moe/weighted_activation_cuda.h"
@@ -166,22 +166,22 @@ TEST_CASE("launchers: slots are listed by a lane per token", "[launchers]") {
 TEST_CASE("launchers: one token and several take kernels of their own", "[launchers]") {
   fake_cuda::reset();
   std::vector<float> numbers(8 * 8);
-  FewTokenSum<float> args{.n_tokens = 1,
-                          .n_experts = 2,
-                          .width = 4,
-                          .d_out = 4,
-                          .hidden = numbers.data(),
-                          .down = numbers.data(),
-                          .bias = nullptr,
-                          .weights = numbers.data(),
-                          .weighted = false,
-                          .y = numbers.data()};
-  launch_few_token_sum(args, kStream);
+  GemvSum<float> args{.n_tokens = 1,
+                      .n_experts = 2,
+                      .width = 4,
+                      .d_out = 4,
+                      .hidden = numbers.data(),
+                      .down = numbers.data(),
+                      .bias = nullptr,
+                      .weights = numbers.data(),
+                      .weighted = false,
+                      .y = numbers.data()};
+  launch_expert_gemv_sum(args, kStream);
   args.n_tokens = 2;
-  launch_few_token_sum(args, kStream);
+  launch_expert_gemv_sum(args, kStream);
   REQUIRE(fake_cuda::launches().size() == 2);
-  CHECK(fake_cuda::launches()[0].kernel == "dsmoe::device::few_token_sum_1_float");
-  CHECK(fake_cuda::launches()[1].kernel == "dsmoe::device::few_token_sum_8_float");
+  CHECK(fake_cuda::launches()[0].kernel == "dsmoe::device::expert_gemv_sum_1_float");
+  CHECK(fake_cuda::launches()[1].kernel == "dsmoe::device::expert_gemv_sum_8_float");
 }
 
 TEST_CASE("launchers: a router goes row by row, or by tiles of many rows", "[launchers]") {

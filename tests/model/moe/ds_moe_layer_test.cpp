@@ -27,18 +27,18 @@ struct Form {
   int64_t n_experts;
   int64_t d_expert;
   int64_t n_tokens;
-  FfnActivation activation;
+  Activation activation;
   Biases biases;
 };
 
-const std::vector<Form> kForms = {{8, 4, 6, 6, FfnActivation::kGeluTanh, Biases::kNone},
-                                  {7, 5, 3, 9, FfnActivation::kGelu, Biases::kAll},
-                                  {5, 3, 1, 1, FfnActivation::kSwiglu, Biases::kAll},
-                                  {6, 1, 5, 4, FfnActivation::kGeluTanh, Biases::kAll},
-                                  {9, 7, 5, 13, FfnActivation::kSwiglu, Biases::kNone},
-                                  {7, 3, 4, 5, FfnActivation::kSilu, Biases::kOutput},
-                                  {6, 2, 3, 7, FfnActivation::kQuickGelu, Biases::kAll},
-                                  {5, 4, 2, 6, FfnActivation::kReluSquared, Biases::kNone}};
+const std::vector<Form> kForms = {{8, 4, 6, 6, Activation::kGeluTanh, Biases::kNone},
+                                  {7, 5, 3, 9, Activation::kGelu, Biases::kAll},
+                                  {5, 3, 1, 1, Activation::kSwiglu, Biases::kAll},
+                                  {6, 1, 5, 4, Activation::kGeluTanh, Biases::kAll},
+                                  {9, 7, 5, 13, Activation::kSwiglu, Biases::kNone},
+                                  {7, 3, 4, 5, Activation::kSilu, Biases::kOutput},
+                                  {6, 2, 3, 7, Activation::kQuickGelu, Biases::kAll},
+                                  {5, 4, 2, 6, Activation::kReluSquared, Biases::kNone}};
 
 const std::vector<RoutingPolicy> kPolicies = {RoutingPolicy::all(),
                                               RoutingPolicy::top_k(1),
@@ -79,12 +79,12 @@ at::Tensor expert_output(const DSMoELayer& layer,
     return form.biases == Biases::kAll ? y + block(name + ".bias") : y;
   };
   auto hidden = project("up_proj");
-  if (form.activation == FfnActivation::kGelu) hidden = at::gelu(hidden);
-  if (form.activation == FfnActivation::kGeluTanh) hidden = at::gelu(hidden, "tanh");
-  if (form.activation == FfnActivation::kSilu) hidden = hidden * at::sigmoid(hidden);
-  if (form.activation == FfnActivation::kQuickGelu) hidden = hidden * at::sigmoid(1.702 * hidden);
-  if (form.activation == FfnActivation::kReluSquared) hidden = at::clamp_min(hidden, 0).square();
-  if (form.activation == FfnActivation::kSwiglu) {
+  if (form.activation == Activation::kGelu) hidden = at::gelu(hidden);
+  if (form.activation == Activation::kGeluTanh) hidden = at::gelu(hidden, "tanh");
+  if (form.activation == Activation::kSilu) hidden = hidden * at::sigmoid(hidden);
+  if (form.activation == Activation::kQuickGelu) hidden = hidden * at::sigmoid(1.702 * hidden);
+  if (form.activation == Activation::kReluSquared) hidden = at::clamp_min(hidden, 0).square();
+  if (form.activation == Activation::kSwiglu) {
     const auto gate = project("gate_proj");
     hidden = gate * at::sigmoid(gate) * hidden;
   }
@@ -194,7 +194,7 @@ TEST_CASE("ExpertFfn: the weight's gradient is <e_i, upstream>, that of e_i is w
 }
 
 TEST_CASE("DSMoELayer: gradients of a tiny layer equal finite differences", "[model][moe]") {
-  const Form form{3, 3, 2, 2, FfnActivation::kGeluTanh, Biases::kAll};
+  const Form form{3, 3, 2, 2, Activation::kGeluTanh, Biases::kAll};
   for (const auto execution : {Execution::kDense, Execution::kSparse}) {
     auto layer = make_layer(form, 93);
     const auto x = leaf_copy(input(form, 94));
@@ -289,7 +289,7 @@ TEST_CASE("ExpertFfn: with all weights one it is the plain wide FFN", "[model][m
 }
 
 TEST_CASE("DSMoELayer: bfloat16 computing stays near float32 in both executions", "[model][moe]") {
-  const Form form{16, 6, 8, 20, FfnActivation::kGeluTanh, Biases::kAll};
+  const Form form{16, 6, 8, 20, Activation::kGeluTanh, Biases::kAll};
   auto layer = make_layer(form, 107);
   {
     const at::NoGradGuard no_grad;

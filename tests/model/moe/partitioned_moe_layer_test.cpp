@@ -34,7 +34,7 @@ const auto kSparse = kPaper.with(Execution::kSparse);
 FfnConfig ffn_config() {
   FfnConfig config;
   config.kind = FfnKind::kPartitioned;
-  config.activation = FfnActivation::kSwiglu;
+  config.activation = Activation::kSwiglu;
   config.n_experts = kExperts;
   config.d_expert = kWidth;
   config.d_ffn = kExperts * kWidth;
@@ -99,7 +99,7 @@ bool all_finite(const at::Tensor& x) { return at::isfinite(x).all().item<bool>()
 TEST_CASE("PartitionedMoELayer: gates forced to 1 give the dense FFN it was cut from",
           "[model][moe]") {
   auto layer = readable_layer(ffn_config(), 1);
-  ExpertFfn dense(kModel, 1, kExperts * kWidth, FfnActivation::kSwiglu, Biases::kNone);
+  ExpertFfn dense(kModel, 1, kExperts * kWidth, Activation::kSwiglu, Biases::kNone);
   dense->to(at::kDouble);
   {
     const at::NoGradGuard no_grad;
@@ -217,7 +217,7 @@ TEST_CASE("PartitionedMoELayer: a cap keeps the strongest gates and scales by th
 TEST_CASE("PartitionedMoELayer: LLaMA-MoE's gates are a softmax over the k strongest, times n / k",
           "[model][moe]") {
   auto config = ffn_config();
-  config.partition.gates = PartitionGates::kSoftmax;
+  config.partition.gates = RouterActivation::kSoftmax;
   config.partition.straight_through = false;
   auto layer = readable_layer(config, 33);
   const auto x = chosen_tokens(34);

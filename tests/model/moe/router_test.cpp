@@ -24,7 +24,8 @@ Router make_router(RouterKind kind, uint64_t seed) {
 }  // namespace
 
 TEST_CASE("Router: probabilities sum to one per token", "[model][router]") {
-  for (const auto kind : {RouterKind::kLinear, RouterKind::kSwiglu}) {
+  for (const auto& [kind, name, doc, hidden] : kRouterKinds) {
+    INFO(name);
     auto router = make_router(kind, 61);
     const auto out = router(RandomTensors(62).normal({2, 3, 12}, at::kFloat));
     REQUIRE(out.router_probs.sizes() == at::IntArrayRef({2, 3, 5}));
@@ -32,6 +33,22 @@ TEST_CASE("Router: probabilities sum to one per token", "[model][router]") {
     CHECK(max_difference(out.router_probs.sum(-1), at::ones({2, 3})) < 1e-6);
     CHECK(max_difference(out.router_probs, at::softmax(out.router_logits, -1)) < 1e-6);
     CHECK(out.router_probs.min().item<float>() > 0);
+  }
+}
+
+TEST_CASE("Router: kinds and their rows have one order", "[model][router]") {
+  for (const auto& row : kRouterKinds) CHECK(&row_of(row.kind) == &row);
+}
+
+TEST_CASE("Router: every kind packed in float32 gives its logits", "[model][router]") {
+  const at::NoGradGuard no_grad;
+  const auto x = RandomTensors(73).normal({2, 3, 12}, at::kFloat);
+  for (const auto& [kind, name, doc, hidden] : kRouterKinds) {
+    INFO(name);
+    auto router = make_router(kind, 74);
+    const auto expected = router(x).router_logits;
+    router->pack({.format = PackedFormat::kFloat32});
+    CHECK(max_difference(router(x).router_logits, expected) < 1e-5);
   }
 }
 
@@ -74,7 +91,8 @@ TEST_CASE("Router: logits and probabilities are float32 for bfloat16 input", "[m
 }
 
 TEST_CASE("Router: gradients equal finite differences", "[model][router]") {
-  for (const auto kind : {RouterKind::kLinear, RouterKind::kSwiglu}) {
+  for (const auto& [kind, name, doc, hidden] : kRouterKinds) {
+    INFO(name);
     auto router = make_router(kind, 68);
     router->to(at::kDouble);
     const auto x = RandomTensors(69).leaf({1, 2, 12});

@@ -1,4 +1,4 @@
-#include "csrc_kernels/moe/routed_rows.h"
+#include "csrc_kernels/moe/dispatch.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
@@ -29,16 +29,16 @@ MovedRows<T> moved(const at::Tensor& from, const at::Tensor& to, const RoutedRow
 }
 
 at::Tensor gather(const at::Tensor& x, const RoutedRows& rows) {
-  if (!has_routed_row_kernels(x)) return gather_rows_ref(x, rows);
+  if (!has_dispatch_kernels(x)) return dispatch_rows_ref(x, rows);
   auto result = at::empty({rows.token_of_row.size(0), x.size(1)}, x.options());
-  dispatch_row_types("gather_rows", x.scalar_type(), [&]<typename T>() {
-    MoveRowsOnDevice<T>::gather(moved<T>(x, result, rows));
+  dispatch_row_types("dispatch_rows", x.scalar_type(), [&]<typename T>() {
+    MoveRowsOnDevice<T>::dispatch(moved<T>(x, result, rows));
   });
   return result;
 }
 
 at::Tensor combine(const at::Tensor& y, const RoutedRows& rows) {
-  if (!has_routed_row_kernels(y)) return combine_rows_ref(y, rows);
+  if (!has_dispatch_kernels(y)) return combine_rows_ref(y, rows);
   auto result = at::empty({rows.row_of_pair.size(1), y.size(1)}, y.options());
   dispatch_row_types("combine_rows", y.scalar_type(), [&]<typename T>() {
     MoveRowsOnDevice<T>::combine(moved<T>(y, result, rows));
@@ -96,8 +96,8 @@ void check_rows(const char* name, const at::Tensor& x, int64_t n_rows) {
 
 }  // namespace
 
-bool has_routed_row_kernels(const at::Tensor& x) {
-  return !x.is_cpu() && RoutedRowsOnDevice::list != nullptr &&
+bool has_dispatch_kernels(const at::Tensor& x) {
+  return !x.is_cpu() && DispatchOnDevice::list != nullptr &&
          (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
 }
 
@@ -107,7 +107,7 @@ RoutedRows list_rows(const at::Tensor& selected, int64_t max_rows) {
           selected.numel() < std::numeric_limits<int32_t>::max(),
       "list_rows: expected selected [n_tokens, n_experts] bool of less than 2^31 pairs, got ",
       selected.sizes());
-  if (selected.is_cpu() || RoutedRowsOnDevice::list == nullptr || selected.numel() == 0) {
+  if (selected.is_cpu() || DispatchOnDevice::list == nullptr || selected.numel() == 0) {
     return list_rows_ref(selected, max_rows);
   }
   const auto marks = selected.contiguous();
@@ -116,22 +116,22 @@ RoutedRows list_rows(const at::Tensor& selected, int64_t max_rows) {
                   at::full({max_rows}, -1, numbers),
                   at::full({max_rows}, -1, numbers),
                   at::empty({selected.size(1)}, numbers)};
-  const auto workspace = at::empty({RoutedRowsOnDevice::workspace_bytes(selected.numel())},
+  const auto workspace = at::empty({DispatchOnDevice::workspace_bytes(selected.numel())},
                                    selected.options().dtype(at::kByte));
-  RoutedRowsOnDevice::list({.n_tokens = selected.size(0),
-                            .n_experts = selected.size(1),
-                            .max_rows = max_rows,
-                            .selected = pointer<const bool>(marks),
-                            .row_of_pair = pointer<int32_t>(rows.row_of_pair),
-                            .token_of_row = pointer<int32_t>(rows.token_of_row),
-                            .expert_of_row = pointer<int32_t>(rows.expert_of_row),
-                            .ends = pointer<int32_t>(rows.ends),
-                            .workspace = workspace.data_ptr()});
+  DispatchOnDevice::list({.n_tokens = selected.size(0),
+                          .n_experts = selected.size(1),
+                          .max_rows = max_rows,
+                          .selected = pointer<const bool>(marks),
+                          .row_of_pair = pointer<int32_t>(rows.row_of_pair),
+                          .token_of_row = pointer<int32_t>(rows.token_of_row),
+                          .expert_of_row = pointer<int32_t>(rows.expert_of_row),
+                          .ends = pointer<int32_t>(rows.ends),
+                          .workspace = workspace.data_ptr()});
   return rows;
 }
 
-at::Tensor gather_rows(const at::Tensor& x, const RoutedRows& rows) {
-  check_rows("gather_rows", x, rows.row_of_pair.size(1));
+at::Tensor dispatch_rows(const at::Tensor& x, const RoutedRows& rows) {
+  check_rows("dispatch_rows", x, rows.row_of_pair.size(1));
   return MoveRows<gather, combine>::apply(x, rows.row_of_pair, rows.token_of_row);
 }
 
@@ -148,18 +148,18 @@ TokenSlots list_slots(const RoutedRows& rows, int64_t most) {
               " for each of ",
               n_tokens,
               " tokens");
-  if (rows.row_of_pair.is_cpu() || RoutedRowsOnDevice::list_slots == nullptr) {
+  if (rows.row_of_pair.is_cpu() || DispatchOnDevice::list_slots == nullptr) {
     return list_slots_ref(rows, most);
   }
   const auto numbers = rows.row_of_pair.options();
   TokenSlots slots{at::empty({n_tokens * most}, numbers),
                    at::full({rows.token_of_row.size(0)}, -1, numbers)};
-  RoutedRowsOnDevice::list_slots({.n_tokens = n_tokens,
-                                  .n_experts = rows.row_of_pair.size(0),
-                                  .most = most,
-                                  .row_of_pair = pointer<const int32_t>(rows.row_of_pair),
-                                  .row_of_slot = pointer<int32_t>(slots.row_of_slot),
-                                  .slot_of_row = pointer<int32_t>(slots.slot_of_row)});
+  DispatchOnDevice::list_slots({.n_tokens = n_tokens,
+                                .n_experts = rows.row_of_pair.size(0),
+                                .most = most,
+                                .row_of_pair = pointer<const int32_t>(rows.row_of_pair),
+                                .row_of_slot = pointer<int32_t>(slots.row_of_slot),
+                                .slot_of_row = pointer<int32_t>(slots.slot_of_row)});
   return slots;
 }
 
@@ -168,7 +168,7 @@ at::Tensor rows_to_slots(const at::Tensor& y, const TokenSlots& slots) {
 }
 
 at::Tensor slots_to_rows(const at::Tensor& y, const TokenSlots& slots) {
-  return gather_rows(y, of_one_expert(slots));
+  return dispatch_rows(y, of_one_expert(slots));
 }
 
 at::Tensor gather_weights(const at::Tensor& weights, const RoutedRows& rows) {

@@ -1,4 +1,4 @@
-#include "csrc_kernels/moe/expert_choice.h"
+#include "csrc_kernels/moe/token_choice.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -39,11 +39,11 @@ void mark_strongest(const Token& token, int64_t k) {
   }
 }
 
-bool above_threshold(float prob, const ChoiceRule& rule) {
+bool above_threshold(float prob, const RoutingRule& rule) {
   return prob * static_cast<float>(rule.threshold_scale) > static_cast<float>(rule.epsilon);
 }
 
-void mark_above_threshold(const Token& token, const ChoiceRule& rule) {
+void mark_above_threshold(const Token& token, const RoutingRule& rule) {
   const auto n_experts = static_cast<int64_t>(token.probs.size());
   const bool capped = rule.max_experts > 0 && rule.max_experts < n_experts;
   if (capped) {
@@ -56,14 +56,14 @@ void mark_above_threshold(const Token& token, const ChoiceRule& rule) {
   }
 }
 
-void mark_if_empty(const Token& token, EmptyChoice rule) {
-  if (rule == EmptyChoice::kNothing || token.count() > 0) return;
-  if (rule == EmptyChoice::kStrongest) return mark_strongest(token, 1);
+void mark_if_empty(const Token& token, ZeroActive rule) {
+  if (rule == ZeroActive::kZero || token.count() > 0) return;
+  if (rule == ZeroActive::kArgmax) return mark_strongest(token, 1);
   std::fill(token.selected.begin(), token.selected.end(), true);
 }
 
 // k of kThresholdTopK.
-int64_t mean_count(std::span<const float> probs, int64_t n_experts, const ChoiceRule& rule) {
+int64_t mean_count(std::span<const float> probs, int64_t n_experts, const RoutingRule& rule) {
   const auto n_above = std::count_if(
       probs.begin(), probs.end(), [&](float prob) { return above_threshold(prob, rule); });
   const auto n_tokens =
@@ -73,7 +73,7 @@ int64_t mean_count(std::span<const float> probs, int64_t n_experts, const Choice
 }
 
 // What a token's weights are multiplied by.
-float weight_factor(const Token& token, const ChoiceRule& rule) {
+float weight_factor(const Token& token, const RoutingRule& rule) {
   float factor = 1.0F;
   if (rule.renormalise) {
     float sum = 0.0F;
@@ -118,13 +118,13 @@ ExpertPairs list_pairs(std::span<const float> probs,
   return pairs;
 }
 
-void check(const at::Tensor& probs, const ChoiceRule& rule) {
+void check(const at::Tensor& probs, const RoutingRule& rule) {
   TORCH_CHECK(probs.dim() == 2 && probs.scalar_type() == at::kFloat && probs.is_contiguous() &&
                   probs.size(1) > 0,
               "choose_experts: expected probs [n_tokens, n_experts] float32, contiguous, got ",
               probs.sizes());
   const int64_t n_experts = probs.size(1);
-  TORCH_CHECK(rule.kind != ChoiceKind::kTopK || (rule.k >= 1 && rule.k <= n_experts),
+  TORCH_CHECK(rule.selection != Selection::kTopK || (rule.k >= 1 && rule.k <= n_experts),
               "choose_experts: top_k = ",
               rule.k,
               " is outside [1, n_experts = ",
@@ -134,7 +134,7 @@ void check(const at::Tensor& probs, const ChoiceRule& rule) {
 
 }  // namespace
 
-ExpertChoice choose_experts(const at::Tensor& probs, const ChoiceRule& rule) {
+ExpertChoice choose_experts(const at::Tensor& probs, const RoutingRule& rule, bool list_all) {
   check(probs, rule);
   const int64_t n_experts = probs.size(1);
   const auto n_tokens = static_cast<size_t>(probs.size(0));
@@ -143,33 +143,34 @@ ExpertChoice choose_experts(const at::Tensor& probs, const ChoiceRule& rule) {
   choice.selected = at::empty(probs.sizes(), at::kBool);
   const std::span numbers(probs.const_data_ptr<float>(), n_tokens * width);
   const std::span marks(choice.selected.data_ptr<bool>(), n_tokens * width);
-  const int64_t k = rule.kind == ChoiceKind::kTopK            ? rule.k
-                    : rule.kind == ChoiceKind::kThresholdTopK ? mean_count(numbers, n_experts, rule)
-                                                              : n_experts;
+  const int64_t k = rule.selection == Selection::kTopK ? rule.k
+                    : rule.selection == Selection::kThresholdTopK
+                        ? mean_count(numbers, n_experts, rule)
+                        : n_experts;
   std::vector<float> factors;
   for (size_t t = 0; t < n_tokens; ++t) {
     const Token token{numbers.subspan(t * width, width), marks.subspan(t * width, width)};
-    if (rule.kind == ChoiceKind::kThreshold) {
+    if (rule.selection == Selection::kThreshold) {
       mark_above_threshold(token, rule);
     } else if (k == n_experts) {
       std::fill(token.selected.begin(), token.selected.end(), true);
     } else {
       mark_strongest(token, k);
     }
-    mark_if_empty(token, rule.empty);
+    mark_if_empty(token, rule.zero_active);
     factors.push_back(weight_factor(token, rule));
   }
-  choice.pairs = list_pairs(numbers, marks, factors, rule.list_all);
+  choice.pairs = list_pairs(numbers, marks, factors, list_all);
   if (n_tokens == 0) choice.pairs.offsets.assign(width + 1, 0);
   return choice;
 }
 
 bool has_choice_kernel(const at::Tensor& probs) {
-  return !probs.is_cpu() && ExpertChoiceOnDevice::choose != nullptr &&
+  return !probs.is_cpu() && TokenChoiceOnDevice::choose != nullptr &&
          probs.scalar_type() == at::kFloat && probs.size(1) <= kMostChoiceExperts;
 }
 
-ChosenWeights choose_weights(const at::Tensor& probs, const ChoiceRule& rule) {
+ChosenWeights choose_weights(const at::Tensor& probs, const RoutingRule& rule) {
   check(probs, rule);
   ChosenWeights chosen{at::empty(probs.sizes(), probs.options().dtype(at::kBool)),
                        at::empty_like(probs)};
@@ -188,15 +189,15 @@ ChosenWeights choose_weights(const at::Tensor& probs, const ChoiceRule& rule) {
     chosen.weights.copy_(weights.view(probs.sizes()));
     return chosen;
   }
-  const bool counts = rule.kind == ChoiceKind::kThresholdTopK;
+  const bool counts = rule.selection == Selection::kThresholdTopK;
   const auto above = counts ? at::zeros({1}, probs.options().dtype(at::kLong)) : at::Tensor();
-  ExpertChoiceOnDevice::choose({.n_tokens = probs.size(0),
-                                .n_experts = probs.size(1),
-                                .probs = pointer<const float>(probs),
-                                .rule = rule,
-                                .above_count = pointer<int64_t>(above),
-                                .selected = pointer<bool>(chosen.selected),
-                                .weights = pointer<float>(chosen.weights)});
+  TokenChoiceOnDevice::choose({.n_tokens = probs.size(0),
+                               .n_experts = probs.size(1),
+                               .probs = pointer<const float>(probs),
+                               .rule = rule,
+                               .above_count = pointer<int64_t>(above),
+                               .selected = pointer<bool>(chosen.selected),
+                               .weights = pointer<float>(chosen.weights)});
   return chosen;
 }
 

@@ -1,15 +1,15 @@
 #pragma once
 
 #include "csrc_kernels/common/device_body.h"
-#include "csrc_kernels/moe/few_token_experts_kernels.h"
+#include "csrc_kernels/moe/expert_gemv_kernels.h"
 #include "csrc_kernels/moe/weighted_activation_body.h"
 
-/// few_token_experts on a GPU: a warp reads one row of a weight once, for all tokens. What bounds
+/// expert_gemv on a GPU: a warp reads one row of a weight once, for all tokens. What bounds
 /// it is the memory that the selected experts' rows lie in.
 namespace dsmoe::device {
 
-constexpr int kFewTokenLanes = 256;
-constexpr int kFewTokenWarps = kFewTokenLanes / kWarpLanes;
+constexpr int kGemvLanes = 256;
+constexpr int kGemvWarps = kGemvLanes / kWarpLanes;
 
 /// One sum for each token, of two products where there is a gate.
 template <int N>
@@ -34,16 +34,15 @@ DSMOE_HD TokenSums<N> no_sums() {
 }
 
 template <typename T>
-LaunchShape few_token_hidden_shape(const FewTokenHidden<T>& args) {
-  return {.n_blocks = blocks_for(args.n_experts * args.width, kFewTokenWarps),
-          .n_lanes = kFewTokenLanes};
+LaunchShape expert_gemv_hidden_shape(const GemvHidden<T>& args) {
+  return {.n_blocks = blocks_for(args.n_experts * args.width, kGemvWarps), .n_lanes = kGemvLanes};
 }
 
 /// Shared memory: the numbers of the selected experts, and a flag of each.
 template <typename T>
-LaunchShape few_token_sum_shape(const FewTokenSum<T>& args) {
-  return {.n_blocks = blocks_for(args.d_out, kFewTokenWarps),
-          .n_lanes = kFewTokenLanes,
+LaunchShape expert_gemv_sum_shape(const GemvSum<T>& args) {
+  return {.n_blocks = blocks_for(args.d_out, kGemvWarps),
+          .n_lanes = kGemvLanes,
           .shared_bytes = (2 * args.n_experts + 1) * static_cast<int64_t>(sizeof(int))};
 }
 
@@ -58,7 +57,7 @@ DSMOE_HD inline bool any_selects(const float* weights,
 
 // The lane's part of the products of one row of up, and of gate, with every token.
 template <int V, int N, typename T>
-DSMOE_HD TokenSums<N> row_products(const FewTokenHidden<T>& args, int64_t row, int lane) {
+DSMOE_HD TokenSums<N> row_products(const GemvHidden<T>& args, int64_t row, int lane) {
   auto sums = no_sums<N>();
   const bool gated = args.gate != nullptr;
   const T* up = args.up + row * args.d_in;
@@ -98,14 +97,14 @@ DSMOE_HD inline float activated(Activation activation, float up, float gate) {
   return up;
 }
 
-/// N: 1, or kFewTokens for any number of tokens.
+/// N: 1, or kMostGemvTokens for any number of tokens.
 template <int N, typename Context, typename T>
-DSMOE_HD void few_token_hidden_body(Context& ctx,
-                                    Activation activation,
-                                    const FewTokenHidden<T>& args) {
+DSMOE_HD void expert_gemv_hidden_body(Context& ctx,
+                                      Activation activation,
+                                      const GemvHidden<T>& args) {
   constexpr int V = kPackSize<T>;
   const int64_t n_rows = args.n_experts * args.width;
-  const int64_t first = ctx.block() * kFewTokenWarps;
+  const int64_t first = ctx.block() * kGemvWarps;
   const bool packs = is_packable<V>(args.x, args.d_in) && is_packable<V>(args.up, args.d_in) &&
                      is_packable<V>(args.gate, args.d_in);
   ctx.warp_reduce(
@@ -140,7 +139,7 @@ DSMOE_HD void few_token_hidden_body(Context& ctx,
 
 // The lane's part of the products of one row of down with every token, over the listed experts.
 template <int V, int N, typename T>
-DSMOE_HD TokenSums<N> selected_products(const FewTokenSum<T>& args,
+DSMOE_HD TokenSums<N> selected_products(const GemvSum<T>& args,
                                         const int* experts,
                                         int n_listed,
                                         int64_t row,
@@ -165,7 +164,7 @@ DSMOE_HD TokenSums<N> selected_products(const FewTokenSum<T>& args,
 }
 
 template <int N, typename Context, typename T>
-DSMOE_HD void few_token_sum_body(Context& ctx, const FewTokenSum<T>& args) {
+DSMOE_HD void expert_gemv_sum_body(Context& ctx, const GemvSum<T>& args) {
   constexpr int V = kPackSize<T>;
   int* listed = ctx.template shared<int>();  // [E], then how many
   int* flags = listed + args.n_experts + 1;  // [E]
@@ -185,7 +184,7 @@ DSMOE_HD void few_token_sum_body(Context& ctx, const FewTokenSum<T>& args) {
     }
   });
   ctx.sync();
-  const int64_t first = ctx.block() * kFewTokenWarps;
+  const int64_t first = ctx.block() * kGemvWarps;
   const bool packs =
       is_packable<V>(args.hidden, args.width) && is_packable<V>(args.down, args.width);
   ctx.warp_reduce(

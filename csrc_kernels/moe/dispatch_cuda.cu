@@ -4,8 +4,8 @@
 #include <cub/device/device_scan.cuh>
 
 #include "csrc_kernels/common/cuda_context.cuh"
-#include "csrc_kernels/moe/routed_rows_body.h"
-#include "csrc_kernels/moe/routed_rows_cuda.h"
+#include "csrc_kernels/moe/dispatch_body.h"
+#include "csrc_kernels/moe/dispatch_cuda.h"
 
 namespace dsmoe {
 namespace device {
@@ -51,24 +51,24 @@ void launch_list_slots(const SlotLists& lists, cudaStream_t stream) {
   device::launch(device::list_slots, device::list_slots_shape(lists), stream, lists);
 }
 
-#define DSMOE_KERNELS(T)                                                                      \
-  namespace device {                                                                          \
-  __global__ void __launch_bounds__(kRowLanes) gather_rows_##T(const MovedRows<T> rows) {     \
-    CudaContext ctx;                                                                          \
-    gather_rows_body(ctx, rows);                                                              \
-  }                                                                                           \
-  __global__ void __launch_bounds__(kRowLanes) combine_rows_##T(const MovedRows<T> rows) {    \
-    CudaContext ctx;                                                                          \
-    combine_rows_body(ctx, rows);                                                             \
-  }                                                                                           \
-  }                                                                                           \
-  template <>                                                                                 \
-  void launch_gather_rows(const MovedRows<T>& rows, cudaStream_t stream) {                    \
-    device::launch(device::gather_rows_##T, device::gather_rows_shape(rows), stream, rows);   \
-  }                                                                                           \
-  template <>                                                                                 \
-  void launch_combine_rows(const MovedRows<T>& rows, cudaStream_t stream) {                   \
-    device::launch(device::combine_rows_##T, device::combine_rows_shape(rows), stream, rows); \
+#define DSMOE_KERNELS(T)                                                                        \
+  namespace device {                                                                            \
+  __global__ void __launch_bounds__(kRowLanes) dispatch_rows_##T(const MovedRows<T> rows) {     \
+    CudaContext ctx;                                                                            \
+    dispatch_rows_body(ctx, rows);                                                              \
+  }                                                                                             \
+  __global__ void __launch_bounds__(kRowLanes) combine_rows_##T(const MovedRows<T> rows) {      \
+    CudaContext ctx;                                                                            \
+    combine_rows_body(ctx, rows);                                                               \
+  }                                                                                             \
+  }                                                                                             \
+  template <>                                                                                   \
+  void launch_dispatch_rows(const MovedRows<T>& rows, cudaStream_t stream) {                    \
+    device::launch(device::dispatch_rows_##T, device::dispatch_rows_shape(rows), stream, rows); \
+  }                                                                                             \
+  template <>                                                                                   \
+  void launch_combine_rows(const MovedRows<T>& rows, cudaStream_t stream) {                     \
+    device::launch(device::combine_rows_##T, device::combine_rows_shape(rows), stream, rows);   \
   }
 DSMOE_KERNELS(Bfloat16)
 DSMOE_KERNELS(float)

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "csrc_kernels/moe/routed_rows_kernels.h"
+#include "csrc_kernels/moe/dispatch_kernels.h"
 
 namespace dsmoe {
 
@@ -23,7 +23,7 @@ RoutedRows list_rows(const at::Tensor& selected, int64_t max_rows);
 
 /// Each row is its token's row of x; zeros past the last. The gradient of a token sums its rows.
 /// x [n_tokens, d], contiguous; returns [max_rows, d].
-at::Tensor gather_rows(const at::Tensor& x, const RoutedRows& rows);
+at::Tensor dispatch_rows(const at::Tensor& x, const RoutedRows& rows);
 
 /// Each token is the sum of its rows, in the order of experts and in float32 (float64 for float64);
 /// rows past the last are not read, and their gradient is zero.
@@ -53,11 +53,11 @@ at::Tensor rows_to_slots(const at::Tensor& y, const TokenSlots& slots);
 at::Tensor slots_to_rows(const at::Tensor& y, const TokenSlots& slots);
 
 /// Whether the functions above have kernels for rows like x.
-bool has_routed_row_kernels(const at::Tensor& x);
+bool has_dispatch_kernels(const at::Tensor& x);
 
 /// The definitions of right, of ATen calls that no device is waited for.
 RoutedRows list_rows_ref(const at::Tensor& selected, int64_t max_rows);
-at::Tensor gather_rows_ref(const at::Tensor& x, const RoutedRows& rows);
+at::Tensor dispatch_rows_ref(const at::Tensor& x, const RoutedRows& rows);
 at::Tensor combine_rows_ref(const at::Tensor& y, const RoutedRows& rows);
 TokenSlots list_slots_ref(const RoutedRows& rows, int64_t most);
 

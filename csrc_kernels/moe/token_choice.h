@@ -2,8 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "csrc_kernels/moe/expert_choice_kernels.h"
 #include "csrc_kernels/moe/expert_rows.h"
+#include "csrc_kernels/moe/token_choice_kernels.h"
 
 namespace dsmoe {
 
@@ -15,9 +15,12 @@ struct ExpertChoice {
 /// Chooses and lists in one call what a dozen tensor operations would; no gradient.
 ///
 /// probs  [n_tokens, n_experts] float32, contiguous
+/// list_all  pairs of every token and expert, those not selected with weight 0
 /// Except under kThresholdTopK a token's choice does not depend on the other tokens.
 /// Source: arXiv:2404.05567, sections 3.1 and 4.3; arXiv:2502.12455, section 4.
-ExpertChoice choose_experts(const at::Tensor& probs, const ChoiceRule& rule);
+ExpertChoice choose_experts(const at::Tensor& probs,
+                            const RoutingRule& rule,
+                            bool list_all = false);
 
 /// What choose_experts does without the list of pairs, on any device and without waiting for it; no
 /// gradient.
@@ -25,12 +28,14 @@ struct ChosenWeights {
   at::Tensor selected;  // [n_tokens, n_experts] bool
   at::Tensor weights;   // the same shape, float32; zero where not selected
 };
-ChosenWeights choose_weights(const at::Tensor& probs, const ChoiceRule& rule);
+ChosenWeights choose_weights(const at::Tensor& probs, const RoutingRule& rule);
 
 /// Whether choose_weights has a kernel for probs, or would go through choose_experts.
 bool has_choice_kernel(const at::Tensor& probs);
 
 /// The definition of right, of ATen calls; among equals another expert may win.
-ExpertChoice choose_experts_ref(const at::Tensor& probs, const ChoiceRule& rule);
+ExpertChoice choose_experts_ref(const at::Tensor& probs,
+                                const RoutingRule& rule,
+                                bool list_all = false);
 
 }  // namespace dsmoe

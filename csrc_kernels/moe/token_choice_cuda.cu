@@ -1,6 +1,6 @@
 #include "csrc_kernels/common/cuda_context.cuh"
-#include "csrc_kernels/moe/expert_choice_body.h"
-#include "csrc_kernels/moe/expert_choice_cuda.h"
+#include "csrc_kernels/moe/token_choice_body.h"
+#include "csrc_kernels/moe/token_choice_cuda.h"
 
 namespace dsmoe {
 namespace device {

@@ -2,7 +2,7 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/ne.h>
 
-#include "csrc_kernels/moe/few_token_experts.h"
+#include "csrc_kernels/moe/expert_gemv.h"
 #include "csrc_kernels/moe/weighted_activation.h"
 
 namespace dsmoe {
@@ -22,21 +22,21 @@ at::Tensor factors(const at::Tensor& expert_weights, bool weighted) {
 
 }  // namespace
 
-at::Tensor few_token_hidden_ref(const at::Tensor& x,
-                                Activation activation,
-                                const WideLinear& up,
-                                const WideLinear& gate,
-                                const at::Tensor& expert_weights,
-                                bool weighted) {
+at::Tensor expert_gemv_hidden_ref(const at::Tensor& x,
+                                  Activation activation,
+                                  const WideLinear& up,
+                                  const WideLinear& gate,
+                                  const at::Tensor& expert_weights,
+                                  bool weighted) {
   const auto weights = expert_weights.defined() ? factors(expert_weights, weighted) : at::Tensor();
   return weighted_activation_ref(activation, project(x, up), project(x, gate), weights)
       .to(x.scalar_type());
 }
 
-at::Tensor few_token_sum_ref(const at::Tensor& hidden,
-                             const WideLinear& down,
-                             const at::Tensor& expert_weights,
-                             bool weighted) {
+at::Tensor expert_gemv_sum_ref(const at::Tensor& hidden,
+                               const WideLinear& down,
+                               const at::Tensor& expert_weights,
+                               bool weighted) {
   const auto factored = weighted_activation_ref(
       Activation::kIdentity, hidden.to(at::kDouble), {}, factors(expert_weights, weighted));
   return project(factored, down).to(hidden.scalar_type());

@@ -9,12 +9,12 @@
 namespace dsmoe {
 
 /// More tokens than these are for grouped products.
-constexpr int64_t kFewTokens = 8;
+constexpr int64_t kMostGemvTokens = 8;
 
 /// Contiguous; T is float or Bfloat16.
 template <typename T>
-struct FewTokenHidden {
-  int64_t n_tokens;  ///< 1 .. kFewTokens
+struct GemvHidden {
+  int64_t n_tokens;  ///< 1 .. kMostGemvTokens
   int64_t n_experts;
   int64_t width;  ///< F
   int64_t d_in;
@@ -29,8 +29,8 @@ struct FewTokenHidden {
 };
 
 template <typename T>
-struct FewTokenSum {
-  int64_t n_tokens;  ///< 1 .. kFewTokens
+struct GemvSum {
+  int64_t n_tokens;  ///< 1 .. kMostGemvTokens
   int64_t n_experts;
   int64_t width;  ///< F
   int64_t d_out;
@@ -44,9 +44,9 @@ struct FewTokenSum {
 
 /// Kernels of another device; the CPU has those of packed weights instead.
 template <typename T>
-struct FewTokenExpertsOnDevice {
-  static inline DeviceKernel<Activation, const FewTokenHidden<T>&> hidden = nullptr;
-  static inline DeviceKernel<const FewTokenSum<T>&> sum = nullptr;
+struct ExpertGemvOnDevice {
+  static inline DeviceKernel<Activation, const GemvHidden<T>&> hidden = nullptr;
+  static inline DeviceKernel<const GemvSum<T>&> sum = nullptr;
 };
 
 }  // namespace dsmoe

@@ -2,7 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "csrc_kernels/moe/routed_rows_kernels.h"
+#include "csrc_kernels/moe/dispatch_kernels.h"
 
 namespace dsmoe {
 
@@ -13,7 +13,7 @@ int64_t list_rows_workspace_bytes(int64_t n_pairs);
 void launch_list_rows(const RowLists& lists, cudaStream_t stream);
 void launch_list_slots(const SlotLists& lists, cudaStream_t stream);
 template <typename T>
-void launch_gather_rows(const MovedRows<T>& rows, cudaStream_t stream);
+void launch_dispatch_rows(const MovedRows<T>& rows, cudaStream_t stream);
 template <typename T>
 void launch_combine_rows(const MovedRows<T>& rows, cudaStream_t stream);
 

@@ -1,4 +1,4 @@
-#include "csrc_kernels/moe/routed_rows.h"
+#include "csrc_kernels/moe/dispatch.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/ones.h>
@@ -18,7 +18,7 @@ at::Tensor numbers(const std::vector<int32_t>& values) { return at::tensor(value
 
 }  // namespace
 
-TEST_CASE("routed_rows: a token's selected experts take its first slots", "[routed_rows]") {
+TEST_CASE("dispatch: a token's selected experts take its first slots", "[dispatch]") {
   // Token 0 selects experts 1 and 3, token 1 nobody, token 2 expert 0. Rows are sorted by expert:
   // (0, token 2), (1, token 0), (3, token 0).
   const auto selected = numbers({0, 1, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0}).view({3, 4}).to(at::kBool);
@@ -34,15 +34,14 @@ TEST_CASE("routed_rows: a token's selected experts take its first slots", "[rout
             .equal(at::tensor({10.0, 11.0, 12.0, 0.0}, at::kDouble)));
 }
 
-TEST_CASE("routed_rows: what does not fit has no slot", "[routed_rows]") {
+TEST_CASE("dispatch: what does not fit has no slot", "[dispatch]") {
   const auto selected = at::ones({2, 3}, at::kBool);
   const auto slots = list_slots(list_rows(selected, 5), 2);  // of 6 rows, 3 a token
   CHECK(slots.row_of_slot.equal(numbers({0, 2, 1, 3})));
   CHECK(slots.slot_of_row.equal(numbers({0, 2, 1, 3, -1})));
 }
 
-TEST_CASE("routed_rows: slots and rows name each other, tokens and experts in order",
-          "[routed_rows]") {
+TEST_CASE("dispatch: slots and rows name each other, tokens and experts in order", "[dispatch]") {
   RandomTensors random(21);
   for (const auto& [n_tokens, n_experts] :
        {std::array<int64_t, 2>{0, 3}, {1, 1}, {9, 4}, {40, 7}}) {
@@ -77,7 +76,7 @@ TEST_CASE("routed_rows: slots and rows name each other, tokens and experts in or
   }
 }
 
-TEST_CASE("routed_rows: gradients are those of finite differences", "[routed_rows]") {
+TEST_CASE("dispatch: gradients are those of finite differences", "[dispatch]") {
   RandomTensors random(22);
   const auto selected = random.normal({6, 5}).lt(0.3);
   const auto rows = list_rows(selected, 30);
@@ -98,7 +97,7 @@ TEST_CASE("routed_rows: gradients are those of finite differences", "[routed_row
   }
 }
 
-TEST_CASE("routed_rows: wrong shapes are refused", "[routed_rows]") {
+TEST_CASE("dispatch: wrong shapes are refused", "[dispatch]") {
   const auto selected = at::ones({3, 2}, at::kBool);
   const auto rows = list_rows(selected, 6);
   CHECK_THROWS_AS(list_slots(rows, -1), c10::Error);

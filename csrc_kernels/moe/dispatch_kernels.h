@@ -17,7 +17,7 @@ struct RowLists {
   int32_t* token_of_row;   ///< [max_rows], -1 past the last row
   int32_t* expert_of_row;  ///< the same
   int32_t* ends;           ///< [E]: where each expert's rows end
-  void* workspace;         ///< of RoutedRowsOnDevice::workspace_bytes(n_tokens * E)
+  void* workspace;         ///< of DispatchOnDevice::workspace_bytes(n_tokens * E)
 };
 
 /// The rows by token: `most` slots each, of which its rows take the first, expert by expert.
@@ -31,7 +31,7 @@ struct SlotLists {
 };
 
 /// Kernels of another device.
-struct RoutedRowsOnDevice {
+struct DispatchOnDevice {
   static inline DeviceKernel<const RowLists&> list = nullptr;
   static inline DeviceKernel<const SlotLists&> list_slots = nullptr;
   static inline int64_t (*workspace_bytes)(int64_t n_pairs) = nullptr;
@@ -46,14 +46,14 @@ struct MovedRows {
   int64_t width;
   const int32_t* row_of_pair;   ///< [E, n_tokens]
   const int32_t* token_of_row;  ///< [max_rows]
-  const T* from;                ///< gather: [n_tokens, width]; combine: [max_rows, width]
+  const T* from;                ///< dispatch: [n_tokens, width]; combine: [max_rows, width]
   T* to;                        ///< the other one
 };
 
 template <typename T>
 struct MoveRowsOnDevice {
   /// Each row is its token's; zeros past the last.
-  static inline DeviceKernel<const MovedRows<T>&> gather = nullptr;
+  static inline DeviceKernel<const MovedRows<T>&> dispatch = nullptr;
   /// Each token is the sum of its rows, in the order of experts, in float32.
   static inline DeviceKernel<const MovedRows<T>&> combine = nullptr;
 };

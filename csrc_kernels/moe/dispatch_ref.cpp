@@ -4,7 +4,7 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
-#include "csrc_kernels/moe/routed_rows.h"
+#include "csrc_kernels/moe/dispatch.h"
 
 namespace dsmoe {
 
@@ -32,7 +32,7 @@ RoutedRows list_rows_ref(const at::Tensor& selected, int64_t max_rows) {
           ends.clamp_max(max_rows).to(at::kInt)};
 }
 
-at::Tensor gather_rows_ref(const at::Tensor& x, const RoutedRows& rows) {
+at::Tensor dispatch_rows_ref(const at::Tensor& x, const RoutedRows& rows) {
   if (x.size(0) == 0) return at::zeros({rows.token_of_row.size(0), x.size(1)}, x.options());
   const auto taken = x.index_select(0, rows.token_of_row.clamp_min(0));
   return taken.masked_fill(rows.token_of_row.lt(0).unsqueeze(1), 0);

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "csrc_kernels/moe/expert_choice.h"
+#include "csrc_kernels/moe/token_choice.h"
 
 namespace dsmoe {
 namespace {
@@ -17,16 +17,16 @@ at::Tensor strongest(const at::Tensor& probs, int64_t k) {
   return at::zeros_like(probs, at::kBool).scatter_(1, std::get<1>(at::topk(probs, k, 1)), true);
 }
 
-at::Tensor chosen(const at::Tensor& probs, const ChoiceRule& rule) {
+at::Tensor chosen(const at::Tensor& probs, const RoutingRule& rule) {
   const auto above = probs * rule.threshold_scale > rule.epsilon;
-  switch (rule.kind) {
-    case ChoiceKind::kAll:
+  switch (rule.selection) {
+    case Selection::kAll:
       return at::ones_like(above);
-    case ChoiceKind::kTopK:
+    case Selection::kTopK:
       return strongest(probs, rule.k);
-    case ChoiceKind::kThreshold:
+    case Selection::kThreshold:
       return rule.max_experts == 0 ? above : above & strongest(probs, rule.max_experts);
-    case ChoiceKind::kThresholdTopK:
+    case Selection::kThresholdTopK:
       break;
   }
   const auto k = std::llround(above.sum(1).to(at::kDouble).mean().item<double>());
@@ -35,16 +35,16 @@ at::Tensor chosen(const at::Tensor& probs, const ChoiceRule& rule) {
 
 }  // namespace
 
-ExpertChoice choose_experts_ref(const at::Tensor& probs, const ChoiceRule& rule) {
+ExpertChoice choose_experts_ref(const at::Tensor& probs, const RoutingRule& rule, bool list_all) {
   auto selected = chosen(probs, rule);
   const auto none = selected.any(1, true).logical_not();
-  if (rule.empty == EmptyChoice::kAll) selected = selected | none;
-  if (rule.empty == EmptyChoice::kStrongest) selected = selected | (none & strongest(probs, 1));
+  if (rule.zero_active == ZeroActive::kAll) selected = selected | none;
+  if (rule.zero_active == ZeroActive::kArgmax) selected = selected | (none & strongest(probs, 1));
   auto weights = at::where(selected, probs, at::zeros_like(probs));
   if (rule.renormalise) weights = weights / weights.sum(1, true).clamp_min(1e-20);
   const auto n_chosen = selected.sum(1, true).clamp_min(1).to(at::kFloat);
   if (rule.count_scale) weights = weights * (static_cast<double>(probs.size(1)) / n_chosen);
-  const auto listed = rule.list_all ? at::ones_like(selected) : selected;
+  const auto listed = list_all ? at::ones_like(selected) : selected;
   const auto rows = at::nonzero(listed.t());  // (expert, token)
   ExpertChoice choice{selected, {rows.select(1, 1).contiguous(), {}, {0}}};
   choice.pairs.weight_of_row = weights.t().masked_select(listed.t());

@@ -1,4 +1,4 @@
-#include "csrc_kernels/moe/routed_rows_body.h"
+#include "csrc_kernels/moe/dispatch_body.h"
 
 #include <array>
 #include <catch2/catch.hpp>
@@ -8,7 +8,7 @@
 
 namespace dsmoe {
 
-TEST_CASE("routed_rows: the device's body gives tokens their slots", "[device]") {
+TEST_CASE("dispatch: the device's body gives tokens their slots", "[device]") {
   for (const auto emulation : emulations()) {
     // One token, no slots, more tokens than a block has lanes; some with more rows than slots.
     for (const auto& [n_tokens, n_experts, most] :

@@ -1,9 +1,9 @@
 #pragma once
 
 #include "csrc_kernels/common/device_body.h"
-#include "csrc_kernels/moe/routed_rows_kernels.h"
+#include "csrc_kernels/moe/dispatch_kernels.h"
 
-/// routed_rows on a GPU. A scan over the marks, expert by expert, numbers the rows; the bodies here
+/// dispatch on a GPU. A scan over the marks, expert by expert, numbers the rows; the bodies here
 /// write the lists, a lane per pair or token, and move rows, a warp per row.
 namespace dsmoe::device {
 
@@ -66,7 +66,7 @@ DSMOE_HD void list_slots_body(Context& ctx, const SlotLists& lists) {
 }
 
 template <typename T>
-LaunchShape gather_rows_shape(const MovedRows<T>& rows) {
+LaunchShape dispatch_rows_shape(const MovedRows<T>& rows) {
   return {.n_blocks = rows.width == 0 ? 0 : blocks_for(rows.max_rows, kRowWarps),
           .n_lanes = kRowLanes};
 }
@@ -115,7 +115,7 @@ DSMOE_HD bool rows_take_packs(const MovedRows<T>& rows) {
 }
 
 template <typename Context, typename T>
-DSMOE_HD void gather_rows_body(Context& ctx, const MovedRows<T>& rows) {
+DSMOE_HD void dispatch_rows_body(Context& ctx, const MovedRows<T>& rows) {
   const bool packs = rows_take_packs(rows);
   ctx.lanes([&](int lane) {
     const int64_t row = ctx.block() * kRowWarps + lane / kWarpLanes;

@@ -2,7 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "csrc_kernels/moe/expert_choice_kernels.h"
+#include "csrc_kernels/moe/token_choice_kernels.h"
 
 namespace dsmoe {
 

@@ -1,4 +1,4 @@
-#include "csrc_kernels/moe/few_token_experts.h"
+#include "csrc_kernels/moe/expert_gemv.h"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
@@ -21,10 +21,10 @@ void check_weights(const char* name, const at::Tensor& x, const at::Tensor& expe
 
 void check(const char* name, const at::Tensor& x, const WideLinear& linear) {
   const auto& weight = linear.weight;
-  TORCH_CHECK(x.dim() == 2 && x.is_contiguous() && x.size(0) >= 1 && x.size(0) <= kFewTokens,
+  TORCH_CHECK(x.dim() == 2 && x.is_contiguous() && x.size(0) >= 1 && x.size(0) <= kMostGemvTokens,
               name,
               ": expected 1 to ",
-              kFewTokens,
+              kMostGemvTokens,
               " contiguous rows, got ",
               x.sizes());
   TORCH_CHECK(weight.dim() == 2 && weight.is_contiguous() && weight.size(1) == x.size(1) &&
@@ -49,18 +49,18 @@ void check(const char* name, const at::Tensor& x, const WideLinear& linear) {
 
 }  // namespace
 
-bool has_few_token_kernels(const at::Tensor& x) {
-  return !x.is_cpu() && FewTokenExpertsOnDevice<float>::hidden != nullptr &&
+bool has_expert_gemv(const at::Tensor& x) {
+  return !x.is_cpu() && ExpertGemvOnDevice<float>::hidden != nullptr &&
          (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
 }
 
-at::Tensor few_token_hidden(const at::Tensor& x,
-                            Activation activation,
-                            const WideLinear& up,
-                            const WideLinear& gate,
-                            const at::Tensor& expert_weights,
-                            bool weighted) {
-  constexpr const char* kName = "few_token_hidden";
+at::Tensor expert_gemv_hidden(const at::Tensor& x,
+                              Activation activation,
+                              const WideLinear& up,
+                              const WideLinear& gate,
+                              const at::Tensor& expert_weights,
+                              bool weighted) {
+  constexpr const char* kName = "expert_gemv_hidden";
   check(kName, x, up);
   if (expert_weights.defined()) check_weights(kName, x, expert_weights);
   TORCH_CHECK(gate.weight.defined() == (activation == Activation::kSwiglu),
@@ -75,33 +75,33 @@ at::Tensor few_token_hidden(const at::Tensor& x,
               n_experts,
               " experts, got ",
               up.weight.sizes());
-  if (!has_few_token_kernels(x)) {
-    return few_token_hidden_ref(x, activation, up, gate, expert_weights, weighted);
+  if (!has_expert_gemv(x)) {
+    return expert_gemv_hidden_ref(x, activation, up, gate, expert_weights, weighted);
   }
   auto hidden = at::empty({x.size(0), up.weight.size(0)}, x.options());
   dispatch_row_types(kName, x.scalar_type(), [&]<typename T>() {
-    FewTokenExpertsOnDevice<T>::hidden(activation,
-                                       {.n_tokens = x.size(0),
-                                        .n_experts = n_experts,
-                                        .width = up.weight.size(0) / n_experts,
-                                        .d_in = x.size(1),
-                                        .x = pointer<const T>(x),
-                                        .up = pointer<const T>(up.weight),
-                                        .gate = pointer<const T>(gate.weight),
-                                        .up_bias = pointer<const float>(up.bias),
-                                        .gate_bias = pointer<const float>(gate.bias),
-                                        .weights = pointer<const float>(expert_weights),
-                                        .weighted = weighted,
-                                        .hidden = pointer<T>(hidden)});
+    ExpertGemvOnDevice<T>::hidden(activation,
+                                  {.n_tokens = x.size(0),
+                                   .n_experts = n_experts,
+                                   .width = up.weight.size(0) / n_experts,
+                                   .d_in = x.size(1),
+                                   .x = pointer<const T>(x),
+                                   .up = pointer<const T>(up.weight),
+                                   .gate = pointer<const T>(gate.weight),
+                                   .up_bias = pointer<const float>(up.bias),
+                                   .gate_bias = pointer<const float>(gate.bias),
+                                   .weights = pointer<const float>(expert_weights),
+                                   .weighted = weighted,
+                                   .hidden = pointer<T>(hidden)});
   });
   return hidden;
 }
 
-at::Tensor few_token_sum(const at::Tensor& hidden,
-                         const WideLinear& down,
-                         const at::Tensor& expert_weights,
-                         bool weighted) {
-  constexpr const char* kName = "few_token_sum";
+at::Tensor expert_gemv_sum(const at::Tensor& hidden,
+                           const WideLinear& down,
+                           const at::Tensor& expert_weights,
+                           bool weighted) {
+  constexpr const char* kName = "expert_gemv_sum";
   check(kName, hidden, down);
   check_weights(kName, hidden, expert_weights);
   const int64_t n_experts = expert_weights.size(1);
@@ -111,21 +111,21 @@ at::Tensor few_token_sum(const at::Tensor& hidden,
               n_experts,
               " experts, got ",
               hidden.sizes());
-  if (!has_few_token_kernels(hidden)) {
-    return few_token_sum_ref(hidden, down, expert_weights, weighted);
+  if (!has_expert_gemv(hidden)) {
+    return expert_gemv_sum_ref(hidden, down, expert_weights, weighted);
   }
   auto y = at::empty({hidden.size(0), down.weight.size(0)}, hidden.options());
   dispatch_row_types(kName, hidden.scalar_type(), [&]<typename T>() {
-    FewTokenExpertsOnDevice<T>::sum({.n_tokens = hidden.size(0),
-                                     .n_experts = n_experts,
-                                     .width = hidden.size(1) / n_experts,
-                                     .d_out = down.weight.size(0),
-                                     .hidden = pointer<const T>(hidden),
-                                     .down = pointer<const T>(down.weight),
-                                     .bias = pointer<const float>(down.bias),
-                                     .weights = pointer<const float>(expert_weights),
-                                     .weighted = weighted,
-                                     .y = pointer<T>(y)});
+    ExpertGemvOnDevice<T>::sum({.n_tokens = hidden.size(0),
+                                .n_experts = n_experts,
+                                .width = hidden.size(1) / n_experts,
+                                .d_out = down.weight.size(0),
+                                .hidden = pointer<const T>(hidden),
+                                .down = pointer<const T>(down.weight),
+                                .bias = pointer<const float>(down.bias),
+                                .weights = pointer<const float>(expert_weights),
+                                .weighted = weighted,
+                                .y = pointer<T>(y)});
   });
   return y;
 }

@@ -1,4 +1,4 @@
-#include "csrc_kernels/moe/expert_choice.h"
+#include "csrc_kernels/moe/token_choice.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
@@ -36,28 +36,27 @@ TEST_CASE("choose_experts: equals its reference for every rule", "[kernels][moe]
       const auto probs = at::softmax(random.normal({n_tokens, n_experts}, at::kFloat), 1);
       const auto scale = static_cast<double>(n_experts);
       for (const bool extra : {false, true}) {
-        for (const auto empty :
-             {EmptyChoice::kNothing, EmptyChoice::kStrongest, EmptyChoice::kAll}) {
-          ChoiceRule rule{.threshold_scale = scale, .empty = empty};
-          rule.renormalise = rule.list_all = extra;
+        for (const auto empty : {ZeroActive::kZero, ZeroActive::kArgmax, ZeroActive::kAll}) {
+          RoutingRule rule{.threshold_scale = scale, .zero_active = empty};
+          rule.renormalise = extra;
           rule.count_scale = !extra;
           const auto check = [&] {
             INFO(n_tokens << " tokens, " << n_experts << " experts, kind "
-                          << static_cast<int>(rule.kind) << ", extra " << extra);
-            check_equal(choose_experts(probs, rule), choose_experts_ref(probs, rule));
+                          << static_cast<int>(rule.selection) << ", extra " << extra);
+            check_equal(choose_experts(probs, rule, extra), choose_experts_ref(probs, rule, extra));
           };
           check();
-          rule.kind = ChoiceKind::kTopK;
+          rule.selection = Selection::kTopK;
           rule.k = std::min<int64_t>(2, n_experts);
           check();
           for (const double epsilon : {0.0, 0.9, 1.7, 40.0}) {
-            rule.kind = ChoiceKind::kThreshold;
+            rule.selection = Selection::kThreshold;
             rule.epsilon = epsilon;
             rule.max_experts = 0;
             check();
             rule.max_experts = std::min<int64_t>(2, n_experts);
             check();
-            rule.kind = ChoiceKind::kThresholdTopK;
+            rule.selection = Selection::kThresholdTopK;
             if (n_tokens > 0) check();
           }
         }
@@ -68,14 +67,14 @@ TEST_CASE("choose_experts: equals its reference for every rule", "[kernels][moe]
 
 TEST_CASE("choose_experts: worked values", "[kernels][moe]") {
   const auto probs = at::tensor({0.5F, 0.1F, 0.4F, 0.2F, 0.2F, 0.6F}).view({2, 3});
-  auto choice = choose_experts(probs, {.kind = ChoiceKind::kTopK, .k = 2, .renormalise = true});
+  auto choice = choose_experts(probs, {.selection = Selection::kTopK, .k = 2, .renormalise = true});
   // Experts 0 and 2 for the first token; 2 and, among equals, 0 for the second.
   CHECK(choice.pairs.offsets == std::vector<int64_t>{0, 2, 2, 4});
   CHECK(at::equal(choice.pairs.token_of_row, at::tensor({0, 1, 0, 1}, at::kLong)));
   CHECK(max_difference(choice.pairs.weight_of_row,
                        at::tensor({0.5F / 0.9F, 0.25F, 0.4F / 0.9F, 0.75F})) < 1e-6);
-  choice =
-      choose_experts(probs, {.kind = ChoiceKind::kThreshold, .epsilon = 0.45, .count_scale = true});
+  choice = choose_experts(
+      probs, {.selection = Selection::kThreshold, .epsilon = 0.45, .count_scale = true});
   CHECK(choice.pairs.offsets == std::vector<int64_t>{0, 1, 1, 2});
   CHECK(max_difference(choice.pairs.weight_of_row, at::tensor({1.5F, 1.8F})) < 1e-6);
 }
@@ -83,8 +82,8 @@ TEST_CASE("choose_experts: worked values", "[kernels][moe]") {
 TEST_CASE("choose_experts: a token's choice does not depend on the others", "[kernels][moe]") {
   RandomTensors random(43);
   const auto probs = at::softmax(random.normal({30, 16}, at::kFloat), 1);
-  const ChoiceRule rules[] = {{.kind = ChoiceKind::kTopK, .k = 4, .renormalise = true},
-                              {.kind = ChoiceKind::kThreshold, .epsilon = 0.06}};
+  const RoutingRule rules[] = {{.selection = Selection::kTopK, .k = 4, .renormalise = true},
+                               {.selection = Selection::kThreshold, .epsilon = 0.06}};
   for (const auto& rule : rules) {
     const auto whole = choose_experts(probs, rule);
     for (int64_t token = 0; token < 30; ++token) {
@@ -98,9 +97,9 @@ TEST_CASE("choose_experts: a token's choice does not depend on the others", "[ke
 
 TEST_CASE("choose_experts: numbers that are none still give k experts", "[kernels][moe]") {
   const auto probs = at::tensor({kNan, 0.3F, 0.7F, kNan, kNan, kNan}).view({2, 3});
-  const auto choice = choose_experts(probs, {.kind = ChoiceKind::kTopK, .k = 2});
+  const auto choice = choose_experts(probs, {.selection = Selection::kTopK, .k = 2});
   CHECK(choice.selected.sum(1).eq(2).all().item<bool>());
-  CHECK(choose_experts(probs, {.kind = ChoiceKind::kThreshold, .epsilon = 0.5})
+  CHECK(choose_experts(probs, {.selection = Selection::kThreshold, .epsilon = 0.5})
             .selected.sum()
             .item<int64_t>() == 1);
 }
@@ -123,8 +122,8 @@ TEST_CASE("router_probs: softmax and sigmoid, a row's bits being its own", "[ker
 
 TEST_CASE("choose_experts: wrong arguments throw", "[kernels][moe]") {
   const auto probs = at::zeros({2, 3}, at::kFloat);
-  CHECK_THROWS_AS(choose_experts(probs, {.kind = ChoiceKind::kTopK, .k = 4}), c10::Error);
-  CHECK_THROWS_AS(choose_experts(probs, {.kind = ChoiceKind::kTopK, .k = 0}), c10::Error);
+  CHECK_THROWS_AS(choose_experts(probs, {.selection = Selection::kTopK, .k = 4}), c10::Error);
+  CHECK_THROWS_AS(choose_experts(probs, {.selection = Selection::kTopK, .k = 0}), c10::Error);
   CHECK_THROWS_AS(choose_experts(probs.to(at::kDouble), {}), c10::Error);
   CHECK_THROWS_AS(choose_experts(probs.t(), {}), c10::Error);
 }

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "csrc_kernels/common/device_body.h"
-#include "csrc_kernels/moe/expert_choice_kernels.h"
+#include "csrc_kernels/moe/token_choice_kernels.h"
 
 /// choose_weights on a GPU: a warp per token, whose lanes count for their experts how many are
 /// stronger, so that nothing is sorted.
@@ -17,11 +17,11 @@ inline LaunchShape choose_shape(const ChoiceRows& rows) {
 }
 
 inline LaunchShape count_above_shape(const ChoiceRows& rows) {
-  const bool counts = rows.rule.kind == ChoiceKind::kThresholdTopK && rows.n_tokens > 0;
+  const bool counts = rows.rule.selection == Selection::kThresholdTopK && rows.n_tokens > 0;
   return {.n_blocks = counts ? 1 : 0, .n_lanes = 1024};
 }
 
-DSMOE_HD inline bool above_threshold(float prob, const ChoiceRule& rule) {
+DSMOE_HD inline bool above_threshold(float prob, const RoutingRule& rule) {
   return prob * static_cast<float>(rule.threshold_scale) > static_cast<float>(rule.epsilon);
 }
 
@@ -55,26 +55,27 @@ struct ChoiceCounts {
 DSMOE_HD inline ChoiceCounts choice_counts(const ChoiceRows& rows, const float* probs) {
   const auto& rule = rows.rule;
   const int64_t n = rows.n_experts;
-  if (rule.kind == ChoiceKind::kTopK) return {rule.k, n};
-  if (rule.kind == ChoiceKind::kThresholdTopK) {
+  if (rule.selection == Selection::kTopK) return {rule.k, n};
+  if (rule.selection == Selection::kThresholdTopK) {
     const auto mean = static_cast<double>(*rows.above_count) / static_cast<double>(rows.n_tokens);
     const int64_t k = std::llround(mean);
     return {k < 1 ? 1 : k < n ? k : n, n};
   }
-  if (rule.kind == ChoiceKind::kAll) return {n, n};
+  if (rule.selection == Selection::kAll) return {n, n};
   int64_t above = 0;
   for (int64_t j = 0; j < n; ++j) above += above_threshold(probs[j], rule) ? 1 : 0;
   return {rule.max_experts > 0 && rule.max_experts < n ? rule.max_experts : n, above};
 }
 
-DSMOE_HD inline bool is_chosen(const ChoiceRule& rule,
+DSMOE_HD inline bool is_chosen(const RoutingRule& rule,
                                const ChoiceCounts& counts,
                                float prob,
                                int64_t rank) {
-  if (rule.kind != ChoiceKind::kThreshold) return rank < counts.most;
+  if (rule.selection != Selection::kThreshold) return rank < counts.most;
   // What is above the threshold is stronger than what is not.
   if (counts.above == 0) {
-    return rule.empty == EmptyChoice::kAll || (rule.empty == EmptyChoice::kStrongest && rank == 0);
+    return rule.zero_active == ZeroActive::kAll ||
+           (rule.zero_active == ZeroActive::kArgmax && rank == 0);
   }
   return above_threshold(prob, rule) && rank < counts.most;
 }
