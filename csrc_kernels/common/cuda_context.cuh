@@ -66,21 +66,6 @@ class CudaContext {
   }
 };
 
-/// Starts `kernel` in `shape` on a stream; nothing where there are no blocks. The launch's error is
-/// left to cudaGetLastError.
-template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...),
-            const LaunchShape& shape,
-            cudaStream_t stream,
-            const Arguments&... arguments) {
-  if (shape.n_blocks == 0) return;
-  // More blocks than a grid has make it an empty one, which the runtime refuses.
-  const auto n_blocks = shape.n_blocks > INT32_MAX ? 0U : static_cast<unsigned>(shape.n_blocks);
-  const auto n_lanes = static_cast<unsigned>(shape.n_lanes);
-  const auto shared_bytes = static_cast<size_t>(shape.shared_bytes);
-  kernel<<<dim3(n_blocks), dim3(n_lanes), shared_bytes, stream>>>(arguments...);
-}
-
 /// The stream of the current device that kernels start on. The module defines it, and so does the
 /// fake runtime of the tests.
 cudaStream_t current_stream();
@@ -92,7 +77,12 @@ template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...),
             const LaunchShape& shape,
             const Arguments&... arguments) {
-  launch(kernel, shape, current_stream(), arguments...);
+  if (shape.n_blocks == 0) return;
+  // More blocks than a grid has make it an empty one, which the runtime refuses.
+  const auto n_blocks = shape.n_blocks > INT32_MAX ? 0U : static_cast<unsigned>(shape.n_blocks);
+  const auto n_lanes = static_cast<unsigned>(shape.n_lanes);
+  const auto shared_bytes = static_cast<size_t>(shape.shared_bytes);
+  kernel<<<dim3(n_blocks), dim3(n_lanes), shared_bytes, current_stream()>>>(arguments...);
   check_launch();
 }
 

@@ -32,7 +32,7 @@ at::Tensor gather(const at::Tensor& x, const RoutedRows& rows) {
   if (!has_dispatch_kernels(x)) return dispatch_rows_ref(x, rows);
   auto result = at::empty({rows.token_of_row.size(0), x.size(1)}, x.options());
   dispatch_row_types("dispatch_rows", x.scalar_type(), [&]<typename T>() {
-    MoveRowsOnDevice<T>::dispatch(moved<T>(x, result, rows));
+    device_kernels<MoveRowsKernels<T>>().dispatch(moved<T>(x, result, rows));
   });
   return result;
 }
@@ -41,7 +41,7 @@ at::Tensor combine(const at::Tensor& y, const RoutedRows& rows) {
   if (!has_dispatch_kernels(y)) return combine_rows_ref(y, rows);
   auto result = at::empty({rows.row_of_pair.size(1), y.size(1)}, y.options());
   dispatch_row_types("combine_rows", y.scalar_type(), [&]<typename T>() {
-    MoveRowsOnDevice<T>::combine(moved<T>(y, result, rows));
+    device_kernels<MoveRowsKernels<T>>().combine(moved<T>(y, result, rows));
   });
   return result;
 }
@@ -97,7 +97,7 @@ void check_rows(const char* name, const at::Tensor& x, int64_t n_rows) {
 }  // namespace
 
 bool has_dispatch_kernels(const at::Tensor& x) {
-  return !x.is_cpu() && DispatchOnDevice::list != nullptr &&
+  return !x.is_cpu() && device_kernels<DispatchKernels>().list != nullptr &&
          (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
 }
 
@@ -107,7 +107,8 @@ RoutedRows list_rows(const at::Tensor& selected, int64_t max_rows) {
           selected.numel() < std::numeric_limits<int32_t>::max(),
       "list_rows: expected selected [n_tokens, n_experts] bool of less than 2^31 pairs, got ",
       selected.sizes());
-  if (selected.is_cpu() || DispatchOnDevice::list == nullptr || selected.numel() == 0) {
+  if (selected.is_cpu() || device_kernels<DispatchKernels>().list == nullptr ||
+      selected.numel() == 0) {
     return list_rows_ref(selected, max_rows);
   }
   const auto marks = selected.contiguous();
@@ -116,17 +117,18 @@ RoutedRows list_rows(const at::Tensor& selected, int64_t max_rows) {
                   at::full({max_rows}, -1, numbers),
                   at::full({max_rows}, -1, numbers),
                   at::empty({selected.size(1)}, numbers)};
-  const auto workspace = at::empty({DispatchOnDevice::workspace_bytes(selected.numel())},
-                                   selected.options().dtype(at::kByte));
-  DispatchOnDevice::list({.n_tokens = selected.size(0),
-                          .n_experts = selected.size(1),
-                          .max_rows = max_rows,
-                          .selected = pointer<const bool>(marks),
-                          .row_of_pair = pointer<int32_t>(rows.row_of_pair),
-                          .token_of_row = pointer<int32_t>(rows.token_of_row),
-                          .expert_of_row = pointer<int32_t>(rows.expert_of_row),
-                          .ends = pointer<int32_t>(rows.ends),
-                          .workspace = workspace.data_ptr()});
+  const auto workspace =
+      at::empty({device_kernels<DispatchKernels>().workspace_bytes(selected.numel())},
+                selected.options().dtype(at::kByte));
+  device_kernels<DispatchKernels>().list({.n_tokens = selected.size(0),
+                                          .n_experts = selected.size(1),
+                                          .max_rows = max_rows,
+                                          .selected = pointer<const bool>(marks),
+                                          .row_of_pair = pointer<int32_t>(rows.row_of_pair),
+                                          .token_of_row = pointer<int32_t>(rows.token_of_row),
+                                          .expert_of_row = pointer<int32_t>(rows.expert_of_row),
+                                          .ends = pointer<int32_t>(rows.ends),
+                                          .workspace = workspace.data_ptr()});
   return rows;
 }
 
@@ -148,18 +150,19 @@ TokenSlots list_slots(const RoutedRows& rows, int64_t most) {
               " for each of ",
               n_tokens,
               " tokens");
-  if (rows.row_of_pair.is_cpu() || DispatchOnDevice::list_slots == nullptr) {
+  if (rows.row_of_pair.is_cpu() || device_kernels<DispatchKernels>().list_slots == nullptr) {
     return list_slots_ref(rows, most);
   }
   const auto numbers = rows.row_of_pair.options();
   TokenSlots slots{at::empty({n_tokens * most}, numbers),
                    at::full({rows.token_of_row.size(0)}, -1, numbers)};
-  DispatchOnDevice::list_slots({.n_tokens = n_tokens,
-                                .n_experts = rows.row_of_pair.size(0),
-                                .most = most,
-                                .row_of_pair = pointer<const int32_t>(rows.row_of_pair),
-                                .row_of_slot = pointer<int32_t>(slots.row_of_slot),
-                                .slot_of_row = pointer<int32_t>(slots.slot_of_row)});
+  device_kernels<DispatchKernels>().list_slots(
+      {.n_tokens = n_tokens,
+       .n_experts = rows.row_of_pair.size(0),
+       .most = most,
+       .row_of_pair = pointer<const int32_t>(rows.row_of_pair),
+       .row_of_slot = pointer<int32_t>(slots.row_of_slot),
+       .slot_of_row = pointer<int32_t>(slots.slot_of_row)});
   return slots;
 }
 

@@ -5,7 +5,6 @@
 
 #include "csrc_kernels/common/cuda_context.cuh"
 #include "csrc_kernels/moe/dispatch_body.h"
-#include "csrc_kernels/moe/dispatch_cuda.h"
 
 namespace dsmoe {
 namespace device {
@@ -16,7 +15,7 @@ struct MarkOfPair {
 };
 
 // The inclusive sums of the marks; without a workspace it only says how large that must be.
-size_t sum_marks(const RowLists& lists, int64_t n_pairs, size_t bytes, cudaStream_t stream) {
+static size_t sum_marks(const RowLists& lists, int64_t n_pairs, size_t bytes, cudaStream_t stream) {
   const auto marks = thrust::make_transform_iterator(thrust::make_counting_iterator(int64_t{0}),
                                                      MarkOfPair{lists});
   cub::DeviceScan::InclusiveSum(lists.workspace, bytes, marks, lists.row_of_pair, n_pairs, stream);
@@ -33,42 +32,48 @@ __global__ void __launch_bounds__(kRowLanes) list_slots(const SlotLists lists) {
   list_slots_body(ctx, lists);
 }
 
-}  // namespace device
-
-int64_t list_rows_workspace_bytes(int64_t n_pairs) {
-  return static_cast<int64_t>(device::sum_marks({}, n_pairs, 0, nullptr));
+static int64_t workspace_bytes(int64_t n_pairs) {
+  return static_cast<int64_t>(sum_marks({}, n_pairs, 0, nullptr));
 }
 
-void launch_list_rows(const RowLists& lists, cudaStream_t stream) {
+static void list(const RowLists& lists) {
   const int64_t n_pairs = lists.n_experts * lists.n_tokens;
   if (n_pairs == 0) return;
-  const auto bytes = static_cast<size_t>(list_rows_workspace_bytes(n_pairs));
-  device::sum_marks(lists, n_pairs, bytes, stream);
-  device::launch(device::list_rows, device::list_rows_shape(lists), stream, lists);
+  sum_marks(lists, n_pairs, static_cast<size_t>(workspace_bytes(n_pairs)), current_stream());
+  launch(list_rows, list_rows_shape(lists), lists);
 }
 
-void launch_list_slots(const SlotLists& lists, cudaStream_t stream) {
-  device::launch(device::list_slots, device::list_slots_shape(lists), stream, lists);
+static void list_slots_of(const SlotLists& lists) {
+  launch(list_slots, list_slots_shape(lists), lists);
 }
 
-#define DSMOE_KERNELS(T)                                                                        \
-  namespace device {                                                                            \
-  __global__ void __launch_bounds__(kRowLanes) dispatch_rows_##T(const MovedRows<T> rows) {     \
-    CudaContext ctx;                                                                            \
-    dispatch_rows_body(ctx, rows);                                                              \
-  }                                                                                             \
-  __global__ void __launch_bounds__(kRowLanes) combine_rows_##T(const MovedRows<T> rows) {      \
-    CudaContext ctx;                                                                            \
-    combine_rows_body(ctx, rows);                                                               \
-  }                                                                                             \
-  }                                                                                             \
-  template <>                                                                                   \
-  void launch_dispatch_rows(const MovedRows<T>& rows, cudaStream_t stream) {                    \
-    device::launch(device::dispatch_rows_##T, device::dispatch_rows_shape(rows), stream, rows); \
-  }                                                                                             \
-  template <>                                                                                   \
-  void launch_combine_rows(const MovedRows<T>& rows, cudaStream_t stream) {                     \
-    device::launch(device::combine_rows_##T, device::combine_rows_shape(rows), stream, rows);   \
+}  // namespace device
+
+template <>
+DispatchKernels cuda_kernels() {
+  return {device::list, device::list_slots_of, device::workspace_bytes};
+}
+
+#define DSMOE_KERNELS(T)                                                                    \
+  namespace device {                                                                        \
+  __global__ void __launch_bounds__(kRowLanes) dispatch_rows_##T(const MovedRows<T> rows) { \
+    CudaContext ctx;                                                                        \
+    dispatch_rows_body(ctx, rows);                                                          \
+  }                                                                                         \
+  __global__ void __launch_bounds__(kRowLanes) combine_rows_##T(const MovedRows<T> rows) {  \
+    CudaContext ctx;                                                                        \
+    combine_rows_body(ctx, rows);                                                           \
+  }                                                                                         \
+  static void dispatch(const MovedRows<T>& rows) {                                          \
+    launch(dispatch_rows_##T, dispatch_rows_shape(rows), rows);                             \
+  }                                                                                         \
+  static void combine(const MovedRows<T>& rows) {                                           \
+    launch(combine_rows_##T, combine_rows_shape(rows), rows);                               \
+  }                                                                                         \
+  }                                                                                         \
+  template <>                                                                               \
+  MoveRowsKernels<T> cuda_kernels() {                                                       \
+    return {device::dispatch, device::combine};                                             \
   }
 DSMOE_KERNELS(Bfloat16)
 DSMOE_KERNELS(float)

@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "csrc_kernels/common/bfloat16.h"
-#include "csrc_kernels/common/device_kernel.h"
+#include "csrc_kernels/common/kernel_table.h"
 
 namespace dsmoe {
 
@@ -17,7 +17,7 @@ struct RowLists {
   int32_t* token_of_row;   ///< [max_rows], -1 past the last row
   int32_t* expert_of_row;  ///< the same
   int32_t* ends;           ///< [E]: where each expert's rows end
-  void* workspace;         ///< of DispatchOnDevice::workspace_bytes(n_tokens * E)
+  void* workspace;         ///< of DispatchKernels::workspace_bytes(n_tokens * E)
 };
 
 /// The rows by token: `most` slots each, of which its rows take the first, expert by expert.
@@ -31,10 +31,10 @@ struct SlotLists {
 };
 
 /// Kernels of another device.
-struct DispatchOnDevice {
-  static inline DeviceKernel<const RowLists&> list = nullptr;
-  static inline DeviceKernel<const SlotLists&> list_slots = nullptr;
-  static inline int64_t (*workspace_bytes)(int64_t n_pairs) = nullptr;
+struct DispatchKernels {
+  void (*list)(const RowLists& lists);
+  void (*list_slots)(const SlotLists& lists);
+  int64_t (*workspace_bytes)(int64_t n_pairs);
 };
 
 /// Contiguous rows that go from tokens to pairs or back; T is float or Bfloat16.
@@ -51,11 +51,11 @@ struct MovedRows {
 };
 
 template <typename T>
-struct MoveRowsOnDevice {
+struct MoveRowsKernels {
   /// Each row is its token's; zeros past the last.
-  static inline DeviceKernel<const MovedRows<T>&> dispatch = nullptr;
+  void (*dispatch)(const MovedRows<T>& rows);
   /// Each token is the sum of its rows, in the order of experts, in float32.
-  static inline DeviceKernel<const MovedRows<T>&> combine = nullptr;
+  void (*combine)(const MovedRows<T>& rows);
 };
 
 }  // namespace dsmoe

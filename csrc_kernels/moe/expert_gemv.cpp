@@ -50,7 +50,7 @@ void check(const char* name, const at::Tensor& x, const WideLinear& linear) {
 }  // namespace
 
 bool has_expert_gemv(const at::Tensor& x) {
-  return !x.is_cpu() && ExpertGemvOnDevice<float>::hidden != nullptr &&
+  return !x.is_cpu() && device_kernels<ExpertGemvKernels<float>>().hidden != nullptr &&
          (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
 }
 
@@ -80,19 +80,19 @@ at::Tensor expert_gemv_hidden(const at::Tensor& x,
   }
   auto hidden = at::empty({x.size(0), up.weight.size(0)}, x.options());
   dispatch_row_types(kName, x.scalar_type(), [&]<typename T>() {
-    ExpertGemvOnDevice<T>::hidden(activation,
-                                  {.n_tokens = x.size(0),
-                                   .n_experts = n_experts,
-                                   .width = up.weight.size(0) / n_experts,
-                                   .d_in = x.size(1),
-                                   .x = pointer<const T>(x),
-                                   .up = pointer<const T>(up.weight),
-                                   .gate = pointer<const T>(gate.weight),
-                                   .up_bias = pointer<const float>(up.bias),
-                                   .gate_bias = pointer<const float>(gate.bias),
-                                   .weights = pointer<const float>(expert_weights),
-                                   .weighted = weighted,
-                                   .hidden = pointer<T>(hidden)});
+    device_kernels<ExpertGemvKernels<T>>().hidden(activation,
+                                                  {.n_tokens = x.size(0),
+                                                   .n_experts = n_experts,
+                                                   .width = up.weight.size(0) / n_experts,
+                                                   .d_in = x.size(1),
+                                                   .x = pointer<const T>(x),
+                                                   .up = pointer<const T>(up.weight),
+                                                   .gate = pointer<const T>(gate.weight),
+                                                   .up_bias = pointer<const float>(up.bias),
+                                                   .gate_bias = pointer<const float>(gate.bias),
+                                                   .weights = pointer<const float>(expert_weights),
+                                                   .weighted = weighted,
+                                                   .hidden = pointer<T>(hidden)});
   });
   return hidden;
 }
@@ -116,16 +116,16 @@ at::Tensor expert_gemv_sum(const at::Tensor& hidden,
   }
   auto y = at::empty({hidden.size(0), down.weight.size(0)}, hidden.options());
   dispatch_row_types(kName, hidden.scalar_type(), [&]<typename T>() {
-    ExpertGemvOnDevice<T>::sum({.n_tokens = hidden.size(0),
-                                .n_experts = n_experts,
-                                .width = hidden.size(1) / n_experts,
-                                .d_out = down.weight.size(0),
-                                .hidden = pointer<const T>(hidden),
-                                .down = pointer<const T>(down.weight),
-                                .bias = pointer<const float>(down.bias),
-                                .weights = pointer<const float>(expert_weights),
-                                .weighted = weighted,
-                                .y = pointer<T>(y)});
+    device_kernels<ExpertGemvKernels<T>>().sum({.n_tokens = hidden.size(0),
+                                                .n_experts = n_experts,
+                                                .width = hidden.size(1) / n_experts,
+                                                .d_out = down.weight.size(0),
+                                                .hidden = pointer<const T>(hidden),
+                                                .down = pointer<const T>(down.weight),
+                                                .bias = pointer<const float>(down.bias),
+                                                .weights = pointer<const float>(expert_weights),
+                                                .weighted = weighted,
+                                                .y = pointer<T>(y)});
   });
   return y;
 }

@@ -1,10 +1,9 @@
 #include "csrc_kernels/common/cuda_context.cuh"
 #include "csrc_kernels/moe/expert_gemv_body.h"
-#include "csrc_kernels/moe/expert_gemv_cuda.h"
 
 namespace dsmoe {
 
-#define DSMOE_KERNELS(N, T)                                                                        \
+#define DSMOE_KERNELS_OF_SIZE(N, T)                                                                \
   namespace device {                                                                               \
   __global__ void __launch_bounds__(kGemvLanes) expert_gemv_hidden_##N##_                          \
       ##T(Activation activation, const GemvHidden<T> args) {                                       \
@@ -16,26 +15,27 @@ namespace dsmoe {
     expert_gemv_sum_body<N>(ctx, args);                                                            \
   }                                                                                                \
   }
-#define DSMOE_LAUNCHERS(T)                                                                        \
-  DSMOE_KERNELS(1, T)                                                                             \
-  DSMOE_KERNELS(8, T)                                                                             \
-  template <>                                                                                     \
-  void launch_expert_gemv_hidden(                                                                 \
-      Activation activation, const GemvHidden<T>& args, cudaStream_t stream) {                    \
-    const auto kernel =                                                                           \
-        args.n_tokens == 1 ? device::expert_gemv_hidden_1_##T : device::expert_gemv_hidden_8_##T; \
-    device::launch(kernel, device::expert_gemv_hidden_shape(args), stream, activation, args);     \
+#define DSMOE_KERNELS(T)                                                                          \
+  DSMOE_KERNELS_OF_SIZE(1, T)                                                                     \
+  DSMOE_KERNELS_OF_SIZE(8, T)                                                                     \
+  namespace device {                                                                              \
+  static void hidden(Activation activation, const GemvHidden<T>& args) {                          \
+    const auto kernel = args.n_tokens == 1 ? expert_gemv_hidden_1_##T : expert_gemv_hidden_8_##T; \
+    launch(kernel, expert_gemv_hidden_shape(args), activation, args);                             \
+  }                                                                                               \
+  static void sum(const GemvSum<T>& args) {                                                       \
+    const auto kernel = args.n_tokens == 1 ? expert_gemv_sum_1_##T : expert_gemv_sum_8_##T;       \
+    launch(kernel, expert_gemv_sum_shape(args), args);                                            \
+  }                                                                                               \
   }                                                                                               \
   template <>                                                                                     \
-  void launch_expert_gemv_sum(const GemvSum<T>& args, cudaStream_t stream) {                      \
-    const auto kernel =                                                                           \
-        args.n_tokens == 1 ? device::expert_gemv_sum_1_##T : device::expert_gemv_sum_8_##T;       \
-    device::launch(kernel, device::expert_gemv_sum_shape(args), stream, args);                    \
+  ExpertGemvKernels<T> cuda_kernels() {                                                           \
+    return {device::hidden, device::sum};                                                         \
   }
 static_assert(kMostGemvTokens == 8);
-DSMOE_LAUNCHERS(Bfloat16)
-DSMOE_LAUNCHERS(float)
-#undef DSMOE_LAUNCHERS
+DSMOE_KERNELS(Bfloat16)
+DSMOE_KERNELS(float)
 #undef DSMOE_KERNELS
+#undef DSMOE_KERNELS_OF_SIZE
 
 }  // namespace dsmoe

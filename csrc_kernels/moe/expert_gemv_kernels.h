@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "csrc_kernels/common/bfloat16.h"
-#include "csrc_kernels/common/device_kernel.h"
+#include "csrc_kernels/common/kernel_table.h"
 #include "csrc_kernels/moe/weighted_activation_kernels.h"
 
 namespace dsmoe {
@@ -44,9 +44,9 @@ struct GemvSum {
 
 /// Kernels of another device; the CPU has those of packed weights instead.
 template <typename T>
-struct ExpertGemvOnDevice {
-  static inline DeviceKernel<Activation, const GemvHidden<T>&> hidden = nullptr;
-  static inline DeviceKernel<const GemvSum<T>&> sum = nullptr;
+struct ExpertGemvKernels {
+  void (*hidden)(Activation activation, const GemvHidden<T>& args);
+  void (*sum)(const GemvSum<T>& args);
 };
 
 }  // namespace dsmoe

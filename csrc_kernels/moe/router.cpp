@@ -62,8 +62,7 @@ struct Route : torch::autograd::Function<Route> {
     t.probs = at::empty_like(t.logits);
     dispatch_float_types(kName, x.scalar_type(), [&]<typename T, typename W>() {
       const auto table = table_of<T, W>(t);
-      using OnDevice = RouterOnDevice<T, W>;
-      DSMOE_CALL_FOR_DEVICE(x.is_cpu(), OnDevice::forward, router_forward, table);
+      kernels_for<RouterKernels<T, W>>(x.is_cpu()).forward(table);
     });
     ctx->save_for_backward({x, tensor_or_undefined(hidden), out, t.probs, t.gated ? t.input : x});
     ctx->saved_data["gated"] = t.gated;
@@ -98,8 +97,7 @@ struct Route : torch::autograd::Function<Route> {
                                             .grad_probs = pointer<const W>(grad_probs),
                                             .grad_x = pointer<T>(grad_input),
                                             .partial_weight = pointer<W>(partial)};
-      using OnDevice = RouterOnDevice<T, W>;
-      DSMOE_CALL_FOR_DEVICE(x.is_cpu(), OnDevice::backward, router_backward, table, gradients);
+      kernels_for<RouterKernels<T, W>>(x.is_cpu()).backward(table, gradients);
     });
     const auto none = at::Tensor();
     const auto grad_out = partial.sum(0);
@@ -144,7 +142,7 @@ void check(const at::Tensor& x, const RouterWeights& w) {
 }
 
 bool has_kernel(const at::Tensor& x, const RouterWeights& weights) {
-  return x.is_cpu() || (RouterOnDevice<float, float>::forward != nullptr &&
+  return x.is_cpu() || (device_kernels<RouterKernels<float, float>>().forward != nullptr &&
                         weights.out.size(0) >= 1 && weights.out.size(0) <= kMostRouterExperts);
 }
 

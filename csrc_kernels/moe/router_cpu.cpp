@@ -4,7 +4,7 @@
 
 #include "csrc_kernels/common/softmax_tile.h"
 
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe {
 namespace {
 
 constexpr int64_t kRowsAtOnce = 4;
@@ -192,8 +192,6 @@ void backward_rows(const RouterTable<T, W>& table,
   }
 }
 
-}  // namespace
-
 template <typename T, typename W>
 void router_forward(const RouterTable<T, W>& table) {
   const int64_t n = table.width;
@@ -235,12 +233,19 @@ void router_backward(const RouterTable<T, W>& table, const RouterGradients<T, W>
   }
 }
 
-#define DSMOE_INSTANTIATE(T, W)                           \
-  template void router_forward(const RouterTable<T, W>&); \
-  template void router_backward(const RouterTable<T, W>&, const RouterGradients<T, W>&);
-DSMOE_INSTANTIATE(Bfloat16, float)
-DSMOE_INSTANTIATE(float, float)
-DSMOE_INSTANTIATE(double, double)
-#undef DSMOE_INSTANTIATE
+}  // namespace
 
-}  // namespace dsmoe::DSMOE_ISA
+template <>
+RouterKernels<Bfloat16, float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {router_forward, router_backward};
+}
+template <>
+RouterKernels<float, float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {router_forward, router_backward};
+}
+template <>
+RouterKernels<double, double> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {router_forward, router_backward};
+}
+
+}  // namespace dsmoe

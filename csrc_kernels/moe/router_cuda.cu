@@ -1,12 +1,10 @@
-#include "csrc_kernels/moe/router_cuda.h"
-
 #include "csrc_kernels/common/cuda_context.cuh"
 #include "csrc_kernels/moe/router_backward_body.h"
 #include "csrc_kernels/moe/router_tile_body.h"
 
 namespace dsmoe {
 
-#define DSMOE_LAUNCHERS(T, W)                                                                    \
+#define DSMOE_KERNELS(T, W)                                                                      \
   namespace device {                                                                             \
   __global__ void __launch_bounds__(kRouteRowLanes, 1) router_rows_                              \
       ##T(const RouterTable<T, W> table) {                                                       \
@@ -23,28 +21,24 @@ namespace dsmoe {
     CudaContext ctx;                                                                             \
     router_backward_body(ctx, table, gradients);                                                 \
   }                                                                                              \
-  }                                                                                              \
-  template <>                                                                                    \
-  void launch_router(const RouterTable<T, W>& table, cudaStream_t stream) {                      \
-    if (device::routes_row_by_row(table)) {                                                      \
-      device::launch(device::router_rows_##T, device::router_row_shape(table), stream, table);   \
+  static void forward(const RouterTable<T, W>& table) {                                          \
+    if (routes_row_by_row(table)) {                                                              \
+      launch(router_rows_##T, router_row_shape(table), table);                                   \
     } else {                                                                                     \
-      device::launch(device::router_tiles_##T, device::router_tile_shape(table), stream, table); \
+      launch(router_tiles_##T, router_tile_shape(table), table);                                 \
     }                                                                                            \
   }                                                                                              \
+  static void backward(const RouterTable<T, W>& table, const RouterGradients<T, W>& gradients) { \
+    launch(router_backward_##T, router_backward_shape(table), table, gradients);                 \
+  }                                                                                              \
+  }                                                                                              \
   template <>                                                                                    \
-  void launch_router_backward(const RouterTable<T, W>& table,                                    \
-                              const RouterGradients<T, W>& gradients,                            \
-                              cudaStream_t stream) {                                             \
-    device::launch(device::router_backward_##T,                                                  \
-                   device::router_backward_shape(table),                                         \
-                   stream,                                                                       \
-                   table,                                                                        \
-                   gradients);                                                                   \
+  RouterKernels<T, W> cuda_kernels() {                                                           \
+    return {device::forward, device::backward};                                                  \
   }
-DSMOE_LAUNCHERS(Bfloat16, float)
-DSMOE_LAUNCHERS(float, float)
-DSMOE_LAUNCHERS(double, double)
-#undef DSMOE_LAUNCHERS
+DSMOE_KERNELS(Bfloat16, float)
+DSMOE_KERNELS(float, float)
+DSMOE_KERNELS(double, double)
+#undef DSMOE_KERNELS
 
 }  // namespace dsmoe

@@ -3,8 +3,7 @@
 #include <cstdint>
 
 #include "csrc_kernels/common/bfloat16.h"
-#include "csrc_kernels/common/device_kernel.h"
-#include "csrc_kernels/common/isa.h"
+#include "csrc_kernels/common/kernel_table.h"
 
 namespace dsmoe {
 
@@ -49,19 +48,12 @@ inline int64_t router_device_chunks(int64_t n_rows, int64_t width) {
 /// Experts whose gradients another device's shared memory holds.
 constexpr int64_t kMostRouterExperts = 512;
 
-DSMOE_DECLARE_FOR_ISAS(template <typename T, typename W>
-                       void router_forward(const RouterTable<T, W>& table);
-                       /// Reads probs of the forward pass.
-                       template <typename T, typename W>
-                       void router_backward(const RouterTable<T, W>& table,
-                                            const RouterGradients<T, W>& gradients);)
-
-/// The same of another device, with chunks of router_device_chunks; at most kMostRouterExperts.
+/// Another device takes chunks of router_device_chunks and at most kMostRouterExperts.
 template <typename T, typename W>
-struct RouterOnDevice {
-  static inline DeviceKernel<const RouterTable<T, W>&> forward = nullptr;
-  static inline DeviceKernel<const RouterTable<T, W>&, const RouterGradients<T, W>&> backward =
-      nullptr;
+struct RouterKernels {
+  void (*forward)(const RouterTable<T, W>& table);
+  /// Reads probs of the forward pass.
+  void (*backward)(const RouterTable<T, W>& table, const RouterGradients<T, W>& gradients);
 };
 
 }  // namespace dsmoe

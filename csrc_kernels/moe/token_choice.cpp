@@ -166,7 +166,7 @@ ExpertChoice choose_experts(const at::Tensor& probs, const RoutingRule& rule, bo
 }
 
 bool has_choice_kernel(const at::Tensor& probs) {
-  return !probs.is_cpu() && TokenChoiceOnDevice::choose != nullptr &&
+  return !probs.is_cpu() && device_kernels<TokenChoiceKernels>().choose != nullptr &&
          probs.scalar_type() == at::kFloat && probs.size(1) <= kMostChoiceExperts;
 }
 
@@ -191,13 +191,13 @@ ChosenWeights choose_weights(const at::Tensor& probs, const RoutingRule& rule) {
   }
   const bool counts = rule.selection == Selection::kThresholdTopK;
   const auto above = counts ? at::zeros({1}, probs.options().dtype(at::kLong)) : at::Tensor();
-  TokenChoiceOnDevice::choose({.n_tokens = probs.size(0),
-                               .n_experts = probs.size(1),
-                               .probs = pointer<const float>(probs),
-                               .rule = rule,
-                               .above_count = pointer<int64_t>(above),
-                               .selected = pointer<bool>(chosen.selected),
-                               .weights = pointer<float>(chosen.weights)});
+  device_kernels<TokenChoiceKernels>().choose({.n_tokens = probs.size(0),
+                                               .n_experts = probs.size(1),
+                                               .probs = pointer<const float>(probs),
+                                               .rule = rule,
+                                               .above_count = pointer<int64_t>(above),
+                                               .selected = pointer<bool>(chosen.selected),
+                                               .weights = pointer<float>(chosen.weights)});
   return chosen;
 }
 

@@ -1,6 +1,5 @@
 #include "csrc_kernels/common/cuda_context.cuh"
 #include "csrc_kernels/moe/token_choice_body.h"
-#include "csrc_kernels/moe/token_choice_cuda.h"
 
 namespace dsmoe {
 namespace device {
@@ -15,11 +14,16 @@ __global__ void __launch_bounds__(kChoiceLanes) choose(const ChoiceRows rows) {
   choose_body(ctx, rows);
 }
 
+static void run(const ChoiceRows& rows) {
+  launch(count_above, count_above_shape(rows), rows);
+  launch(choose, choose_shape(rows), rows);
+}
+
 }  // namespace device
 
-void launch_choose(const ChoiceRows& rows, cudaStream_t stream) {
-  device::launch(device::count_above, device::count_above_shape(rows), stream, rows);
-  device::launch(device::choose, device::choose_shape(rows), stream, rows);
+template <>
+TokenChoiceKernels cuda_kernels() {
+  return {device::run};
 }
 
 }  // namespace dsmoe

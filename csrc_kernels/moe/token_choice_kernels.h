@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "csrc_kernels/common/device_kernel.h"
+#include "csrc_kernels/common/kernel_table.h"
 #include "csrc_kernels/moe/routing_rule.h"
 
 namespace dsmoe {
@@ -22,8 +22,8 @@ struct ChoiceRows {
 constexpr int64_t kMostChoiceExperts = 3072;
 
 /// The kernel of another device, for at most kMostChoiceExperts.
-struct TokenChoiceOnDevice {
-  static inline DeviceKernel<const ChoiceRows&> choose = nullptr;
+struct TokenChoiceKernels {
+  void (*choose)(const ChoiceRows& rows);
 };
 
 }  // namespace dsmoe

@@ -36,8 +36,7 @@ at::Tensor run_forward(Activation activation,
   auto hidden = at::empty_like(up);
   dispatch_float_types(kName, up.scalar_type(), [&]<typename T, typename W>() {
     const auto rows = rows_of<T, W>(up, gate, weights, hidden);
-    using OnDevice = WeightedActivationOnDevice<T, W>;
-    DSMOE_CALL_FOR_DEVICE(up.is_cpu(), OnDevice::forward, weighted_activation, activation, rows);
+    kernels_for<WeightedActivationKernels<T, W>>(up.is_cpu()).forward(activation, rows);
   });
   return hidden;
 }
@@ -69,9 +68,7 @@ Backward run_backward(Activation activation,
         .grad_up = pointer<T>(result.grad_up),
         .grad_gate = pointer<T>(result.grad_gate),
         .grad_weights = pointer<W>(result.grad_weights)};
-    using OnDevice = WeightedActivationOnDevice<T, W>;
-    DSMOE_CALL_FOR_DEVICE(
-        up.is_cpu(), OnDevice::backward, weighted_activation_backward, activation, rows, gradients);
+    kernels_for<WeightedActivationKernels<T, W>>(up.is_cpu()).backward(activation, rows, gradients);
   });
   return result;
 }
@@ -163,7 +160,7 @@ void check(Activation activation,
 }
 
 bool has_kernel(const at::Tensor& x) {
-  return x.is_cpu() || WeightedActivationOnDevice<float, float>::forward != nullptr;
+  return x.is_cpu() || device_kernels<WeightedActivationKernels<float, float>>().forward != nullptr;
 }
 
 }  // namespace

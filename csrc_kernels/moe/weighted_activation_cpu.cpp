@@ -2,7 +2,7 @@
 
 #include "csrc_kernels/common/simd.h"
 
-namespace dsmoe::DSMOE_ISA {
+namespace dsmoe {
 namespace {
 
 constexpr int64_t kSerialElements = 1 << 15;  // below, waking threads costs more than the work
@@ -139,8 +139,6 @@ void backward_rows(const WeightedActivationRows<T, W>& rows,
   }
 }
 
-}  // namespace
-
 template <typename T, typename W>
 void weighted_activation(Activation activation, const WeightedActivationRows<T, W>& rows) {
   switch (activation) {
@@ -183,13 +181,19 @@ void weighted_activation_backward(Activation activation,
   }
 }
 
-#define DSMOE_INSTANTIATE(T, W)                                                       \
-  template void weighted_activation(Activation, const WeightedActivationRows<T, W>&); \
-  template void weighted_activation_backward(                                         \
-      Activation, const WeightedActivationRows<T, W>&, const WeightedActivationGradients<T, W>&);
-DSMOE_INSTANTIATE(Bfloat16, float)
-DSMOE_INSTANTIATE(float, float)
-DSMOE_INSTANTIATE(double, double)
-#undef DSMOE_INSTANTIATE
+}  // namespace
 
-}  // namespace dsmoe::DSMOE_ISA
+template <>
+WeightedActivationKernels<Bfloat16, float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {weighted_activation, weighted_activation_backward};
+}
+template <>
+WeightedActivationKernels<float, float> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {weighted_activation, weighted_activation_backward};
+}
+template <>
+WeightedActivationKernels<double, double> isa_kernels<CpuIsa::DSMOE_ISA>() {
+  return {weighted_activation, weighted_activation_backward};
+}
+
+}  // namespace dsmoe

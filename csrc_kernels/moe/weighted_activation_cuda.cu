@@ -1,6 +1,5 @@
 #include "csrc_kernels/common/cuda_context.cuh"
 #include "csrc_kernels/moe/weighted_activation_body.h"
-#include "csrc_kernels/moe/weighted_activation_cuda.h"
 
 namespace dsmoe {
 namespace device {
@@ -36,30 +35,31 @@ DSMOE_FOR_ACTIVATIONS(DSMOE_KERNELS, double, double)
 
 #define DSMOE_FORWARD_CASE(kActivation, T, W) \
   case Activation::kActivation:               \
-    return device::launch(device::weighted_activation_##kActivation##_##T, shape, stream, rows);
+    return launch(weighted_activation_##kActivation##_##T, shape, rows);
 #define DSMOE_BACKWARD_CASE(kActivation, T, W) \
   case Activation::kActivation:                \
-    return device::launch(                     \
-        device::weighted_activation_backward_##kActivation##_##T, shape, stream, rows, gradients);
-#define DSMOE_LAUNCHERS(T, W)                                                                  \
-  template <>                                                                                  \
-  void launch_weighted_activation(                                                             \
-      Activation activation, const WeightedActivationRows<T, W>& rows, cudaStream_t stream) {  \
-    const auto shape = device::weighted_activation_shape(rows);                                \
-    switch (activation) { DSMOE_FOR_ACTIVATIONS(DSMOE_FORWARD_CASE, T, W) }                    \
-  }                                                                                            \
-  template <>                                                                                  \
-  void launch_weighted_activation_backward(Activation activation,                              \
-                                           const WeightedActivationRows<T, W>& rows,           \
-                                           const WeightedActivationGradients<T, W>& gradients, \
-                                           cudaStream_t stream) {                              \
-    const auto shape = device::weighted_activation_shape(rows);                                \
-    switch (activation) { DSMOE_FOR_ACTIVATIONS(DSMOE_BACKWARD_CASE, T, W) }                   \
+    return launch(weighted_activation_backward_##kActivation##_##T, shape, rows, gradients);
+#define DSMOE_TABLE(T, W)                                                                \
+  namespace device {                                                                     \
+  static void forward(Activation activation, const WeightedActivationRows<T, W>& rows) { \
+    const auto shape = weighted_activation_shape(rows);                                  \
+    switch (activation) { DSMOE_FOR_ACTIVATIONS(DSMOE_FORWARD_CASE, T, W) }              \
+  }                                                                                      \
+  static void backward(Activation activation,                                            \
+                       const WeightedActivationRows<T, W>& rows,                         \
+                       const WeightedActivationGradients<T, W>& gradients) {             \
+    const auto shape = weighted_activation_shape(rows);                                  \
+    switch (activation) { DSMOE_FOR_ACTIVATIONS(DSMOE_BACKWARD_CASE, T, W) }             \
+  }                                                                                      \
+  }                                                                                      \
+  template <>                                                                            \
+  WeightedActivationKernels<T, W> cuda_kernels() {                                       \
+    return {device::forward, device::backward};                                          \
   }
-DSMOE_LAUNCHERS(Bfloat16, float)
-DSMOE_LAUNCHERS(float, float)
-DSMOE_LAUNCHERS(double, double)
-#undef DSMOE_LAUNCHERS
+DSMOE_TABLE(Bfloat16, float)
+DSMOE_TABLE(float, float)
+DSMOE_TABLE(double, double)
+#undef DSMOE_TABLE
 #undef DSMOE_BACKWARD_CASE
 #undef DSMOE_FORWARD_CASE
 #undef DSMOE_FOR_ACTIVATIONS

@@ -3,8 +3,7 @@
 #include <cstdint>
 
 #include "csrc_kernels/common/bfloat16.h"
-#include "csrc_kernels/common/device_kernel.h"
-#include "csrc_kernels/common/isa.h"
+#include "csrc_kernels/common/kernel_table.h"
 #include "csrc_kernels/moe/routing_rule.h"
 
 namespace dsmoe {
@@ -31,24 +30,14 @@ struct WeightedActivationGradients {
   W* grad_weights;  ///< null: not wanted
 };
 
-DSMOE_DECLARE_FOR_ISAS(
-    /// Fills hidden.
-    template <typename T, typename W>
-    void weighted_activation(Activation activation, const WeightedActivationRows<T, W>& rows);
-    /// Fills hidden again, so that it need not be kept, and the gradients.
-    template <typename T, typename W>
-    void weighted_activation_backward(Activation activation,
-                                      const WeightedActivationRows<T, W>& rows,
-                                      const WeightedActivationGradients<T, W>& gradients);)
-
-/// The same of another device.
 template <typename T, typename W>
-struct WeightedActivationOnDevice {
-  static inline DeviceKernel<Activation, const WeightedActivationRows<T, W>&> forward = nullptr;
-  static inline DeviceKernel<Activation,
-                             const WeightedActivationRows<T, W>&,
-                             const WeightedActivationGradients<T, W>&>
-      backward = nullptr;
+struct WeightedActivationKernels {
+  /// Fills hidden.
+  void (*forward)(Activation activation, const WeightedActivationRows<T, W>& rows);
+  /// Fills hidden again, so that it need not be kept, and the gradients.
+  void (*backward)(Activation activation,
+                   const WeightedActivationRows<T, W>& rows,
+                   const WeightedActivationGradients<T, W>& gradients);
 };
 
 }  // namespace dsmoe

@@ -286,7 +286,7 @@ bool TransformerImpl::decodes_without_waiting(const RoutingPlan& plan,
     for (const auto* policy : {&routing.moe, &routing.moa}) {
       // Without a kernel the host counts.
       if (policy->selection == Selection::kThresholdTopK &&
-          TokenChoiceOnDevice::choose == nullptr) {
+          device_kernels<TokenChoiceKernels>().choose == nullptr) {
         return false;
       }
     }

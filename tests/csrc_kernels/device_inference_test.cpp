@@ -54,7 +54,7 @@ WideLinear on(at::Device device, const WideLinear& x) {
 
 TEST_CASE("device: experts of few tokens", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(ExpertGemvOnDevice<Bfloat16>::hidden != nullptr);
+  REQUIRE(device_kernels<ExpertGemvKernels<Bfloat16>>().hidden != nullptr);
   RandomTensors random(11);
   struct Sizes {
     int64_t n_tokens, n_experts, width, d_model;
@@ -125,7 +125,7 @@ TEST_CASE("device: experts that no token selects are not read", "[device_ops]") 
 
 TEST_CASE("device: the choice of experts is the CPU's", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(TokenChoiceOnDevice::choose != nullptr);
+  REQUIRE(device_kernels<TokenChoiceKernels>().choose != nullptr);
   RandomTensors random(14);
   std::vector<RoutingRule> rules(6);
   rules[1] = {.selection = Selection::kTopK, .k = 2, .renormalise = true};
@@ -154,7 +154,7 @@ TEST_CASE("device: the choice of experts is the CPU's", "[device_ops]") {
 
 TEST_CASE("device: rows by expert, and back", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(DispatchOnDevice::list != nullptr);
+  REQUIRE(device_kernels<DispatchKernels>().list != nullptr);
   RandomTensors random(15);
   // Nobody selected, all selected, some experts without tokens; lists that are full, not and too
   // short.

@@ -34,8 +34,8 @@ constexpr Activation kActivations[] = {Activation::kIdentity,
 
 TEST_CASE("device: every op of training has its kernel", "[device_ops]") {
   test_device();
-  CHECK(WeightedActivationOnDevice<float, float>::forward != nullptr);
-  CHECK(WeightedActivationOnDevice<Bfloat16, float>::backward != nullptr);
+  CHECK(device_kernels<WeightedActivationKernels<float, float>>().forward != nullptr);
+  CHECK(device_kernels<WeightedActivationKernels<Bfloat16, float>>().backward != nullptr);
   CHECK(device_kernels<ResidualNormKernels<float, float>>().forward != nullptr);
   CHECK(device_kernels<ResidualNormKernels<Bfloat16, float>>().backward != nullptr);
   CHECK(device_kernels<RotaryKernels<Bfloat16, float>>().rotate != nullptr);

@@ -14,7 +14,7 @@ namespace dsmoe {
 
 TEST_CASE("device: slots of tokens, to rows and back", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(DispatchOnDevice::list_slots != nullptr);
+  REQUIRE(device_kernels<DispatchKernels>().list_slots != nullptr);
   RandomTensors random(31);
   // With and without whole packs, and slots too few for some tokens.
   for (const auto& [n_tokens, n_experts, most, width] :

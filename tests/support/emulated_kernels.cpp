@@ -151,8 +151,8 @@ void decode_attention(const DecodeAttention<T>& args) {
 template <typename T>
 void install_inference() {
   device_kernels<DecodeAttentionKernels<T>>() = {decode_append<T>, decode_attention<T>};
-  ExpertGemvOnDevice<T>::hidden = expert_gemv_hidden<T>;
-  ExpertGemvOnDevice<T>::sum = expert_gemv_sum<T>;
+  device_kernels<ExpertGemvKernels<T>>().hidden = expert_gemv_hidden<T>;
+  device_kernels<ExpertGemvKernels<T>>().sum = expert_gemv_sum<T>;
 }
 
 void choose(const ChoiceRows& rows) {
@@ -192,8 +192,8 @@ void combine_rows(const MovedRows<T>& rows) {
 
 template <typename T>
 void install_rows() {
-  MoveRowsOnDevice<T>::dispatch = dispatch_rows<T>;
-  MoveRowsOnDevice<T>::combine = combine_rows<T>;
+  device_kernels<MoveRowsKernels<T>>().dispatch = dispatch_rows<T>;
+  device_kernels<MoveRowsKernels<T>>().combine = combine_rows<T>;
 }
 
 template <typename W>
@@ -205,14 +205,14 @@ void install_wide() {
 template <typename T, typename W>
 void install() {
   device_kernels<ResidualNormKernels<T, W>>() = {residual_norm<T, W>, residual_norm_backward<T, W>};
-  RouterOnDevice<T, W>::forward = router<T, W>;
-  RouterOnDevice<T, W>::backward = router_backward<T, W>;
+  device_kernels<RouterKernels<T, W>>().forward = router<T, W>;
+  device_kernels<RouterKernels<T, W>>().backward = router_backward<T, W>;
   device_kernels<RotaryKernels<T, W>>() = {rotary<T, W>};
   device_kernels<CrossEntropyKernels<T>>() = {cross_entropy<T>};
   using ActivationRows = WeightedActivationRows<T, W>;
   using ActivationGradients = WeightedActivationGradients<T, W>;
-  WeightedActivationOnDevice<T, W>::forward = weighted_activation<ActivationRows>;
-  WeightedActivationOnDevice<T, W>::backward =
+  device_kernels<WeightedActivationKernels<T, W>>().forward = weighted_activation<ActivationRows>;
+  device_kernels<WeightedActivationKernels<T, W>>().backward =
       weighted_activation<ActivationRows, ActivationGradients>;
 }
 
@@ -228,10 +228,10 @@ void install_emulated_kernels() {
   install_inference<float>();
   install_rows<Bfloat16>();
   install_rows<float>();
-  TokenChoiceOnDevice::choose = choose;
-  DispatchOnDevice::list = list_rows;
-  DispatchOnDevice::list_slots = list_slots;
-  DispatchOnDevice::workspace_bytes = [](int64_t) { return int64_t{0}; };
+  device_kernels<TokenChoiceKernels>().choose = choose;
+  device_kernels<DispatchKernels>().list = list_rows;
+  device_kernels<DispatchKernels>().list_slots = list_slots;
+  device_kernels<DispatchKernels>().workspace_bytes = [](int64_t) { return int64_t{0}; };
 }
 
 }  // namespace dsmoe
