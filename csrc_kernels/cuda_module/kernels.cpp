@@ -4,15 +4,15 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "csrc_kernels/decode_attention/kernels.h"
+#include "csrc_kernels/dispatch/kernels.h"
+#include "csrc_kernels/expert_gemv/kernels.h"
 #include "csrc_kernels/linear_cross_entropy/kernels.h"
-#include "csrc_kernels/moe/dispatch_kernels.h"
-#include "csrc_kernels/moe/expert_gemv_kernels.h"
-#include "csrc_kernels/moe/router_kernels.h"
-#include "csrc_kernels/moe/token_choice_kernels.h"
-#include "csrc_kernels/moe/weighted_activation_kernels.h"
 #include "csrc_kernels/mutual_information/kernels.h"
 #include "csrc_kernels/residual_norm/kernels.h"
 #include "csrc_kernels/rotary/kernels.h"
+#include "csrc_kernels/router/kernels.h"
+#include "csrc_kernels/token_choice/kernels.h"
+#include "csrc_kernels/weighted_activation/kernels.h"
 
 namespace dsmoe {
 

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "csrc_kernels/common/kernel_table.h"
-#include "csrc_kernels/moe/weighted_activation_kernels.h"
+#include "csrc_kernels/common/routing_rule.h"
 #include "csrc_kernels/packed_linear/packed_layout.h"
 
 namespace dsmoe {

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <functional>
 
-#include "csrc_kernels/moe/grouped_linear.h"
+#include "csrc_kernels/grouped_linear/grouped_linear.h"
 #include "csrc_kernels/packed_linear/packed_layout.h"
 
 namespace dsmoe {

@@ -11,11 +11,11 @@
 
 #include "csrc_kernels/decode_attention/decode_attention.h"
 #include "csrc_kernels/decode_attention/kernels.h"
-#include "csrc_kernels/moe/dispatch.h"
-#include "csrc_kernels/moe/expert_gemv.h"
-#include "csrc_kernels/moe/token_choice.h"
+#include "csrc_kernels/dispatch/dispatch.h"
+#include "csrc_kernels/expert_gemv/expert_gemv.h"
 #include "csrc_kernels/random_tensors.h"
 #include "csrc_kernels/rotary/rotary.h"
+#include "csrc_kernels/token_choice/token_choice.h"
 #include "support/test_device.h"
 
 namespace dsmoe {

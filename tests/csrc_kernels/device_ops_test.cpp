@@ -7,12 +7,12 @@
 #include "csrc_kernels/adamw/adamw.h"
 #include "csrc_kernels/linear_cross_entropy/kernels.h"
 #include "csrc_kernels/linear_cross_entropy/linear_cross_entropy.h"
-#include "csrc_kernels/moe/weighted_activation.h"
 #include "csrc_kernels/mutual_information/kernels.h"
 #include "csrc_kernels/mutual_information/mutual_information.h"
 #include "csrc_kernels/residual_norm/residual_norm.h"
 #include "csrc_kernels/rotary/kernels.h"
 #include "csrc_kernels/rotary/rotary.h"
+#include "csrc_kernels/weighted_activation/weighted_activation.h"
 #include "support/fake_device.h"
 
 namespace dsmoe {

@@ -4,8 +4,8 @@
 #include <torch/csrc/autograd/function.h>
 
 #include "csrc_kernels/device_ops.h"
-#include "csrc_kernels/moe/expert_gemv.h"
-#include "csrc_kernels/moe/router.h"
+#include "csrc_kernels/expert_gemv/expert_gemv.h"
+#include "csrc_kernels/router/router.h"
 #include "support/fake_device.h"
 
 namespace dsmoe {

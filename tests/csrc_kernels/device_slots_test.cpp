@@ -5,7 +5,7 @@
 #include <catch2/catch.hpp>
 #include <vector>
 
-#include "csrc_kernels/moe/dispatch.h"
+#include "csrc_kernels/dispatch/dispatch.h"
 #include "csrc_kernels/random_tensors.h"
 #include "support/fake_device.h"
 #include "support/test_device.h"

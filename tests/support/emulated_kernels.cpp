@@ -1,16 +1,16 @@
 #include "support/emulated_kernels.h"
 
 #include "csrc_kernels/decode_attention/body.h"
+#include "csrc_kernels/dispatch/body.h"
+#include "csrc_kernels/expert_gemv/body.h"
 #include "csrc_kernels/linear_cross_entropy/body.h"
-#include "csrc_kernels/moe/dispatch_body.h"
-#include "csrc_kernels/moe/expert_gemv_body.h"
-#include "csrc_kernels/moe/router_backward_body.h"
-#include "csrc_kernels/moe/router_tile_body.h"
-#include "csrc_kernels/moe/token_choice_body.h"
-#include "csrc_kernels/moe/weighted_activation_body.h"
 #include "csrc_kernels/mutual_information/body.h"
 #include "csrc_kernels/residual_norm/body.h"
 #include "csrc_kernels/rotary/body.h"
+#include "csrc_kernels/router/backward_body.h"
+#include "csrc_kernels/router/tile_body.h"
+#include "csrc_kernels/token_choice/body.h"
+#include "csrc_kernels/weighted_activation/body.h"
 #include "support/emulated_device.h"
 
 namespace dsmoe {

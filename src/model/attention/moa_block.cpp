@@ -12,10 +12,10 @@
 #include <optional>
 
 #include "csrc_kernels/cached_attention/cached_attention.h"
-#include "csrc_kernels/moe/expert_gemv.h"
-#include "csrc_kernels/moe/expert_rows.h"
-#include "csrc_kernels/moe/grouped_linear.h"
-#include "csrc_kernels/moe/weighted_activation.h"
+#include "csrc_kernels/expert_gemv/expert_gemv.h"
+#include "csrc_kernels/expert_rows/expert_rows.h"
+#include "csrc_kernels/grouped_linear/grouped_linear.h"
+#include "csrc_kernels/weighted_activation/weighted_activation.h"
 #include "model/attention/routed_heads.h"
 
 namespace dsmoe {

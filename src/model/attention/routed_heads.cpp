@@ -2,9 +2,9 @@
 
 #include <ATen/TensorOperators.h>
 
-#include "csrc_kernels/moe/dispatch.h"
-#include "csrc_kernels/moe/grouped_linear.h"
-#include "csrc_kernels/moe/weighted_activation.h"
+#include "csrc_kernels/dispatch/dispatch.h"
+#include "csrc_kernels/grouped_linear/grouped_linear.h"
+#include "csrc_kernels/weighted_activation/weighted_activation.h"
 #include "model/moe/device_rows.h"
 
 namespace dsmoe {

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "csrc_kernels/moe/dispatch.h"
+#include "csrc_kernels/dispatch/dispatch.h"
 #include "model/moe/expert_selection.h"
 
 namespace dsmoe {

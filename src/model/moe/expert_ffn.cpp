@@ -4,9 +4,9 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 
-#include "csrc_kernels/moe/expert_gemv.h"
-#include "csrc_kernels/moe/grouped_linear.h"
-#include "csrc_kernels/moe/weighted_activation.h"
+#include "csrc_kernels/expert_gemv/expert_gemv.h"
+#include "csrc_kernels/grouped_linear/grouped_linear.h"
+#include "csrc_kernels/weighted_activation/weighted_activation.h"
 #include "model/moe/device_rows.h"
 
 namespace dsmoe {

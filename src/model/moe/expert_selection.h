@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "csrc_kernels/moe/token_choice.h"
+#include "csrc_kernels/token_choice/token_choice.h"
 #include "model/moe/routing_policy.h"
 
 namespace dsmoe {

@@ -7,8 +7,8 @@
 
 #include "csrc_kernels/decode_attention/body.h"
 #include "csrc_kernels/device/executions.h"
+#include "csrc_kernels/expert_gemv/body.h"
 #include "csrc_kernels/linear_cross_entropy/body.h"
-#include "csrc_kernels/moe/expert_gemv_body.h"
 #include "csrc_kernels/mutual_information/body.h"
 #include "csrc_kernels/residual_norm/body.h"
 #include "csrc_kernels/rotary/body.h"

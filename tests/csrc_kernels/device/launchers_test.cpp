@@ -7,11 +7,11 @@
 
 #include "csrc_kernels/decode_attention/kernels.h"
 #include "csrc_kernels/device/executions.h"
-#include "csrc_kernels/moe/dispatch_kernels.h"
-#include "csrc_kernels/moe/expert_gemv_kernels.h"
-#include "csrc_kernels/moe/router_kernels.h"
-#include "csrc_kernels/moe/weighted_activation_body.h"
-#include "csrc_kernels/moe/weighted_activation_kernels.h"
+#include "csrc_kernels/dispatch/kernels.h"
+#include "csrc_kernels/expert_gemv/kernels.h"
+#include "csrc_kernels/router/kernels.h"
+#include "csrc_kernels/weighted_activation/body.h"
+#include "csrc_kernels/weighted_activation/kernels.h"
 #include "support/fake_cuda_runtime.h"
 
 namespace dsmoe {
