@@ -51,7 +51,7 @@ while read -r file; do
         report "$file: text is printed by print_out or StandardOutput of common/standard_output.h, or by common/log.h" ;;
   esac
   case "$file" in
-    *_body.h | *_kernels.h | *.cu | *.cuh)
+    */*body.h | */*kernels.h | *.cu | *.cuh)
       ! grep -qE '#include *<(torch|ATen|c10)/' "$file" || report "$file: a kernel knows no torch header" ;;
   esac
   case "$file" in

@@ -6,7 +6,7 @@
 
 #include <vector>
 
-#include "csrc_kernels/linear/packed_linear.h"
+#include "csrc_kernels/packed_linear/packed_linear.h"
 #include "model/compute_copy.h"
 #include "model/packed_weights.h"
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <string>
 
-#include "csrc_kernels/moe/routing_rule.h"
+#include "csrc_kernels/common/routing_rule.h"
 #include "model/moe/router_kind.h"
 
 namespace dsmoe {

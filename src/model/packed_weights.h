@@ -1,6 +1,6 @@
 #pragma once
 
-#include "csrc_kernels/linear/packed_matrix.h"
+#include "csrc_kernels/packed_linear/packed_matrix.h"
 
 namespace dsmoe {
 

@@ -7,7 +7,7 @@
 #include <functional>
 #include <optional>
 
-#include "csrc_kernels/loss/linear_cross_entropy.h"
+#include "csrc_kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "model/linear.h"
 #include "model/loss/expert_sparsity.h"
 #include "model/loss/mutual_information.h"

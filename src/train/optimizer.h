@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "csrc_kernels/optim/adamw.h"
+#include "csrc_kernels/adamw/adamw.h"
 #include "model/named_tensors.h"
 #include "train/train_config.h"
 

@@ -10,13 +10,13 @@
 #include <limits>
 #include <vector>
 
-#include "csrc_kernels/attention/decode_attention.h"
-#include "csrc_kernels/attention/decode_attention_kernels.h"
-#include "csrc_kernels/attention/rotary.h"
-#include "csrc_kernels/moe/dispatch.h"
-#include "csrc_kernels/moe/expert_gemv.h"
-#include "csrc_kernels/moe/token_choice.h"
+#include "csrc_kernels/decode_attention/decode_attention.h"
+#include "csrc_kernels/decode_attention/kernels.h"
+#include "csrc_kernels/dispatch/dispatch.h"
+#include "csrc_kernels/expert_gemv/expert_gemv.h"
 #include "csrc_kernels/random_tensors.h"
+#include "csrc_kernels/rotary/rotary.h"
+#include "csrc_kernels/token_choice/token_choice.h"
 #include "support/test_device.h"
 
 namespace dsmoe {
@@ -55,7 +55,7 @@ WideLinear on(at::Device device, const WideLinear& x) {
 
 TEST_CASE("device: experts of few tokens", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(ExpertGemvOnDevice<Bfloat16>::hidden != nullptr);
+  REQUIRE(device_kernels<ExpertGemvKernels<Bfloat16>>().hidden != nullptr);
   RandomTensors random(11);
   struct Sizes {
     int64_t n_tokens, n_experts, width, d_model;
@@ -126,7 +126,7 @@ TEST_CASE("device: experts that no token selects are not read", "[device_ops]") 
 
 TEST_CASE("device: the choice of experts is the CPU's", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(TokenChoiceOnDevice::choose != nullptr);
+  REQUIRE(device_kernels<TokenChoiceKernels>().choose != nullptr);
   RandomTensors random(14);
   std::vector<RoutingRule> rules(6);
   rules[1] = {.selection = Selection::kTopK, .k = 2, .renormalise = true};
@@ -157,7 +157,7 @@ TEST_CASE("device: the choice of experts is the CPU's", "[device_ops]") {
 
 TEST_CASE("device: rows by expert, and back", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(DispatchOnDevice::list != nullptr);
+  REQUIRE(device_kernels<DispatchKernels>().list != nullptr);
   RandomTensors random(15);
   // Nobody selected, all selected, some experts without tokens; lists that are full, not and too
   // short.
@@ -210,7 +210,7 @@ TEST_CASE("device: rows by expert, and back", "[device_ops]") {
 
 TEST_CASE("device: decode attention over a cache", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(DecodeAttentionOnDevice<Bfloat16>::attend != nullptr);
+  REQUIRE(device_kernels<DecodeAttentionKernels<Bfloat16>>().attend != nullptr);
   RandomTensors random(13);
   struct Sizes {
     int64_t batch, n_kv_heads, n_groups, head_dim, capacity;
@@ -233,7 +233,7 @@ TEST_CASE("device: decode attention over a cache", "[device_ops]") {
         positions.data_ptr<int64_t>()[0] = s.batch == 1 ? s.capacity - 1 : 0;
         const DecodeCache cache{on(device, rows()), on(device, rows()), on(device, positions)};
         const auto angles = random.normal({s.batch, s.head_dim / 2}, at::kFloat);
-        const TurnTables tables{on(device, angles.cos()), on(device, angles.sin())};
+        const RotaryTables tables{on(device, angles.cos()), on(device, angles.sin())};
         const auto k = random.normal({s.batch, s.n_kv_heads, s.head_dim}, type);
         const auto v = random.normal({s.batch, s.n_kv_heads, s.head_dim}, type);
         append_token(cache, on(device, k), on(device, v), tables);
@@ -241,10 +241,10 @@ TEST_CASE("device: decode attention over a cache", "[device_ops]") {
         for (int64_t b = 0; b < s.batch; ++b) {
           const int64_t at = positions[b].item<int64_t>();
           CHECK(max_difference(on_cpu.values[b].select(1, at), v[b]) == 0);
-          const auto turned = rotary_ref(k[b].unsqueeze(0).to(at::kFloat),
-                                         angles[b].unsqueeze(0).cos(),
-                                         angles[b].unsqueeze(0).sin());
-          CHECK(max_difference(on_cpu.keys[b].select(1, at).to(at::kFloat), turned[0]) <=
+          const auto rotated = rotary_ref(k[b].unsqueeze(0).to(at::kFloat),
+                                          angles[b].unsqueeze(0).cos(),
+                                          angles[b].unsqueeze(0).sin());
+          CHECK(max_difference(on_cpu.keys[b].select(1, at).to(at::kFloat), rotated[0]) <=
                 2 * tolerance_of(type));
         }
         const auto q = random.normal({s.batch, s.n_kv_heads * s.n_groups, s.head_dim}, type);

@@ -4,8 +4,8 @@
 #include <torch/csrc/autograd/function.h>
 
 #include "csrc_kernels/device_ops.h"
-#include "csrc_kernels/moe/expert_gemv.h"
-#include "csrc_kernels/moe/router.h"
+#include "csrc_kernels/expert_gemv/expert_gemv.h"
+#include "csrc_kernels/router/router.h"
 #include "support/fake_device.h"
 
 namespace dsmoe {
@@ -44,17 +44,18 @@ RouterResult run(const Tensors& x, at::ScalarType type, bool sigmoid = false) {
 
 // Calls of a kernel while it lives.
 int n_hidden_calls = 0;
-DeviceKernel<Activation, const GemvHidden<float>&> hidden_kernel = nullptr;
+decltype(ExpertGemvKernels<float>::hidden) hidden_kernel = nullptr;
 struct CountHiddenCalls {
   CountHiddenCalls() {
     n_hidden_calls = 0;
-    hidden_kernel = ExpertGemvOnDevice<float>::hidden;
-    ExpertGemvOnDevice<float>::hidden = [](Activation activation, const GemvHidden<float>& args) {
+    hidden_kernel = device_kernels<ExpertGemvKernels<float>>().hidden;
+    device_kernels<ExpertGemvKernels<float>>().hidden = [](Activation activation,
+                                                           const GemvHidden<float>& args) {
       ++n_hidden_calls;
       hidden_kernel(activation, args);
     };
   }
-  ~CountHiddenCalls() { ExpertGemvOnDevice<float>::hidden = hidden_kernel; }
+  ~CountHiddenCalls() { device_kernels<ExpertGemvKernels<float>>().hidden = hidden_kernel; }
   CountHiddenCalls(const CountHiddenCalls&) = delete;
   CountHiddenCalls& operator=(const CountHiddenCalls&) = delete;
 };
@@ -68,8 +69,8 @@ bool is_ours(const RouterResult& result) {
 
 TEST_CASE("device: route", "[device_ops]") {
   test_device();
-  REQUIRE(RouterOnDevice<Bfloat16, float>::forward != nullptr);
-  REQUIRE(RouterOnDevice<Bfloat16, float>::backward != nullptr);
+  REQUIRE(device_kernels<RouterKernels<Bfloat16, float>>().forward != nullptr);
+  REQUIRE(device_kernels<RouterKernels<Bfloat16, float>>().backward != nullptr);
   RandomTensors random(21);
   // No tokens; one token, one expert; odd sizes; more tokens than go row by row, two groups of
   // experts; the most experts.

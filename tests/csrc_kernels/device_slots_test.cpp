@@ -5,7 +5,7 @@
 #include <catch2/catch.hpp>
 #include <vector>
 
-#include "csrc_kernels/moe/dispatch.h"
+#include "csrc_kernels/dispatch/dispatch.h"
 #include "csrc_kernels/random_tensors.h"
 #include "support/fake_device.h"
 #include "support/test_device.h"
@@ -14,7 +14,7 @@ namespace dsmoe {
 
 TEST_CASE("device: slots of tokens, to rows and back", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(DispatchOnDevice::list_slots != nullptr);
+  REQUIRE(device_kernels<DispatchKernels>().list_slots != nullptr);
   RandomTensors random(31);
   // With and without whole packs, and slots too few for some tokens.
   for (const auto& [n_tokens, n_experts, most, width] :

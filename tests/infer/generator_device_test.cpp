@@ -4,7 +4,7 @@
 
 #include <catch2/catch.hpp>
 
-#include "csrc_kernels/moe/expert_gemv_kernels.h"
+#include "csrc_kernels/expert_gemv/kernels.h"
 #include "data/byte_tokenizer.h"
 #include "infer/decode_steps.h"
 #include "infer/generator.h"

@@ -4,7 +4,7 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
-#include "csrc_kernels/attention/causal_attention.h"
+#include "csrc_kernels/causal_attention/causal_attention.h"
 #include "model/attention/kv_cache.h"
 #include "model/attention/rotary_embedding.h"
 #include "model/linear.h"
@@ -84,9 +84,6 @@ at::Tensor attend_decoding(const AttentionContext& context,
                            const at::Tensor& v,
                            HeadLayout layout,
                            const at::Tensor& expert_weights = {});
-
-/// The tables as append_to_cache and cached_attention take them.
-TurnTables turn_tables(const RotaryTables& tables);
 
 /// Dense multi-head attention over shared key/value heads; the dense baseline of MoABlock.
 ///

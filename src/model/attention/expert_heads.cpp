@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <optional>
 
-#include "csrc_kernels/attention/cached_attention.h"
+#include "csrc_kernels/cached_attention/cached_attention.h"
 
 namespace dsmoe {
 namespace {
@@ -103,7 +103,7 @@ at::Tensor attend_packed(const AttentionContext& context,
   const int64_t seq = k.size(1);
   const int64_t n_heads = k.size(2);
   const int64_t head_dim = k.size(3);
-  const auto tables = turn_tables(context.rotary);
+  const auto& tables = context.rotary;
   const auto q = heads.q.view({-1, n_heads, head_dim});  // a row's heads
   // (expert, token, head) -> (token, expert, head)
   const auto by_token = [&] {

@@ -1,7 +1,7 @@
 #include <ATen/core/grad_mode.h>
 
-#include "csrc_kernels/moe/expert_gemv.h"
-#include "csrc_kernels/moe/grouped_linear.h"
+#include "csrc_kernels/expert_gemv/expert_gemv.h"
+#include "csrc_kernels/grouped_linear/grouped_linear.h"
 #include "model/experts/expert_backend.h"
 
 namespace dsmoe {

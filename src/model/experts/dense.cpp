@@ -1,6 +1,6 @@
 #include <ATen/TensorOperators.h>
 
-#include "csrc_kernels/moe/weighted_activation.h"
+#include "csrc_kernels/weighted_activation/weighted_activation.h"
 #include "model/experts/expert_backend.h"
 
 namespace dsmoe {

@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "csrc_kernels/moe/dispatch.h"
-#include "csrc_kernels/moe/token_choice.h"
+#include "csrc_kernels/dispatch/dispatch.h"
+#include "csrc_kernels/token_choice/token_choice.h"
 #include "model/linear.h"
 #include "model/moe/routing_policy.h"
 

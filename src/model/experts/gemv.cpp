@@ -1,4 +1,4 @@
-#include "csrc_kernels/moe/expert_gemv.h"
+#include "csrc_kernels/expert_gemv/expert_gemv.h"
 #include "model/experts/expert_backend.h"
 
 namespace dsmoe {

@@ -1,7 +1,7 @@
 #include <ATen/TensorOperators.h>
 
-#include "csrc_kernels/moe/grouped_linear.h"
-#include "csrc_kernels/moe/weighted_activation.h"
+#include "csrc_kernels/grouped_linear/grouped_linear.h"
+#include "csrc_kernels/weighted_activation/weighted_activation.h"
 #include "model/experts/row_backend.h"
 
 namespace dsmoe {

@@ -1,6 +1,6 @@
 #include <ATen/TensorOperators.h>
 
-#include "csrc_kernels/moe/expert_rows.h"
+#include "csrc_kernels/expert_rows/expert_rows.h"
 #include "model/experts/expert_backend.h"
 
 namespace dsmoe {

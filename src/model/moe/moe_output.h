@@ -2,7 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "csrc_kernels/moe/token_choice.h"
+#include "csrc_kernels/token_choice/token_choice.h"
 #include "model/model_output.h"
 #include "model/moe/router.h"
 

@@ -1,9 +1,9 @@
 #include "model/moe/router.h"
 
-#include "csrc_kernels/moe/expert_rows.h"
-#include "csrc_kernels/moe/router.h"
-#include "csrc_kernels/moe/router_probs.h"
-#include "csrc_kernels/moe/weighted_activation.h"
+#include "csrc_kernels/expert_rows/expert_rows.h"
+#include "csrc_kernels/router/router.h"
+#include "csrc_kernels/router/router_probs.h"
+#include "csrc_kernels/weighted_activation/weighted_activation.h"
 
 namespace dsmoe {
 

@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "csrc_kernels/moe/routing_rule.h"
+#include "csrc_kernels/common/routing_rule.h"
 
 namespace dsmoe {
 

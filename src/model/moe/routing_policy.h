@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "csrc_kernels/moe/routing_rule.h"
+#include "csrc_kernels/common/routing_rule.h"
 
 namespace dsmoe {
 

@@ -1,4 +1,4 @@
-#include "csrc_kernels/moe/dispatch_body.h"
+#include "csrc_kernels/dispatch/body.h"
 
 #include <array>
 #include <catch2/catch.hpp>

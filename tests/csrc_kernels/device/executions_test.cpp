@@ -5,13 +5,13 @@
 #include <cmath>
 #include <vector>
 
-#include "csrc_kernels/attention/decode_attention_body.h"
-#include "csrc_kernels/attention/rotary_body.h"
+#include "csrc_kernels/decode_attention/body.h"
 #include "csrc_kernels/device/executions.h"
-#include "csrc_kernels/loss/cross_entropy_body.h"
-#include "csrc_kernels/loss/mutual_information_body.h"
-#include "csrc_kernels/moe/expert_gemv_body.h"
-#include "csrc_kernels/norm/residual_norm_body.h"
+#include "csrc_kernels/expert_gemv/body.h"
+#include "csrc_kernels/linear_cross_entropy/body.h"
+#include "csrc_kernels/mutual_information/body.h"
+#include "csrc_kernels/residual_norm/body.h"
+#include "csrc_kernels/rotary/body.h"
 
 namespace dsmoe {
 namespace {

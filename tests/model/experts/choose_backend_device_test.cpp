@@ -4,7 +4,7 @@
 
 #include <catch2/catch.hpp>
 
-#include "csrc_kernels/moe/expert_gemv_kernels.h"
+#include "csrc_kernels/expert_gemv/kernels.h"
 #include "model/experts/expert_ffn.h"
 #include "support/test_device.h"
 

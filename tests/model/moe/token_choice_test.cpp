@@ -1,4 +1,4 @@
-#include "csrc_kernels/moe/token_choice.h"
+#include "csrc_kernels/token_choice/token_choice.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
@@ -19,7 +19,7 @@
 #include <numeric>
 #include <vector>
 
-#include "csrc_kernels/moe/dispatch.h"
+#include "csrc_kernels/dispatch/dispatch.h"
 #include "csrc_kernels/random_tensors.h"
 #include "model/moe/routing_policy.h"
 
