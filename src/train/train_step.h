@@ -11,7 +11,7 @@
 #include "distributed/rank_group.h"
 #include "model/moe/routing_plan.h"
 #include "model/transformer.h"
-#include "train/objective.h"
+#include "train/losses.h"
 #include "train/optimizer.h"
 #include "train/step_timer.h"
 #include "train/train_config.h"

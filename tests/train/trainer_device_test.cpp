@@ -12,7 +12,7 @@
 #include "support/fake_device.h"
 #include "support/rank_threads.h"
 #include "support/test_device.h"
-#include "train/objective.h"
+#include "train/losses.h"
 #include "train/tiny_run.h"
 #include "train/trainer.h"
 

@@ -1,4 +1,4 @@
-#include "train/objective.h"
+#include "train/losses.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>

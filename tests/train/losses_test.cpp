@@ -1,4 +1,4 @@
-#include "train/objective.h"
+#include "train/losses.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -59,7 +59,7 @@ LossConfig no_weights() {
 }
 
 TEST_CASE("compute_loss: all weights zero give the language-model loss bit for bit",
-          "[train][objective]") {
+          "[train][losses]") {
   const auto output = make_output(3, 4, 1);
   const auto targets = make_targets(3, 4);
   const auto terms = compute_loss(output, targets, no_weights());
@@ -72,7 +72,7 @@ TEST_CASE("compute_loss: all weights zero give the language-model loss bit for b
 }
 
 TEST_CASE("compute_loss: layers are summed and each kind has its own weight",
-          "[train][objective]") {
+          "[train][losses]") {
   const auto output = make_output(3, 4, 2);
   const auto targets = make_targets(3, 4);
   LossConfig config = no_weights();
@@ -102,7 +102,7 @@ TEST_CASE("compute_loss: layers are summed and each kind has its own weight",
 
 TEST_CASE(
     "compute_loss: sigmoid routers have a sparsity term, the mean over layers, and no MI or z",
-    "[train][objective]") {
+    "[train][losses]") {
   auto output = make_output(3, 4, 6);
   output.moe_activation = RouterActivation::kSigmoid;
   output.moa.clear();
@@ -181,20 +181,20 @@ Split split_batch(MiScope scope) {
 }
 
 TEST_CASE("compute_loss: the global scope does not depend on how the batch is cut",
-          "[train][objective]") {
+          "[train][losses]") {
   const auto split = split_batch(MiScope::kGlobal);
   CHECK(std::abs(split.whole_mi - split.split_mi) < 1e-13);
   CHECK((split.whole_gradient - split.split_gradient).abs().max().item<double>() < 1e-14);
 }
 
-TEST_CASE("compute_loss: the local scope is the mean over micro-batches", "[train][objective]") {
+TEST_CASE("compute_loss: the local scope is the mean over micro-batches", "[train][losses]") {
   const auto split = split_batch(MiScope::kLocal);
   // Concave in the mean distribution: parts know less than the whole.
   CHECK(split.split_mi > split.whole_mi + 1e-4);
   CHECK((split.whole_gradient - split.split_gradient).abs().max().item<double>() > 1e-6);
 }
 
-TEST_CASE("compute_loss: targets of another shape throw", "[train][objective]") {
+TEST_CASE("compute_loss: targets of another shape throw", "[train][losses]") {
   CHECK_THROWS_AS(compute_loss(make_output(2, 3, 4), make_targets(3, 2), {}), c10::Error);
 }
 
