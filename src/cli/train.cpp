@@ -34,27 +34,25 @@ struct Options {
 // Of what was not measured the number is null.
 void print_result(const TrainResult& result) {
   using Json = nlohmann::ordered_json;
-  const auto or_null = [](const std::optional<double>& value) {
-    return value ? Json(*value) : Json(nullptr);
-  };
   const auto of_last = [&](auto member) {
     return result.last ? Json((*result.last).*member) : Json(nullptr);
   };
-  const auto term = [&](std::optional<double> StepMetrics::*member) {
-    return result.last ? or_null((*result.last).*member) : Json(nullptr);
-  };
-  print_json({{"step", result.step},
-              {"tokens", result.tokens},
-              {"loss", of_last(&StepMetrics::loss)},
-              {"lm_loss", of_last(&StepMetrics::lm_loss)},
-              {"moe_mi", term(&StepMetrics::moe_mi)},
-              {"moa_mi", term(&StepMetrics::moa_mi)},
-              {"validation_loss", or_null(result.validation_loss)},
-              {"tokens_per_second", of_last(&StepMetrics::tokens_per_second)},
-              {"mfu", of_last(&StepMetrics::mfu)},
-              {"peak_memory_bytes", of_last(&StepMetrics::peak_memory_bytes)},
-              {"stopped", result.stopped},
-              {"checkpoint", result.checkpoint}});
+  Json json = {
+      {"step", result.step}, {"tokens", result.tokens}, {"loss", of_last(&StepMetrics::loss)}};
+  Json weights = Json::object();
+  for (const auto& name : loss_names()) json[loss_key(name)] = nullptr;
+  for (const auto& term : result.last ? result.last->loss_terms : std::vector<LossTerm>{}) {
+    json[loss_key(term.name)] = term.value;
+    weights[loss_key(term.name)] = term.weight;
+  }
+  json["loss_weights"] = std::move(weights);
+  json["validation_loss"] = result.validation_loss ? Json(*result.validation_loss) : Json(nullptr);
+  json["tokens_per_second"] = of_last(&StepMetrics::tokens_per_second);
+  json["mfu"] = of_last(&StepMetrics::mfu);
+  json["peak_memory_bytes"] = of_last(&StepMetrics::peak_memory_bytes);
+  json["stopped"] = result.stopped;
+  json["checkpoint"] = result.checkpoint;
+  print_json(json);
 }
 
 int dry_run(const RunConfig& config) {

@@ -3,9 +3,11 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cross_entropy_loss.h>
+#include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <functional>
-#include <optional>
 
 #include "csrc_kernels/loss/linear_cross_entropy.h"
 #include "model/linear.h"
@@ -18,29 +20,41 @@ namespace {
 
 using Records = std::vector<RoutingRecord>;
 
+// What a loss is computed from.
+struct LossInputs {
+  const ModelOutput& output;
+  const at::Tensor& targets;  // [batch, seq]
+  const StepRouting& routing;
+  double share;  // of the step: 1 / n_micro_batches
+};
+
 at::Tensor plus(const at::Tensor& sum, const at::Tensor& term) {
   return sum.defined() ? sum + term : term;
 }
 
+bool has_softmax(const ModelOutput& output) {
+  return output.moe_activation == RouterActivation::kSoftmax;
+}
+
+using LayerLoss = std::function<at::Tensor(size_t layer, const RoutingRecord& record)>;
+
 // A term that is only reported is computed without a graph.
-at::Tensor sum_over_layers(const Records& records,
-                           double weight,
-                           const std::function<at::Tensor(size_t, const RoutingRecord&)>& loss) {
+at::Tensor sum_over_layers(const Records& records, double weight, const LayerLoss& loss) {
   const at::AutoGradMode with_gradient(at::GradMode::is_enabled() && weight != 0.0);
   at::Tensor sum;
   for (size_t i = 0; i < records.size(); ++i) sum = plus(sum, loss(i, records[i]));
   return sum;
 }
 
-at::Tensor mi_loss(const Records& records,
-                   double weight,
-                   const std::vector<at::Tensor>& mean_probs,
-                   int64_t n_tokens,
-                   double share) {
-  return sum_over_layers(records, weight, [&](size_t i, const RoutingRecord& record) {
-    if (mean_probs.empty()) return mutual_information_loss(record.router_logits) * share;
-    return mutual_information_loss(record.router_logits, {}, mean_probs.at(i), n_tokens);
-  });
+// Over the layers of attention and, `with_moe`, of FFN experts; undefined where the weight is 0.
+at::Tensor sum_over_kinds(const LossInputs& in,
+                          double weight,
+                          bool with_moe,
+                          const LayerLoss& loss) {
+  if (weight == 0.0) return {};
+  auto sum = with_moe ? sum_over_layers(in.output.moe, weight, loss) : at::Tensor();
+  const auto moa = sum_over_layers(in.output.moa, weight, loss);
+  return moa.defined() ? plus(sum, moa) : sum;
 }
 
 // [batch, seq, ...], one row a token
@@ -52,7 +66,7 @@ int64_t n_tokens_of(const ModelOutput& output) {
   return rows_of(output).size(0) * rows_of(output).size(1);
 }
 
-at::Tensor language_model_loss(const ModelOutput& output, const at::Tensor& targets) {
+at::Tensor cross_entropy(const ModelOutput& output, const at::Tensor& targets) {
   if (output.logits.defined()) {
     const auto logits = at_least_float32(output.logits.flatten(0, 1));  // [n_tokens, vocab_size]
     return at::cross_entropy_loss(logits, targets.flatten());
@@ -61,12 +75,73 @@ at::Tensor language_model_loss(const ModelOutput& output, const at::Tensor& targ
       output.features.flatten(0, 1), output.head.parameter, output.head.values, targets.flatten());
 }
 
-at::Tensor sparsity_loss(const Records& records, double weight, double share) {
-  const auto layer_share = share / static_cast<double>(records.size());
+// Mean cross entropy per token, nats.
+at::Tensor language_model_loss(const LossInputs& in, double) {
+  const auto loss = cross_entropy(in.output, in.targets);
+  return in.share < 1.0 ? loss * in.share : loss;
+}
+
+at::Tensor mi_loss(const LossInputs& in,
+                   double weight,
+                   const Records& records,
+                   const std::vector<at::Tensor>& mean_probs) {
+  return sum_over_layers(records, weight, [&](size_t i, const RoutingRecord& record) {
+    if (mean_probs.empty()) return mutual_information_loss(record.router_logits) * in.share;
+    return mutual_information_loss(record.router_logits, {}, mean_probs.at(i), in.routing.n_tokens);
+  });
+}
+
+at::Tensor moe_mi_loss(const LossInputs& in, double weight) {
+  if (!has_softmax(in.output)) return {};
+  return mi_loss(in, weight, in.output.moe, in.routing.moe_mean_probs);
+}
+
+at::Tensor moa_mi_loss(const LossInputs& in, double weight) {
+  return mi_loss(in, weight, in.output.moa, in.routing.moa_mean_probs);
+}
+
+// Mean over layers, of sigmoid routers only.
+at::Tensor sparsity_loss(const LossInputs& in, double weight) {
+  if (has_softmax(in.output)) return {};
+  const auto& records = in.output.moe;
+  const auto layer_share = in.share / static_cast<double>(records.size());
   return sum_over_layers(records, weight, [&](size_t, const RoutingRecord& record) {
     return expert_sparsity_loss(record.router_probs, record.selected) * layer_share;
   });
 }
+
+at::Tensor balance_loss(const LossInputs& in, double weight) {
+  return sum_over_kinds(in, weight, true, [&](size_t, const RoutingRecord& record) {
+    return switch_balance_loss(record.router_probs, record.selected) * in.share;
+  });
+}
+
+// Of softmax routers only; those of attention always are.
+at::Tensor z_loss(const LossInputs& in, double weight) {
+  return sum_over_kinds(
+      in, weight, has_softmax(in.output), [&](size_t, const RoutingRecord& record) {
+        return router_z_loss(record.router_logits) * in.share;
+      });
+}
+
+// A loss: its name, its weight in the config (none: 1), and its value for a weight.
+struct LossRow {
+  const char* name;
+  double LossConfig::*weight;
+  at::Tensor (*value)(const LossInputs& in, double weight);
+  double weight_in(const LossConfig& config) const {
+    return weight == nullptr ? 1.0 : config.*weight;
+  }
+};
+
+constexpr LossRow kLosses[] = {
+    {"lm", nullptr, language_model_loss},
+    {"moe_mi", &LossConfig::moe_mi_weight, moe_mi_loss},
+    {"moa_mi", &LossConfig::moa_mi_weight, moa_mi_loss},
+    {"sparsity", &LossConfig::sparsity_weight, sparsity_loss},
+    {"balance", &LossConfig::switch_weight, balance_loss},
+    {"z", &LossConfig::z_weight, z_loss},
+};
 
 void add_probs(std::vector<at::Tensor>& sums, const Records& records) {
   sums.resize(records.size());
@@ -76,6 +151,37 @@ void add_probs(std::vector<at::Tensor>& sums, const Records& records) {
 }
 
 }  // namespace
+
+std::vector<std::string> loss_names() {
+  std::vector<std::string> names;
+  for (const auto& row : kLosses) names.emplace_back(row.name);
+  return names;
+}
+
+std::string loss_key(const std::string& name) { return name == "lm" ? "lm_loss" : name; }
+
+std::string format_loss(double loss, const std::vector<LossTerm>& terms) {
+  std::string text;
+  for (const auto& term : terms) {
+    const int digits =
+        term.weight > 0 ? 3 + static_cast<int>(std::ceil(std::log10(term.weight))) : 2;
+    text += fmt::format(
+        "{}{} {:.{}f}", text.empty() ? "" : " ", term.name, term.value, std::max(digits, 2));
+    if (term.weight != 1.0) text += fmt::format("*{:g}", term.weight);
+  }
+  return fmt::format("{:.3f} ({})", loss, text);
+}
+
+std::vector<LossTerm> loss_terms(const Loss& loss, const LossConfig& config) {
+  std::vector<LossTerm> terms;
+  for (size_t i = 0; i < loss.values.size(); ++i) {
+    if (!loss.values[i].defined()) continue;
+    terms.push_back({.name = kLosses[i].name,
+                     .value = loss.values[i].item<double>(),
+                     .weight = kLosses[i].weight_in(config)});
+  }
+  return terms;
+}
 
 void StepRoutingSum::add(const ModelOutput& output) {
   if (output.moe_activation == RouterActivation::kSoftmax) add_probs(moe_, output.moe);
@@ -98,69 +204,33 @@ StepRouting StepRoutingSum::mean(int64_t n_shares) const {
   return routing;
 }
 
-LossTerms compute_loss(const ModelOutput& output,
-                       const at::Tensor& targets,
-                       const LossConfig& config,
-                       int64_t n_micro_batches,
-                       const StepRouting& routing) {
+Loss compute_loss(const ModelOutput& output,
+                  const at::Tensor& targets,
+                  const LossConfig& config,
+                  int64_t n_micro_batches,
+                  const StepRouting& routing) {
   TORCH_CHECK(targets.sizes() == rows_of(output).sizes().slice(0, 2),
               "compute_loss: expected targets of shape ",
               rows_of(output).sizes().slice(0, 2),
               ", got ",
               targets.sizes());
-  const double share = 1.0 / static_cast<double>(n_micro_batches);
-  LossTerms terms;
-  terms.lm = language_model_loss(output, targets);
-  if (n_micro_batches > 1) terms.lm = terms.lm * share;
-  const bool is_softmax = output.moe_activation == RouterActivation::kSoftmax;
-  if (is_softmax) {
-    terms.moe_mi =
-        mi_loss(output.moe, config.moe_mi_weight, routing.moe_mean_probs, routing.n_tokens, share);
-  } else {
-    terms.sparsity = sparsity_loss(output.moe, config.sparsity_weight, share);
+  const LossInputs in{output, targets, routing, 1.0 / static_cast<double>(n_micro_batches)};
+  Loss loss;
+  for (const auto& row : kLosses) {
+    const double weight = row.weight_in(config);
+    const auto& value = loss.values.emplace_back(row.value(in, weight));
+    if (!value.defined() || weight == 0.0) continue;
+    loss.total = plus(loss.total, weight == 1.0 ? value : value * weight);
   }
-  terms.moa_mi =
-      mi_loss(output.moa, config.moa_mi_weight, routing.moa_mean_probs, routing.n_tokens, share);
-  for (const auto* records : {&output.moe, &output.moa}) {
-    if (records->empty()) continue;
-    const auto balance = [&](size_t, const RoutingRecord& record) {
-      return switch_balance_loss(record.router_probs, record.selected) * share;
-    };
-    const auto z = [&](size_t, const RoutingRecord& record) {
-      return router_z_loss(record.router_logits) * share;
-    };
-    if (config.switch_weight != 0.0) {
-      terms.balance = plus(terms.balance, sum_over_layers(*records, config.switch_weight, balance));
-    }
-    const bool has_z = records == &output.moa || is_softmax;
-    if (config.z_weight != 0.0 && has_z) {
-      terms.z = plus(terms.z, sum_over_layers(*records, config.z_weight, z));
-    }
-  }
-
-  terms.total = terms.lm;
-  const auto add = [&](const at::Tensor& term, double weight) {
-    if (term.defined() && weight != 0.0) terms.total = terms.total + term * weight;
-  };
-  add(terms.moe_mi, config.moe_mi_weight);
-  add(terms.moa_mi, config.moa_mi_weight);
-  add(terms.sparsity, config.sparsity_weight);
-  add(terms.balance, config.switch_weight);
-  add(terms.z, config.z_weight);
-  return terms;
+  return loss;
 }
 
-void accumulate(LossTerms& sum, const LossTerms& terms) {
-  const auto add = [](at::Tensor& to, const at::Tensor& term) {
-    if (term.defined()) to = plus(to, term.detach());
-  };
-  add(sum.total, terms.total);
-  add(sum.lm, terms.lm);
-  add(sum.moe_mi, terms.moe_mi);
-  add(sum.moa_mi, terms.moa_mi);
-  add(sum.sparsity, terms.sparsity);
-  add(sum.balance, terms.balance);
-  add(sum.z, terms.z);
+void accumulate(Loss& sum, const Loss& loss) {
+  sum.total = plus(sum.total, loss.total.detach());
+  sum.values.resize(loss.values.size());
+  for (size_t i = 0; i < loss.values.size(); ++i) {
+    if (loss.values[i].defined()) sum.values[i] = plus(sum.values[i], loss.values[i].detach());
+  }
 }
 
 }  // namespace dsmoe

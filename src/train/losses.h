@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "model/model_output.h"
@@ -10,19 +11,34 @@
 
 namespace dsmoe {
 
-/// Scalars, float32. Router terms are sums over layers, before their weights; undefined where the
-/// model has no experts of that kind. The mutual information is computed even with weight 0, then
-/// without gradient, and so is sparsity; balance and z only with a weight. Mutual information
-/// and z belong to softmax routers.
-struct LossTerms {
-  at::Tensor total;  // what backward starts from
-  at::Tensor lm;     // mean cross entropy per token, nats
-  at::Tensor moe_mi;
-  at::Tensor moa_mi;
-  at::Tensor sparsity;  // of sigmoid routers only, the mean over layers
-  at::Tensor balance;   // switch loss over both kinds
-  at::Tensor z;
+/// One term of the training loss. The loss is the sum of weight * value over its terms; wherever
+/// values are shown, their weights are too.
+struct LossTerm {
+  std::string name;   ///< `lm`, `moe_mi`, ...: a row of the table in losses.cpp
+  double value = 0;   ///< before the weight; nats per token, router terms as in LossConfig
+  double weight = 1;  ///< 0: only reported
+  bool operator==(const LossTerm&) const = default;
 };
+
+/// The name of every loss of the table, in its order.
+std::vector<std::string> loss_names();
+
+/// The key of a term's value in metrics.jsonl and `train --json`, and of its weight in their
+/// `loss_weights`: `lm_loss` for `lm`, else the name.
+std::string loss_key(const std::string& name);
+
+/// `3.412 (lm 3.405 moe_mi -0.61*0.0005)`, with digits enough that the weighted terms give the
+/// loss to 0.001.
+std::string format_loss(double loss, const std::vector<LossTerm>& terms);
+
+/// The loss of a micro-batch or, added up, of a step: scalars, float32.
+struct Loss {
+  at::Tensor total;                ///< what backward starts from
+  std::vector<at::Tensor> values;  ///< one per row of the table; undefined: no such term
+};
+
+/// The terms of a loss as numbers; waits for its device.
+std::vector<LossTerm> loss_terms(const Loss& loss, const LossConfig& config);
 
 /// Mean router probabilities of every layer over all tokens of a step: what the global
 /// mutual-information loss needs. Empty lists: local scope.
@@ -52,14 +68,16 @@ class StepRoutingSum {
 /// mutual-information terms are this micro-batch's share of the global ones.
 ///
 /// targets  [batch, seq] int64
+/// Router terms are undefined where the model has no such experts. Mutual information and sparsity
+/// are computed without gradient where their weight is 0; balance and z are left out then.
 /// With every weight 0 the total is the language-model loss, bit for bit.
-LossTerms compute_loss(const ModelOutput& output,
-                       const at::Tensor& targets,
-                       const LossConfig& config,
-                       int64_t n_micro_batches = 1,
-                       const StepRouting& routing = {});
+Loss compute_loss(const ModelOutput& output,
+                  const at::Tensor& targets,
+                  const LossConfig& config,
+                  int64_t n_micro_batches = 1,
+                  const StepRouting& routing = {});
 
-/// Adds the terms of a further micro-batch, detached.
-void accumulate(LossTerms& sum, const LossTerms& terms);
+/// Adds the loss of a further micro-batch, detached.
+void accumulate(Loss& sum, const Loss& loss);
 
 }  // namespace dsmoe

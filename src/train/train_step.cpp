@@ -7,7 +7,6 @@
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
-#include <array>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -107,12 +106,12 @@ StepResult TrainStep::run(const std::vector<Batch>& batches,
     const auto output = model_->forward(batch.tokens, settings_.plan, options_for(batch));
     lap(StepPart::kForward);
     if (hooks_.on_output) hooks_.on_output(output);
-    auto terms = compute_loss(output, batch.targets, settings_.loss, n_batches, routing);
-    if (hooks_.on_loss) hooks_.on_loss(terms.total);
+    auto loss = compute_loss(output, batch.targets, settings_.loss, n_batches, routing);
+    if (hooks_.on_loss) hooks_.on_loss(loss.total);
     lap(StepPart::kLoss);
-    backward(terms.total, &batch == &batches.back());
+    backward(loss.total, &batch == &batches.back());
     lap(StepPart::kBackward);
-    accumulate(result.loss, terms);
+    accumulate(result.loss, loss);
   }
   add_over_ranks(result);
   if (hooks_.on_gradients) hooks_.on_gradients();
@@ -147,9 +146,8 @@ void TrainStep::backward(const at::Tensor& loss, bool is_last) {
 void TrainStep::add_over_ranks(StepResult& result) {
   result.stop = stop_requested();
   if (ranks_.is_alone()) return;
-  auto& loss = result.loss;
-  const std::array terms = {
-      &loss.total, &loss.lm, &loss.moe_mi, &loss.moa_mi, &loss.sparsity, &loss.balance, &loss.z};
+  std::vector<at::Tensor*> terms = {&result.loss.total};
+  for (auto& value : result.loss.values) terms.push_back(&value);
   std::vector<double> numbers = {result.stop ? 1.0 : 0.0};
   for (const auto* term : terms) {
     numbers.push_back(term->defined() ? term->item<double>() : 0.0);
@@ -196,11 +194,10 @@ void TrainStep::check_finite(const StepResult& result,
     where = fmt::format("first in the gradient of '{}'", *name);
   }
   throw RunError(fmt::format(
-      "step {}: expected a finite loss and gradient, got loss {} (lm {}) and gradient norm {}, {}; "
+      "step {}: expected a finite loss and gradient, got loss {} and gradient norm {}, {}; "
       "training sequences {} to {}; the weights are those of step {}",
       step,
-      total,
-      result.loss.lm.item<double>(),
+      format_loss(total, loss_terms(result.loss, settings_.loss)),
       norm,
       where,
       batches.front().positions.front(),

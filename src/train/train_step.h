@@ -39,7 +39,7 @@ ComputeDtype resolve_compute_dtype(ComputeDtype dtype, DeviceKind device = Devic
 bool use_fast_float32_products(bool fast);
 
 struct StepResult {
-  LossTerms loss;
+  Loss loss;
   double gradient_norm = 0;  ///< before clipping
   double learning_rate = 0;
   bool stop = false;  ///< some rank was asked to stop during this step

@@ -25,12 +25,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-double number(const at::Tensor& scalar) { return scalar.item<double>(); }
-
-std::optional<double> optional_number(const at::Tensor& scalar) {
-  return scalar.defined() ? std::optional<double>(number(scalar)) : std::nullopt;
-}
-
 // Ranks may have scored unlike numbers of windows, or none.
 void add_usage(ExpertUsage& usage, RankGroup& ranks) {
   if (ranks.is_alone()) return;
@@ -149,13 +143,8 @@ StepMetrics Trainer::measure(const StepResult& result, double seconds, int64_t s
   StepMetrics metrics;
   metrics.step = state_.step;
   metrics.tokens = state_.tokens;
-  metrics.loss = number(result.loss.total);
-  metrics.lm_loss = number(result.loss.lm);
-  metrics.moe_mi = optional_number(result.loss.moe_mi);
-  metrics.moa_mi = optional_number(result.loss.moa_mi);
-  metrics.sparsity = optional_number(result.loss.sparsity);
-  metrics.balance = optional_number(result.loss.balance);
-  metrics.z = optional_number(result.loss.z);
+  metrics.loss = result.loss.total.item<double>();
+  metrics.loss_terms = loss_terms(result.loss, settings_.loss);
   metrics.learning_rate = result.learning_rate;
   metrics.gradient_norm = result.gradient_norm;
   metrics.tokens_per_second = tokens / std::max(seconds, 1e-9);

@@ -63,9 +63,8 @@ bool Trainer::passes_guards(const StepResult& result, const std::vector<Batch>& 
       if (!origin) origin = locate_non_finite(model_, batch, settings_.plan, settings_.forward);
     }
     reason = fmt::format(
-        "expected a finite loss and gradient, got loss {} (lm {}) and gradient norm {}, {}",
-        loss,
-        result.loss.lm.item<double>(),
+        "expected a finite loss and gradient, got loss {} and gradient norm {}, {}",
+        format_loss(loss, loss_terms(result.loss, settings_.loss)),
         norm,
         origin ? origin->to_string() : "weights, activations and gradients themselves are finite");
   }

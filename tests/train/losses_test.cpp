@@ -11,6 +11,7 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softmax.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 
@@ -50,6 +51,14 @@ at::Tensor make_targets(int64_t batch, int64_t seq) {
   return at::randint(0, kVocab, {batch, seq}, at::detail::createCPUGenerator(5), at::kLong);
 }
 
+// The value of one row of the table.
+at::Tensor value_of(const Loss& loss, const std::string& name) {
+  const auto names = loss_names();
+  const auto found = std::find(names.begin(), names.end(), name);
+  REQUIRE(found != names.end());
+  return loss.values.at(static_cast<size_t>(found - names.begin()));
+}
+
 LossConfig no_weights() {
   LossConfig config;
   config.moe_mi_weight = 0;
@@ -62,17 +71,16 @@ TEST_CASE("compute_loss: all weights zero give the language-model loss bit for b
           "[train][losses]") {
   const auto output = make_output(3, 4, 1);
   const auto targets = make_targets(3, 4);
-  const auto terms = compute_loss(output, targets, no_weights());
+  const auto loss = compute_loss(output, targets, no_weights());
   const auto expected = at::cross_entropy_loss(output.logits.flatten(0, 1), targets.flatten());
-  CHECK(at::equal(terms.total, expected));
-  CHECK(terms.moe_mi.item<double>() < 0.0);
-  CHECK_FALSE(terms.moe_mi.requires_grad());
-  terms.total.backward();
+  CHECK(at::equal(loss.total, expected));
+  CHECK(value_of(loss, "moe_mi").item<double>() < 0.0);
+  CHECK_FALSE(value_of(loss, "moe_mi").requires_grad());
+  loss.total.backward();
   CHECK_FALSE(output.moe[0].router_logits.grad().defined());
 }
 
-TEST_CASE("compute_loss: layers are summed and each kind has its own weight",
-          "[train][losses]") {
+TEST_CASE("compute_loss: layers are summed and each kind has its own weight", "[train][losses]") {
   const auto output = make_output(3, 4, 2);
   const auto targets = make_targets(3, 4);
   LossConfig config = no_weights();
@@ -116,16 +124,16 @@ TEST_CASE(
   LossConfig config = no_weights();
   config.moe_mi_weight = 0.5;
   config.z_weight = 0.5;
-  const double lm = compute_loss(output, targets, no_weights()).lm.item<double>();
+  const double lm = compute_loss(output, targets, no_weights()).total.item<double>();
   CHECK(compute_loss(output, targets, config).total.item<double>() == Approx(lm).epsilon(1e-12));
   config.sparsity_weight = 2.0;
-  const auto terms = compute_loss(output, targets, config);
-  CHECK_FALSE(terms.moe_mi.defined());
-  CHECK_FALSE(terms.z.defined());
-  CHECK(terms.sparsity.item<double>() == Approx(mean_gate).epsilon(1e-12));
-  CHECK(terms.total.item<double>() == Approx(lm + 2.0 * mean_gate).epsilon(1e-12));
+  const auto loss = compute_loss(output, targets, config);
+  CHECK_FALSE(value_of(loss, "moe_mi").defined());
+  CHECK_FALSE(value_of(loss, "z").defined());
+  CHECK(value_of(loss, "sparsity").item<double>() == Approx(mean_gate).epsilon(1e-12));
+  CHECK(loss.total.item<double>() == Approx(lm + 2.0 * mean_gate).epsilon(1e-12));
   const auto halves = compute_loss(output, targets, config, 2);
-  CHECK(halves.sparsity.item<double>() == Approx(mean_gate / 2).epsilon(1e-12));
+  CHECK(value_of(halves, "sparsity").item<double>() == Approx(mean_gate / 2).epsilon(1e-12));
 }
 
 // The gradient of one tensor when a batch of 4 is computed as 2 micro-batches of 2, and whole.
@@ -143,8 +151,8 @@ Split split_batch(MiScope scope) {
   config.moa_mi_weight = 0.3;
   const auto whole = make_output(4, 3, 3);
   const auto targets = make_targets(4, 3);
-  const auto whole_terms = compute_loss(whole, targets, config);
-  whole_terms.total.backward();
+  const auto whole_loss = compute_loss(whole, targets, config);
+  whole_loss.total.backward();
 
   std::vector<ModelOutput> halves(2);
   StepRoutingSum sum;
@@ -167,17 +175,17 @@ Split split_batch(MiScope scope) {
     sum.add(output);
   }
   const auto routing = scope == MiScope::kGlobal ? sum.mean() : StepRouting{};
-  LossTerms total;
+  Loss total;
   for (int64_t half = 0; half < 2; ++half) {
     const auto& output = halves[static_cast<size_t>(half)];
-    const auto terms = compute_loss(output, targets.narrow(0, 2 * half, 2), config, 2, routing);
-    terms.total.backward();
-    accumulate(total, terms);
+    const auto loss = compute_loss(output, targets.narrow(0, 2 * half, 2), config, 2, routing);
+    loss.total.backward();
+    accumulate(total, loss);
   }
   return {whole.moe[1].router_logits.grad(),
           at::cat({halves[0].moe[1].router_logits.grad(), halves[1].moe[1].router_logits.grad()}),
-          whole_terms.moe_mi.item<double>(),
-          total.moe_mi.item<double>()};
+          value_of(whole_loss, "moe_mi").item<double>(),
+          value_of(total, "moe_mi").item<double>()};
 }
 
 TEST_CASE("compute_loss: the global scope does not depend on how the batch is cut",
@@ -192,6 +200,15 @@ TEST_CASE("compute_loss: the local scope is the mean over micro-batches", "[trai
   // Concave in the mean distribution: parts know less than the whole.
   CHECK(split.split_mi > split.whole_mi + 1e-4);
   CHECK((split.whole_gradient - split.split_gradient).abs().max().item<double>() > 1e-6);
+}
+
+TEST_CASE("format_loss: the weighted terms as printed give the loss as printed",
+          "[train][losses]") {
+  CHECK(format_loss(3.41249, {{"lm", 3.4051, 1}, {"moe_mi", -0.614, 5e-4}}) ==
+        "3.412 (lm 3.405 moe_mi -0.61*0.0005)");
+  // A heavy term needs more digits, one without a weight none of them.
+  CHECK(format_loss(12.3, {{"sparsity", 1.23456, 10}, {"z", 1234.5678, 0}}) ==
+        "12.300 (sparsity 1.2346*10 z 1234.57*0)");
 }
 
 TEST_CASE("compute_loss: targets of another shape throw", "[train][losses]") {
