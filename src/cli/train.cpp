@@ -121,7 +121,8 @@ int train(const Options& options) {
   if (env.rank == 0) print_note(yaml);
   step_memory::install();
   const auto ranks = join_job(env, config.distributed, device);
-  Trainer trainer(posix_io(), config, options.resume, {}, ranks);
+  // Of its kind the device that is selected, where there are many.
+  Trainer trainer(posix_io(), config, options.resume, c10::Device(device.type()), ranks);
   const auto result = trainer.run();
   ranks->barrier("leaving together");
   if (result.stopped && ranks->is_first())

@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,7 +31,7 @@ class Optimizer {
   /// Measures the global 2-norm of all gradients and makes the next step scale them so that it is
   /// at most max_norm; 0 only measures. Returns the norm before scaling; the gradients stay as
   /// they are.
-  double clip_gradients(double max_norm);
+  double prepare_clipping(double max_norm);
 
   void step(double lr);
   void clear_gradients();
@@ -49,9 +48,6 @@ class Optimizer {
   NamedTensors steps() const;                      ///< updates so far by parameter, scalars
   at::Tensor moments() const { return moments_; }  ///< [2, elements of the shard]
   int64_t shard_begin() const { return moments_.size(1) * shard_.index; }
-
-  /// Name of the first parameter whose gradient holds a NaN or Inf, if there is one.
-  std::optional<std::string> first_non_finite_gradient() const;
 
  private:
   struct Slot {

@@ -59,7 +59,11 @@ void SpikeGuard::accept(double loss, double gradient_norm) {
 void SpikeGuard::skip(double loss, double gradient_norm) {
   if (std::isfinite(loss) && std::isfinite(gradient_norm)) remember(loss, gradient_norm);
   ++history_.skipped_steps;
-  if (++history_.skipped_in_a_row < config_.max_skips) return;
+  ++history_.skipped_in_a_row;
+}
+
+void SpikeGuard::check_skips() const {
+  if (history_.skipped_in_a_row < config_.max_skips) return;
   throw RunError(
       fmt::format("{} steps in a row were skipped, {} in all; train.guard.max_skips = {}",
                   history_.skipped_in_a_row,

@@ -75,7 +75,8 @@ void train(const RunConfig& config, int64_t n_ranks) {
     return;
   }
   run_ranks(n_ranks, [&](RankGroup& group) {
-    Trainer(posix_io(), config, "none", {}, std::shared_ptr<RankGroup>(&group, [](RankGroup*) {}))
+    Trainer(
+        posix_io(), config, "none", at::kCPU, std::shared_ptr<RankGroup>(&group, [](RankGroup*) {}))
         .run();
   });
 }

@@ -1,0 +1,115 @@
+// How a trainer begins; trainer.cpp holds the loop and the step.
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <torch/version.h>
+
+#include "common/config_reader.h"
+#include "common/error.h"
+#include "common/random_seed.h"
+#include "distributed/agreement.h"
+#include "model/flops.h"
+#include "train/flops.h"
+#include "train/sharded_optimizer.h"
+#include "train/trainer.h"
+
+namespace dsmoe {
+namespace {
+
+// Weights are drawn on the CPU: the same ones for every device.
+Transformer make_model(const RunConfig& config, at::Device device) {
+  Transformer model(config.model);
+  init_weights(model, derive_seed(static_cast<uint64_t>(config.seed), "weights"));
+  model->to(device);
+  return model;
+}
+
+TrainingData open_data(const RunConfig& config) {
+  return TrainingData(config.data.train, config.data.weights, config.data.tokenizer);
+}
+
+// What is trained one document at a time is scored so.
+EvalText read_validation(const RunConfig& config, const TrainingData& dataset) {
+  if (config.data.validation.empty()) return {};
+  return read_eval_text(config.data.validation,
+                        dataset.tokenizer(),
+                        config.data.document_mask,
+                        0,
+                        {.field = config.data.field, .separator = config.data.separator});
+}
+
+}  // namespace
+
+RunConfig resolve_run_config(RunConfig config, const std::optional<InitSource>& source) {
+  config.validate();
+  const TrainingData dataset = open_data(config);
+  if (source) check_init_tokenizer(config, dataset.tokenizer().fingerprint(), *source);
+  const int64_t vocab_size = dataset.tokenizer().vocab_size();
+  if (config.model.vocab_size == 0) config.model.vocab_size = vocab_size;
+  if (config.model.vocab_size < vocab_size) {
+    throw Error(fmt::format("model.vocab_size = {} is below the tokenizer's {} ids",
+                            config.model.vocab_size,
+                            vocab_size));
+  }
+  config.data.seq_len = config.seq_len();
+  if (config.threads == 0) config.threads = at::get_num_threads();
+  config.train.compute_dtype = resolve_compute_dtype(config.train.compute_dtype, config.device);
+  return config;
+}
+
+Trainer::Trainer(Io& io,
+                 const RunConfig& config,
+                 const std::string& resume,
+                 at::Device device,
+                 std::shared_ptr<RankGroup> ranks)
+    : io_(io),
+      ranks_(std::move(ranks)),
+      config_(config),
+      dataset_(std::make_shared<TrainingData>(open_data(config))),
+      validation_(read_validation(config, *dataset_)),
+      loader_(dataset_->sources(),
+              {.seq_len = config.seq_len(),
+               .batch_size = config.train.batch_size,
+               .seed = derive_seed(static_cast<uint64_t>(config.seed), "data"),
+               .prefetch = config.data.prefetch,
+               .document_mask = config.data.document_mask,
+               .pinned = device.is_cuda(),
+               .rank = ranks_->rank(),
+               .n_ranks = ranks_->size()}),
+      model_(make_model(config, device)),
+      settings_(step_settings(config)),
+      optimizer_(named_parameters(*model_),
+                 config.train.optimizer,
+                 optimizer_shard(config.distributed.shard_optimizer, *ranks_)),
+      step_(model_, optimizer_, settings_, *ranks_),
+      checkpoints_({io_, config_, *dataset_, model_, *ranks_}, optimizer_),
+      bad_steps_({io_, config_, *dataset_, model_, *ranks_}, loader_),
+      watch_(config.train.guard, settings_.plan),
+      trace_(config.run_dir, ranks_->is_first() ? config.train.trace_steps : 0) {
+  check_ranks();
+  at::set_num_threads(static_cast<int>(config.threads));
+  flops_per_token_ = train_flops_per_token(config.model, config.seq_len());
+  use_fast_float32_products(settings_.fast_float32);
+  peak_flops_ = measure_matrix_speed(settings_.forward.compute_dtype, model_->device());
+  model_->train();
+  state_ = checkpoints_.start(resume);
+  loader_.seek(state_.position);
+  bad_steps_.restore(state_.guard);
+  ranks_->finish_step(state_.step);
+  step_.join_ranks(config_.distributed);
+  if (ranks_->is_first()) {
+    metrics_ = std::make_unique<TrainMetrics>(io, config.run_dir, state_.step, config.train.steps);
+  }
+  interval_.first_step = state_.step;
+}
+
+// Before the first collective of training: different programs or data would hang in one later.
+void Trainer::check_ranks() {
+  share_micro_batches(config_.train.accumulation, *ranks_);
+  check_agreement(*ranks_,
+                  {{"program", fmt::format("dsmoe {} torch {}", DSMOE_VERSION, TORCH_VERSION)},
+                   {"config", config_to_yaml([this](ConfigVisitor& v) { describe(v, config_); })},
+                   {"training data", dataset_->hash()},
+                   {"tokenizer", dataset_->tokenizer().fingerprint()}});
+}
+
+}  // namespace dsmoe
