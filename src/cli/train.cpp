@@ -13,8 +13,8 @@
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "model/parameter_count.h"
+#include "train/caching_allocator.h"
 #include "train/init_source.h"
-#include "train/step_memory.h"
 #include "train/trainer.h"
 
 namespace dsmoe {
@@ -119,7 +119,7 @@ int train(const Options& options) {
     return kExitStopped;
   }
   if (env.rank == 0) print_note(yaml);
-  step_memory::install();
+  caching_allocator::install();
   const auto ranks = join_job(env, config.distributed, device);
   // Of its kind the device that is selected, where there are many.
   Trainer trainer(posix_io(), config, options.resume, c10::Device(device.type()), ranks);

@@ -98,7 +98,7 @@ struct StepMemory {
   int64_t tensors = 0;  ///< of CPU tensors
 };
 
-/// Measures it here, on the CPU, and takes the allocator of step_memory for granted. `resident`
+/// Measures it here, on the CPU, and needs caching_allocator::install(). `resident`
 /// holds only if this process never held more before.
 StepMemory measure_step_memory(const RunConfig& config, RankGroup& ranks);
 

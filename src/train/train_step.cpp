@@ -15,9 +15,9 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/stop_signal.h"
+#include "train/caching_allocator.h"
 #include "train/random_state.h"
 #include "train/sharded_optimizer.h"
-#include "train/step_memory.h"
 
 namespace dsmoe {
 namespace {
@@ -93,7 +93,7 @@ void TrainStep::join_ranks(const DistributedConfig& config) {
 
 StepContext TrainStep::begin(const std::vector<Batch>& batches) {
   // What set-up left behind is of sizes that no step asks for.
-  if (is_first_) step_memory::release_waiting();
+  if (is_first_) caching_allocator::release_waiting();
   is_first_ = false;
   use_fast_float32_products(settings_.fast_float32);
   return {.n_micro_batches = static_cast<int64_t>(batches.size()) * ranks_.size(),
@@ -173,7 +173,7 @@ void TrainStep::update(double learning_rate) {
 
 void TrainStep::end(int64_t step) {
   optimizer_.clear_gradients();
-  if (step % kTrimSteps == 0) step_memory::trim();
+  if (step % kTrimSteps == 0) caching_allocator::trim();
 }
 
 StepResult TrainStep::run(const std::vector<Batch>& batches,

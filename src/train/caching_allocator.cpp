@@ -1,4 +1,4 @@
-#include "train/step_memory.h"
+#include "train/caching_allocator.h"
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
@@ -15,7 +15,7 @@
 
 #include "common/error.h"
 
-namespace dsmoe::step_memory {
+namespace dsmoe::caching_allocator {
 namespace {
 
 constexpr size_t kLargeBytes = size_t{1} << 16;
@@ -138,7 +138,7 @@ BlockPool& pool() {
   return *pool;
 }
 
-class StepAllocator : public c10::Allocator {
+class CachingAllocator : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t n) override {
     if (n == 0) return {nullptr, nullptr, &release, at::kCPU};
@@ -184,7 +184,7 @@ class StepAllocator : public c10::Allocator {
 }  // namespace
 
 void install() {
-  static auto* allocator = new StepAllocator;
+  static auto* allocator = new CachingAllocator;
   c10::SetCPUAllocator(allocator, 1);
 }
 
@@ -206,4 +206,4 @@ void reset_peaks() {
   held_bytes.reset_peak();
 }
 
-}  // namespace dsmoe::step_memory
+}  // namespace dsmoe::caching_allocator

@@ -2,12 +2,12 @@
 
 #include <cstdint>
 
-/// The memory of training steps. A step asks for the same sizes as the one before it: here a large
-/// block that is freed waits for the next tensor of its size. In one heap, blocks of all sizes and
-/// lifetimes leave gaps that no later tensor fits.
-namespace dsmoe::step_memory {
+/// A caching allocator of CPU tensors. A training step asks for the same sizes as the one before
+/// it: a large block that a tensor frees waits for the next tensor of its size. In one heap, blocks
+/// of all sizes and lifetimes leave gaps that no later tensor fits.
+namespace dsmoe::caching_allocator {
 
-/// Makes it the allocator of every CPU tensor from here on; again has no effect.
+/// Makes it the allocator of every CPU tensor from here on; a second call has no effect.
 void install();
 
 /// Returns the blocks that have waited since the last call to the system. Call between steps, every
@@ -32,4 +32,4 @@ Usage usage();
 /// Lets the peaks begin at what there is now.
 void reset_peaks();
 
-}  // namespace dsmoe::step_memory
+}  // namespace dsmoe::caching_allocator
