@@ -218,7 +218,7 @@ int bench_train_ranks(const Options& options, const RunConfig& config, const Lau
   caching_allocator::install();
   const auto ranks = join_job(env, config.distributed);
   auto entry = entry_of(options, 0, config);
-  entry["ranks"] = ranks->size();
+  entry["ranks"] = ranks->world_size();
   const bool on_cpu = config.device == DeviceKind::kCpu;
   std::vector<StepMemory> memory;
   // First, before the measured peaks of matrix products take memory that no step takes.
@@ -232,7 +232,7 @@ int bench_train_ranks(const Options& options, const RunConfig& config, const Lau
   }
   if (!memory.empty()) add_memory_of_ranks(entry, memory);
   ranks->barrier("leaving together");
-  if (ranks->is_first()) print_results(options, nlohmann::ordered_json::array({entry}));
+  if (ranks->rank() == 0) print_results(options, nlohmann::ordered_json::array({entry}));
   return 0;
 }
 

@@ -125,9 +125,9 @@ int train(const Options& options) {
   Trainer trainer(posix_io(), config, options.resume, c10::Device(device.type()), ranks);
   const auto result = trainer.run();
   ranks->barrier("leaving together");
-  if (result.stopped && ranks->is_first())
+  if (result.stopped && ranks->rank() == 0)
     log_info("stopped as asked; the same command goes on from here");
-  if (options.json && ranks->is_first()) print_result(result);
+  if (options.json && ranks->rank() == 0) print_result(result);
   return result.stopped ? kExitStopped : 0;
 }
 

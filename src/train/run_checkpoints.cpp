@@ -100,7 +100,7 @@ TrainState RunCheckpoints::start(const std::string& resume) {
     replace_file(
         context_.io, config.run_dir + "/" + kRunConfigFile, config_to_yaml(describer(config)));
   }
-  return context_.ranks.is_alone() ? state : share(state);
+  return context_.ranks.world_size() == 1 ? state : share(state);
 }
 
 TrainState RunCheckpoints::start_on_first_rank(const std::string& resume) {

@@ -172,7 +172,7 @@ std::vector<TrainBenchResult> run_train_bench(const std::vector<RunConfig>& conf
   std::map<at::ScalarType, double> peaks;
   for (size_t i = 0; i < configs.size(); ++i) {
     const auto& bench = benches.emplace_back(std::make_unique<TrainBench>(configs[i], ranks));
-    results[i].n_ranks = ranks.size();
+    results[i].n_ranks = ranks.world_size();
     results[i].parameters = count_parameters(configs[i].model).total();
     results[i].tokens_per_step = bench->tokens_per_step();
     results[i].flops_per_token = train_flops_per_token(configs[i].model, configs[i].seq_len());

@@ -75,16 +75,16 @@ TrainStep::TrainStep(Transformer model,
       ranks_(ranks) {}
 
 int64_t share_micro_batches(int64_t accumulation, const RankGroup& ranks) {
-  if (accumulation % ranks.size() == 0) return accumulation / ranks.size();
+  if (accumulation % ranks.world_size() == 0) return accumulation / ranks.world_size();
   throw Error(
       fmt::format("train.accumulation: expected a multiple of the {} ranks, which share its "
                   "micro-batches, got {}",
-                  ranks.size(),
+                  ranks.world_size(),
                   accumulation));
 }
 
 void TrainStep::join_ranks(const DistributedConfig& config) {
-  if (ranks_.is_alone()) return;
+  if (ranks_.world_size() == 1) return;
   const GradientReducerConfig reduction{
       .bucket_mebibytes = static_cast<double>(config.bucket_mebibytes),
       .compress_bfloat16 = config.compress_gradients};
@@ -96,13 +96,13 @@ StepContext TrainStep::begin(const std::vector<Batch>& batches) {
   if (is_first_) caching_allocator::release_waiting();
   is_first_ = false;
   use_fast_float32_products(settings_.fast_float32);
-  return {.n_micro_batches = static_cast<int64_t>(batches.size()) * ranks_.size(),
+  return {.n_micro_batches = static_cast<int64_t>(batches.size()) * ranks_.world_size(),
           .routing = measure_routing(batches)};
 }
 
 StepRouting TrainStep::measure_routing(const std::vector<Batch>& batches) {
   // One micro-batch is the whole batch: its own mean is the global one.
-  const int64_t n_batches = static_cast<int64_t>(batches.size()) * ranks_.size();
+  const int64_t n_batches = static_cast<int64_t>(batches.size()) * ranks_.world_size();
   if (settings_.loss.mi_scope != MiScope::kGlobal || n_batches < 2) return {};
   const at::NoGradGuard no_grad;
   const auto before = capture_random_state(model_->device());
@@ -115,7 +115,7 @@ StepRouting TrainStep::measure_routing(const std::vector<Batch>& batches) {
   for (const auto& tensor : sum.tensors()) {
     ranks_.all_reduce_sum(tensor, "adding the routers' probabilities");
   }
-  return sum.mean(ranks_.size());
+  return sum.mean(ranks_.world_size());
 }
 
 ForwardOptions TrainStep::options_for(const Batch& batch) const {
@@ -138,7 +138,7 @@ MicroBatchResult TrainStep::forward_backward(const Batch& batch,
     result.loss.total.backward();
   } else {
     // The reducer takes the mean over ranks where the loss's terms are shares of a sum.
-    reducer_->backward(result.loss.total * static_cast<double>(ranks_.size()), is_last);
+    reducer_->backward(result.loss.total * static_cast<double>(ranks_.world_size()), is_last);
   }
   credit(timer, StepPart::kBackward);
   return result;
@@ -147,7 +147,7 @@ MicroBatchResult TrainStep::forward_backward(const Batch& batch,
 // One small all-reduce.
 void TrainStep::reduce(StepResult& result, const std::vector<double*>& others) {
   result.stop = stop_requested();
-  if (ranks_.is_alone()) return;
+  if (ranks_.world_size() == 1) return;
   std::vector<at::Tensor*> losses = {&result.loss.total};
   for (auto& value : result.loss.values) losses.push_back(&value);
   std::vector<double> numbers = {result.stop ? 1.0 : 0.0};

@@ -28,7 +28,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 // Ranks may have scored unlike numbers of windows, or none.
 void add_usage(ExpertUsage& usage, RankGroup& ranks) {
-  if (ranks.is_alone()) return;
+  if (ranks.world_size() == 1) return;
   const auto mine = usage.numbers();
   const std::string bytes(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(double));
   const auto all = ranks.all_gather(bytes, "adding the use of experts");
@@ -124,8 +124,8 @@ void Trainer::train_step() {
 // A function of the step, so that ranks draw apart and a resume needs no state of theirs, nor of
 // another device's. One rank on the CPU goes on from the state of its checkpoint.
 void Trainer::seed_dropout() {
-  if (ranks_->is_alone() && model_->device().is_cpu()) return;
-  const auto index = static_cast<uint64_t>(state_.step * ranks_->size() + ranks_->rank());
+  if (ranks_->world_size() == 1 && model_->device().is_cpu()) return;
+  const auto index = static_cast<uint64_t>(state_.step * ranks_->world_size() + ranks_->rank());
   auto generator = at::globalContext().defaultGenerator(model_->device());
   const std::lock_guard<std::mutex> lock(generator.mutex());
   generator.set_current_seed(derive_seed(static_cast<uint64_t>(config_.seed), "dropout", index));
@@ -182,7 +182,7 @@ StepMetrics Trainer::measure(const StepResult& result) {
   metrics.gradient_norm = result.gradient_norm;
   metrics.tokens_per_second = static_cast<double>(tokens) / std::max(seconds, 1e-9);
   metrics.mfu = metrics.tokens_per_second * flops_per_token_ /
-                (peak_flops_ * static_cast<double>(ranks_->size()));
+                (peak_flops_ * static_cast<double>(ranks_->world_size()));
   metrics.peak_memory_bytes = peak_memory_bytes();
   if (auto* module = opened_device_module(); module != nullptr && model_->device().is_cuda()) {
     metrics.device_memory_bytes = module->peak_memory_bytes();
@@ -201,11 +201,13 @@ bool Trainer::is_logged(int64_t step) const {
   return is_due(step, config_.train.log_every, config_.train.steps);
 }
 
-bool Trainer::is_stopping() const { return ranks_->is_alone() ? stop_requested() : is_stopping_; }
+bool Trainer::is_stopping() const {
+  return ranks_->world_size() == 1 ? stop_requested() : is_stopping_;
+}
 
 bool Trainer::is_check_due() const {
   const int64_t every = config_.distributed.check_every;
-  return !ranks_->is_alone() && every > 0 && state_.step % every == 0;
+  return ranks_->world_size() > 1 && every > 0 && state_.step % every == 0;
 }
 
 bool Trainer::is_validation_due() const {
@@ -223,7 +225,7 @@ void Trainer::validate() {
   // The one after the last step is finished: no later start would save what it came to.
   if (state_.step < config_.train.steps) options.stop = stop_requested;
   options.part = ranks_->rank();
-  options.n_parts = ranks_->size();
+  options.n_parts = ranks_->world_size();
   auto measured = evaluate_perplexity(model_, validation_, options);
   const auto sums = at::tensor({measured.nats_total,
                                 static_cast<double>(measured.tokens_scored),

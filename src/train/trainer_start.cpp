@@ -74,7 +74,7 @@ Trainer::Trainer(Io& io,
                .document_mask = config.data.document_mask,
                .pinned = device.is_cuda(),
                .rank = ranks_->rank(),
-               .n_ranks = ranks_->size()}),
+               .n_ranks = ranks_->world_size()}),
       model_(make_model(config, device)),
       settings_(step_settings(config)),
       optimizer_(named_parameters(*model_),
@@ -84,7 +84,7 @@ Trainer::Trainer(Io& io,
       checkpoints_({io_, config_, *dataset_, model_, *ranks_}, optimizer_),
       bad_steps_({io_, config_, *dataset_, model_, *ranks_}, loader_),
       watch_(config.train.guard, settings_.plan),
-      trace_(config.run_dir, ranks_->is_first() ? config.train.trace_steps : 0) {
+      trace_(config.run_dir, ranks_->rank() == 0 ? config.train.trace_steps : 0) {
   check_ranks();
   at::set_num_threads(static_cast<int>(config.threads));
   flops_per_token_ = train_flops_per_token(config.model, config.seq_len());
@@ -96,7 +96,7 @@ Trainer::Trainer(Io& io,
   bad_steps_.restore(state_.guard);
   ranks_->finish_step(state_.step);
   step_.join_ranks(config_.distributed);
-  if (ranks_->is_first()) {
+  if (ranks_->rank() == 0) {
     metrics_ = std::make_unique<TrainMetrics>(io, config.run_dir, state_.step, config.train.steps);
   }
   interval_.first_step = state_.step;

@@ -267,7 +267,7 @@ TEST_CASE("Trainer: ranks with other configs are told which key", "[train]") {
   const auto disagree = [&] {
     run_ranks(2, [&](RankGroup& group) {
       auto mine = config;
-      if (!group.is_first()) mine.train.batch_size = 1;
+      if (group.rank() != 0) mine.train.batch_size = 1;
       Trainer(
           posix_io(), mine, "auto", at::kCPU, std::shared_ptr<RankGroup>(&group, [](RankGroup*) {
           }));
