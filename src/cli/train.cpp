@@ -31,7 +31,7 @@ struct Options {
   bool json = false;
 };
 
-// Of what was not measured the number is null.
+// A number that was not measured is null.
 void print_result(const TrainResult& result) {
   using Json = nlohmann::ordered_json;
   const auto of_last = [&](auto member) {
@@ -67,7 +67,7 @@ int dry_run(const RunConfig& config) {
   return 0;
 }
 
-// Opens what the run needs; a config that is only looked at needs no GPU. Decides `auto`.
+// Opens the device of a run; --print-config and --dry-run need no GPU. Resolves `auto`.
 c10::Device open_config_device(RunConfig& config, int64_t local_rank, bool runs) {
   if (config.device == DeviceKind::kCpu || (config.device == DeviceKind::kCuda && !runs)) {
     return c10::kCPU;
@@ -121,7 +121,7 @@ int train(const Options& options) {
   if (env.rank == 0) print_note(yaml);
   caching_allocator::install();
   const auto ranks = join_job(env, config.distributed, device);
-  // Of its kind the device that is selected, where there are many.
+  // The selected device of its kind.
   Trainer trainer(posix_io(), config, options.resume, c10::Device(device.type()), ranks);
   const auto result = trainer.run();
   ranks->barrier("leaving together");

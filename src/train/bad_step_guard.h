@@ -12,7 +12,7 @@
 
 namespace dsmoe {
 
-/// What becomes of a step.
+/// The decision on one step.
 struct StepVerdict {
   bool is_applied = true;  ///< false: its update is dropped
   std::string event;       ///< `spike` or `skipped` for the log; empty: nothing to log
@@ -23,7 +23,7 @@ struct StepVerdict {
 /// with a spike in either.
 class BadStepGuard {
  public:
-  /// loader  of the run: says which sequences a step had; outlives this
+  /// loader  of the run: maps positions to sequences; outlives this
   BadStepGuard(const TrainContext& context, const DataLoader& loader);
 
   /// Judges a step, counted from 1, by its loss and gradient norm, before its update. Reports a bad

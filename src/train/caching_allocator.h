@@ -11,7 +11,7 @@ namespace dsmoe::caching_allocator {
 void install();
 
 /// Returns the blocks that have waited since the last call to the system. Call between steps, every
-/// few steps: what one of them uses is kept.
+/// few steps: blocks that one of them used are kept.
 void trim();
 
 /// Returns all waiting blocks to the system: after work that no later step repeats.
@@ -29,7 +29,7 @@ struct Usage {
 };
 Usage usage();
 
-/// Lets the peaks begin at what there is now.
+/// Sets the peaks to the present values.
 void reset_peaks();
 
 }  // namespace dsmoe::caching_allocator

@@ -33,15 +33,15 @@ std::string format_loss(double loss, const std::vector<LossTerm>& terms);
 
 /// The loss of a micro-batch or, added up, of a step: scalars, float32.
 struct Loss {
-  at::Tensor total;                ///< what backward starts from
+  at::Tensor total;                ///< root of the backward pass
   std::vector<at::Tensor> values;  ///< one per row of the table; undefined: no such term
 };
 
 /// The terms of a loss as numbers; waits for its device.
 std::vector<LossTerm> loss_terms(const Loss& loss, const LossConfig& config);
 
-/// Mean router probabilities of every layer over all tokens of a step: what the global
-/// mutual-information loss needs. Empty lists: local scope.
+/// Mean router probabilities of every layer over all tokens of a step, for the global
+/// mutual-information loss. Empty lists: local scope.
 struct StepRouting {
   std::vector<at::Tensor> moe_mean_probs;  // per layer [n_experts]
   std::vector<at::Tensor> moa_mean_probs;

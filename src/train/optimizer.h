@@ -17,20 +17,19 @@ struct OptimizerShard {
   int64_t count = 1;
 };
 
-/// AdamW over named parameters, in place, in one parallel pass; clipping costs no pass of its own.
+/// AdamW over named parameters, in place, in one parallel pass, which applies the clipping too.
 ///
 /// Matrices decay; biases and 1-D parameters (norm weights) do not. A parameter without a gradient
 /// is left alone, its moments and step count too. Parameters, gradients and state are float32 (all
 /// of them float64 for references), on one device. A shard keeps the moments of its elements and
-/// updates these only; what the others update is up to share_parameters.
+/// updates these only; share_parameters fetches the other elements.
 class Optimizer {
  public:
   /// Throws Error if a name appears twice, c10::Error if a parameter has another type.
   Optimizer(NamedTensors parameters, const OptimizerConfig& config, OptimizerShard shard = {});
 
-  /// Measures the global 2-norm of all gradients and makes the next step scale them so that it is
-  /// at most max_norm; 0 only measures. Returns the norm before scaling; the gradients stay as
-  /// they are.
+  /// Returns the global 2-norm of all gradients. The next step() scales them to a norm of at most
+  /// max_norm, unless it is 0; here the gradients stay as they are.
   double prepare_clipping(double max_norm);
 
   void step(double lr);

@@ -27,7 +27,7 @@ class RunCheckpoints {
   ///
   /// resume  `auto`: the newest valid checkpoint of run_dir, if there is one; `none`: from the
   ///         start, refused where run_dir has checkpoints; a path: that checkpoint and no other
-  /// Throws Error for what does not fit: tokens, tokenizer, a config key that a resume must not
+  /// Throws Error for a mismatch: tokens, tokenizer, a config key that a resume must not
   /// change, files of something else in run_dir, another process in it.
   TrainState start(const std::string& resume);
 
@@ -56,7 +56,7 @@ class RunCheckpoints {
   CheckpointSaver saver_;
   std::string resumed_from_;
   NamedTensors restored_optimizer_;  // of rank 0, until it is shared
-  int64_t saved_step_ = -1;          // last one that was saved or whose save has begun
+  int64_t saved_step_ = -1;          // of the last save that has begun
 };
 
 }  // namespace dsmoe

@@ -21,7 +21,7 @@ std::optional<std::string> judge_one(const char* name,
   const double mean = std::accumulate(window.begin(), window.end(), 0.0) / n;
   double squares = 0;
   for (const double past : window) squares += (past - mean) * (past - mean);
-  // A window of equal values has no scale of its own.
+  // A window of equal values has a deviation of 0.
   const double deviation = std::max(std::sqrt(squares / n), 1e-6 * std::abs(mean));
   // Written so that a NaN, wherever it comes from, is a spike.
   if (value <= mean + config.spike_z * deviation) return {};

@@ -9,7 +9,7 @@
 
 namespace dsmoe {
 
-/// What the guard remembers between steps; part of the training state.
+/// State of the guard between steps; part of the training state.
 struct SpikeHistory {
   std::vector<double> losses;          ///< of the last finite steps, oldest first
   std::vector<double> gradient_norms;  ///< the same steps

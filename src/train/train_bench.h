@@ -59,7 +59,7 @@ struct TrainBenchOptions {
   int64_t repetitions = 10;  ///< steps of every config that are
 };
 
-/// What one config came to.
+/// Measurements of one config.
 struct TrainBenchResult {
   std::vector<StepTimes> steps;  ///< counted ones, in order
   std::vector<double> losses;    ///< of all steps, warm-up first
@@ -77,8 +77,8 @@ struct TrainBenchResult {
   double mfu() const;
 };
 
-/// Measures all configs in turn, one step each a round, so that a change of the machine meets all
-/// of them alike. Memory is not measured here.
+/// Measures all configs in turn, one step each a round, so that a change of the machine affects
+/// all of them alike. Memory is not measured here.
 std::vector<TrainBenchResult> run_train_bench(const std::vector<RunConfig>& configs,
                                               const TrainBenchOptions& options,
                                               RankGroup& ranks);

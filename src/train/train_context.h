@@ -8,7 +8,7 @@
 
 namespace dsmoe {
 
-/// What the parts of a Trainer share; they do not outlive it.
+/// Objects of a Trainer that its parts share and do not outlive.
 struct TrainContext {
   Io& io;
   const RunConfig& config;

@@ -16,7 +16,7 @@
 
 namespace dsmoe {
 
-/// What a step needs beside model, optimizer and data.
+/// Settings of a step besides model, optimizer and data.
 struct StepSettings {
   RoutingPlan plan;
   ForwardOptions forward;
@@ -36,7 +36,7 @@ ComputeDtype resolve_compute_dtype(ComputeDtype dtype, DeviceKind device = Devic
 /// round to bfloat16. Returns whether it is oneDNN.
 bool use_fast_float32_products(bool fast);
 
-/// What a step came to, over the micro-batches of all ranks.
+/// Results of a step, over the micro-batches of all ranks.
 struct StepResult {
   Loss loss;
   double gradient_norm = 0;  ///< before clipping
@@ -44,7 +44,7 @@ struct StepResult {
   bool stop = false;  ///< a rank received a stop signal before the end of this step
 };
 
-/// What the micro-batches of one step share.
+/// Values that the micro-batches of one step share.
 struct StepContext {
   int64_t n_micro_batches = 1;  ///< of all ranks
   StepRouting routing;          ///< empty unless train.loss.mi_scope is global
@@ -94,7 +94,7 @@ class TrainStep {
   /// Applies the gradients to the weights of all ranks.
   void update(double learning_rate);
 
-  /// Drops the gradients. `step`, counted from 1, says when unused memory is returned.
+  /// Drops the gradients; every 16th step returns unused memory. Steps count from 1.
   void end(int64_t step);
 
   /// A whole step without guards. Throws RunError for a non-finite loss or gradient, before the
@@ -114,7 +114,7 @@ class TrainStep {
   Optimizer& optimizer_;
   StepSettings settings_;
   RankGroup& ranks_;
-  std::unique_ptr<GradientReducer> reducer_;  // after the model, whose parameters it watches
+  std::unique_ptr<GradientReducer> reducer_;  // after the model: it observes the parameters
   bool is_first_ = true;
 };
 

@@ -222,7 +222,7 @@ void Trainer::validate() {
   options.batch = config_.train.batch_size;
   options.plan = settings_.plan;
   options.compute_dtype = settings_.forward.compute_dtype;
-  // The one after the last step is finished: no later start would save what it came to.
+  // The one after the last step runs to its end: no later start would save its result.
   if (state_.step < config_.train.steps) options.stop = stop_requested;
   options.part = ranks_->rank();
   options.n_parts = ranks_->world_size();

@@ -25,7 +25,7 @@
 
 namespace dsmoe {
 
-/// What a run came to.
+/// Results of a run.
 struct TrainResult {
   int64_t step = 0;    ///< steps done
   int64_t tokens = 0;  ///< consumed in them
@@ -46,7 +46,7 @@ class Trainer {
   /// resumes the run.
   ///
   /// resume  see RunCheckpoints::start
-  /// device  of the model; an open one, of the kind that the config says
+  /// device  of the model, opened before, of the kind of config.device
   /// Throws Error for anything that does not fit: data, tokenizer, a config key that a resume must
   /// not change, another process in run_dir.
   Trainer(Io& io,
@@ -56,8 +56,8 @@ class Trainer {
           std::shared_ptr<RankGroup> ranks = std::make_shared<RankGroup>());
 
   /// Trains to train.steps, or until a stop signal; first makes up for a validation that a stop cut
-  /// short. A run that has its steps already is left as it is; the log says so and the result holds
-  /// its last numbers. Throws what step() and finish() throw.
+  /// short. A finished run stays as it is: a log line names its last loss, and the result holds its
+  /// last numbers. Throws what step() and finish() throw.
   TrainResult run();
 
   /// Trains one step, then validates and saves where that is due. Returns false, without a step,
@@ -107,7 +107,7 @@ class Trainer {
   StepSettings settings_;
   Optimizer optimizer_;
   TrainStep step_;
-  RunCheckpoints checkpoints_;  // after the data: what does not fit leaves no run directory behind
+  RunCheckpoints checkpoints_;  // after the data: bad data leaves no run directory
   BadStepGuard bad_steps_;
   ExpertWatch watch_;
   StepTrace trace_;
@@ -120,8 +120,8 @@ class Trainer {
   double peak_flops_ = 0;
 };
 
-/// Fills in what the config leaves to the machine and the data: vocab_size, seq_len, threads,
-/// compute_dtype. The result is what is printed and stored. Throws Error.
+/// Fills in the keys that depend on the machine and the data: vocab_size, seq_len, threads,
+/// compute_dtype. The result is printed and stored. Throws Error.
 ///
 /// source  the checkpoint that the run begins with: its tokenizer is compared
 RunConfig resolve_run_config(RunConfig config,

@@ -102,7 +102,7 @@ Trainer::Trainer(Io& io,
   interval_.first_step = state_.step;
 }
 
-// Before the first collective of training: different programs or data would hang in one later.
+// Before the first collective of training, which would block with other programs or data.
 void Trainer::check_ranks() {
   share_micro_batches(config_.train.accumulation, *ranks_);
   check_agreement(*ranks_,
