@@ -24,7 +24,7 @@ std::string checkpoint_of(const std::string& run, int64_t step) {
   return run + "/checkpoints/step-000000" + std::to_string(step);
 }
 
-/// What must be equal, bit for bit, between a run and its resumed twin.
+/// What must be equal, bit for bit, between a run and the same run resumed.
 struct Outcome {
   std::vector<std::string> losses;  // loss and gradient norm of the steps 21 to 40
   std::string model_hash;

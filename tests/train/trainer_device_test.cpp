@@ -106,7 +106,7 @@ TEST_CASE("Trainer: a device with kernels trains as the CPU", "[train][device_ke
   check_close(directory.file("device"), directory.file("cpu"));
 }
 
-TEST_CASE("Trainer: forward pass, loss and backward pass wait for no device",
+TEST_CASE("Trainer: forward pass, loss and backward pass run without a host sync",
           "[train][device_kernels]") {
   const auto execution = GENERATE(Execution::kDense, Execution::kSparse);
   CAPTURE(execution);
