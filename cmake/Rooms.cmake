@@ -11,15 +11,13 @@ endfunction()
 # dsmoe_add_room(NAME [TORCH] SOURCES file... [LINK target...])
 # TORCH: the room uses tensors; it is compiled with the shared precompiled header.
 function(dsmoe_add_room name)
-  cmake_parse_arguments(arg "TORCH;APART" "" "SOURCES;LINK" ${ARGN})
+  cmake_parse_arguments(arg "TORCH" "" "SOURCES;LINK" ${ARGN})
   add_library(dsmoe_${name} STATIC ${arg_SOURCES})
   target_include_directories(dsmoe_${name} PUBLIC
     "$<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/src>" "$<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}>"
     "$<INSTALL_INTERFACE:include/dsmoe>")
   target_link_libraries(dsmoe_${name} PUBLIC ${arg_LINK} PRIVATE $<BUILD_INTERFACE:dsmoe_warnings>)
-  if(NOT arg_APART)
-    dsmoe_compile_together(dsmoe_${name})
-  endif()
+  dsmoe_compile_together(dsmoe_${name})
   install(TARGETS dsmoe_${name} EXPORT dsmoeTargets)
   if(arg_TORCH)
     target_link_libraries(dsmoe_${name} PUBLIC LibTorch::cpu)

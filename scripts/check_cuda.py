@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Static checks of the CUDA kernels; needs a CUDA 13.0 toolkit and no GPU.
 
-Compiles every csrc_kernels/*/*_cuda.cu for each GPU generation and compares what ptxas reports with
+Compiles every csrc_kernels/*/cuda.cu for each GPU generation and compares what ptxas reports with
 csrc_kernels/ptxas_budget.txt: registers and shared memory of a kernel may not exceed their line, none may spill or keep a
 stack frame, each must have launch bounds. Then clang-19's own CUDA front end reads the files, and clang-tidy-19 checks their
 device and their host side, where these are installed (Debian: clang-19 clang-tidy-19).
@@ -135,7 +135,7 @@ def main():
     options = parser.parse_args()
     if not (TOOLKIT / "bin/nvcc").exists():
         sys.exit(f"check_cuda: no nvcc in {TOOLKIT}; name a CUDA 13.0 toolkit in CUDAToolkit_ROOT")
-    files = options.files or sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc_kernels/*/*_cuda.cu"))
+    files = options.files or sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc_kernels/*/cuda.cu"))
     measured, complaints = {}, []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [(a, pool.submit(measure, f, a)) for f in files for a in ARCHITECTURES]

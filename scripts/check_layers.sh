@@ -56,7 +56,7 @@ done
 mapfile -t some < <(among '^src/' | grep -vE '^src/common/(log\.cpp|standard_output\..*|progress\.cpp)$')
 forbid '(^|[^a-z_])(v?f?printf|f?puts|f?putc|putchar|fwrite|fmt::print)\(|std::(cout|cerr|clog)' \
   "text is printed by print_out or StandardOutput of common/standard_output.h, or by common/log.h" "${some[@]}"
-mapfile -t some < <(among '(_body\.h|_kernels\.h|\.cu|\.cuh)$')
+mapfile -t some < <(among '(body\.h|kernels\.h|\.cu|\.cuh)$')
 forbid '#include *<(torch|ATen|c10)/' "a kernel knows no torch header" "${some[@]}"
 mapfile -t some < <(among '\.(h|cuh)$')
 while read -r file; do report "$file: #pragma once is missing"; done < <(

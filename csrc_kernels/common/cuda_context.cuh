@@ -66,19 +66,24 @@ class CudaContext {
   }
 };
 
-/// Starts `kernel` in `shape` on a stream; nothing where there are no blocks. The launch's error is
-/// left to cudaGetLastError.
+/// The stream of the current device that kernels start on. The module defines it, and so does the
+/// fake runtime of the tests.
+cudaStream_t current_stream();
+/// Throws c10::Error if the last launch failed; defined where current_stream is.
+void check_launch();
+
+/// Starts `kernel` in `shape` on the current stream; nothing where there are no blocks.
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...),
             const LaunchShape& shape,
-            cudaStream_t stream,
             const Arguments&... arguments) {
   if (shape.n_blocks == 0) return;
   // More blocks than a grid has make it an empty one, which the runtime refuses.
   const auto n_blocks = shape.n_blocks > INT32_MAX ? 0U : static_cast<unsigned>(shape.n_blocks);
   const auto n_lanes = static_cast<unsigned>(shape.n_lanes);
   const auto shared_bytes = static_cast<size_t>(shape.shared_bytes);
-  kernel<<<dim3(n_blocks), dim3(n_lanes), shared_bytes, stream>>>(arguments...);
+  kernel<<<dim3(n_blocks), dim3(n_lanes), shared_bytes, current_stream()>>>(arguments...);
+  check_launch();
 }
 
 }  // namespace dsmoe::device

@@ -6,27 +6,26 @@
 
 #include "csrc_kernels/common/bfloat16.h"
 
-/// What the body of a device kernel is written with. A body is a template over an execution
-/// context, so that one source runs on a GPU (cuda_context.cuh) and, in tests, on the CPU
-/// (tests/support/emulated_device.h). It is called once a block and says what the block's lanes do:
+/// The body of a device kernel is a template over an execution context, so that one source runs on
+/// a GPU (cuda_context.cuh) and, in tests, on the CPU (tests/support/emulated_device.h). It runs
+/// once per block and describes the work of the block's lanes:
 ///
 ///   ctx.block(), ctx.n_blocks(), ctx.n_lanes()
-///   ctx.shared<T>()             the block's shared memory, of the size that the launch gave
-///   ctx.lanes(f)                f(lane) in every lane
-///   ctx.sync()                  a barrier of the block's lanes; what lanes wrote before is seen
-///   after ctx.block_reduce(f, op)     f(lane) of all lanes joined by op, known to all;
-///   synchronises ctx.warp_reduce(f, op, g)   f(lane) of each warp's lanes joined by op, then
-///   g(warp, value)
-///                               once a warp; no barrier
+///   ctx.shared<T>()             shared memory of the block; the launch sets its size
+///   ctx.lanes(f)                runs f(lane) in every lane
+///   ctx.sync()                  barrier of the block's lanes; later reads see earlier writes
+///   ctx.block_reduce(f, op)     returns op over f(lane) of all lanes to every lane; synchronises
+///   ctx.warp_reduce(f, op, g)   op over f(lane) of each warp's lanes, then g(warp, value) once per
+///                               warp; no barrier
 ///
-/// Values of lanes live between two calls in shared memory only. Indices are 64 bits wide.
+/// Only shared memory keeps values of lanes between two calls. Indices are 64 bits wide.
 #ifdef __CUDACC__
 #define DSMOE_HD __host__ __device__
 #else
 #define DSMOE_HD
 #endif
 
-/// Before a loop whose copies would take registers that it needs.
+/// Keeps the compiler from unrolling the next loop, which would need too many registers.
 #ifdef __CUDA_ARCH__
 #define DSMOE_KEEP_LOOP _Pragma("unroll 1")
 #else
@@ -37,7 +36,7 @@ namespace dsmoe {
 
 constexpr int kWarpLanes = 32;
 
-/// How many blocks of how many lanes run a body.
+/// Number and size of the blocks that run a body.
 struct LaunchShape {
   int64_t n_blocks = 0;
   int n_lanes = 256;  ///< a multiple of kWarpLanes
@@ -50,7 +49,7 @@ DSMOE_HD inline int64_t blocks_for(int64_t n_items, int64_t per_block) {
 
 namespace device {
 
-/// What a stored type is computed in.
+/// The type of arithmetic on a stored type.
 template <typename T>
 struct WideOf {
   using Type = float;
@@ -82,17 +81,17 @@ DSMOE_HD inline void store(Bfloat16& to, float x) {
 DSMOE_HD inline void store(float& to, float x) { to = x; }
 DSMOE_HD inline void store(double& to, double x) { to = x; }
 
-/// Consecutive elements that are read and written at once; V * sizeof(T) is at most 16 bytes.
+/// Consecutive elements of one memory access; V * sizeof(T) is at most 16 bytes.
 template <typename T, int V>
 struct alignas(V * sizeof(T)) Pack {
   T at[V];
 };
 
-/// Elements of a full 16-byte access.
+/// Number of elements of a 16-byte access.
 template <typename T>
 constexpr int kPackSize = 16 / static_cast<int>(sizeof(T));
 
-/// Whether rows of `width` elements that begin at `p` may be read in packs of V.
+/// True if packs of V tile rows of `width` elements from `p` on and are aligned.
 template <int V, typename T>
 DSMOE_HD inline bool is_packable(const T* p, int64_t width) {
   return width % V == 0 && reinterpret_cast<uintptr_t>(p) % (V * sizeof(T)) == 0;

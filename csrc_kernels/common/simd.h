@@ -4,11 +4,12 @@
 
 #include "csrc_kernels/common/bfloat16.h"
 
-/// Arithmetic of the kernels' inner loops, written so that the compiler vectorises it. Included
-/// only by files that are compiled per instruction set, hence everything lives in that namespace.
-namespace dsmoe::DSMOE_ISA {
+/// Arithmetic of the kernels' inner loops, written so that the compiler vectorises it. Only files
+/// that are compiled per instruction set include it: the inline namespace keeps their code apart.
+namespace dsmoe {
+inline namespace DSMOE_ISA {
 
-/// What a stored type is computed in.
+/// The type of arithmetic on a stored type.
 template <typename T>
 struct WideOf {
   using Type = float;
@@ -79,4 +80,5 @@ inline float erf_of(float x) {
 }
 inline double erf_of(double x) { return __builtin_erf(x); }
 
-}  // namespace dsmoe::DSMOE_ISA
+}  // namespace DSMOE_ISA
+}  // namespace dsmoe

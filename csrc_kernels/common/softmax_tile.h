@@ -5,9 +5,9 @@
 #include "csrc_kernels/common/simd.h"
 
 /// Softmax of rows that are shorter than a vector: sixteen rows at once, one per lane. A tile holds
-/// element j of row r at [j * kTileRows + r]. Included only by files that are compiled per
-/// instruction set.
-namespace dsmoe::DSMOE_ISA {
+/// element j of row r at [j * kTileRows + r]. For files that are compiled per instruction set.
+namespace dsmoe {
+inline namespace DSMOE_ISA {
 
 constexpr int64_t kTileRows = 16;
 
@@ -29,7 +29,7 @@ void store_tile(const W* tile, int64_t n_rows, int64_t n, W* rows) {
   }
 }
 
-/// Logits become probabilities in place; log_sum_exp [kTileRows] may be null.
+/// Replaces logits by probabilities; log_sum_exp [kTileRows] may be null.
 template <typename W>
 void softmax_tile(int64_t n, W* tile, W* log_sum_exp) {
   W highest[kTileRows];
@@ -57,4 +57,5 @@ void softmax_tile(int64_t n, W* tile, W* log_sum_exp) {
   for (int64_t r = 0; r < kTileRows; ++r) log_sum_exp[r] = highest[r] + std::log(sum[r]);
 }
 
-}  // namespace dsmoe::DSMOE_ISA
+}  // namespace DSMOE_ISA
+}  // namespace dsmoe

@@ -8,7 +8,7 @@
 
 namespace dsmoe {
 
-/// Autograd functions take a tensor that may be missing as an optional, not as an undefined one.
+/// Autograd functions take an optional, not an undefined tensor.
 using OptionalTensor = std::optional<at::Tensor>;
 inline OptionalTensor optional(const at::Tensor& tensor) {
   return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
@@ -17,14 +17,14 @@ inline at::Tensor tensor_or_undefined(const OptionalTensor& tensor) {
   return tensor.value_or(at::Tensor());
 }
 
-/// First element of a tensor as the torch-free kernels see it; null for an undefined tensor.
+/// Pointer to the first element for kernels without torch; null for an undefined tensor.
 template <typename T>
 T* pointer(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<T*>(tensor.data_ptr()) : nullptr;
 }
 
-/// Calls `function.template operator()<T, W>()` for the stored type of a tensor and the type that
-/// goes with it for weights and sums. Throws c10::Error naming `op` for any other type.
+/// Calls `function.template operator()<T, W>()`: T stored type of the tensor, W type of its weights
+/// and sums. Throws c10::Error naming `op` for any other type.
 template <typename Function>
 void dispatch_float_types(const char* op, at::ScalarType type, Function&& function) {
   switch (type) {
@@ -39,7 +39,7 @@ void dispatch_float_types(const char* op, at::ScalarType type, Function&& functi
   }
 }
 
-/// The same for the types of rows that inference multiplies: `operator()<T>()`.
+/// Calls `function.template operator()<T>()` for the row types of inference.
 template <typename Function>
 void dispatch_row_types(const char* op, at::ScalarType type, Function&& function) {
   switch (type) {

@@ -1,4 +1,4 @@
-// What the program asks of CUDA.
+// The DeviceModule of CUDA.
 #include <ATen/Context.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <ATen/detail/CUDAHooksInterface.h>
@@ -20,7 +20,7 @@ namespace {
 class CudaGraph : public DeviceGraph {
  public:
   explicit CudaGraph(const std::function<void()>& work) {
-    // The default stream cannot be recorded.
+    // A CUDA graph cannot capture the default stream.
     const auto stream = c10::cuda::getStreamFromPool();
     c10::cuda::device_synchronize();
     const c10::cuda::CUDAStreamGuard guard(stream);
@@ -28,7 +28,7 @@ class CudaGraph : public DeviceGraph {
     try {
       work();
     } catch (...) {
-      // What was recorded is of no use; the first error is the one that is told.
+      // Discard the partial capture; rethrow the first error.
       try {
         graph_.capture_end();
       } catch (const c10::Error&) {
@@ -48,7 +48,7 @@ class CudaModule : public DeviceModule {
   CudaModule() { register_device_module(*this); }
 
   int64_t n_devices() const override {
-    // torch keeps the first answer to "is there CUDA?", also one from before the module was here.
+    // torch caches whether CUDA is present: its first query must come after the module is loaded.
     if (typeid(at::detail::getCUDAHooks()) == typeid(at::CUDAHooksInterface)) {
       throw Error("device cuda: torch was asked for CUDA before the module was loaded");
     }
@@ -74,7 +74,7 @@ class CudaModule : public DeviceModule {
 
   int64_t peak_memory_bytes() override {
     const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(c10::cuda::current_device());
-    return stats.allocated_bytes.at(0).peak;  // 0: of all pools together
+    return stats.allocated_bytes.at(0).peak;  // index 0: all pools together
   }
 
   void reset_peak_memory() override {

@@ -1,82 +1,58 @@
-// Gives the ops their CUDA kernels, on torch's current stream.
+// Installs the CUDA kernels of the ops; they run on torch's current stream.
 #include <ATen/cuda/CUDAContextLight.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "csrc_kernels/attention/decode_attention_cuda.h"
-#include "csrc_kernels/attention/rotary_cuda.h"
-#include "csrc_kernels/loss/cross_entropy_cuda.h"
-#include "csrc_kernels/loss/mutual_information_cuda.h"
-#include "csrc_kernels/moe/expert_choice_cuda.h"
-#include "csrc_kernels/moe/few_token_experts_cuda.h"
-#include "csrc_kernels/moe/routed_rows_cuda.h"
-#include "csrc_kernels/moe/router_cuda.h"
-#include "csrc_kernels/moe/weighted_activation_cuda.h"
-#include "csrc_kernels/norm/residual_norm_cuda.h"
+#include "csrc_kernels/decode_attention/kernels.h"
+#include "csrc_kernels/dispatch/kernels.h"
+#include "csrc_kernels/expert_gemv/kernels.h"
+#include "csrc_kernels/linear_cross_entropy/kernels.h"
+#include "csrc_kernels/mutual_information/kernels.h"
+#include "csrc_kernels/residual_norm/kernels.h"
+#include "csrc_kernels/rotary/kernels.h"
+#include "csrc_kernels/router/kernels.h"
+#include "csrc_kernels/token_choice/kernels.h"
+#include "csrc_kernels/weighted_activation/kernels.h"
 
 namespace dsmoe {
+
+namespace device {
+
+cudaStream_t current_stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
+void check_launch() { C10_CUDA_KERNEL_LAUNCH_CHECK(); }
+
+}  // namespace device
+
 namespace {
 
-// A kernel over raw pointers that starts `launch` on the current stream and throws c10::Error where
-// that fails.
-template <auto launch, typename... Arguments>
-void on_current_stream(Arguments... arguments) {
-  launch(arguments..., c10::cuda::getCurrentCUDAStream().stream());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-}
-
-template <auto launch, typename... Arguments>
-void set(DeviceKernel<Arguments...>& kernel) {
-  kernel = on_current_stream<launch, Arguments...>;
+template <typename... Kernels>
+void install() {
+  ((device_kernels<Kernels>() = cuda_kernels<Kernels>()), ...);
 }
 
 template <typename T, typename W>
-void set_kernels() {
-  set<launch_weighted_activation<T, W>>(WeightedActivationOnDevice<T, W>::forward);
-  set<launch_weighted_activation_backward<T, W>>(WeightedActivationOnDevice<T, W>::backward);
-  set<launch_router<T, W>>(RouterOnDevice<T, W>::forward);
-  set<launch_router_backward<T, W>>(RouterOnDevice<T, W>::backward);
-  set<launch_residual_norm<T, W>>(ResidualNormOnDevice<T, W>::forward);
-  set<launch_residual_norm_backward<T, W>>(ResidualNormOnDevice<T, W>::backward);
-  set<launch_rotary<T, W>>(RotaryOnDevice<T, W>::turn);
-  set<launch_cross_entropy<T>>(CrossEntropyOnDevice<T>::run);
-}
-
-template <typename W>
-void set_wide_kernels() {
-  set<launch_mutual_information_sums<W>>(MutualInformationOnDevice<W>::sums);
-  set<launch_mutual_information_backward<W>>(MutualInformationOnDevice<W>::backward);
+void install_for_training() {
+  install<CrossEntropyKernels<T>,
+          ResidualNormKernels<T, W>,
+          RotaryKernels<T, W>,
+          RouterKernels<T, W>,
+          WeightedActivationKernels<T, W>>();
 }
 
 template <typename T>
-void set_inference_kernels() {
-  set<launch_few_token_hidden<T>>(FewTokenExpertsOnDevice<T>::hidden);
-  set<launch_few_token_sum<T>>(FewTokenExpertsOnDevice<T>::sum);
-  set<launch_decode_append<T>>(DecodeAttentionOnDevice<T>::append);
-  set<launch_decode_attention<T>>(DecodeAttentionOnDevice<T>::attend);
-}
-
-template <typename T>
-void set_row_kernels() {
-  set<launch_gather_rows<T>>(MoveRowsOnDevice<T>::gather);
-  set<launch_combine_rows<T>>(MoveRowsOnDevice<T>::combine);
+void install_for_inference() {
+  install<DecodeAttentionKernels<T>, ExpertGemvKernels<T>, MoveRowsKernels<T>>();
 }
 
 struct Registration {
   Registration() {
-    set_kernels<Bfloat16, float>();
-    set_kernels<float, float>();
-    set_kernels<double, double>();
-    set_wide_kernels<float>();
-    set_wide_kernels<double>();
-    set_inference_kernels<Bfloat16>();
-    set_inference_kernels<float>();
-    set<launch_choose>(ExpertChoiceOnDevice::choose);
-    set<launch_list_rows>(RoutedRowsOnDevice::list);
-    set<launch_list_slots>(RoutedRowsOnDevice::list_slots);
-    RoutedRowsOnDevice::workspace_bytes = list_rows_workspace_bytes;
-    set_row_kernels<Bfloat16>();
-    set_row_kernels<float>();
+    install_for_training<Bfloat16, float>();
+    install_for_training<float, float>();
+    install_for_training<double, double>();
+    install_for_inference<Bfloat16>();
+    install_for_inference<float>();
+    install<DispatchKernels, TokenChoiceKernels>();
+    install<MutualInformationKernels<float>, MutualInformationKernels<double>>();
   }
 } registration;
 

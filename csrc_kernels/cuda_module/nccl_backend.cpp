@@ -1,5 +1,4 @@
-// NCCL behind the interface of Accelerator. Compiled, linked and loaded without a GPU; never run on
-// one.
+// NCCL as a backend of Accelerator. Compiled, linked and loaded without a GPU; never run on one.
 #include <c10/cuda/CUDAFunctions.h>
 
 #include <chrono>
@@ -7,7 +6,7 @@
 
 #include "distributed/accelerator.h"
 
-// ProcessGroupNCCL::Options holds an ncclConfig_t by value: another nccl.h, another object.
+// ProcessGroupNCCL::Options holds an ncclConfig_t by value: another nccl.h changes its layout.
 static_assert(NCCL_MAJOR == 2 && NCCL_MINOR == 28 && NCCL_PATCH == 9,
               "expected the nccl.h of NCCL 2.28.9, with which torch 2.11.0 was built");
 static_assert(sizeof(ncclConfig_t) == 80, "expected the ncclConfig_t of NCCL 2.28.9");
@@ -23,7 +22,7 @@ c10::intrusive_ptr<c10d::Backend> make_nccl(const c10::intrusive_ptr<c10d::Store
   options->timeout = std::chrono::milliseconds(static_cast<int64_t>(1000 * timeout_seconds));
   auto backend = c10::make_intrusive<c10d::ProcessGroupNCCL>(
       store, static_cast<int>(rank), static_cast<int>(size), options);
-  // Meets the other ranks now, within the set-up's timeout, not in the first collective.
+  // Connect to the other ranks now, within the set-up timeout, not in the first collective.
   backend->eagerConnectSingleDevice(at::Device(at::kCUDA, c10::cuda::current_device()));
   return backend;
 }

@@ -14,8 +14,8 @@
 #include "common/error.h"
 #include "common/process_setup.h"
 #include "common/standard_output.h"
+#include "train/caching_allocator.h"
 #include "train/init_source.h"
-#include "train/step_memory.h"
 #include "train/train_bench.h"
 
 namespace dsmoe {
@@ -215,10 +215,10 @@ void add_memory_of_ranks(nlohmann::ordered_json& json, const std::vector<StepMem
 // One config on the ranks that a launcher started; rank 0 prints.
 int bench_train_ranks(const Options& options, const RunConfig& config, const LaunchEnv& env) {
   set_threads(static_cast<int>(threads_of_rank(options.threads, env)));
-  step_memory::install();
+  caching_allocator::install();
   const auto ranks = join_job(env, config.distributed);
   auto entry = entry_of(options, 0, config);
-  entry["ranks"] = ranks->size();
+  entry["ranks"] = ranks->world_size();
   const bool on_cpu = config.device == DeviceKind::kCpu;
   std::vector<StepMemory> memory;
   // First, before the measured peaks of matrix products take memory that no step takes.
@@ -232,7 +232,7 @@ int bench_train_ranks(const Options& options, const RunConfig& config, const Lau
   }
   if (!memory.empty()) add_memory_of_ranks(entry, memory);
   ranks->barrier("leaving together");
-  if (ranks->is_first()) print_results(options, nlohmann::ordered_json::array({entry}));
+  if (ranks->rank() == 0) print_results(options, nlohmann::ordered_json::array({entry}));
   return 0;
 }
 
@@ -252,7 +252,7 @@ int bench_train(const Options& options) {
         fmt::format("bench: expected one config for several ranks, got {}", configs.size()));
   }
   set_threads(options.threads);
-  step_memory::install();
+  caching_allocator::install();
   RankGroup one_rank;
   std::vector<StepMemory> memory;
   const bool on_cpu = configs.front().device == DeviceKind::kCpu;

@@ -13,8 +13,8 @@
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "model/parameter_count.h"
+#include "train/caching_allocator.h"
 #include "train/init_source.h"
-#include "train/step_memory.h"
 #include "train/trainer.h"
 
 namespace dsmoe {
@@ -31,30 +31,28 @@ struct Options {
   bool json = false;
 };
 
-// Of what was not measured the number is null.
+// A number that was not measured is null.
 void print_result(const TrainResult& result) {
   using Json = nlohmann::ordered_json;
-  const auto or_null = [](const std::optional<double>& value) {
-    return value ? Json(*value) : Json(nullptr);
-  };
   const auto of_last = [&](auto member) {
     return result.last ? Json((*result.last).*member) : Json(nullptr);
   };
-  const auto term = [&](std::optional<double> StepMetrics::*member) {
-    return result.last ? or_null((*result.last).*member) : Json(nullptr);
-  };
-  print_json({{"step", result.step},
-              {"tokens", result.tokens},
-              {"loss", of_last(&StepMetrics::loss)},
-              {"lm_loss", of_last(&StepMetrics::lm_loss)},
-              {"moe_mi", term(&StepMetrics::moe_mi)},
-              {"moa_mi", term(&StepMetrics::moa_mi)},
-              {"validation_loss", or_null(result.validation_loss)},
-              {"tokens_per_second", of_last(&StepMetrics::tokens_per_second)},
-              {"mfu", of_last(&StepMetrics::mfu)},
-              {"peak_memory_bytes", of_last(&StepMetrics::peak_memory_bytes)},
-              {"stopped", result.stopped},
-              {"checkpoint", result.checkpoint}});
+  Json json = {
+      {"step", result.step}, {"tokens", result.tokens}, {"loss", of_last(&StepMetrics::loss)}};
+  Json weights = Json::object();
+  for (const auto& name : loss_names()) json[loss_key(name)] = nullptr;
+  for (const auto& term : result.last ? result.last->loss_terms : std::vector<LossTerm>{}) {
+    json[loss_key(term.name)] = term.value;
+    weights[loss_key(term.name)] = term.weight;
+  }
+  json["loss_weights"] = std::move(weights);
+  json["validation_loss"] = result.validation_loss ? Json(*result.validation_loss) : Json(nullptr);
+  json["tokens_per_second"] = of_last(&StepMetrics::tokens_per_second);
+  json["mfu"] = of_last(&StepMetrics::mfu);
+  json["peak_memory_bytes"] = of_last(&StepMetrics::peak_memory_bytes);
+  json["stopped"] = result.stopped;
+  json["checkpoint"] = result.checkpoint;
+  print_json(json);
 }
 
 int dry_run(const RunConfig& config) {
@@ -69,7 +67,7 @@ int dry_run(const RunConfig& config) {
   return 0;
 }
 
-// Opens what the run needs; a config that is only looked at needs no GPU. Decides `auto`.
+// Opens the device of a run; --print-config and --dry-run need no GPU. Resolves `auto`.
 c10::Device open_config_device(RunConfig& config, int64_t local_rank, bool runs) {
   if (config.device == DeviceKind::kCpu || (config.device == DeviceKind::kCuda && !runs)) {
     return c10::kCPU;
@@ -121,14 +119,15 @@ int train(const Options& options) {
     return kExitStopped;
   }
   if (env.rank == 0) print_note(yaml);
-  step_memory::install();
+  caching_allocator::install();
   const auto ranks = join_job(env, config.distributed, device);
-  Trainer trainer(posix_io(), config, options.resume, {}, ranks);
+  // The selected device of its kind.
+  Trainer trainer(posix_io(), config, options.resume, c10::Device(device.type()), ranks);
   const auto result = trainer.run();
   ranks->barrier("leaving together");
-  if (result.stopped && ranks->is_first())
+  if (result.stopped && ranks->rank() == 0)
     log_info("stopped as asked; the same command goes on from here");
-  if (options.json && ranks->is_first()) print_result(result);
+  if (options.json && ranks->rank() == 0) print_result(result);
   return result.stopped ? kExitStopped : 0;
 }
 

@@ -7,7 +7,7 @@
 #include <limits>
 #include <memory>
 
-#include "common/large_memory.h"
+#include "common/huge_pages.h"
 #include "common/thread_pool.h"
 
 namespace dsmoe {
@@ -21,15 +21,15 @@ constexpr int kRounds = 7;
 
 constexpr int64_t kWords = kLines * 8;
 
-std::unique_ptr<LargeMemory>& memory() {
-  static std::unique_ptr<LargeMemory> words;
+std::unique_ptr<HugePages>& memory() {
+  static std::unique_ptr<HugePages> words;
   return words;
 }
 
 uint64_t* filled_memory() {
   auto& words = memory();
   if (words == nullptr) {
-    words = std::make_unique<LargeMemory>(kWords * 8);
+    words = std::make_unique<HugePages>(kWords * 8);
     std::fill_n(reinterpret_cast<uint64_t*>(words->data()), kWords, 1);
   }
   return reinterpret_cast<uint64_t*>(words->data());

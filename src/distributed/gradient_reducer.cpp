@@ -38,7 +38,7 @@ GradientReducer::GradientReducer(RankGroup& group,
                                  const std::vector<std::pair<std::string, at::Tensor>>& parameters,
                                  const GradientReducerConfig& config)
     : group_(group) {
-  if (group.is_alone()) return;
+  if (group.world_size() == 1) return;
   std::vector<at::Tensor> tensors;
   std::unordered_map<size_t, std::string> names;
   for (const auto& [name, parameter] : parameters) {

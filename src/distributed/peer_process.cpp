@@ -164,12 +164,13 @@ PeerProcess parse_peer_process(const std::string& text) {
 
 std::string describe_peers(const PeerProcesses& processes,
                            int64_t own_rank,
-                           double patience_seconds) {
+                           double patience_seconds,
+                           const std::function<void(std::chrono::milliseconds)>& sleep) {
   const auto pid_domain = read_pid_domain();
   const auto end = Clock::now() + std::chrono::duration<double>(patience_seconds);
   auto findings = look_at(processes, own_rank, pid_domain);
   while (findings.troubles.empty() && !findings.running.empty() && Clock::now() < end) {
-    std::this_thread::sleep_for(kExitPollInterval);
+    sleep(kExitPollInterval);
     findings = look_at(processes, own_rank, pid_domain);
   }
   return to_sentence(findings, processes.size() - 1);

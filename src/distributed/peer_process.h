@@ -1,8 +1,11 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace dsmoe {
@@ -34,8 +37,11 @@ using PeerProcesses = std::vector<std::optional<PeerProcess>>;
 ///
 /// patience_seconds  how long to look again while every process is running: one whose sockets have
 ///                   just closed takes a moment to end
+/// sleep             what it does between two looks; a test passes one that takes no time
 std::string describe_peers(const PeerProcesses& processes,
                            int64_t own_rank,
-                           double patience_seconds);
+                           double patience_seconds,
+                           const std::function<void(std::chrono::milliseconds)>& sleep =
+                               std::this_thread::sleep_for<int64_t, std::milli>);
 
 }  // namespace dsmoe

@@ -48,24 +48,24 @@ double RankGroup::limit_seconds() const {
 
 RankGroup::RankGroup(c10::intrusive_ptr<c10d::Store> store,
                      int64_t rank,
-                     int64_t size,
+                     int64_t world_size,
                      const RankGroupConfig& config,
                      const MakeBackend& make_backend)
     : RankGroup({.name = "an open store", .open_store = [store] { return store; }},
                 rank,
-                size,
+                world_size,
                 config,
                 make_backend) {}
 
 RankGroup::RankGroup(const MeetingPlace& place,
                      int64_t rank,
-                     int64_t size,
+                     int64_t world_size,
                      const RankGroupConfig& config,
                      const MakeBackend& make_backend)
-    : config_(config), rank_(rank), size_(size) {
-  if (size == 1) return;
+    : config_(config), rank_(rank), world_size_(world_size) {
+  if (world_size == 1) return;
   members_ = std::make_unique<Members>();
-  members_->processes.resize(static_cast<size_t>(size));
+  members_->processes.resize(static_cast<size_t>(world_size));
   if (config.on_failure) start_watchdog();
   set_up(place, make_backend);
 }
@@ -105,24 +105,24 @@ void RankGroup::finish_step(int64_t step) {
 }
 
 void RankGroup::all_reduce_sum(at::Tensor tensor, std::string_view what) {
-  if (is_alone()) return;
+  if (world_size_ == 1) return;
   std::vector<at::Tensor> tensors = {std::move(tensor)};
   run(what, [&] { members_->group->allreduce(tensors)->wait(); });
 }
 
 void RankGroup::broadcast(at::Tensor tensor, std::string_view what) {
-  if (is_alone()) return;
+  if (world_size_ == 1) return;
   std::vector<at::Tensor> tensors = {std::move(tensor)};
   run(what, [&] { members_->group->broadcast(tensors)->wait(); });
 }
 
 void RankGroup::all_gather(at::Tensor out, const at::Tensor& in, std::string_view what) {
-  TORCH_CHECK(out.numel() == size_ * in.numel(),
+  TORCH_CHECK(out.numel() == world_size_ * in.numel(),
               "RankGroup::all_gather: expected out of ",
-              size_ * in.numel(),
+              world_size_ * in.numel(),
               " elements, got ",
               out.numel());
-  if (is_alone()) {
+  if (world_size_ == 1) {
     out.view(-1).copy_(in.reshape(-1));
     return;
   }
@@ -132,17 +132,17 @@ void RankGroup::all_gather(at::Tensor out, const at::Tensor& in, std::string_vie
 }
 
 std::vector<std::string> RankGroup::all_gather(const std::string& text, std::string_view what) {
-  if (is_alone()) return {text};
-  const auto lengths = at::empty({size_}, at::kLong);
+  if (world_size_ == 1) return {text};
+  const auto lengths = at::empty({world_size_}, at::kLong);
   all_gather(lengths, at::zeros({1}, at::kLong) + static_cast<int64_t>(text.size()), what);
   const auto* length = lengths.const_data_ptr<int64_t>();
-  const int64_t longest = std::max<int64_t>(*std::max_element(length, length + size_), 1);
+  const int64_t longest = std::max<int64_t>(*std::max_element(length, length + world_size_), 1);
   const auto mine = at::zeros({longest}, at::kByte);
   std::memcpy(mine.data_ptr(), text.data(), text.size());
-  const auto all = at::empty({size_, longest}, at::kByte);
+  const auto all = at::empty({world_size_, longest}, at::kByte);
   all_gather(all, mine, what);
   std::vector<std::string> texts;
-  for (int64_t i = 0; i < size_; ++i) {
+  for (int64_t i = 0; i < world_size_; ++i) {
     const auto* bytes = static_cast<const char*>(all.const_data_ptr()) + i * longest;
     texts.emplace_back(bytes, static_cast<size_t>(length[i]));
   }
@@ -191,7 +191,7 @@ std::string RankGroup::report_failure(const Failure& failure) {
   // fails the others.
   if (stops_before_first_step() && config_.on_stop) {
     failure_ = fmt::format(
-        "rank {} of {}: stopped before the first step, while {}", rank_, size_, failure.what);
+        "rank {} of {}: stopped before the first step, while {}", rank_, world_size_, failure.what);
     config_.on_stop(failure_);
     return failure_;
   }
@@ -233,7 +233,7 @@ std::string RankGroup::failure_text(const Failure& failure) const {
                                            : "";
   return fmt::format("rank {} of {}: {}: {} failed after {:.1f} s, {}: {}{}",
                      rank_,
-                     size_,
+                     world_size_,
                      phase(),
                      failure.what,
                      failure.seconds,

@@ -74,13 +74,13 @@ class RankGroup {
   /// an on_failure, this holds even if a call into the store or a backend does not return.
   RankGroup(const MeetingPlace& place,
             int64_t rank,
-            int64_t size,
+            int64_t world_size,
             const RankGroupConfig& config,
             const MakeBackend& make_backend);
   /// Meets the others in an open store.
   RankGroup(c10::intrusive_ptr<c10d::Store> store,
             int64_t rank,
-            int64_t size,
+            int64_t world_size,
             const RankGroupConfig& config,
             const MakeBackend& make_backend);
   ~RankGroup();
@@ -88,14 +88,12 @@ class RankGroup {
   RankGroup& operator=(const RankGroup&) = delete;
 
   int64_t rank() const { return rank_; }
-  int64_t size() const { return size_; }
-  bool is_first() const { return rank_ == 0; }
-  bool is_alone() const { return size_ == 1; }
+  int64_t world_size() const { return world_size_; }
 
   /// `what` names the data in the text of a failure.
   void all_reduce_sum(at::Tensor tensor, std::string_view what);
   void broadcast(at::Tensor tensor, std::string_view what);  ///< from rank 0
-  /// out [size() * n] from every rank's in [n], contiguous.
+  /// out [world_size() * n] from every rank's in [n], contiguous.
   void all_gather(at::Tensor out, const at::Tensor& in, std::string_view what);
   /// Every rank's text, by rank.
   std::vector<std::string> all_gather(const std::string& text, std::string_view what);
@@ -133,7 +131,7 @@ class RankGroup {
 
   RankGroupConfig config_;
   int64_t rank_ = 0;
-  int64_t size_ = 1;
+  int64_t world_size_ = 1;
   // The watchdog reads these too.
   std::atomic<int64_t> running_step_ = 0;            // 0: between steps
   std::atomic<int64_t> finished_step_ = -1;          // -1: not known yet

@@ -61,7 +61,7 @@ void RankGroup::exchange_processes(Clock::time_point deadline) {
     if (config_.stop_requested && config_.stop_requested()) {
       store.compareSet(kDecisionKey, std::string(), kStop);
     }
-    if (all_have_come && is_first()) store.compareSet(kDecisionKey, std::string(), kGo);
+    if (all_have_come && rank_ == 0) store.compareSet(kDecisionKey, std::string(), kGo);
     if (store.check({kDecisionKey})) {
       if (store.get_to_str(kDecisionKey) == kStop) {
         peer_stopped_ = true;
@@ -79,7 +79,7 @@ void RankGroup::exchange_processes(Clock::time_point deadline) {
 // Rank 0 may serve the store: it leaves last, so that all read the decision.
 void RankGroup::let_others_leave() {
   auto& store = *members_->store;
-  if (!is_first()) {
+  if (rank_ != 0) {
     store.set(left_key(static_cast<size_t>(rank_)), std::string("left"));
     return;
   }
@@ -123,11 +123,11 @@ std::string RankGroup::missing_ranks() const {
 void RankGroup::connect(const MakeBackend& make_backend) {
   const bool debug = config_.debug || c10d::debug_level() == c10d::DebugLevel::Detail;
   members_->group = c10::make_intrusive<c10d::ProcessGroup>(
-      members_->store, static_cast<int>(rank_), static_cast<int>(size_));
+      members_->store, static_cast<int>(rank_), static_cast<int>(world_size_));
   const auto make = [&](const std::string& name, const MakeBackend& maker, double timeout_seconds) {
     auto backend = maker(c10::make_intrusive<c10d::PrefixStore>(name, members_->store),
                          rank_,
-                         size_,
+                         world_size_,
                          config_.setup_timeout_seconds);
     backend->setTimeout(milliseconds(timeout_seconds));
     const std::lock_guard<std::mutex> lock(failure_mutex_);  // the watchdog may be aborting them

@@ -11,8 +11,8 @@ constexpr std::chrono::seconds kStopPatience{1};
 
 }  // namespace
 
-Watchdog::Watchdog(Handlers handlers)
-    : handlers_(std::move(handlers)), thread_([this] { watch(); }) {}
+Watchdog::Watchdog(Handlers handlers, Now now)
+    : handlers_(std::move(handlers)), now_(now), thread_([this] { watch(); }) {}
 
 Watchdog::~Watchdog() {
   {
@@ -26,7 +26,7 @@ Watchdog::~Watchdog() {
 // No signal to the thread here: it looks at the clock often enough for limits of seconds.
 void Watchdog::begin(WatchedOperation operation) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  since_ = Clock::now();
+  since_ = now_();
   operation_ = std::move(operation);
 }
 
@@ -52,7 +52,7 @@ void Watchdog::watch() {
   while (true) {
     changed_.wait_for(lock, kLookInterval, [this] { return is_closing_; });
     if (is_closing_) return;
-    const auto now = Clock::now();
+    const auto now = now_();
     const auto* handler = due_handler(now);
     if (handler == nullptr || !*handler) continue;
     const auto what = operation_->what;

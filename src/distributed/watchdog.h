@@ -29,7 +29,11 @@ class Watchdog {
     Handler on_stop = {};
   };
 
-  explicit Watchdog(Handlers handlers);
+  using Clock = std::chrono::steady_clock;
+  using Now = Clock::time_point (*)();
+
+  /// A test passes a clock that it advances itself.
+  explicit Watchdog(Handlers handlers, Now now = &Clock::now);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
@@ -38,12 +42,11 @@ class Watchdog {
   void end();
 
  private:
-  using Clock = std::chrono::steady_clock;
-
   void watch();
   const Handler* due_handler(Clock::time_point now);
 
   Handlers handlers_;
+  const Now now_;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool is_closing_ = false;

@@ -61,7 +61,7 @@ void DecodeSteps::forward(KvCache& cache) {
 
 bool DecodeSteps::can_record(KvCache& cache) const {
   return !model_->device().is_cpu() && opened_device_module() != nullptr &&
-         model_->decodes_without_waiting(plan_, cache, compute_dtype_);
+         model_->can_record_decoding(plan_, cache, compute_dtype_);
 }
 
 }  // namespace dsmoe

@@ -17,25 +17,27 @@ LinearImpl::LinearImpl(int64_t d_in, int64_t d_out, bool with_bias) {
 
 at::Tensor LinearImpl::weight_as(at::ScalarType dtype) {
   TORCH_CHECK(
-      weight.numel() > 0 || !twin.defined(),
+      weight.numel() > 0 || !packed_weight.defined(),
       "Linear: expected the weight, which pack_weights gave up; gradients need a model that "
       "is not packed or keeps its originals");
   return copy.differentiable(weight, dtype);
 }
 
 void LinearImpl::pack(const PackOptions& options, int64_t n_experts, ExpertAxis axis) {
-  twin = pack_matrix(weight,
-                     options.format,
-                     n_experts,
-                     axis,
-                     options.keep_original ? ReadCallback() : options.on_read);
+  packed_weight = pack_matrix(weight,
+                              options.format,
+                              n_experts,
+                              axis,
+                              options.keep_original ? ReadCallback() : options.on_read);
   if (options.keep_original) return;
   const at::NoGradGuard no_grad;
   copy = {};
   weight.set_data(at::empty({0}, weight.options()));
 }
 
-bool LinearImpl::runs_packed() const { return twin.defined() && !at::GradMode::is_enabled(); }
+bool LinearImpl::runs_packed() const {
+  return packed_weight.defined() && !at::GradMode::is_enabled();
+}
 
 at::Tensor LinearImpl::forward(const at::Tensor& x) {
   if (runs_packed()) return packed_linear(x.contiguous(), {packed()}, x.scalar_type())[0];

@@ -6,7 +6,7 @@
 
 #include <vector>
 
-#include "csrc_kernels/linear/packed_linear.h"
+#include "csrc_kernels/packed_linear/packed_linear.h"
 #include "model/compute_copy.h"
 #include "model/packed_weights.h"
 
@@ -28,16 +28,16 @@ class LinearImpl : public torch::nn::Module {
   /// packing gave that up.
   at::Tensor weight_as(at::ScalarType dtype);
 
-  /// Makes the twin for inference, cut into experts as pack_matrix does.
+  /// Packs the weight for inference, cut into experts as pack_matrix does.
   void pack(const PackOptions& options, int64_t n_experts = 1, ExpertAxis axis = ExpertAxis::kRows);
-  /// True if this pass uses the twin: there is one and no gradient is recorded.
+  /// True if this pass uses the packed weight: there is one and no gradient is recorded.
   bool runs_packed() const;
-  PackedLinear packed() const { return {twin, bias}; }
+  PackedLinear packed() const { return {packed_weight, bias}; }
 
-  at::Tensor weight;  // [d_out, d_in], or empty
-  at::Tensor bias;    // [d_out], or undefined
-  ComputeCopy copy;   // of weight
-  PackedMatrix twin;  // of weight, or undefined
+  at::Tensor weight;           // [d_out, d_in], or empty
+  at::Tensor bias;             // [d_out], or undefined
+  ComputeCopy copy;            // of weight
+  PackedMatrix packed_weight;  // or undefined
 };
 TORCH_MODULE(Linear);
 

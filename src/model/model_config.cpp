@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <utility>
 #include <vector>
 
 #include "common/config_visitor.h"
@@ -14,22 +15,32 @@ namespace {
 
 constexpr int64_t kMaxSize = int64_t{1} << 24;
 
+const std::vector<std::pair<std::string, Activation>> kActivationNames = {
+    {"gelu", Activation::kGelu},
+    {"gelu_tanh", Activation::kGeluTanh},
+    {"swiglu", Activation::kSwiglu},
+    {"silu", Activation::kSilu},
+    {"quick_gelu", Activation::kQuickGelu},
+    {"relu_squared", Activation::kReluSquared}};
+
 // The rule of a key that has an effect beside the others, or has none.
 InitRule acts(bool has_effect) { return has_effect ? InitRule::kCompared : InitRule::kFree; }
 
 void describe_router(ConfigVisitor& v, RouterConfig& router, bool is_used) {
+  std::vector<std::pair<std::string, RouterKind>> names;
+  std::string doc;
+  for (const auto& row : kRouterKinds) {
+    names.emplace_back(row.name, row.kind);
+    doc += fmt::format("{}{}: {}", doc.empty() ? "" : "; ", row.name, row.doc);
+  }
   v.begin_section("router", "the network that gives each expert its probability");
-  choice(v,
-         "kind",
-         router.kind,
-         {{"linear", RouterKind::kLinear}, {"swiglu", RouterKind::kSwiglu}},
-         {.doc = "one matrix, or a SwiGLU network with one hidden layer", .init = acts(is_used)});
+  choice(v, "kind", router.kind, names, {.doc = doc.c_str(), .init = acts(is_used)});
   v.integer("d_hidden",
             router.d_hidden,
             1,
             kMaxSize,
-            {.doc = "hidden width of the swiglu form",
-             .init = acts(is_used && router.kind == RouterKind::kSwiglu)});
+            {.doc = "width of the hidden layer, where the kind has one",
+             .init = acts(is_used && router.has_hidden())});
   v.boolean("renormalise",
             router.renormalise,
             {.doc = "divide the selected experts' weights by their sum", .init = acts(is_used)});
@@ -118,7 +129,7 @@ void describe_partition(ConfigVisitor& v, PartitionConfig& partition, bool is_us
       v,
       "gates",
       partition.gates,
-      {{"sigmoid", PartitionGates::kSigmoid}, {"softmax", PartitionGates::kSoftmax}},
+      {{"sigmoid", RouterActivation::kSigmoid}, {"softmax", RouterActivation::kSoftmax}},
       {.doc = "sigmoid: each expert for itself; softmax: over the selected experts, as LLaMA-MoE "
               "(arXiv:2406.16554), a baseline",
        .init = init});
@@ -151,12 +162,7 @@ void describe_ffn(ConfigVisitor& v, ModelConfig& config) {
   choice(v,
          "activation",
          ffn.activation,
-         {{"gelu", FfnActivation::kGelu},
-          {"gelu_tanh", FfnActivation::kGeluTanh},
-          {"swiglu", FfnActivation::kSwiglu},
-          {"silu", FfnActivation::kSilu},
-          {"quick_gelu", FfnActivation::kQuickGelu},
-          {"relu_squared", FfnActivation::kReluSquared}},
+         kActivationNames,
          {.doc = "swiglu adds a third matrix, gate_proj; quick_gelu is x sigmoid(1.702 x)"});
   v.integer("d_ffn",
             ffn.d_ffn,
@@ -212,7 +218,7 @@ void check_partition(const ModelConfig& config) {
   if (ffn.router.renormalise) {
     throw Error("model.moe.router.renormalise: gates of partitioned experts are not renormalised");
   }
-  if (ffn.partition.gates == PartitionGates::kSoftmax && ffn.partition.straight_through) {
+  if (ffn.partition.gates == RouterActivation::kSoftmax && ffn.partition.straight_through) {
     throw Error(
         "model.partition.gates = softmax has no straight-through estimator; set "
         "model.partition.ste = false");
@@ -294,6 +300,13 @@ void describe(ConfigVisitor& v, ModelConfig& config) {
   v.end_section();
 }
 
+std::string activation_name(Activation activation) {
+  for (const auto& [name, value] : kActivationNames) {
+    if (value == activation) return name;
+  }
+  return "identity";
+}
+
 bool ModelConfig::has_ffn_experts(int64_t layer) const {
   if (ffn.kind != FfnKind::kPartitioned || ffn.partition.layers == "all") return has_ffn_experts();
   for (const auto& [first, last] : parse_layers(ffn.partition.layers)) {
@@ -303,7 +316,8 @@ bool ModelConfig::has_ffn_experts(int64_t layer) const {
 }
 
 RouterActivation FfnConfig::router_activation() const {
-  const bool sigmoid = kind == FfnKind::kPartitioned && partition.gates == PartitionGates::kSigmoid;
+  const bool sigmoid =
+      kind == FfnKind::kPartitioned && partition.gates == RouterActivation::kSigmoid;
   return sigmoid ? RouterActivation::kSigmoid : RouterActivation::kSoftmax;
 }
 

@@ -3,20 +3,18 @@
 #include <cstdint>
 #include <string>
 
+#include "csrc_kernels/common/routing_rule.h"
+#include "model/moe/router_kind.h"
+
 namespace dsmoe {
 
 class ConfigVisitor;
 
-enum class RouterKind { kLinear, kSwiglu };
-enum class RouterActivation { kSoftmax, kSigmoid };
 enum class NormKind { kLayerNorm, kRmsNorm };
 enum class PositionKind { kRotary, kLearned };
 enum class RopeScalingKind { kNone, kLlama3 };
 enum class AttentionKind { kDense, kMoa };
 enum class FfnKind { kDense, kMoe, kPartitioned };
-enum class PartitionGates { kSigmoid, kSoftmax };
-enum class ZeroActive { kZero, kArgmax, kAll };
-enum class FfnActivation { kGelu, kGeluTanh, kSwiglu, kSilu, kQuickGelu, kReluSquared };
 
 /// Which projections have biases; arXiv:2404.05567 does not say. kOutput: the last one of attention
 /// and FFN, whose bias is added once and never weighted.
@@ -43,8 +41,16 @@ struct RopeScalingConfig {
 /// One router; arXiv:2404.05567, section 3.1. The paper does not name its form.
 struct RouterConfig {
   RouterKind kind = RouterKind::kSwiglu;
-  int64_t d_hidden = 256;    ///< width of the swiglu form; unused by the linear one
+  int64_t d_hidden = 256;    ///< width of the hidden layer, where the kind has one
   bool renormalise = false;  ///< divide the selected weights by their sum
+
+  bool has_hidden() const { return row_of(kind).hidden != Activation::kIdentity; }
+  /// Columns of the last matrix.
+  int64_t width(int64_t d_model) const { return has_hidden() ? d_hidden : d_model; }
+  /// Rows of the hidden layer's matrices together; 0 without one.
+  int64_t hidden_rows() const {
+    return has_hidden() ? n_inputs(row_of(kind).hidden) * d_hidden : 0;
+  }
 };
 
 /// Attention: a dense one of n_heads over n_kv_heads, or a mixture of n_experts, each of
@@ -63,17 +69,20 @@ struct AttentionConfig {
 /// How the gates of partitioned experts act; arXiv:2502.12455, section 4.
 struct PartitionConfig {
   std::string layers = "all";  ///< those cut into experts, as `0-3,7`; the others stay dense
-  PartitionGates gates = PartitionGates::kSigmoid;  ///< softmax: over the selected (LLaMA-MoE)
+  RouterActivation gates = RouterActivation::kSigmoid;  ///< softmax: over the selected (LLaMA-MoE)
   bool straight_through = true;                ///< closed gates receive the gradient of open ones
   bool count_scale = true;                     ///< the output times n_experts / open gates
   ZeroActive zero_active = ZeroActive::kZero;  ///< experts of a token that opens no gate
 };
 
+/// As the key model.ffn.activation names it.
+std::string activation_name(Activation activation);
+
 /// Feed-forward: a dense one of width d_ffn, a mixture of n_experts of width d_expert, or a dense
 /// one that was cut into n_experts blocks of d_expert.
 struct FfnConfig {
   FfnKind kind = FfnKind::kMoe;
-  FfnActivation activation = FfnActivation::kGeluTanh;
+  Activation activation = Activation::kGeluTanh;
   int64_t d_ffn = 2048;       ///< dense; partitioned, where it is n_experts * d_expert
   int64_t n_experts = 32;     ///< moe and partitioned
   int64_t d_expert = 64;      ///< moe and partitioned

@@ -4,7 +4,7 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
-#include "csrc_kernels/norm/residual_norm.h"
+#include "csrc_kernels/residual_norm/residual_norm.h"
 #include "model/model_config.h"
 
 namespace dsmoe {

@@ -16,10 +16,10 @@ int64_t weight_memory_bytes(const Transformer& model) {
   const auto bytes_of = [](const at::Tensor& tensor) {
     return tensor.defined() ? static_cast<int64_t>(tensor.nbytes()) : 0;
   };
-  int64_t bytes = bytes_of(model->embedding_twin().data);
+  int64_t bytes = bytes_of(model->packed_embedding().data);
   for (const auto& tensor : model->parameters()) bytes += bytes_of(tensor);
   for (const auto& module : model->modules()) {
-    if (const auto* linear = module->as<Linear>()) bytes += bytes_of(linear->twin.data);
+    if (const auto* linear = module->as<Linear>()) bytes += bytes_of(linear->packed_weight.data);
   }
   return bytes;
 }

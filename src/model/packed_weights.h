@@ -1,6 +1,6 @@
 #pragma once
 
-#include "csrc_kernels/linear/packed_matrix.h"
+#include "csrc_kernels/packed_linear/packed_matrix.h"
 
 namespace dsmoe {
 
@@ -15,8 +15,8 @@ struct PackOptions {
   ReadCallback on_read = {};
 };
 
-/// Hangs a packed twin on every matrix product of the model: forward passes without gradients then
-/// use the kernels of inference, and a weight whose original is gone refuses gradients.
+/// Attaches a packed copy of its weight to every Linear: forward passes without gradients then use
+/// the kernels of inference, and a weight whose original is gone refuses gradients.
 ///
 /// Routers stay in float32, their hidden layers are at least bfloat16; norms and biases stay as
 /// they are. An embedding that is only looked up is kept in bfloat16 unless the format is float32.

@@ -4,17 +4,11 @@ namespace dsmoe {
 namespace {
 
 int64_t router_size(const RouterConfig& router, int64_t d_model, int64_t n_experts) {
-  if (router.kind == RouterKind::kLinear) return d_model * n_experts;
-  return 2 * d_model * router.d_hidden + router.d_hidden * n_experts;
+  return d_model * router.hidden_rows() + router.width(d_model) * n_experts;
 }
 
 int64_t norm_size(const ModelConfig& config) {
   return config.norm == NormKind::kLayerNorm && config.bias ? 2 * config.d_model : config.d_model;
-}
-
-// Matrices that lead into the hidden width of an FFN.
-int64_t n_inward(const ModelConfig& config) {
-  return config.ffn.activation == FfnActivation::kSwiglu ? 2 : 1;
 }
 
 void add_attention(ParameterCount& count, const ModelConfig& config) {
@@ -35,15 +29,15 @@ void add_attention(ParameterCount& count, const ModelConfig& config) {
 void add_ffn(ParameterCount& count, const ModelConfig& config) {
   const auto& ffn = config.ffn;
   const int64_t width = config.has_ffn_experts() ? ffn.n_experts * ffn.d_expert : ffn.d_ffn;
-  count.matrices += (n_inward(config) + 1) * width * config.d_model;
-  if (config.bias) count.biases += n_inward(config) * width;
+  count.matrices += (n_inputs(config.ffn.activation) + 1) * width * config.d_model;
+  if (config.bias) count.biases += n_inputs(config.ffn.activation) * width;
   if (config.biases() != Biases::kNone) count.biases += config.d_model;
 }
 
 // Parameters of one FFN expert: its matrices and, where there are any, their inner biases.
 int64_t ffn_expert_size(const ModelConfig& config) {
-  const int64_t biases = config.bias ? n_inward(config) * config.ffn.d_expert : 0;
-  return (n_inward(config) + 1) * config.ffn.d_expert * config.d_model + biases;
+  const int64_t biases = config.bias ? n_inputs(config.ffn.activation) * config.ffn.d_expert : 0;
+  return (n_inputs(config.ffn.activation) + 1) * config.ffn.d_expert * config.d_model + biases;
 }
 
 // Q and O of one attention expert.

@@ -7,8 +7,8 @@
 
 namespace dsmoe {
 
-/// Parameters of a model by what they are. The paper's totals leave embeddings out, and its twins
-/// share the matrices. Source: arXiv:2404.05567, section 4.1.
+/// Parameters of a model by what they are. The paper's totals leave embeddings out, and its dense
+/// baselines share the matrices. Source: arXiv:2404.05567, section 4.1.
 struct ParameterCount {
   int64_t embeddings = 0;  ///< token and position embeddings and an untied head
   int64_t matrices = 0;    ///< of attention and FFN

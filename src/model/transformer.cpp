@@ -65,7 +65,7 @@ at::Tensor first_keys_of(const ForwardOptions& options,
               " int64 and no cache, got ",
               options.document_positions.sizes());
   const auto first_keys = positions - options.document_positions;
-  // Another device would have to be waited for.
+  // On another device this check would be a host sync.
   TORCH_CHECK(!tokens.is_cpu() || tokens.numel() == 0 ||
                   (first_keys.min().item<int64_t>() >= 0 &&
                    options.document_positions.min().item<int64_t>() >= 0),
@@ -167,8 +167,8 @@ ModelOutput TransformerImpl::forward(const at::Tensor& tokens,
   output.features = final_norm_(stream, settings.compute_dtype).normed;
   output.head = {head_.is_empty() ? embedding_ : head_->weight, {}};
   if (options.logits) output.logits = logits_of(output, settings);
-  const auto& twin = head_.is_empty() ? embedding_twin_ : head_->twin;
-  if (!twin.defined()) {
+  const auto& packed = head_.is_empty() ? packed_embedding_ : head_->packed_weight;
+  if (!packed.defined()) {
     auto& copy = head_.is_empty() ? embedding_copy_ : head_->copy;
     output.head.values = copy.values({output.head.parameter}, settings.compute_dtype);
   }
@@ -190,9 +190,9 @@ at::Tensor TransformerImpl::logits_of(const ModelOutput& output, const ForwardOp
                    .index_select(0, rows.to(features.device()))
                    .unsqueeze(1);  // [n, 1, d_model]
   }
-  const auto& twin = head_.is_empty() ? embedding_twin_ : head_->twin;
-  if (twin.defined() && !at::GradMode::is_enabled()) {
-    return packed_linear(features, {{twin}}, at::kFloat)[0];
+  const auto& packed = head_.is_empty() ? packed_embedding_ : head_->packed_weight;
+  if (packed.defined() && !at::GradMode::is_enabled()) {
+    return packed_linear(features, {{packed}}, at::kFloat)[0];
   }
   if (!head_.is_empty()) return at::linear(features, head_->weight_as(options.compute_dtype));
   return at::linear(features, embedding_copy_.differentiable(embedding_, options.compute_dtype));
@@ -202,7 +202,7 @@ void TransformerImpl::pack(const PackOptions& options) {
   const at::NoGradGuard no_grad;
   for (auto& block : blocks_) block->pack(options);
   if (head_.is_empty()) {
-    embedding_twin_ = pack_matrix(embedding_, options.format);
+    packed_embedding_ = pack_matrix(embedding_, options.format);
   } else {
     head_->pack(options);
   }
@@ -273,24 +273,16 @@ int64_t TransformerImpl::n_kv_heads() const {
                                                        : config_.attention.n_kv_heads;
 }
 
-bool TransformerImpl::decodes_without_waiting(const RoutingPlan& plan,
-                                              KvCache& cache,
-                                              at::ScalarType compute_dtype) const {
+bool TransformerImpl::can_record_decoding(const RoutingPlan& plan,
+                                          KvCache& cache,
+                                          at::ScalarType compute_dtype) const {
   const AttentionContext context{.positions = {}, .first_keys = {}, .rotary = {}, .cache = &cache};
   const at::NoGradGuard no_grad;
   if (!runs_decode_kernels(context, 1, compute_dtype)) return false;
   const auto x = at::empty({cache.n_sequences(), config_.d_model},
                            at::TensorOptions(compute_dtype).device(device()));
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    const auto routing = plan.layer(i);
-    for (const auto* policy : {&routing.moe, &routing.moa}) {
-      // Without a kernel the host counts.
-      if (policy->selection == Selection::kThresholdTopK &&
-          ExpertChoiceOnDevice::choose == nullptr) {
-        return false;
-      }
-    }
-    if (!blocks_[i]->ffn_runs_without_waiting(x, routing.moe)) return false;
+    if (blocks_[i]->decoding_needs_host_sync(x, plan.layer(i))) return false;
   }
   return true;
 }

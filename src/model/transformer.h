@@ -21,8 +21,8 @@ struct ForwardOptions {
   at::ScalarType compute_dtype =
       at::kFloat;            ///< of the matrix products; norms, router logits, losses stay wide
   KvCache* cache = nullptr;  ///< tokens continue its sequences; the caller advances it
-  /// [batch, 1] int64 on the model's device, where the cache's next tokens stand; undefined: it is
-  /// copied there, for which the device is waited.
+  /// [batch, 1] int64 on the model's device, positions of the cache's next tokens; undefined: they
+  /// are copied there, which is a host sync.
   at::Tensor cached_positions{};
   /// The cache's sequences that tokens [1, n_tokens] belong to, one part after another; needs
   /// packed weights. Empty: tokens [batch, seq] are of all its sequences.
@@ -63,16 +63,16 @@ class TransformerImpl : public torch::nn::Module {
   void force_gates(bool forced);
 
   const ModelConfig& config() const { return config_; }
-  /// Whether a pass of one token a sequence under `plan` gives the device its work without waiting
-  /// for it, so that it can be recorded.
-  bool decodes_without_waiting(const RoutingPlan& plan,
-                               KvCache& cache,
-                               at::ScalarType compute_dtype) const;
+  /// Whether a pass of one token a sequence under `plan` runs without a host sync, so that it can
+  /// be recorded.
+  bool can_record_decoding(const RoutingPlan& plan,
+                           KvCache& cache,
+                           at::ScalarType compute_dtype) const;
   /// Where the parameters are, all of them.
   at::Device device() const { return embedding_.device(); }
   int64_t n_kv_heads() const;
   /// Of an embedding that is the head too, where weights are packed.
-  const PackedMatrix& embedding_twin() const { return embedding_twin_; }
+  const PackedMatrix& packed_embedding() const { return packed_embedding_; }
   KvShape kv_shape(at::ScalarType dtype) const;
   /// A cache for `batch` sequences of at most `capacity` tokens.
   KvCache make_cache(int64_t batch, int64_t capacity, at::ScalarType dtype) const;
@@ -94,7 +94,7 @@ class TransformerImpl : public torch::nn::Module {
   at::Tensor rotary_frequencies_;  // [head_dim / 2] float64, rotary positions only
   std::vector<TransformerBlock> blocks_;
   ComputeCopy embedding_copy_;
-  PackedMatrix embedding_twin_;  // tied only, packed only
+  PackedMatrix packed_embedding_;  // tied only, packed only
   Norm final_norm_{nullptr};
   Linear head_{nullptr};  // untied only
 };

@@ -52,14 +52,15 @@ BlockOutput TransformerBlockImpl::ffn_half(const ResidualStream& stream,
   return {{residual, at::dropout(mixed.y, dropout_, is_training())}, {}, std::move(mixed.routing)};
 }
 
-bool TransformerBlockImpl::ffn_runs_without_waiting(const at::Tensor& x,
-                                                    const RoutingPolicy& policy) const {
-  const auto& experts = !moe_.is_empty()           ? moe_->experts
-                        : !partitioned_.is_empty() ? partitioned_->experts
-                                                   : ffn_;
-  return !ffn_.is_empty() ||
-         !runs_sparse(policy, experts->n_experts(), experts->parameters_per_expert()) ||
-         experts->runs_without_waiting(x);
+bool TransformerBlockImpl::decoding_needs_host_sync(const at::Tensor& x,
+                                                    const LayerRouting& routing) const {
+  if (!moa_.is_empty() &&
+      needs_host_sync({moa_->experts(), routing.moa, {}, ExpertUse::kDecoding}, x)) {
+    return true;
+  }
+  if (!ffn_.is_empty()) return needs_host_sync({ffn_->experts()}, x);
+  const auto& experts = moe_.is_empty() ? partitioned_->experts : moe_->experts;
+  return needs_host_sync({experts->experts(), routing.moe}, x);
 }
 
 void TransformerBlockImpl::pack(const PackOptions& options) {

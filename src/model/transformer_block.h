@@ -9,7 +9,7 @@
 #include "model/model_config.h"
 #include "model/moe/ds_moe_layer.h"
 #include "model/moe/partitioned_moe_layer.h"
-#include "model/moe/routing_policy.h"
+#include "model/moe/routing_plan.h"
 #include "model/norm.h"
 
 namespace dsmoe {
@@ -38,9 +38,9 @@ class TransformerBlockImpl : public torch::nn::Module {
                        const RoutingPolicy& policy,
                        at::ScalarType dtype);
 
-  /// Whether the FFN half gives a device its work without waiting for it; x as ffn's input
-  /// [n_tokens, d_model].
-  bool ffn_runs_without_waiting(const at::Tensor& x, const RoutingPolicy& policy) const;
+  /// Whether a pass of one token a sequence over a cache needs a host sync in the experts.
+  /// x [n_tokens, d_model], of the compute dtype
+  bool decoding_needs_host_sync(const at::Tensor& x, const LayerRouting& routing) const;
 
   void pack(const PackOptions& options);
 

@@ -31,17 +31,15 @@ struct Shapes {
     kv_width = hd * static_cast<double>(kv_heads);
     ffn_width = has_moe ? moe_experts * static_cast<double>(config.ffn.d_expert)
                         : static_cast<double>(config.ffn.d_ffn);
-    n_in = config.ffn.activation == FfnActivation::kSwiglu ? 2 : 1;
-    const auto hidden = [&](const RouterConfig& router) {
-      return router.kind == RouterKind::kSwiglu ? static_cast<double>(router.d_hidden) : 0.0;
-    };
-    moa_hidden = has_moa ? hidden(attention.router) : 0;
-    moe_hidden = has_moe ? hidden(config.ffn.router) : 0;
+    n_in = static_cast<double>(n_inputs(config.ffn.activation));
+    moa_router = attention.router;
+    moe_router = config.ffn.router;
     parameters = static_cast<double>(count_parameters(config).total());
   }
 
   double layers, d, vocab, moa_experts, moe_experts, q_width, kv_width, ffn_width, n_in;
-  double moa_hidden, moe_hidden, parameters;
+  double parameters;
+  RouterConfig moa_router, moe_router;
   bool has_moa, has_moe;
 };
 
@@ -101,14 +99,20 @@ class Builder {
   Roofline roofline_;
 };
 
+// Columns of a router's last matrix.
+double router_width(const RouterConfig& router, double d_model) {
+  return router.has_hidden() ? static_cast<double>(router.d_hidden) : d_model;
+}
+
 // A router with its gradients.
 void add_trained_router(Builder& builder,
                         const Shapes& s,
-                        double hidden,
+                        const RouterConfig& router,
                         double experts,
                         double rows) {
-  const double width = hidden > 0 ? hidden : s.d;
-  const double inputs = hidden > 0 ? 2 * hidden : s.d;
+  const double width = router_width(router, s.d);
+  const auto hidden = static_cast<double>(router.hidden_rows());
+  const double inputs = hidden > 0 ? hidden : s.d;
   if (hidden > 0) builder.trained_product("router hidden layer", s.layers, rows, s.d, inputs);
   const double weight = kWide * width * experts;
   // The hidden layer and the weight in, logits and probabilities out.
@@ -196,9 +200,9 @@ Roofline training_roofline(const ModelConfig& config,
     builder.stream("attention heads times the experts' weights",
                    2 * s.layers,
                    s.layers * (kNarrow * t * s.q_width * 6 + 3 * kWide * t * s.moa_experts));
-    add_trained_router(builder, s, s.moa_hidden, s.moa_experts, t);
+    add_trained_router(builder, s, s.moa_router, s.moa_experts, t);
   }
-  if (s.has_moe) add_trained_router(builder, s, s.moe_hidden, s.moe_experts, t);
+  if (s.has_moe) add_trained_router(builder, s, s.moe_router, s.moe_experts, t);
   if (s.has_moa || s.has_moe) {
     const double experts = (s.has_moa ? s.moa_experts : 0) + (s.has_moe ? s.moe_experts : 0);
     builder.stream("mutual-information loss", 4 * s.layers, s.layers * 3 * kWide * t * experts);
@@ -237,16 +241,18 @@ Roofline decode_roofline(const ModelConfig& config,
   builder.vectors("head", 1, s.d * s.vocab, b);
   builder.stream(
       "norms", 2 * s.layers + 1, (2 * s.layers + 1) * b * s.d * (2 * kWide + 2 * kNarrow));
-  const auto router = [&](bool has, double hidden, double experts) {
+  const auto router = [&](bool has, const RouterConfig& form, double experts) {
     if (!has) return;
-    builder.vectors(
-        "router hidden layer", hidden > 0 ? s.layers : 0, s.layers * s.d * 2 * hidden, b);
-    const double width = hidden > 0 ? hidden : s.d;
-    builder.stream(
-        "router logits, softmax, choice", 2 * s.layers, s.layers * width * experts * kWide);
+    builder.vectors("router hidden layer",
+                    form.has_hidden() ? s.layers : 0,
+                    s.layers * s.d * static_cast<double>(form.hidden_rows()),
+                    b);
+    builder.stream("router logits, softmax, choice",
+                   2 * s.layers,
+                   s.layers * router_width(form, s.d) * experts * kWide);
   };
-  router(s.has_moa, s.moa_hidden, s.moa_experts);
-  router(s.has_moe, s.moe_hidden, s.moe_experts);
+  router(s.has_moa, s.moa_router, s.moa_experts);
+  router(s.has_moe, s.moe_router, s.moe_experts);
   builder.wait_between_launches();
   return builder.take();
 }

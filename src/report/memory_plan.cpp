@@ -20,13 +20,11 @@ constexpr double kRuntime = 45 << 20;
 constexpr double kProductCode = 0.34 * (1 << 20);
 constexpr double kProductCodeBfloat16 = 0.56 * (1 << 20);
 
-// Logits, probabilities and weights in float32, the selection in bytes, and both inputs of the
-// swiglu form's activation.
+// Logits, probabilities and weights in float32, the selection in bytes, and the inputs of the
+// hidden layer's activation.
 double router_bytes(const RouterConfig& router, int64_t n_experts, double bytes_per_value) {
-  const double hidden = router.kind == RouterKind::kSwiglu
-                            ? 2.0 * bytes_per_value * static_cast<double>(router.d_hidden)
-                            : 0.0;
-  return (3.0 * kFloat32 + 1.0) * static_cast<double>(n_experts) + hidden;
+  return (3.0 * kFloat32 + 1.0) * static_cast<double>(n_experts) +
+         bytes_per_value * static_cast<double>(router.hidden_rows());
 }
 
 // A half's input: the float32 stream that its norm saw, and what the norm or the half before made.
@@ -56,7 +54,7 @@ double ffn_width(const FfnConfig& ffn) {
 }
 
 double n_activation_inputs(const FfnConfig& ffn) {
-  return ffn.activation == FfnActivation::kSwiglu ? 2.0 : 1.0;
+  return static_cast<double>(n_inputs(ffn.activation));
 }
 
 // Experts of a token that training computes for themselves; 0 where it computes all of them wide.
@@ -154,8 +152,8 @@ double product_code(const RunConfig& config, bool narrow) {
   return 6 * n_sizes * (narrow ? kProductCodeBfloat16 : kProductCode);
 }
 
-// Copies of matrices in the compute dtype; in float32 only the routers' two hidden matrices, which
-// are multiplied as one.
+// Copies of matrices in the compute dtype; in float32 only the two hidden matrices of SwiGLU
+// routers, which are multiplied as one.
 double compute_copies(const ModelConfig& model, const ParameterCount& count, bool narrow) {
   const auto d_model = static_cast<double>(model.d_model);
   if (narrow) {
@@ -164,7 +162,7 @@ double compute_copies(const ModelConfig& model, const ParameterCount& count, boo
   }
   double width = 0;
   const auto add = [&](const RouterConfig& router) {
-    if (router.kind == RouterKind::kSwiglu) width += 2.0 * static_cast<double>(router.d_hidden);
+    if (router.hidden_rows() > router.d_hidden) width += static_cast<double>(router.hidden_rows());
   };
   if (model.ffn.kind != FfnKind::kDense) add(model.ffn.router);
   if (model.attention.kind == AttentionKind::kMoa) add(model.attention.router);

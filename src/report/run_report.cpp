@@ -216,6 +216,25 @@ std::string active_by_layer(const RunRecord& run) {
                       .y_label = "experts per token"});
 }
 
+// What each term contributes to the loss.
+std::string loss_terms(const RunRecord& run) {
+  const auto& weights = run.steps.back().value("loss_weights", nlohmann::json::object());
+  std::vector<PlotSeries> terms;
+  for (const auto& [key, weight] : weights.items()) {
+    if (!weight.is_number() || weight == 0.0 || key == "lm_loss") continue;
+    auto series = series_of(key, run.steps, key);
+    for (size_t i = 0; i < run.steps.size(); ++i) {
+      series.y[i] *= number(run.steps[i].value("loss_weights", nlohmann::json::object()), key);
+    }
+    terms.push_back(std::move(series));
+  }
+  if (terms.empty()) return "";
+  return plot_to_svg(terms,
+                     {.title = "Loss terms times their weights, beside the language-model loss",
+                      .x_label = "step",
+                      .y_label = "nats per token"});
+}
+
 std::string events_of(const RunRecord& run) {
   if (run.events.empty()) return "";
   std::string html = fmt::format(
@@ -254,7 +273,7 @@ std::string samples_of(const std::vector<TextSample>& samples) {
 }
 
 std::string section_of(const RunRecord& run) {
-  std::string plots = active_by_layer(run);
+  std::string plots = loss_terms(run) + active_by_layer(run);
   for (const std::string kind : kKinds) {
     plots += by_layer_over_time(run, kind, "mutual_information", "Mutual information, nats");
     plots += by_layer_over_time(run, kind, "token_entropy", "Entropy of a token's router, nats");

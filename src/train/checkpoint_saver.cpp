@@ -33,7 +33,7 @@ CheckpointSaver::~CheckpointSaver() {
   try {
     collect(OnSaveFailure::kContinue);
   } catch (...) {
-    // Logged where it is an error of ours; a destructor has no one else to tell.
+    // collect() has logged a RunError; a destructor cannot report more.
   }
 }
 

@@ -9,7 +9,7 @@
 
 namespace dsmoe {
 
-/// Saves on a thread of its own, from a copy: training waits for the copy only. One save at a time.
+/// Saves a copy on a background thread: training waits for the copy only. One save at a time.
 class CheckpointSaver {
  public:
   CheckpointSaver(CheckpointStore& store, OnSaveFailure on_failure)

@@ -20,7 +20,7 @@ struct RouterEntropies {
   double mutual_information() const { return mean - token; }  ///< >= 0
 };
 
-/// What the router of one layer did in the steps since the last report.
+/// Expert use of one layer over the steps since the last report.
 struct LayerRoutingStats {
   std::vector<double> load;   ///< share of the tokens that each expert served, see ExpertWatch
   double active_experts = 0;  ///< mean number of experts selected per token
@@ -46,16 +46,16 @@ class ExpertWatch {
   /// have none.
   void add(const ModelOutput& output, bool measures);
 
-  /// What add() counted in this step. Where ranks share a step, each of these is to be replaced by
-  /// its sum over them before the step ends.
+  /// The counts of this step. With several ranks the caller replaces each by its sum over ranks
+  /// before the step ends.
   std::vector<double*> step_numbers();
 
   /// Ends a step. Returns one text per alarm that begins with it: an expert without load for
-  /// dead_expert_steps, a layer of which no token used an expert, a router whose mean distribution
-  /// has collapsed. An alarm is raised again only after it was over.
+  /// dead_expert_steps, a layer of which no token used an expert, a collapsed router. An alarm is
+  /// raised again only after it was over.
   std::vector<std::string> end_step();
 
-  /// What was added since the last call.
+  /// Statistics of the steps since the last call.
   RoutingStats take_stats();
 
  private:

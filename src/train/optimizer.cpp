@@ -1,7 +1,6 @@
 #include "train/optimizer.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/isfinite.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -58,7 +57,7 @@ AdamwSlot Optimizer::own_part(const Slot& slot) const {
           .weight_decay = slot.decays ? config_.weight_decay : 0.0};
 }
 
-double Optimizer::clip_gradients(double max_norm) {
+double Optimizer::prepare_clipping(double max_norm) {
   std::vector<at::Tensor> gradients;
   for (const auto& slot : slots_) {
     const auto& gradient = slot.parameter.grad();
@@ -125,14 +124,6 @@ NamedTensors Optimizer::steps() const {
   NamedTensors steps;
   for (const auto& slot : slots_) steps.emplace_back(slot.name, slot.step);
   return steps;
-}
-
-std::optional<std::string> Optimizer::first_non_finite_gradient() const {
-  for (const auto& slot : slots_) {
-    const auto& gradient = slot.parameter.grad();
-    if (gradient.defined() && !at::isfinite(gradient).all().item<bool>()) return slot.name;
-  }
-  return std::nullopt;
 }
 
 }  // namespace dsmoe

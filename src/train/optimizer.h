@@ -2,11 +2,10 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "csrc_kernels/optim/adamw.h"
+#include "csrc_kernels/adamw/adamw.h"
 #include "model/named_tensors.h"
 #include "train/train_config.h"
 
@@ -18,21 +17,20 @@ struct OptimizerShard {
   int64_t count = 1;
 };
 
-/// AdamW over named parameters, in place, in one parallel pass; clipping costs no pass of its own.
+/// AdamW over named parameters, in place, in one parallel pass, which applies the clipping too.
 ///
 /// Matrices decay; biases and 1-D parameters (norm weights) do not. A parameter without a gradient
 /// is left alone, its moments and step count too. Parameters, gradients and state are float32 (all
 /// of them float64 for references), on one device. A shard keeps the moments of its elements and
-/// updates these only; what the others update is up to share_parameters.
+/// updates these only; share_parameters fetches the other elements.
 class Optimizer {
  public:
   /// Throws Error if a name appears twice, c10::Error if a parameter has another type.
   Optimizer(NamedTensors parameters, const OptimizerConfig& config, OptimizerShard shard = {});
 
-  /// Measures the global 2-norm of all gradients and makes the next step scale them so that it is
-  /// at most max_norm; 0 only measures. Returns the norm before scaling; the gradients stay as
-  /// they are.
-  double clip_gradients(double max_norm);
+  /// Returns the global 2-norm of all gradients. The next step() scales them to a norm of at most
+  /// max_norm, unless it is 0; here the gradients stay as they are.
+  double prepare_clipping(double max_norm);
 
   void step(double lr);
   void clear_gradients();
@@ -49,9 +47,6 @@ class Optimizer {
   NamedTensors steps() const;                      ///< updates so far by parameter, scalars
   at::Tensor moments() const { return moments_; }  ///< [2, elements of the shard]
   int64_t shard_begin() const { return moments_.size(1) * shard_.index; }
-
-  /// Name of the first parameter whose gradient holds a NaN or Inf, if there is one.
-  std::optional<std::string> first_non_finite_gradient() const;
 
  private:
   struct Slot {

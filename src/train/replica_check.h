@@ -7,8 +7,8 @@
 
 namespace dsmoe {
 
-/// Compares a hash of every tensor over all ranks, which must hold the same bits: a flipped bit in
-/// memory, or a rank that went its own way. Throws RunError, on every rank, that names the first
+/// Compares a hash of every tensor over all ranks, which must hold the same bits: finds a flipped
+/// bit in memory and ranks that have diverged. Throws RunError, on every rank, that names the first
 /// tensor that differs and the ranks whose bits are not those of most ranks (of two, rank 1).
 void check_replicas(RankGroup& ranks, const NamedTensors& tensors, int64_t step);
 

@@ -14,7 +14,7 @@ namespace dsmoe {
 /// logged as a warning; free keys that differ are in neither.
 std::vector<ConfigChange> check_config_change(const RunConfig& saved, const RunConfig& now);
 
-/// What a run is made from, beside its config.
+/// Origin of a run besides its config.
 struct RunOrigin {
   std::string dataset_hash;
   std::string tokenizer_fingerprint;
@@ -23,7 +23,7 @@ struct RunOrigin {
 };
 
 /// Throws Error if the checkpoint was trained on other tokens or with another tokenizer, which the
-/// hash of foreign token files does not tell; logs a warning for another program or torch version,
+/// hash of foreign token files does not cover; logs a warning for another program or torch version,
 /// with which the same bits are not promised.
 void check_origin(const CheckpointManifest& manifest, const RunOrigin& origin);
 

@@ -47,9 +47,9 @@ void exchange(const Optimizer& optimizer,
     const int64_t n = std::min(window, shard_size - done);
     const auto mine = at::zeros({n}, options);
     read(ranks.rank() * shard_size + done, mine);
-    const auto all = at::empty({ranks.size(), n}, options);
+    const auto all = at::empty({ranks.world_size(), n}, options);
     ranks.all_gather(all, mine, what);
-    for (int64_t rank = 0; rank < ranks.size(); ++rank) {
+    for (int64_t rank = 0; rank < ranks.world_size(); ++rank) {
       write(rank, rank * shard_size + done, all[rank]);
     }
   }
@@ -70,7 +70,7 @@ void write_elements(const NamedTensors& tensors, int64_t begin, const at::Tensor
 // Whole moments of one kind as tensors of the parameters' shapes, on rank 0.
 NamedTensors gather_moments(const Optimizer& optimizer, RankGroup& ranks, int64_t which) {
   NamedTensors whole;
-  if (ranks.is_first()) {
+  if (ranks.rank() == 0) {
     for (const auto& [name, parameter] : optimizer.parameters()) {
       whole.emplace_back(name, at::zeros(parameter.sizes(), parameter.scalar_type()));
     }
@@ -94,7 +94,7 @@ NamedTensors gather_moments(const Optimizer& optimizer, RankGroup& ranks, int64_
 
 OptimizerShard optimizer_shard(bool is_sharded, const RankGroup& ranks) {
   if (!is_sharded) return {};
-  return {.index = ranks.rank(), .count = ranks.size()};
+  return {.index = ranks.rank(), .count = ranks.world_size()};
 }
 
 void share_parameters(Optimizer& optimizer, RankGroup& ranks) {
@@ -114,7 +114,7 @@ void share_parameters(Optimizer& optimizer, RankGroup& ranks) {
 }
 
 NamedTensors gather_state(const Optimizer& optimizer, RankGroup& ranks) {
-  if (!optimizer.is_sharded()) return ranks.is_first() ? optimizer.named_state() : NamedTensors{};
+  if (!optimizer.is_sharded()) return ranks.rank() == 0 ? optimizer.named_state() : NamedTensors{};
   const auto exp_avg = gather_moments(optimizer, ranks, 0);
   const auto exp_avg_sq = gather_moments(optimizer, ranks, 1);
   NamedTensors whole;
@@ -139,7 +139,7 @@ void scatter_state(Optimizer& optimizer, RankGroup& ranks, const NamedTensors& w
     const auto& [name, parameter] = parameters[i];
     for (int64_t which = 0; which < 2; ++which) {
       const auto values = at::empty(parameter.sizes(), moments.options());
-      if (ranks.is_first()) values.copy_(whole.at(3 * i + static_cast<size_t>(which)).second);
+      if (ranks.rank() == 0) values.copy_(whole.at(3 * i + static_cast<size_t>(which)).second);
       ranks.broadcast(values, "sending the moments of " + name);
       const int64_t first = std::max(start, mine);
       const int64_t last = std::min(start + parameter.numel(), mine + moments.size(1));
@@ -149,7 +149,7 @@ void scatter_state(Optimizer& optimizer, RankGroup& ranks, const NamedTensors& w
           .copy_(values.view(-1).narrow(0, first - start, last - first));
     }
     auto step = steps[i].second;
-    if (ranks.is_first()) step.copy_(whole.at(3 * i + 2).second);
+    if (ranks.rank() == 0) step.copy_(whole.at(3 * i + 2).second);
     ranks.broadcast(step, "sending the steps of " + name);
     start += parameter.numel();
   }

@@ -3,7 +3,7 @@
 #include "distributed/rank_group.h"
 #include "train/optimizer.h"
 
-/// What ranks exchange when each keeps the moments of its own share of the elements (ZeRO-1,
+/// Exchanges between ranks of which each keeps the moments of its share of the elements (ZeRO-1,
 /// arXiv:1910.02054, section 5.1). All functions are collectives; on one rank, or where every rank
 /// keeps everything, they move nothing that is in place already.
 namespace dsmoe {
@@ -18,8 +18,8 @@ void share_parameters(Optimizer& optimizer, RankGroup& ranks);
 /// The whole state as Optimizer::named_state has it, on rank 0; empty on the others.
 NamedTensors gather_state(const Optimizer& optimizer, RankGroup& ranks);
 
-/// Gives every rank its part of rank 0's `whole` state, by name as from gather_state; what the
-/// other ranks pass is not read.
+/// Gives every rank its part of rank 0's `whole` state, by name as from gather_state; the
+/// argument of the other ranks is not read.
 void scatter_state(Optimizer& optimizer, RankGroup& ranks, const NamedTensors& whole);
 
 }  // namespace dsmoe

@@ -21,7 +21,7 @@ std::optional<std::string> judge_one(const char* name,
   const double mean = std::accumulate(window.begin(), window.end(), 0.0) / n;
   double squares = 0;
   for (const double past : window) squares += (past - mean) * (past - mean);
-  // A window of equal values has no scale of its own.
+  // A window of equal values has a deviation of 0.
   const double deviation = std::max(std::sqrt(squares / n), 1e-6 * std::abs(mean));
   // Written so that a NaN, wherever it comes from, is a spike.
   if (value <= mean + config.spike_z * deviation) return {};
@@ -59,7 +59,11 @@ void SpikeGuard::accept(double loss, double gradient_norm) {
 void SpikeGuard::skip(double loss, double gradient_norm) {
   if (std::isfinite(loss) && std::isfinite(gradient_norm)) remember(loss, gradient_norm);
   ++history_.skipped_steps;
-  if (++history_.skipped_in_a_row < config_.max_skips) return;
+  ++history_.skipped_in_a_row;
+}
+
+void SpikeGuard::check_skips() const {
+  if (history_.skipped_in_a_row < config_.max_skips) return;
   throw RunError(
       fmt::format("{} steps in a row were skipped, {} in all; train.guard.max_skips = {}",
                   history_.skipped_in_a_row,

@@ -9,7 +9,7 @@
 
 namespace dsmoe {
 
-/// What the guard remembers between steps; part of the training state.
+/// State of the guard between steps; part of the training state.
 struct SpikeHistory {
   std::vector<double> losses;          ///< of the last finite steps, oldest first
   std::vector<double> gradient_norms;  ///< the same steps
@@ -30,9 +30,11 @@ class SpikeGuard {
   void accept(double loss, double gradient_norm);
 
   /// Counts a skipped step and adds it to the windows too if it is finite: a lasting change of
-  /// level is a spike for some steps, not for ever. Throws RunError if that makes max_skips in a
-  /// row.
+  /// level is a spike for some steps, not for ever.
   void skip(double loss, double gradient_norm);
+
+  /// Throws RunError after max_skips skipped steps in a row.
+  void check_skips() const;
 
   const SpikeHistory& history() const { return history_; }
   void restore(SpikeHistory history) { history_ = std::move(history); }

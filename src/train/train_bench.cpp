@@ -21,10 +21,10 @@
 #include "model/flops.h"
 #include "model/named_tensors.h"
 #include "model/parameter_count.h"
+#include "train/caching_allocator.h"
 #include "train/flops.h"
 #include "train/lr_schedule.h"
 #include "train/sharded_optimizer.h"
-#include "train/step_memory.h"
 
 namespace dsmoe {
 namespace {
@@ -172,7 +172,7 @@ std::vector<TrainBenchResult> run_train_bench(const std::vector<RunConfig>& conf
   std::map<at::ScalarType, double> peaks;
   for (size_t i = 0; i < configs.size(); ++i) {
     const auto& bench = benches.emplace_back(std::make_unique<TrainBench>(configs[i], ranks));
-    results[i].n_ranks = ranks.size();
+    results[i].n_ranks = ranks.world_size();
     results[i].parameters = count_parameters(configs[i].model).total();
     results[i].tokens_per_step = bench->tokens_per_step();
     results[i].flops_per_token = train_flops_per_token(configs[i].model, configs[i].seq_len());
@@ -203,13 +203,13 @@ std::vector<TrainBenchResult> run_train_bench(const std::vector<RunConfig>& conf
 }
 
 StepMemory measure_step_memory(const RunConfig& config, RankGroup& ranks) {
-  step_memory::release_waiting();
-  step_memory::reset_peaks();
-  const auto before = step_memory::usage();
+  caching_allocator::release_waiting();
+  caching_allocator::reset_peaks();
+  const auto before = caching_allocator::usage();
   const int64_t resident_before = resident_memory_bytes();
   TrainBench bench(config, ranks);
   for (int64_t i = 0; i < kMemorySteps; ++i) bench.step();
-  const auto after = step_memory::usage();
+  const auto after = caching_allocator::usage();
   return {.resident = peak_memory_bytes() - resident_before,
           .held = after.peak_held - before.held,
           .tensors = after.peak_tensors - before.tensors};

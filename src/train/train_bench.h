@@ -59,7 +59,7 @@ struct TrainBenchOptions {
   int64_t repetitions = 10;  ///< steps of every config that are
 };
 
-/// What one config came to.
+/// Measurements of one config.
 struct TrainBenchResult {
   std::vector<StepTimes> steps;  ///< counted ones, in order
   std::vector<double> losses;    ///< of all steps, warm-up first
@@ -77,8 +77,8 @@ struct TrainBenchResult {
   double mfu() const;
 };
 
-/// Measures all configs in turn, one step each a round, so that a change of the machine meets all
-/// of them alike. Memory is not measured here.
+/// Measures all configs in turn, one step each a round, so that a change of the machine affects
+/// all of them alike. Memory is not measured here.
 std::vector<TrainBenchResult> run_train_bench(const std::vector<RunConfig>& configs,
                                               const TrainBenchOptions& options,
                                               RankGroup& ranks);
@@ -98,7 +98,7 @@ struct StepMemory {
   int64_t tensors = 0;  ///< of CPU tensors
 };
 
-/// Measures it here, on the CPU, and takes the allocator of step_memory for granted. `resident`
+/// Measures it here, on the CPU, and needs caching_allocator::install(). `resident`
 /// holds only if this process never held more before.
 StepMemory measure_step_memory(const RunConfig& config, RankGroup& ranks);
 

@@ -259,29 +259,32 @@ void describe_distributed(ConfigVisitor& v, DistributedConfig& config) {
          config.setup_timeout,
          1,
          86400,
-         {.doc = "for the ranks to meet", .unit = "seconds", .resume = kFree});
-  v.real("step_timeout",
-         config.step_timeout,
-         1,
-         86400,
-         {.doc = "that one rank may let the others wait, while it saves for example",
-          .unit = "seconds",
-          .resume = kFree});
+         {.doc = "limit of the rendezvous of the ranks", .unit = "seconds", .resume = kFree});
+  v.real(
+      "step_timeout",
+      config.step_timeout,
+      1,
+      86400,
+      {.doc = "collective timeout; must exceed the longest stall of any rank, a save for example",
+       .unit = "seconds",
+       .resume = kFree});
   v.integer("bucket_mebibytes",
             config.bucket_mebibytes,
             1,
             1 << 16,
-            {.doc = "gradients that travel together, while the backward pass goes on",
+            {.doc = "gradients per all-reduce, which overlaps with the backward pass",
              .unit = "MiB",
              .resume = kFree});
   v.boolean("compress_gradients",
             config.compress_gradients,
-            {.doc = "gradients travel in bfloat16", .resume = kApplied});
-  v.boolean("debug",
-            config.debug,
-            {.doc = "ranks compare every collective before they begin it, and say which differ; "
-                    "slow, for finding a fault",
-             .resume = kFree});
+            {.doc = "all-reduce gradients in bfloat16, which rounds; ranks stay bit-identical",
+             .resume = kApplied});
+  v.boolean(
+      "debug",
+      config.debug,
+      {.doc = "compare every collective across ranks before it begins and name those that differ; "
+              "slow, for finding a fault",
+       .resume = kFree});
   v.integer("check_every",
             config.check_every,
             0,

@@ -79,8 +79,8 @@ constexpr int64_t kExchangeBytes = int64_t{1} << 20;
 /// Ranks of one job; without effect on one rank.
 struct DistributedConfig {
   bool shard_optimizer = false;     ///< each rank keeps and applies its share of the moments
-  double setup_timeout = 30;        ///< seconds to meet
-  double step_timeout = 300;        ///< seconds that one rank may let the others wait
+  double setup_timeout = 30;        ///< seconds for the rendezvous
+  double step_timeout = 300;        ///< collective timeout in seconds
   int64_t bucket_mebibytes = 25;    ///< gradients that travel together
   bool compress_gradients = false;  ///< travel in bfloat16
   bool debug = false;               ///< compare every collective before it begins

@@ -83,6 +83,11 @@ nlohmann::json find_step(const std::string& lines, int64_t step) {
   return nullptr;
 }
 
+double number_in(const nlohmann::json& json, const std::string& key) {
+  const auto found = json.find(key);
+  return found != json.end() && found->is_number() ? found->get<double>() : std::nan("");
+}
+
 }  // namespace
 
 std::optional<StepMetrics> read_step_metrics(Io& io,
@@ -92,27 +97,22 @@ std::optional<StepMetrics> read_step_metrics(Io& io,
   if (!std::filesystem::exists(path)) return std::nullopt;
   const auto json = find_step(read_file(io, path, kMaxLinesBytes), step);
   if (json.is_null()) return std::nullopt;
-  const auto real = [&](const char* key) {
-    const auto found = json.find(key);
-    return found != json.end() && found->is_number() ? found->get<double>() : std::nan("");
-  };
+  const auto real = [&](const char* key) { return number_in(json, key); };
   const auto whole = [&](const char* key) {
     const auto found = json.find(key);
     return found != json.end() && found->is_number_integer() ? found->get<int64_t>() : 0;
-  };
-  const auto if_there = [&](const char* key) {
-    return json.contains(key) ? std::optional<double>(real(key)) : std::nullopt;
   };
   StepMetrics metrics;
   metrics.step = step;
   metrics.tokens = whole("tokens");
   metrics.loss = real("loss");
-  metrics.lm_loss = real("lm_loss");
-  metrics.moe_mi = if_there("moe_mi");
-  metrics.moa_mi = if_there("moa_mi");
-  metrics.sparsity = if_there("sparsity");
-  metrics.balance = if_there("balance");
-  metrics.z = if_there("z");
+  const auto weights = json.value("loss_weights", nlohmann::json::object());
+  for (const auto& name : loss_names()) {
+    const auto key = loss_key(name);
+    if (!json.contains(key)) continue;
+    metrics.loss_terms.push_back(
+        {.name = name, .value = number_in(json, key), .weight = number_in(weights, key)});
+  }
   metrics.learning_rate = real("learning_rate");
   metrics.gradient_norm = real("gradient_norm");
   metrics.tokens_per_second = real("tokens_per_second");
@@ -123,23 +123,15 @@ std::optional<StepMetrics> read_step_metrics(Io& io,
 }
 
 std::string format_log_line(const StepMetrics& m, int64_t total_steps) {
-  std::string terms = fmt::format("lm {:.3f}", m.lm_loss);
-  const auto add_term = [&](const char* name, const std::optional<double>& value) {
-    if (value) terms += fmt::format(" {} {:.2f}", name, *value);
-  };
-  add_term("moe_mi", m.moe_mi);
-  add_term("moa_mi", m.moa_mi);
-  add_term("sparsity", m.sparsity);
   const double tokens_per_step = static_cast<double>(m.tokens) / static_cast<double>(m.step);
   const double left = static_cast<double>(total_steps - m.step) * tokens_per_step;
   return fmt::format(
-      "step {}/{} | tokens {} | loss {:.3f} ({}) | lr {:.1e} | grad {:.2f} | {:.0f} tok/s | mfu "
+      "step {}/{} | tokens {} | loss {} | lr {:.1e} | grad {:.2f} | {:.0f} tok/s | mfu "
       "{:.0f}% | {:.1f} GiB{} | eta {}",
       m.step,
       total_steps,
       format_count(m.tokens),
-      m.loss,
-      terms,
+      format_loss(m.loss, m.loss_terms),
       m.learning_rate,
       m.gradient_norm,
       m.tokens_per_second,
@@ -160,24 +152,19 @@ TrainMetrics::TrainMetrics(Io& io,
 
 void TrainMetrics::add(const StepMetrics& m) {
   log_info(format_log_line(m, total_steps_));
-  nlohmann::ordered_json json = {
-      {"step", m.step}, {"tokens", m.tokens}, {"loss", m.loss}, {"lm_loss", m.lm_loss}};
+  nlohmann::ordered_json json = {{"step", m.step}, {"tokens", m.tokens}, {"loss", m.loss}};
   Scalars scalars = {{"loss/total", m.loss},
-                     {"loss/lm", m.lm_loss},
                      {"learning_rate", m.learning_rate},
                      {"gradient_norm", m.gradient_norm},
                      {"tokens_per_second", m.tokens_per_second},
                      {"skipped_steps", static_cast<double>(m.skipped_steps)}};
-  const auto add_term = [&](const char* name, const std::optional<double>& value) {
-    if (!value) return;
-    json[name] = *value;
-    scalars.emplace_back(fmt::format("loss/{}", name), *value);
-  };
-  add_term("moe_mi", m.moe_mi);
-  add_term("moa_mi", m.moa_mi);
-  add_term("sparsity", m.sparsity);
-  add_term("balance", m.balance);
-  add_term("z", m.z);
+  nlohmann::ordered_json weights;
+  for (const auto& term : m.loss_terms) {
+    json[loss_key(term.name)] = term.value;
+    weights[loss_key(term.name)] = term.weight;
+    scalars.emplace_back("loss/" + term.name, term.value);
+  }
+  json["loss_weights"] = std::move(weights);
   json["learning_rate"] = m.learning_rate;
   json["gradient_norm"] = m.gradient_norm;
   json["tokens_per_second"] = m.tokens_per_second;

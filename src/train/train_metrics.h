@@ -4,23 +4,23 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "common/io.h"
 #include "common/json_lines.h"
 #include "eval/perplexity.h"
 #include "train/expert_watch.h"
+#include "train/losses.h"
 #include "train/tensorboard.h"
 
 namespace dsmoe {
 
 /// The numbers of one optimizer step, and of the interval that ended with it.
 struct StepMetrics {
-  int64_t step = 0;                                  ///< steps done, from 1
-  int64_t tokens = 0;                                ///< consumed since the start of the run
-  double loss = 0;                                   ///< total, nats
-  double lm_loss = 0;                                ///< nats per token
-  std::optional<double> moe_mi, moa_mi, balance, z;  ///< sums over layers; none without experts
-  std::optional<double> sparsity;                    ///< mean over layers; of sigmoid routers
+  int64_t step = 0;    ///< steps done, from 1
+  int64_t tokens = 0;  ///< consumed since the start of the run
+  double loss = 0;     ///< total, nats
+  std::vector<LossTerm> loss_terms;
   double learning_rate = 0;
   double gradient_norm = 0;  ///< before clipping
   double tokens_per_second = 0;
@@ -32,11 +32,12 @@ struct StepMetrics {
   RoutingStats routing;       ///< of the interval
 };
 
-/// `step 1200/5000 | tokens 9.8M | loss 3.412 (lm 3.405 moe_mi -0.61 moa_mi -0.22) | lr ...`
+/// `step 1200/5000 | tokens 9.8M | loss 3.412 (lm 3.405 moe_mi -0.61*0.0005) | lr ...`
 std::string format_log_line(const StepMetrics& metrics, int64_t total_steps);
 
 /// The numbers that `RUN/metrics.jsonl` holds of one step, without those by expert; none if it
-/// holds no loss of that step. NaN where a number is null there. Throws Error if it cannot be read.
+/// holds no loss of that step. NaN where a number is null there, and for the weights of a line
+/// without `loss_weights`. Throws Error if it cannot be read.
 std::optional<StepMetrics> read_step_metrics(Io& io,
                                              const std::string& run_directory,
                                              int64_t step);

@@ -7,7 +7,7 @@
 
 namespace dsmoe {
 
-/// What a run must remember besides tensors: one file of the checkpoint, `state-rank-00000.json`.
+/// State of a run besides tensors: one file of the checkpoint, `state-rank-00000.json`.
 /// The epoch, the learning rate and the order of the data are functions of these.
 struct TrainState {
   std::string run_id;

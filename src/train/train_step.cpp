@@ -7,7 +7,6 @@
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
-#include <array>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -16,15 +15,19 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/stop_signal.h"
+#include "train/caching_allocator.h"
 #include "train/random_state.h"
 #include "train/sharded_optimizer.h"
-#include "train/step_memory.h"
 
 namespace dsmoe {
 namespace {
 
 // Blocks that so many steps did not use are returned: those of a validation, not those of a step.
 constexpr int64_t kTrimSteps = 16;
+
+void credit(StepTimer* timer, StepPart part) {
+  if (timer != nullptr) timer->lap(part);
+}
 
 }  // namespace
 
@@ -72,104 +75,34 @@ TrainStep::TrainStep(Transformer model,
       ranks_(ranks) {}
 
 int64_t share_micro_batches(int64_t accumulation, const RankGroup& ranks) {
-  if (accumulation % ranks.size() == 0) return accumulation / ranks.size();
+  if (accumulation % ranks.world_size() == 0) return accumulation / ranks.world_size();
   throw Error(
       fmt::format("train.accumulation: expected a multiple of the {} ranks, which share its "
                   "micro-batches, got {}",
-                  ranks.size(),
+                  ranks.world_size(),
                   accumulation));
 }
 
 void TrainStep::join_ranks(const DistributedConfig& config) {
-  if (ranks_.is_alone()) return;
+  if (ranks_.world_size() == 1) return;
   const GradientReducerConfig reduction{
       .bucket_mebibytes = static_cast<double>(config.bucket_mebibytes),
       .compress_bfloat16 = config.compress_gradients};
   reducer_ = std::make_unique<GradientReducer>(ranks_, named_parameters(*model_), reduction);
 }
 
-StepResult TrainStep::run(const std::vector<Batch>& batches,
-                          int64_t step,
-                          double learning_rate,
-                          StepTimer* timer) {
-  const auto lap = [timer](StepPart part) {
-    if (timer != nullptr) timer->lap(part);
-  };
+StepContext TrainStep::begin(const std::vector<Batch>& batches) {
   // What set-up left behind is of sizes that no step asks for.
-  if (is_first_) step_memory::release_waiting();
+  if (is_first_) caching_allocator::release_waiting();
   is_first_ = false;
   use_fast_float32_products(settings_.fast_float32);
-  const auto n_batches = static_cast<int64_t>(batches.size()) * ranks_.size();
-  const auto routing = measure_routing(batches);  // empty unless mi_scope is global
-  lap(StepPart::kOther);
-  StepResult result{.loss = {}, .gradient_norm = 0, .learning_rate = learning_rate};
-  for (const auto& batch : batches) {
-    const auto output = model_->forward(batch.tokens, settings_.plan, options_for(batch));
-    lap(StepPart::kForward);
-    if (hooks_.on_output) hooks_.on_output(output);
-    auto terms = compute_loss(output, batch.targets, settings_.loss, n_batches, routing);
-    if (hooks_.on_loss) hooks_.on_loss(terms.total);
-    lap(StepPart::kLoss);
-    backward(terms.total, &batch == &batches.back());
-    lap(StepPart::kBackward);
-    accumulate(result.loss, terms);
-  }
-  add_over_ranks(result);
-  if (hooks_.on_gradients) hooks_.on_gradients();
-  lap(StepPart::kOther);
-  result.gradient_norm = optimizer_.clip_gradients(settings_.clip_norm);
-  if (!hooks_.accepts) check_finite(result, batches, step);
-  if (!hooks_.accepts || hooks_.accepts(result, batches)) update(learning_rate);
-  optimizer_.clear_gradients();
-  if (step % kTrimSteps == 0) step_memory::trim();
-  lap(StepPart::kOptimizer);
-  return result;
-}
-
-ForwardOptions TrainStep::options_for(const Batch& batch) const {
-  ForwardOptions options = settings_.forward;
-  options.document_positions = batch.document_positions;
-  return options;
-}
-
-void TrainStep::update(double learning_rate) {
-  optimizer_.step(learning_rate);
-  share_parameters(optimizer_, ranks_);
-}
-
-// The reducer takes the mean over ranks where the loss's terms are shares of a sum.
-void TrainStep::backward(const at::Tensor& loss, bool is_last) {
-  if (reducer_ == nullptr) return loss.backward();
-  reducer_->backward(loss * static_cast<double>(ranks_.size()), is_last);
-}
-
-// Loss terms, what hooks have to add, and whether to stop: one small all-reduce.
-void TrainStep::add_over_ranks(StepResult& result) {
-  result.stop = stop_requested();
-  if (ranks_.is_alone()) return;
-  auto& loss = result.loss;
-  const std::array terms = {
-      &loss.total, &loss.lm, &loss.moe_mi, &loss.moa_mi, &loss.sparsity, &loss.balance, &loss.z};
-  std::vector<double> numbers = {result.stop ? 1.0 : 0.0};
-  for (const auto* term : terms) {
-    numbers.push_back(term->defined() ? term->item<double>() : 0.0);
-  }
-  const auto others = hooks_.numbers_to_add ? hooks_.numbers_to_add() : std::vector<double*>{};
-  for (const auto* other : others) numbers.push_back(*other);
-  const auto sums = at::tensor(numbers, at::kDouble);
-  ranks_.all_reduce_sum(sums, "adding the losses");
-  const auto* sum = sums.const_data_ptr<double>();
-  result.stop = *sum++ > 0;
-  for (auto* term : terms) {
-    if (term->defined()) *term = at::scalar_tensor(*sum, term->options());
-    ++sum;
-  }
-  for (auto* other : others) *other = *sum++;
+  return {.n_micro_batches = static_cast<int64_t>(batches.size()) * ranks_.world_size(),
+          .routing = measure_routing(batches)};
 }
 
 StepRouting TrainStep::measure_routing(const std::vector<Batch>& batches) {
   // One micro-batch is the whole batch: its own mean is the global one.
-  const int64_t n_batches = static_cast<int64_t>(batches.size()) * ranks_.size();
+  const int64_t n_batches = static_cast<int64_t>(batches.size()) * ranks_.world_size();
   if (settings_.loss.mi_scope != MiScope::kGlobal || n_batches < 2) return {};
   const at::NoGradGuard no_grad;
   const auto before = capture_random_state(model_->device());
@@ -182,30 +115,94 @@ StepRouting TrainStep::measure_routing(const std::vector<Batch>& batches) {
   for (const auto& tensor : sum.tensors()) {
     ranks_.all_reduce_sum(tensor, "adding the routers' probabilities");
   }
-  return sum.mean(ranks_.size());
+  return sum.mean(ranks_.world_size());
 }
 
-void TrainStep::check_finite(const StepResult& result,
-                             const std::vector<Batch>& batches,
-                             int64_t step) {
-  const auto total = result.loss.total.item<double>();
-  const auto norm = result.gradient_norm;
-  if (std::isfinite(total) && std::isfinite(norm)) return;
-  std::string where = "every gradient is finite";
-  if (const auto name = optimizer_.first_non_finite_gradient()) {
-    where = fmt::format("first in the gradient of '{}'", *name);
+ForwardOptions TrainStep::options_for(const Batch& batch) const {
+  ForwardOptions options = settings_.forward;
+  options.document_positions = batch.document_positions;
+  return options;
+}
+
+MicroBatchResult TrainStep::forward_backward(const Batch& batch,
+                                             const StepContext& context,
+                                             bool is_last,
+                                             StepTimer* timer) {
+  MicroBatchResult result;
+  result.output = model_->forward(batch.tokens, settings_.plan, options_for(batch));
+  credit(timer, StepPart::kForward);
+  result.loss = compute_loss(
+      result.output, batch.targets, settings_.loss, context.n_micro_batches, context.routing);
+  credit(timer, StepPart::kLoss);
+  if (reducer_ == nullptr) {
+    result.loss.total.backward();
+  } else {
+    // The reducer takes the mean over ranks where the loss's terms are shares of a sum.
+    reducer_->backward(result.loss.total * static_cast<double>(ranks_.world_size()), is_last);
   }
-  throw RunError(fmt::format(
-      "step {}: expected a finite loss and gradient, got loss {} (lm {}) and gradient norm {}, {}; "
-      "training sequences {} to {}; the weights are those of step {}",
-      step,
-      total,
-      result.loss.lm.item<double>(),
-      norm,
-      where,
-      batches.front().positions.front(),
-      batches.back().positions.back(),
-      step - 1));
+  credit(timer, StepPart::kBackward);
+  return result;
+}
+
+// One small all-reduce.
+void TrainStep::reduce(StepResult& result, const std::vector<double*>& others) {
+  result.stop = stop_requested();
+  if (ranks_.world_size() == 1) return;
+  std::vector<at::Tensor*> losses = {&result.loss.total};
+  for (auto& value : result.loss.values) losses.push_back(&value);
+  std::vector<double> numbers = {result.stop ? 1.0 : 0.0};
+  for (const auto* loss : losses) numbers.push_back(loss->defined() ? loss->item<double>() : 0.0);
+  for (const auto* other : others) numbers.push_back(*other);
+  const auto sums = at::tensor(numbers, at::kDouble);
+  ranks_.all_reduce_sum(sums, "adding the losses");
+  const auto* sum = sums.const_data_ptr<double>();
+  result.stop = *sum++ > 0;
+  for (auto* loss : losses) {
+    if (loss->defined()) *loss = at::scalar_tensor(*sum, loss->options());
+    ++sum;
+  }
+  for (auto* other : others) *other = *sum++;
+}
+
+double TrainStep::prepare_clipping() { return optimizer_.prepare_clipping(settings_.clip_norm); }
+
+void TrainStep::update(double learning_rate) {
+  optimizer_.step(learning_rate);
+  share_parameters(optimizer_, ranks_);
+}
+
+void TrainStep::end(int64_t step) {
+  optimizer_.clear_gradients();
+  if (step % kTrimSteps == 0) caching_allocator::trim();
+}
+
+StepResult TrainStep::run(const std::vector<Batch>& batches,
+                          int64_t step,
+                          double learning_rate,
+                          StepTimer* timer) {
+  StepResult result;
+  result.learning_rate = learning_rate;
+  const auto context = begin(batches);
+  credit(timer, StepPart::kOther);
+  for (const auto& batch : batches) {
+    accumulate(result.loss,
+               forward_backward(batch, context, &batch == &batches.back(), timer).loss);
+  }
+  reduce(result);
+  credit(timer, StepPart::kOther);
+  result.gradient_norm = prepare_clipping();
+  if (const auto loss = result.loss.total.item<double>();
+      !std::isfinite(loss) || !std::isfinite(result.gradient_norm)) {
+    throw RunError(fmt::format(
+        "step {}: expected a finite loss and gradient, got loss {} and gradient norm {}",
+        step,
+        format_loss(loss, loss_terms(result.loss, settings_.loss)),
+        result.gradient_norm));
+  }
+  update(learning_rate);
+  end(step);
+  credit(timer, StepPart::kOptimizer);
+  return result;
 }
 
 }  // namespace dsmoe

@@ -1,9 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <utility>
 #include <vector>
 
 #include "data/batch.h"
@@ -11,14 +9,14 @@
 #include "distributed/rank_group.h"
 #include "model/moe/routing_plan.h"
 #include "model/transformer.h"
-#include "train/objective.h"
+#include "train/losses.h"
 #include "train/optimizer.h"
 #include "train/step_timer.h"
 #include "train/train_config.h"
 
 namespace dsmoe {
 
-/// What a step needs beside model, optimizer and data.
+/// Settings of a step besides model, optimizer and data.
 struct StepSettings {
   RoutingPlan plan;
   ForwardOptions forward;
@@ -38,28 +36,31 @@ ComputeDtype resolve_compute_dtype(ComputeDtype dtype, DeviceKind device = Devic
 /// round to bfloat16. Returns whether it is oneDNN.
 bool use_fast_float32_products(bool fast);
 
+/// Results of a step, over the micro-batches of all ranks.
 struct StepResult {
-  LossTerms loss;
+  Loss loss;
   double gradient_norm = 0;  ///< before clipping
   double learning_rate = 0;
-  bool stop = false;  ///< some rank was asked to stop during this step
+  bool stop = false;  ///< a rank received a stop signal before the end of this step
 };
 
-/// What looks into a step, or changes it; each may be empty.
-struct StepHooks {
-  std::function<void(const ModelOutput& output)> on_output;  ///< of each micro-batch
-  std::function<void(at::Tensor& loss)> on_loss;             ///< of each, before backward
-  /// Numbers of this step that are replaced by their sums over ranks, as many on each.
-  std::function<std::vector<double*>()> numbers_to_add;
-  std::function<void()> on_gradients;  ///< before they are measured
-  /// False: the update is dropped. Empty: a non-finite loss or gradient throws.
-  std::function<bool(const StepResult& result, const std::vector<Batch>& batches)> accepts;
+/// Values that the micro-batches of one step share.
+struct StepContext {
+  int64_t n_micro_batches = 1;  ///< of all ranks
+  StepRouting routing;          ///< empty unless train.loss.mi_scope is global
+};
+
+/// One micro-batch after its backward pass.
+struct MicroBatchResult {
+  ModelOutput output;
+  Loss loss;  ///< its share of the step's
 };
 
 /// The micro-batches of a step that are this rank's. Throws Error unless all ranks have as many.
 int64_t share_micro_batches(int64_t accumulation, const RankGroup& ranks);
 
-/// The arithmetic of one optimizer step: what training runs and what `bench --train` measures.
+/// The parts of one optimizer step, in the order in which they are called: `Trainer::train_step`
+/// calls them one by one, `bench --train` through run().
 class TrainStep {
  public:
   /// model and optimizer over the same parameters; the optimizer and the ranks outlive this.
@@ -68,35 +69,52 @@ class TrainStep {
   /// Takes rank 0's weights and averages gradients from now on; nothing on one rank.
   void join_ranks(const DistributedConfig& config);
 
-  /// One update from the gradients of all micro-batches of all ranks. The result is that of all
-  /// ranks, on each of them.
+  /// Prepares a step. With a global mutual-information loss and several micro-batches this takes
+  /// a forward pass over all of them.
   ///
   /// batches  this rank's share of `accumulation` x [batch, seq]
-  /// step     its number, counted from 1, for messages
-  /// timer    receives the time of every part; may be null
-  /// Throws RunError for a non-finite loss or gradient, before the weights are touched, unless
-  /// `accepts` decides otherwise.
+  StepContext begin(const std::vector<Batch>& batches);
+
+  /// Adds the gradients of one micro-batch; with `is_last` those of the whole step are averaged
+  /// over ranks.
+  ///
+  /// timer  receives the time of forward pass, loss and backward pass; may be null
+  MicroBatchResult forward_backward(const Batch& batch,
+                                    const StepContext& context,
+                                    bool is_last,
+                                    StepTimer* timer = nullptr);
+
+  /// Replaces the loss by its sum over ranks, the stop flag by that of any rank, and every other
+  /// number, as many on each rank, by its sum.
+  void reduce(StepResult& result, const std::vector<double*>& others = {});
+
+  /// Measures the gradients for the clipping of update(). Returns their global 2-norm.
+  double prepare_clipping();
+
+  /// Applies the gradients to the weights of all ranks.
+  void update(double learning_rate);
+
+  /// Drops the gradients; every 16th step returns unused memory. Steps count from 1.
+  void end(int64_t step);
+
+  /// A whole step without guards. Throws RunError for a non-finite loss or gradient, before the
+  /// weights are touched.
+  ///
+  /// timer  receives the time of every part; may be null
   StepResult run(const std::vector<Batch>& batches,
                  int64_t step,
                  double learning_rate,
                  StepTimer* timer = nullptr);
 
-  void set_hooks(StepHooks hooks) { hooks_ = std::move(hooks); }
-
  private:
   ForwardOptions options_for(const Batch& batch) const;
   StepRouting measure_routing(const std::vector<Batch>& batches);
-  void backward(const at::Tensor& loss, bool is_last);
-  void update(double learning_rate);
-  void add_over_ranks(StepResult& result);
-  void check_finite(const StepResult& result, const std::vector<Batch>& batches, int64_t step);
 
   Transformer model_;
   Optimizer& optimizer_;
   StepSettings settings_;
   RankGroup& ranks_;
-  std::unique_ptr<GradientReducer> reducer_;  // after the model, whose parameters it watches
-  StepHooks hooks_;
+  std::unique_ptr<GradientReducer> reducer_;  // after the model: it observes the parameters
   bool is_first_ = true;
 };
 

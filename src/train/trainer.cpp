@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/tensor.h>
 
@@ -7,10 +8,12 @@
 
 #include <chrono>
 #include <cstring>
+#include <mutex>
 
 #include "common/device_module.h"
 #include "common/log.h"
 #include "common/process_setup.h"
+#include "common/random_seed.h"
 #include "common/stop_signal.h"
 #include "eval/perplexity.h"
 #include "train/lr_schedule.h"
@@ -19,21 +22,13 @@
 namespace dsmoe {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-double number(const at::Tensor& scalar) { return scalar.item<double>(); }
-
-std::optional<double> optional_number(const at::Tensor& scalar) {
-  return scalar.defined() ? std::optional<double>(number(scalar)) : std::nullopt;
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 // Ranks may have scored unlike numbers of windows, or none.
 void add_usage(ExpertUsage& usage, RankGroup& ranks) {
-  if (ranks.is_alone()) return;
+  if (ranks.world_size() == 1) return;
   const auto mine = usage.numbers();
   const std::string bytes(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(double));
   const auto all = ranks.all_gather(bytes, "adding the use of experts");
@@ -52,39 +47,12 @@ bool is_due(int64_t step, int64_t every, int64_t last) {
 }  // namespace
 
 TrainResult Trainer::run() {
-  TrainResult result;
   const bool was_finished = state_.step >= config_.train.steps;
-  // A validation that a stop cut short is made up for.
-  if (is_validation_due()) validate(result);
-  auto interval_start = Clock::now();
-  int64_t interval_first = state_.step;
-  double other_seconds = 0;  // validation and saving inside the interval
-  while (state_.step < config_.train.steps && !is_stopping()) {
-    saver_.check();  // a save that failed meanwhile stops the run here
-    trace_.begin_step();
-    const auto step = train_step();
-    trace_.end_step(state_.step);
-    for (const auto& alarm : watch_.end_step()) note(state_.step, "alarm", alarm);
-    if (is_check_due()) check_replicas(*ranks_, named_parameters(*model_), state_.step);
-    if (is_due(state_.step, config_.train.log_every, config_.train.steps) || is_stopping()) {
-      result.last = measure(
-          step, seconds_since(interval_start) - other_seconds, state_.step - interval_first);
-      if (metrics_) metrics_->add(*result.last);
-      interval_start = Clock::now();
-      interval_first = state_.step;
-      other_seconds = 0;
-    }
-    const auto pause = Clock::now();
-    if (is_validation_due()) validate(result);
-    if (is_due(state_.step, config_.train.save_every, config_.train.steps)) save();
-    other_seconds += seconds_since(pause);
-    if (hooks_.on_step_end) hooks_.on_step_end(state_.step - 1, named_parameters(*model_));
+  if (is_validation_due()) validate();
+  interval_ = {.first_step = state_.step};
+  while (step()) {
   }
-  result.stopped = state_.step < config_.train.steps;
-  if (result.stopped) save();
-  saver_.finish();
-  result.checkpoint = saver_.newest().empty() ? resumed_from_ : saver_.newest();
-  add_last_numbers(result);
+  const auto result = finish();
   if (was_finished && metrics_) {
     log_info(fmt::format(
         "the run is finished: it has {} steps, train.steps = {}{}; raise train.steps to "
@@ -96,43 +64,78 @@ TrainResult Trainer::run() {
   return result;
 }
 
-// Those of the step that the run is at, from this process or an earlier one.
-void Trainer::add_last_numbers(TrainResult& result) {
-  result.step = state_.step;
-  result.tokens = state_.tokens;
-  if (result.last && result.last->step != state_.step) result.last.reset();
-  if (!result.last && metrics_) result.last = read_step_metrics(io_, config_.run_dir, state_.step);
-  if (!result.validation_loss && state_.validated_step > 0) {
-    result.validation_loss = state_.validation_loss;
+bool Trainer::step() {
+  if (state_.step >= config_.train.steps || is_stopping()) return false;
+  checkpoints_.check();  // a save that failed meanwhile stops the run here
+  train_step();
+  const auto pause = Clock::now();
+  if (is_validation_due()) validate();
+  if (is_due(state_.step, config_.train.save_every, config_.train.steps)) save();
+  interval_.pause_seconds += seconds_since(pause);
+  return true;
+}
+
+TrainResult Trainer::finish() {
+  result_.stopped = state_.step < config_.train.steps;
+  if (result_.stopped) save();
+  result_.checkpoint = checkpoints_.finish();
+  result_.step = state_.step;
+  result_.tokens = state_.tokens;
+  if (result_.last && result_.last->step != state_.step) result_.last.reset();
+  if (!result_.last && metrics_) {
+    result_.last = read_step_metrics(io_, config_.run_dir, state_.step);
   }
+  if (!result_.validation_loss && state_.validated_step > 0) {
+    result_.validation_loss = state_.validation_loss;
+  }
+  return result_;
 }
 
-bool Trainer::is_stopping() const { return ranks_->is_alone() ? stop_requested() : is_stopping_; }
+// One optimizer step over `accumulation` micro-batches. A step whose update is dropped counts as
+// one: data and schedule move on, weights and moments do not.
+void Trainer::train_step() {
+  const int64_t step = state_.step + 1;
+  trace_.begin_step();
+  ranks_->begin_step(step);
+  seed_dropout();
+  const auto batches = load_batches();
 
-bool Trainer::is_check_due() const {
-  const int64_t every = config_.distributed.check_every;
-  return !ranks_->is_alone() && every > 0 && state_.step % every == 0;
-}
-
-// One optimizer step over `accumulation` micro-batches; TrainStep::run has its arithmetic. A step
-// whose update is dropped counts as one: data and schedule move on, weights and moments do not.
-StepResult Trainer::train_step() {
-  ranks_->begin_step(state_.step + 1);
-  if (!ranks_->is_alone() || !model_->device().is_cpu()) seed_dropout();
-  const auto batches = next_batches();  // this rank's share of accumulation x [batch, seq]
-  const double rate = learning_rate(config_.train.schedule_of_run(), state_.step);
-  const auto result = step_.run(batches, state_.step + 1, rate);
+  StepResult result;
+  const auto context = step_.begin(batches);
+  for (const auto& batch : batches) {
+    const auto micro_batch = step_.forward_backward(batch, context, &batch == &batches.back());
+    watch_.add(micro_batch.output, is_logged(step));
+    accumulate(result.loss, micro_batch.loss);
+  }
+  step_.reduce(result, watch_.step_numbers());
   is_stopping_ = result.stop;
-  state_.step += 1;
-  ranks_->finish_step(state_.step);
-  state_.position = loader_.position();
-  state_.tokens += config_.train.accumulation * config_.train.batch_size * config_.seq_len();
-  return result;
+
+  result.learning_rate = learning_rate(config_.train.schedule_of_run(), state_.step);
+  result.gradient_norm = step_.prepare_clipping();
+  if (passes_guard(result, batches)) step_.update(result.learning_rate);
+  step_.end(step);
+
+  count_step();
+  trace_.end_step(step);
+  if (is_check_due()) check_replicas(*ranks_, named_parameters(*model_), step);
+  report(result);
 }
 
-std::vector<Batch> Trainer::next_batches() {
+// A function of the step, so that ranks draw apart and a resume needs no state of theirs, nor of
+// another device's. One rank on the CPU goes on from the state of its checkpoint.
+void Trainer::seed_dropout() {
+  if (ranks_->world_size() == 1 && model_->device().is_cpu()) return;
+  const auto index = static_cast<uint64_t>(state_.step * ranks_->world_size() + ranks_->rank());
+  auto generator = at::globalContext().defaultGenerator(model_->device());
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  generator.set_current_seed(derive_seed(static_cast<uint64_t>(config_.seed), "dropout", index));
+}
+
+// This rank's share of accumulation x [batch, seq].
+std::vector<Batch> Trainer::load_batches() {
   std::vector<Batch> batches;
-  for (int64_t i = 0; i < n_micro_batches(); ++i) {
+  const int64_t n_batches = share_micro_batches(config_.train.accumulation, *ranks_);
+  for (int64_t i = 0; i < n_batches; ++i) {
     auto& batch = batches.emplace_back(loader_.next());
     for (auto* tensor : {&batch.tokens, &batch.targets, &batch.document_positions}) {
       if (!tensor->defined()) continue;
@@ -143,32 +146,68 @@ std::vector<Batch> Trainer::next_batches() {
   return batches;
 }
 
-StepMetrics Trainer::measure(const StepResult& result, double seconds, int64_t steps) {
-  const double tokens = static_cast<double>(steps * config_.train.accumulation *
-                                            config_.train.batch_size * config_.seq_len());
+// False: the update of this step is dropped.
+bool Trainer::passes_guard(const StepResult& result, const std::vector<Batch>& batches) {
+  const int64_t step = state_.step + 1;
+  const auto verdict = bad_steps_.judge(step, result, batches);
+  if (!verdict.event.empty()) note(step, verdict.event, verdict.reason);
+  bad_steps_.check_skips();
+  return verdict.is_applied;
+}
+
+void Trainer::count_step() {
+  state_.step += 1;
+  ranks_->finish_step(state_.step);
+  state_.position = loader_.position();
+  state_.tokens += tokens_per_step();
+}
+
+void Trainer::report(const StepResult& result) {
+  for (const auto& alarm : watch_.end_step()) note(state_.step, "alarm", alarm);
+  if (!is_logged(state_.step) && !is_stopping()) return;
+  result_.last = measure(result);
+  if (metrics_) metrics_->add(*result_.last);
+  interval_ = {.first_step = state_.step};
+}
+
+StepMetrics Trainer::measure(const StepResult& result) {
+  const double seconds = seconds_since(interval_.start) - interval_.pause_seconds;
+  const int64_t tokens = (state_.step - interval_.first_step) * tokens_per_step();
   StepMetrics metrics;
   metrics.step = state_.step;
   metrics.tokens = state_.tokens;
-  metrics.loss = number(result.loss.total);
-  metrics.lm_loss = number(result.loss.lm);
-  metrics.moe_mi = optional_number(result.loss.moe_mi);
-  metrics.moa_mi = optional_number(result.loss.moa_mi);
-  metrics.sparsity = optional_number(result.loss.sparsity);
-  metrics.balance = optional_number(result.loss.balance);
-  metrics.z = optional_number(result.loss.z);
+  metrics.loss = result.loss.total.item<double>();
+  metrics.loss_terms = loss_terms(result.loss, settings_.loss);
   metrics.learning_rate = result.learning_rate;
   metrics.gradient_norm = result.gradient_norm;
-  metrics.tokens_per_second = tokens / std::max(seconds, 1e-9);
+  metrics.tokens_per_second = static_cast<double>(tokens) / std::max(seconds, 1e-9);
   metrics.mfu = metrics.tokens_per_second * flops_per_token_ /
-                (peak_flops_ * static_cast<double>(ranks_->size()));
+                (peak_flops_ * static_cast<double>(ranks_->world_size()));
   metrics.peak_memory_bytes = peak_memory_bytes();
   if (auto* module = opened_device_module(); module != nullptr && model_->device().is_cuda()) {
     metrics.device_memory_bytes = module->peak_memory_bytes();
     module->reset_peak_memory();
   }
-  metrics.skipped_steps = guard_.history().skipped_steps;
+  metrics.skipped_steps = bad_steps_.history().skipped_steps;
   metrics.routing = watch_.take_stats();
   return metrics;
+}
+
+int64_t Trainer::tokens_per_step() const {
+  return config_.train.accumulation * config_.train.batch_size * config_.seq_len();
+}
+
+bool Trainer::is_logged(int64_t step) const {
+  return is_due(step, config_.train.log_every, config_.train.steps);
+}
+
+bool Trainer::is_stopping() const {
+  return ranks_->world_size() == 1 ? stop_requested() : is_stopping_;
+}
+
+bool Trainer::is_check_due() const {
+  const int64_t every = config_.distributed.check_every;
+  return ranks_->world_size() > 1 && every > 0 && state_.step % every == 0;
 }
 
 bool Trainer::is_validation_due() const {
@@ -177,16 +216,16 @@ bool Trainer::is_validation_due() const {
          is_due(state_.step, config_.train.validate_every, config_.train.steps);
 }
 
-void Trainer::validate(TrainResult& result) {
+void Trainer::validate() {
   PerplexityOptions options;
   options.window = config_.seq_len();
   options.batch = config_.train.batch_size;
   options.plan = settings_.plan;
   options.compute_dtype = settings_.forward.compute_dtype;
-  // The one after the last step is finished: no later start would save what it came to.
+  // The one after the last step runs to its end: no later start would save its result.
   if (state_.step < config_.train.steps) options.stop = stop_requested;
   options.part = ranks_->rank();
-  options.n_parts = ranks_->size();
+  options.n_parts = ranks_->world_size();
   auto measured = evaluate_perplexity(model_, validation_, options);
   const auto sums = at::tensor({measured.nats_total,
                                 static_cast<double>(measured.tokens_scored),
@@ -202,8 +241,17 @@ void Trainer::validate(TrainResult& result) {
   measured.tokens_scored = sums[1].item<int64_t>();
   add_usage(measured.usage, *ranks_);
   state_.validation_loss = measured.nats_per_token();
-  result.validation_loss = state_.validation_loss;
+  result_.validation_loss = state_.validation_loss;
   if (metrics_) metrics_->add_validation(state_.step, measured);
+}
+
+void Trainer::save() {
+  state_.guard = bad_steps_.history();
+  checkpoints_.save(state_);
+}
+
+void Trainer::note(int64_t step, const std::string& event, const std::string& text) {
+  if (metrics_) metrics_->add_event(step, event, text);
 }
 
 }  // namespace dsmoe

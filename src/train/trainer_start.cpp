@@ -1,41 +1,19 @@
-// How a run begins, resumes and is saved; trainer.cpp holds the loop and the step.
-#include <ATen/CPUGeneratorImpl.h>
+// How a trainer begins; trainer.cpp holds the loop and the step.
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <torch/version.h>
 
-#include <chrono>
-#include <filesystem>
-#include <map>
-#include <mutex>
-
 #include "common/config_reader.h"
 #include "common/error.h"
-#include "common/log.h"
 #include "common/random_seed.h"
-#include "common/staged_output.h"
-#include "data/tokenizer_files.h"
+#include "distributed/agreement.h"
 #include "model/flops.h"
 #include "train/flops.h"
-#include "train/init_source.h"
-#include "train/random_state.h"
-#include "train/resume_check.h"
 #include "train/sharded_optimizer.h"
 #include "train/trainer.h"
 
 namespace dsmoe {
 namespace {
-
-namespace fs = std::filesystem;
-
-constexpr const char* kStateFile = "state-rank-00000.json";
-constexpr const char* kConfigFile = "config.json";     // of a checkpoint
-constexpr const char* kRunConfigFile = "config.yaml";  // of the run, for people
-constexpr size_t kMaxStateBytes = 1 << 20;
-
-Describe describer(RunConfig& config) {
-  return [&config](ConfigVisitor& visitor) { describe(visitor, config); };
-}
 
 // Weights are drawn on the CPU: the same ones for every device.
 Transformer make_model(const RunConfig& config, at::Device device) {
@@ -43,11 +21,6 @@ Transformer make_model(const RunConfig& config, at::Device device) {
   init_weights(model, derive_seed(static_cast<uint64_t>(config.seed), "weights"));
   model->to(device);
   return model;
-}
-
-// The one of its kind that was selected, where there are many.
-at::Device configured_device(const RunConfig& config) {
-  return config.device == DeviceKind::kCuda ? at::kCUDA : at::kCPU;
 }
 
 TrainingData open_data(const RunConfig& config) {
@@ -62,50 +35,6 @@ EvalText read_validation(const RunConfig& config, const TrainingData& dataset) {
                         config.data.document_mask,
                         0,
                         {.field = config.data.field, .separator = config.data.separator});
-}
-
-// A directory without a run may hold files of a person that have the names of a run's.
-void check_new_run_directory(const std::string& run_dir) {
-  if (fs::exists(run_dir + "/run.lock") || fs::exists(run_dir + "/checkpoints")) return;
-  for (const char* name : {kRunConfigFile, "metrics.jsonl"}) {
-    if (!fs::exists(fs::symlink_status(run_dir + "/" + name))) continue;
-    throw Error(
-        fmt::format("run_dir: '{}' holds no run, but a file '{}' that a run would replace; choose "
-                    "another run_dir or move the file",
-                    run_dir,
-                    name));
-  }
-}
-
-// Guards every caller: a config that inherited its model passes.
-void check_init(Io& io,
-                RunConfig config,
-                const VerifiedCheckpoint& checkpoint,
-                const Tokenizer& tokenizer) {
-  const InitSource source{
-      .directory = checkpoint.directory,
-      .model = read_model_config(io, checkpoint.directory),
-      .tokenizer_fingerprint = checkpoint.manifest.tokenizer_fingerprint,
-  };
-  const auto keys = config_keys(describer(config));
-  inherit_model(config, {keys.begin(), keys.end()}, source);
-  check_init_tokenizer(config, tokenizer.fingerprint(), source);
-}
-
-void check_has_state(const VerifiedCheckpoint& checkpoint) {
-  for (const auto& file : checkpoint.manifest.files) {
-    if (file.name == kStateFile) return;
-  }
-  throw Error(
-      fmt::format("{}: expected {} to resume from, got none; a converted checkpoint starts a new "
-                  "run as train.init_from",
-                  checkpoint.directory,
-                  kStateFile));
-}
-
-std::string make_run_id(uint64_t seed) {
-  const auto now = std::chrono::system_clock::now().time_since_epoch().count();
-  return fmt::format("{:016x}", derive_seed(seed, "run", static_cast<uint64_t>(now)));
 }
 
 }  // namespace
@@ -130,7 +59,7 @@ RunConfig resolve_run_config(RunConfig config, const std::optional<InitSource>& 
 Trainer::Trainer(Io& io,
                  const RunConfig& config,
                  const std::string& resume,
-                 TrainHooks hooks,
+                 at::Device device,
                  std::shared_ptr<RankGroup> ranks)
     : io_(io),
       ranks_(std::move(ranks)),
@@ -143,141 +72,44 @@ Trainer::Trainer(Io& io,
                .seed = derive_seed(static_cast<uint64_t>(config.seed), "data"),
                .prefetch = config.data.prefetch,
                .document_mask = config.data.document_mask,
-               .pinned = hooks.device.value_or(configured_device(config)).is_cuda(),
+               .pinned = device.is_cuda(),
                .rank = ranks_->rank(),
-               .n_ranks = ranks_->size()}),
-      model_(make_model(config, hooks.device.value_or(configured_device(config)))),
+               .n_ranks = ranks_->world_size()}),
+      model_(make_model(config, device)),
       settings_(step_settings(config)),
       optimizer_(named_parameters(*model_),
                  config.train.optimizer,
                  optimizer_shard(config.distributed.shard_optimizer, *ranks_)),
       step_(model_, optimizer_, settings_, *ranks_),
-      store_(io,
-             config.run_dir,
-             {.keep_last = config.train.keep_checkpoints,
-              .keep_every = config.train.keep_every,
-              .keep_best = config.train.keep_best}),
-      saver_(store_, config.train.on_save_failure),
-      guard_(config.train.guard),
+      checkpoints_({io_, config_, *dataset_, model_, *ranks_}, optimizer_),
+      bad_steps_({io_, config_, *dataset_, model_, *ranks_}, loader_),
       watch_(config.train.guard, settings_.plan),
-      trace_(config.run_dir, ranks_->is_first() ? config.train.trace_steps : 0),
-      hooks_(std::move(hooks)) {
+      trace_(config.run_dir, ranks_->rank() == 0 ? config.train.trace_steps : 0) {
   check_ranks();
   at::set_num_threads(static_cast<int>(config.threads));
   flops_per_token_ = train_flops_per_token(config.model, config.seq_len());
   use_fast_float32_products(settings_.fast_float32);
   peak_flops_ = measure_matrix_speed(settings_.forward.compute_dtype, model_->device());
-  step_.set_hooks(step_hooks());
   model_->train();
-  if (ranks_->is_first()) {
-    check_new_run_directory(config.run_dir);
-    make_directories(io, config.run_dir);
-    lock_.emplace(io, config.run_dir);
-    start(resume);
-    replace_file(io, config.run_dir + "/" + kRunConfigFile, config_to_yaml(describer(config_)));
+  state_ = checkpoints_.start(resume);
+  loader_.seek(state_.position);
+  bad_steps_.restore(state_.guard);
+  ranks_->finish_step(state_.step);
+  step_.join_ranks(config_.distributed);
+  if (ranks_->rank() == 0) {
     metrics_ = std::make_unique<TrainMetrics>(io, config.run_dir, state_.step, config.train.steps);
   }
-  share_state();
+  interval_.first_step = state_.step;
 }
 
-void Trainer::start(const std::string& resume) {
-  store_.clean();
-  std::optional<VerifiedCheckpoint> checkpoint;
-  if (resume == "auto") {
-    checkpoint = find_newest_checkpoint(io_, config_.run_dir);
-  } else if (resume != "none") {
-    checkpoint = find_checkpoint(io_, resume);
-  } else if (!list_checkpoints(config_.run_dir).empty()) {
-    throw Error(fmt::format(
-        "run_dir: '{}' has checkpoints of another run; pass --resume auto or another run_dir",
-        config_.run_dir));
-  }
-  if (checkpoint) {
-    refuse_later_steps(*checkpoint, resume);
-    restore(*checkpoint);
-    store_.set_aside_after(state_.step);
-    const auto own = list_checkpoints(config_.run_dir);
-    if (!own.empty() && own.front() == checkpoint->directory) {
-      store_.publish(state_.step, state_.best_step);
-    }
-    return;
-  }
-  const auto seed = static_cast<uint64_t>(config_.seed);
-  state_.run_id = make_run_id(seed);
-  if (!config_.train.init_from.empty()) {
-    const auto source = find_checkpoint(io_, config_.train.init_from);
-    check_init(io_, config_, source, dataset_->tokenizer());
-    load_tensors(io_, source, "model-", named_tensors(*model_));
-    log_info(fmt::format("weights from {}", source.directory));
-  }
-  auto generator = at::detail::getDefaultCPUGenerator();
-  const std::lock_guard<std::mutex> lock(generator.mutex());
-  generator.set_current_seed(derive_seed(seed, "dropout"));
-}
-
-// What is past a checkpoint that was asked for by name belongs to another course of the run.
-void Trainer::refuse_later_steps(const VerifiedCheckpoint& checkpoint, const std::string& resume) {
-  const auto directories = list_checkpoints(config_.run_dir);
-  if (resume == "auto" || directories.empty()) return;
-  const auto last = fs::path(directories.front()).filename().string();
-  if (last <= fs::path(checkpoint.directory).filename().string()) return;
-  throw Error(fmt::format(
-      "--resume {}: run_dir '{}' has {}, which is later; remove it or take another run_dir",
-      resume,
-      config_.run_dir,
-      last));
-}
-
-void Trainer::restore(const VerifiedCheckpoint& checkpoint) {
-  const auto& directory = checkpoint.directory;
-  check_has_state(checkpoint);
-  RunConfig saved;
-  read_config_file(directory + "/" + kConfigFile, {}, describer(saved), PathSyntax::kLiteral);
-  check_config_change(saved, config_);
-  check_origin(checkpoint.manifest,
-               {.dataset_hash = dataset_->hash(),
-                .tokenizer_fingerprint = dataset_->tokenizer().fingerprint(),
-                .code_version = DSMOE_VERSION,
-                .torch_version = TORCH_VERSION});
-  load_tensors(io_, checkpoint, "model-", named_tensors(*model_));
-  restored_optimizer_ =
-      optimizer_.is_sharded() ? optimizer_.empty_state() : optimizer_.named_state();
-  load_tensors(io_, checkpoint, "optimizer-", restored_optimizer_);
-  const auto path = directory + "/" + kStateFile;
-  state_ = parse_state(read_file(io_, path, kMaxStateBytes), path);
-  loader_.seek(state_.position);
-  guard_.restore(state_.guard);
-  resumed_from_ = directory;
-  saved_step_ = state_.step;
-  log_info(fmt::format("resumed from {} at step {}", directory, state_.step));
-  // Last: whatever ran before may have drawn numbers.
-  restore_random_state(state_.random_state);
-}
-
-void Trainer::save() {
-  if (saved_step_ == state_.step) return;
-  auto optimizer_state = gather_state(optimizer_, *ranks_);
-  saved_step_ = state_.step;
-  if (!ranks_->is_first()) return;
-  note_best(state_);
-  state_.guard = guard_.history();
-  state_.random_state = capture_random_state();
-  CheckpointContents contents;
-  contents.manifest.run_id = state_.run_id;
-  contents.manifest.step = state_.step;
-  contents.manifest.dataset_hash = dataset_->hash();
-  contents.manifest.tokenizer_fingerprint = dataset_->tokenizer().fingerprint();
-  contents.manifest.code_version = DSMOE_VERSION;
-  contents.manifest.torch_version = TORCH_VERSION;
-  contents.model = named_tensors(*model_);
-  contents.optimizer = std::move(optimizer_state);
-  contents.files.emplace_back(kConfigFile, config_to_json(describer(config_)));
-  contents.files.emplace_back(kStateFile, state_to_json(state_));
-  for (auto& file : tokenizer_files(dataset_->tokenizer())) {
-    contents.files.emplace_back(file.name, std::move(file.bytes));
-  }
-  contents.best_step = state_.best_step;
-  saver_.start(contents);
+// Before the first collective of training, which would block with other programs or data.
+void Trainer::check_ranks() {
+  share_micro_batches(config_.train.accumulation, *ranks_);
+  check_agreement(*ranks_,
+                  {{"program", fmt::format("dsmoe {} torch {}", DSMOE_VERSION, TORCH_VERSION)},
+                   {"config", config_to_yaml([this](ConfigVisitor& v) { describe(v, config_); })},
+                   {"training data", dataset_->hash()},
+                   {"tokenizer", dataset_->tokenizer().fingerprint()}});
 }
 
 }  // namespace dsmoe

@@ -1,5 +1,6 @@
 // The ops of inference on another device than the CPU, with its kernels.
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
@@ -9,13 +10,13 @@
 #include <limits>
 #include <vector>
 
-#include "csrc_kernels/attention/decode_attention.h"
-#include "csrc_kernels/attention/decode_attention_kernels.h"
-#include "csrc_kernels/attention/rotary.h"
-#include "csrc_kernels/moe/expert_choice.h"
-#include "csrc_kernels/moe/few_token_experts.h"
-#include "csrc_kernels/moe/routed_rows.h"
+#include "csrc_kernels/decode_attention/decode_attention.h"
+#include "csrc_kernels/decode_attention/kernels.h"
+#include "csrc_kernels/dispatch/dispatch.h"
+#include "csrc_kernels/expert_gemv/expert_gemv.h"
 #include "csrc_kernels/random_tensors.h"
+#include "csrc_kernels/rotary/rotary.h"
+#include "csrc_kernels/token_choice/token_choice.h"
 #include "support/test_device.h"
 
 namespace dsmoe {
@@ -54,7 +55,7 @@ WideLinear on(at::Device device, const WideLinear& x) {
 
 TEST_CASE("device: experts of few tokens", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(FewTokenExpertsOnDevice<Bfloat16>::hidden != nullptr);
+  REQUIRE(device_kernels<ExpertGemvKernels<Bfloat16>>().hidden != nullptr);
   RandomTensors random(11);
   struct Sizes {
     int64_t n_tokens, n_experts, width, d_model;
@@ -79,30 +80,30 @@ TEST_CASE("device: experts of few tokens", "[device_ops]") {
             activation == Activation::kSwiglu ? linear(d_wide, s.d_model) : WideLinear{};
         const auto down = linear(s.d_model, d_wide);
         const auto weights = some_weights(random, s.n_tokens, s.n_experts);
-        const auto hidden_ref = few_token_hidden_ref(x, activation, up, gate, weights, weighted);
-        const auto hidden = few_token_hidden(on(device, x),
-                                             activation,
-                                             on(device, up),
-                                             on(device, gate),
-                                             on(device, weights),
-                                             weighted);
+        const auto hidden_ref = expert_gemv_hidden_ref(x, activation, up, gate, weights, weighted);
+        const auto hidden = expert_gemv_hidden(on(device, x),
+                                               activation,
+                                               on(device, up),
+                                               on(device, gate),
+                                               on(device, weights),
+                                               weighted);
         check_close(hidden, hidden_ref);
-        check_close(few_token_hidden(on(device, x),
-                                     activation,
-                                     on(device, up),
-                                     on(device, gate),
-                                     /*expert_weights=*/{},
-                                     weighted),
-                    few_token_hidden_ref(x, activation, up, gate, {}, weighted));
+        check_close(expert_gemv_hidden(on(device, x),
+                                       activation,
+                                       on(device, up),
+                                       on(device, gate),
+                                       /*expert_weights=*/{},
+                                       weighted),
+                    expert_gemv_hidden_ref(x, activation, up, gate, {}, weighted));
         CHECK(hidden.cpu()
                   .view({s.n_tokens, s.n_experts, s.width})
                   .masked_select(weights.eq(0).unsqueeze(2))
                   .eq(0)
                   .all()
                   .item<bool>());
-        const auto y =
-            few_token_sum(on(device, hidden_ref), on(device, down), on(device, weights), !weighted);
-        check_close(y, few_token_sum_ref(hidden_ref, down, weights, !weighted));
+        const auto y = expert_gemv_sum(
+            on(device, hidden_ref), on(device, down), on(device, weights), !weighted);
+        check_close(y, expert_gemv_sum_ref(hidden_ref, down, weights, !weighted));
       }
     }
   }
@@ -118,22 +119,23 @@ TEST_CASE("device: experts that no token selects are not read", "[device_ops]") 
   const auto weights = at::tensor({0.5F, 0.0F, 0.25F, 0.0F}).view({1, 4}).to(device);
   const auto x = random.normal({1, 16}, at::kFloat).to(device);
   const auto hidden =
-      few_token_hidden(x, Activation::kGelu, {on(device, up), {}}, {}, weights, true);
-  const auto y = few_token_sum(hidden, {on(device, down), {}}, weights, false);
+      expert_gemv_hidden(x, Activation::kGelu, {on(device, up), {}}, {}, weights, true);
+  const auto y = expert_gemv_sum(hidden, {on(device, down), {}}, weights, false);
   CHECK_FALSE(y.isnan().any().item<bool>());
 }
 
 TEST_CASE("device: the choice of experts is the CPU's", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(ExpertChoiceOnDevice::choose != nullptr);
+  REQUIRE(device_kernels<TokenChoiceKernels>().choose != nullptr);
   RandomTensors random(14);
-  std::vector<ChoiceRule> rules(6);
-  rules[1] = {.kind = ChoiceKind::kTopK, .k = 2, .renormalise = true};
+  std::vector<RoutingRule> rules(6);
+  rules[1] = {.selection = Selection::kTopK, .k = 2, .renormalise = true};
   rules[2] = {
-      .kind = ChoiceKind::kThreshold, .epsilon = 0.3, .max_experts = 1, .count_scale = true};
-  rules[3] = {.kind = ChoiceKind::kThreshold, .epsilon = 0.9, .empty = EmptyChoice::kStrongest};
-  rules[4] = {.kind = ChoiceKind::kThreshold, .epsilon = 0.9, .empty = EmptyChoice::kAll};
-  rules[5] = {.kind = ChoiceKind::kThresholdTopK, .epsilon = 0.4};
+      .selection = Selection::kThreshold, .epsilon = 0.3, .max_experts = 1, .count_scale = true};
+  rules[3] = {
+      .selection = Selection::kThreshold, .epsilon = 0.9, .zero_active = ZeroActive::kArgmax};
+  rules[4] = {.selection = Selection::kThreshold, .epsilon = 0.9, .zero_active = ZeroActive::kAll};
+  rules[5] = {.selection = Selection::kThresholdTopK, .epsilon = 0.4};
   for (const auto& [n_tokens, n_experts] :
        {std::array<int64_t, 2>{0, 4}, {1, 2}, {7, 5}, {130, 40}}) {
     for (size_t i = 0; i < rules.size(); ++i) {
@@ -143,17 +145,19 @@ TEST_CASE("device: the choice of experts is the CPU's", "[device_ops]") {
       if (n_tokens > 5) probs[3].fill_(0.1);
       if (n_tokens > 5) probs[4].zero_();
       if (n_tokens > 5) probs[5][1] = std::numeric_limits<float>::quiet_NaN();
-      const auto expected = choose_weights(probs, rules[i]);
-      const auto got = choose_weights(on(device, probs), rules[i]);
+      const at::NoGradGuard no_grad;
+      const auto expected = choose_experts(probs, rules[i], /*packed=*/true);
+      const auto got = choose_experts(on(device, probs), rules[i]);
       CHECK(got.selected.cpu().equal(expected.selected));
-      CHECK(at::allclose(got.weights.cpu(), expected.weights, 0, 1e-6, /*equal_nan=*/true));
+      CHECK(at::allclose(
+          got.expert_weights.cpu(), expected.expert_weights, 0, 1e-6, /*equal_nan=*/true));
     }
   }
 }
 
 TEST_CASE("device: rows by expert, and back", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(RoutedRowsOnDevice::list != nullptr);
+  REQUIRE(device_kernels<DispatchKernels>().list != nullptr);
   RandomTensors random(15);
   // Nobody selected, all selected, some experts without tokens; lists that are full, not and too
   // short.
@@ -179,12 +183,12 @@ TEST_CASE("device: rows by expert, and back", "[device_ops]") {
           const auto x = random.normal({n_tokens, d_model}, type);
           auto y = random.normal({max_rows, d_model}, type);
           const auto weights = random.normal({n_tokens, n_experts}, at::kFloat);
-          const auto run = [&](at::Device where, const RoutedRows& lists) {
+          const auto run = [&](at::Device where, const Dispatch& lists) {
             const auto leaf = [&](const at::Tensor& t) {
               return t.detach().clone().to(where).requires_grad_(true);
             };
             const auto leaves = std::array{leaf(x), leaf(y), leaf(weights)};
-            const auto gathered = gather_rows(leaves[0], lists);
+            const auto gathered = dispatch_rows(leaves[0], lists);
             const auto combined = combine_rows(leaves[1], lists);
             const auto of_rows = gather_weights(leaves[2], lists);
             ((gathered * gathered).sum() + (combined * combined).sum() +
@@ -206,7 +210,7 @@ TEST_CASE("device: rows by expert, and back", "[device_ops]") {
 
 TEST_CASE("device: decode attention over a cache", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(DecodeAttentionOnDevice<Bfloat16>::attend != nullptr);
+  REQUIRE(device_kernels<DecodeAttentionKernels<Bfloat16>>().attend != nullptr);
   RandomTensors random(13);
   struct Sizes {
     int64_t batch, n_kv_heads, n_groups, head_dim, capacity;
@@ -229,7 +233,7 @@ TEST_CASE("device: decode attention over a cache", "[device_ops]") {
         positions.data_ptr<int64_t>()[0] = s.batch == 1 ? s.capacity - 1 : 0;
         const DecodeCache cache{on(device, rows()), on(device, rows()), on(device, positions)};
         const auto angles = random.normal({s.batch, s.head_dim / 2}, at::kFloat);
-        const TurnTables tables{on(device, angles.cos()), on(device, angles.sin())};
+        const RotaryTables tables{on(device, angles.cos()), on(device, angles.sin())};
         const auto k = random.normal({s.batch, s.n_kv_heads, s.head_dim}, type);
         const auto v = random.normal({s.batch, s.n_kv_heads, s.head_dim}, type);
         append_token(cache, on(device, k), on(device, v), tables);
@@ -237,10 +241,10 @@ TEST_CASE("device: decode attention over a cache", "[device_ops]") {
         for (int64_t b = 0; b < s.batch; ++b) {
           const int64_t at = positions[b].item<int64_t>();
           CHECK(max_difference(on_cpu.values[b].select(1, at), v[b]) == 0);
-          const auto turned = rotary_ref(k[b].unsqueeze(0).to(at::kFloat),
-                                         angles[b].unsqueeze(0).cos(),
-                                         angles[b].unsqueeze(0).sin());
-          CHECK(max_difference(on_cpu.keys[b].select(1, at).to(at::kFloat), turned[0]) <=
+          const auto rotated = rotary_ref(k[b].unsqueeze(0).to(at::kFloat),
+                                          angles[b].unsqueeze(0).cos(),
+                                          angles[b].unsqueeze(0).sin());
+          CHECK(max_difference(on_cpu.keys[b].select(1, at).to(at::kFloat), rotated[0]) <=
                 2 * tolerance_of(type));
         }
         const auto q = random.normal({s.batch, s.n_kv_heads * s.n_groups, s.head_dim}, type);

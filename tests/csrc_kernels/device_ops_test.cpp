@@ -4,13 +4,15 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/randint.h>
 
-#include "csrc_kernels/attention/rotary.h"
-#include "csrc_kernels/loss/cross_entropy_kernels.h"
-#include "csrc_kernels/loss/linear_cross_entropy.h"
-#include "csrc_kernels/loss/mutual_information.h"
-#include "csrc_kernels/moe/weighted_activation.h"
-#include "csrc_kernels/norm/residual_norm.h"
-#include "csrc_kernels/optim/adamw.h"
+#include "csrc_kernels/adamw/adamw.h"
+#include "csrc_kernels/linear_cross_entropy/kernels.h"
+#include "csrc_kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "csrc_kernels/mutual_information/kernels.h"
+#include "csrc_kernels/mutual_information/mutual_information.h"
+#include "csrc_kernels/residual_norm/residual_norm.h"
+#include "csrc_kernels/rotary/kernels.h"
+#include "csrc_kernels/rotary/rotary.h"
+#include "csrc_kernels/weighted_activation/weighted_activation.h"
 #include "support/fake_device.h"
 
 namespace dsmoe {
@@ -32,14 +34,14 @@ constexpr Activation kActivations[] = {Activation::kIdentity,
 
 TEST_CASE("device: every op of training has its kernel", "[device_ops]") {
   test_device();
-  CHECK(WeightedActivationOnDevice<float, float>::forward != nullptr);
-  CHECK(WeightedActivationOnDevice<Bfloat16, float>::backward != nullptr);
-  CHECK(ResidualNormOnDevice<float, float>::forward != nullptr);
-  CHECK(ResidualNormOnDevice<Bfloat16, float>::backward != nullptr);
-  CHECK(RotaryOnDevice<Bfloat16, float>::turn != nullptr);
-  CHECK(MutualInformationOnDevice<float>::sums != nullptr);
-  CHECK(MutualInformationOnDevice<float>::backward != nullptr);
-  CHECK(CrossEntropyOnDevice<Bfloat16>::run != nullptr);
+  CHECK(device_kernels<WeightedActivationKernels<float, float>>().forward != nullptr);
+  CHECK(device_kernels<WeightedActivationKernels<Bfloat16, float>>().backward != nullptr);
+  CHECK(device_kernels<ResidualNormKernels<float, float>>().forward != nullptr);
+  CHECK(device_kernels<ResidualNormKernels<Bfloat16, float>>().backward != nullptr);
+  CHECK(device_kernels<RotaryKernels<Bfloat16, float>>().rotate != nullptr);
+  CHECK(device_kernels<MutualInformationKernels<float>>().sums != nullptr);
+  CHECK(device_kernels<MutualInformationKernels<float>>().backward != nullptr);
+  CHECK(device_kernels<CrossEntropyKernels<Bfloat16>>().run != nullptr);
 }
 
 TEST_CASE("device: weighted_activation", "[device_ops]") {

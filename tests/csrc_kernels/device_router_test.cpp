@@ -4,8 +4,8 @@
 #include <torch/csrc/autograd/function.h>
 
 #include "csrc_kernels/device_ops.h"
-#include "csrc_kernels/moe/few_token_experts.h"
-#include "csrc_kernels/moe/router.h"
+#include "csrc_kernels/expert_gemv/expert_gemv.h"
+#include "csrc_kernels/router/router.h"
 #include "support/fake_device.h"
 
 namespace dsmoe {
@@ -44,18 +44,18 @@ RouterResult run(const Tensors& x, at::ScalarType type, bool sigmoid = false) {
 
 // Calls of a kernel while it lives.
 int n_hidden_calls = 0;
-DeviceKernel<Activation, const FewTokenHidden<float>&> hidden_kernel = nullptr;
+decltype(ExpertGemvKernels<float>::hidden) hidden_kernel = nullptr;
 struct CountHiddenCalls {
   CountHiddenCalls() {
     n_hidden_calls = 0;
-    hidden_kernel = FewTokenExpertsOnDevice<float>::hidden;
-    FewTokenExpertsOnDevice<float>::hidden = [](Activation activation,
-                                                const FewTokenHidden<float>& args) {
+    hidden_kernel = device_kernels<ExpertGemvKernels<float>>().hidden;
+    device_kernels<ExpertGemvKernels<float>>().hidden = [](Activation activation,
+                                                           const GemvHidden<float>& args) {
       ++n_hidden_calls;
       hidden_kernel(activation, args);
     };
   }
-  ~CountHiddenCalls() { FewTokenExpertsOnDevice<float>::hidden = hidden_kernel; }
+  ~CountHiddenCalls() { device_kernels<ExpertGemvKernels<float>>().hidden = hidden_kernel; }
   CountHiddenCalls(const CountHiddenCalls&) = delete;
   CountHiddenCalls& operator=(const CountHiddenCalls&) = delete;
 };
@@ -69,8 +69,8 @@ bool is_ours(const RouterResult& result) {
 
 TEST_CASE("device: route", "[device_ops]") {
   test_device();
-  REQUIRE(RouterOnDevice<Bfloat16, float>::forward != nullptr);
-  REQUIRE(RouterOnDevice<Bfloat16, float>::backward != nullptr);
+  REQUIRE(device_kernels<RouterKernels<Bfloat16, float>>().forward != nullptr);
+  REQUIRE(device_kernels<RouterKernels<Bfloat16, float>>().backward != nullptr);
   RandomTensors random(21);
   // No tokens; one token, one expert; odd sizes; more tokens than go row by row, two groups of
   // experts; the most experts.
@@ -137,7 +137,7 @@ TEST_CASE("device: more experts than route's kernels take go to ATen", "[device_
 
 TEST_CASE("device: a handful of tokens route with a product per row of a weight", "[device_ops]") {
   const auto device = test_device();
-  for (const int64_t n_tokens : {int64_t{1}, kFewTokens, kFewTokens + 1}) {
+  for (const int64_t n_tokens : {int64_t{1}, kMostGemvTokens, kMostGemvTokens + 1}) {
     RandomTensors random(24);
     CAPTURE(n_tokens);
     Tensors inputs;
@@ -152,7 +152,7 @@ TEST_CASE("device: a handful of tokens route with a product per row of a weight"
     const at::NoGradGuard no_grad;
     const auto got = run(there, at::kFloat);
     const auto expected = run(inputs, at::kFloat);
-    CHECK(n_hidden_calls == (n_tokens <= kFewTokens ? 1 : 0));
+    CHECK(n_hidden_calls == (n_tokens <= kMostGemvTokens ? 1 : 0));
     CHECK(max_difference(got.logits.cpu(), expected.logits) < 1e-4);
     CHECK(max_difference(got.probs.cpu(), expected.probs) < 1e-5);
   }

@@ -5,7 +5,7 @@
 #include <catch2/catch.hpp>
 #include <vector>
 
-#include "csrc_kernels/moe/routed_rows.h"
+#include "csrc_kernels/dispatch/dispatch.h"
 #include "csrc_kernels/random_tensors.h"
 #include "support/fake_device.h"
 #include "support/test_device.h"
@@ -14,7 +14,7 @@ namespace dsmoe {
 
 TEST_CASE("device: slots of tokens, to rows and back", "[device_ops]") {
   const auto device = test_device();
-  REQUIRE(RoutedRowsOnDevice::list_slots != nullptr);
+  REQUIRE(device_kernels<DispatchKernels>().list_slots != nullptr);
   RandomTensors random(31);
   // With and without whole packs, and slots too few for some tokens.
   for (const auto& [n_tokens, n_experts, most, width] :
@@ -35,11 +35,11 @@ TEST_CASE("device: slots of tokens, to rows and back", "[device_ops]") {
         {
           const ForbidWaits forbidden;
           const auto slots = list_slots(list_rows(marks, max_rows), most);
-          const auto by_slot = rows_to_slots(leaves[0], slots);
-          const auto by_row = slots_to_rows(leaves[1], slots);
+          const auto by_slot = combine_rows(leaves[0], slots);
+          const auto by_row = dispatch_rows(leaves[1], slots);
           (by_slot * by_slot).sum().backward();
           (by_row * by_row).sum().backward();
-          all = {slots.row_of_slot, slots.slot_of_row, by_slot.detach(), by_row.detach()};
+          all = {slots.row_of_pair[0], slots.token_of_row, by_slot.detach(), by_row.detach()};
         }
         for (const auto& one : leaves) all.push_back(one.grad());
         return all;

@@ -49,7 +49,7 @@ std::vector<at::Tensor> gradients_of_rank(RankGroup& group,
   std::vector<at::Tensor> gradients;
   for (int64_t step = 0; step < kSteps; ++step) {
     for (int64_t micro = 0; micro < n_micro; ++micro) {
-      const int64_t batch = (step * n_micro + micro) * group.size() + group.rank();
+      const int64_t batch = (step * n_micro + micro) * group.world_size() + group.rank();
       reducer.backward(net.loss(batch), micro == n_micro - 1);
     }
     gradients.push_back(net.first.grad().clone());
@@ -195,7 +195,7 @@ TEST_CASE("GradientReducer: ranks with other shapes are refused", "[distributed]
                               [&](RankGroup& group) {
                                 Net net(1);
                                 auto parameters = net.parameters();
-                                if (!group.is_first()) parameters.pop_back();
+                                if (group.rank() != 0) parameters.pop_back();
                                 const GradientReducer reducer(group, parameters, {});
                               }),
                     RankFailure);

@@ -68,8 +68,8 @@ PeerProcess Child::process() const {
 }
 
 // Rank 0 asks; rank 1 is `peer`.
-std::string describe(const PeerProcess& peer, double patience_seconds = 0) {
-  return describe_peers({this_process(), peer}, 0, patience_seconds);
+std::string describe(const PeerProcess& peer) {
+  return describe_peers({this_process(), peer}, 0, /*patience_seconds=*/0);
 }
 
 }  // namespace
@@ -112,12 +112,11 @@ TEST_CASE("describe_peers: a process that ends within the patience is found gone
           "[distributed]") {
   Child child;
   const auto peer = child.process();
-  std::thread killer([&] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
-    child.become_zombie();
+  int n_looks = 0;
+  const auto text = describe_peers({this_process(), peer}, 0, /*patience_seconds=*/60, [&](auto) {
+    if (++n_looks == 2) child.become_zombie();
   });
-  const auto text = describe(peer, /*patience_seconds=*/60);
-  killer.join();
+  CHECK(n_looks == 2);
   CHECK(text == "rank 1 has ended");
 }
 

@@ -25,7 +25,7 @@ TEST_CASE("RankGroup: collectives over three ranks", "[distributed]") {
     const auto rank = static_cast<size_t>(group.rank());
     sums[rank] = at::full({4}, static_cast<double>(group.rank() + 1), at::kDouble);
     group.all_reduce_sum(sums[rank], "sums");
-    sent[rank] = at::full({2}, group.is_first() ? 7.0 : 0.0);
+    sent[rank] = at::full({2}, group.rank() == 0 ? 7.0 : 0.0);
     group.broadcast(sent[rank], "sevens");
     gathered[rank] = at::empty({3, 2}, at::kFloat);
     group.all_gather(gathered[rank], at::full({2}, static_cast<double>(group.rank())), "ranks");
@@ -48,7 +48,7 @@ TEST_CASE("RankGroup: one rank needs no others", "[distributed]") {
   group.all_gather(out, tensor, "sums");
   CHECK(at::equal(out, at::full({2}, 3.0)));
   CHECK(group.all_gather("text", "texts") == std::vector<std::string>{"text"});
-  CHECK(group.is_alone());
+  CHECK(group.world_size() == 1);
 }
 
 TEST_CASE("RankGroup: ranks that stay away fail the meeting and are named", "[distributed]") {
@@ -169,7 +169,7 @@ TEST_CASE("RankGroup: messages say where between steps a rank is", "[distributed
   }));
   std::string text;
   const auto fail = [&, before = before](RankGroup& group) {
-    if (group.is_first()) {
+    if (group.rank() == 0) {
       before(group);
       try {
         group.run("waiting", [] { throw std::runtime_error("the other left"); });
@@ -218,7 +218,7 @@ TEST_CASE("RankGroup: in debug mode ranks that call unlike collectives are told 
           group.begin_step(4);
           auto tensor = at::full({4}, 1.0);
           try {
-            if (group.is_first()) {
+            if (group.rank() == 0) {
               group.all_reduce_sum(tensor, "adding the losses");
             } else {
               group.broadcast(tensor, "sending the weights");
@@ -247,7 +247,7 @@ TEST_CASE("RankGroup: in debug mode unlike shapes are told, not left to end the 
     run_ranks(
         2,
         [&](RankGroup& group) {
-          group.all_reduce_sum(at::full({group.is_first() ? 4 : 400}, 1.0), "adding the losses");
+          group.all_reduce_sum(at::full({group.rank() == 0 ? 4 : 400}, 1.0), "adding the losses");
         },
         config);
   };

@@ -6,14 +6,32 @@
 namespace dsmoe {
 namespace {
 
-void sleep_seconds(double seconds) {
-  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
-}
+using std::chrono::milliseconds;
+using std::chrono::seconds;
 
-// A fact of the code, whenever it comes about; the test's own time-out bounds it.
+// A clock that stands still until a test advances it. It counts how often it is read: by begin(),
+// and once each time that the watchdog looks.
+struct StillClock {
+  static inline std::atomic<int64_t> nanoseconds{1};
+  static inline std::atomic<int> n_reads{0};
+
+  static Watchdog::Clock::time_point now() {
+    n_reads += 1;
+    return Watchdog::Clock::time_point(std::chrono::nanoseconds(nanoseconds.load()));
+  }
+  static void advance(std::chrono::nanoseconds by) { nanoseconds += by.count(); }
+};
+
+// However busy the machine is; the test's own time-out bounds it.
 template <class Condition>
 void wait_until(const Condition& condition) {
-  while (!condition()) sleep_seconds(0.01);
+  while (!condition()) std::this_thread::yield();
+}
+
+// Returns when the watchdog has looked at what is now: the next look may have begun before.
+void let_it_look() {
+  const int n_reads = StillClock::n_reads;
+  wait_until([&] { return StillClock::n_reads >= n_reads + 2; });
 }
 
 }  // namespace
@@ -21,36 +39,40 @@ void wait_until(const Condition& condition) {
 TEST_CASE("Watchdog: calls once for an operation past its limit", "[distributed]") {
   std::atomic<int> n_calls = 0;
   std::string what;
-  double seconds = 0;
+  double lasted = 0;
   {
-    Watchdog watchdog({.on_hang = [&](const std::string& operation, double lasted) {
-      what = operation;
-      seconds = lasted;
-      n_calls += 1;
-    }});
-    watchdog.begin({.what = "adding the losses", .limit_seconds = 0.2});
+    Watchdog watchdog({.on_hang =
+                           [&](const std::string& operation, double seconds) {
+                             what = operation;
+                             lasted = seconds;
+                             n_calls += 1;
+                           }},
+                      &StillClock::now);
+    watchdog.begin({.what = "adding the losses", .limit_seconds = 20});
+    StillClock::advance(seconds(20) - milliseconds(1));
+    let_it_look();
+    CHECK(n_calls == 0);
+    StillClock::advance(milliseconds(1));
     wait_until([&] { return n_calls > 0; });
-    sleep_seconds(0.5);
+    StillClock::advance(seconds(100));
   }
   CHECK(n_calls == 1);
   CHECK(what == "adding the losses");
-  CHECK(seconds >= 0.2);
+  CHECK(lasted == Approx(20));
 }
 
 TEST_CASE("Watchdog: time between operations does not count, nor many short ones",
           "[distributed]") {
   std::atomic<int> n_calls = 0;
-  {
-    Watchdog watchdog({.on_hang = [&](const std::string&, double) { n_calls += 1; }});
-    for (int i = 0; i < 12; ++i) {
-      watchdog.begin({.what = "a short one", .limit_seconds = 30});
-      sleep_seconds(0.05);
-      watchdog.end();
-      sleep_seconds(0.35);
-    }
-    watchdog.begin({.what = "one with no time at all", .limit_seconds = 30});
+  Watchdog watchdog({.on_hang = [&](const std::string&, double) { n_calls += 1; }},
+                    &StillClock::now);
+  for (int i = 0; i < 3; ++i) {
+    watchdog.begin({.what = "a short one", .limit_seconds = 30});
+    StillClock::advance(seconds(29));
+    let_it_look();
     watchdog.end();
-    sleep_seconds(0.7);
+    StillClock::advance(seconds(100));
+    let_it_look();
   }
   CHECK(n_calls == 0);
 }
@@ -65,10 +87,20 @@ TEST_CASE("Watchdog: a stop cuts short what loses nothing by it, and only that",
                          [&](const std::string& operation, double) {
                            what = operation;
                            n_stops += 1;
-                         }});
+                         }},
+                    &StillClock::now);
   watchdog.begin({.what = "a step", .limit_seconds = 600});
   stop = true;
-  sleep_seconds(1.5);  // longer than the second it leaves an operation
+  let_it_look();
+  StillClock::advance(milliseconds(999));
+  watchdog.end();
+  watchdog.begin({.what = "waiting for the others", .limit_seconds = 600, .ends_on_stop = true});
+  let_it_look();
+  CHECK(n_stops == 0);
+  watchdog.end();
+  watchdog.begin({.what = "a step", .limit_seconds = 600});
+  StillClock::advance(seconds(5));  // longer than the second it leaves an operation
+  let_it_look();
   CHECK(n_stops == 0);
   watchdog.end();
   watchdog.begin({.what = "waiting for the others", .limit_seconds = 600, .ends_on_stop = true});

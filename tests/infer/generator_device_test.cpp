@@ -4,7 +4,7 @@
 
 #include <catch2/catch.hpp>
 
-#include "csrc_kernels/moe/few_token_experts_kernels.h"
+#include "csrc_kernels/expert_gemv/kernels.h"
 #include "data/byte_tokenizer.h"
 #include "infer/decode_steps.h"
 #include "infer/generator.h"
@@ -73,9 +73,9 @@ TEST_CASE("DecodeSteps: a device's steps are recorded where nothing waits for th
   const at::NoGradGuard no_grad;
   for (const auto& c : {Case{"all", Execution::kDense, 3, true},
                         Case{"top_k=2", Execution::kSparse, 3, true},
-                        Case{"threshold=0.3", Execution::kSparse, kFewTokens, true},
-                        Case{"top_k=2", Execution::kSparse, kFewTokens + 1, false},
-                        Case{"top_k=2", Execution::kDense, kFewTokens + 1, true},
+                        Case{"threshold=0.3", Execution::kSparse, kMostGemvTokens, true},
+                        Case{"top_k=2", Execution::kSparse, kMostGemvTokens + 1, false},
+                        Case{"top_k=2", Execution::kDense, kMostGemvTokens + 1, true},
                         Case{"threshold_top_k=0.3", Execution::kDense, 3, true}}) {
     CAPTURE(c.policy, c.batch);
     const auto plan = parse_routing_plan(c.policy).with(c.execution);

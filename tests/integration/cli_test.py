@@ -117,8 +117,10 @@ class CliTest(unittest.TestCase):
 
     def test_json_has_the_promised_keys(self):
         self.assertLessEqual(
-            {"step", "tokens", "loss", "lm_loss", "moe_mi", "moa_mi", "validation_loss", "tokens_per_second", "mfu",
-             "peak_memory_bytes"}, self.trained.keys())
+            {"step", "tokens", "loss", "lm_loss", "moe_mi", "moa_mi", "sparsity", "balance", "z", "loss_weights",
+             "validation_loss", "tokens_per_second", "mfu", "peak_memory_bytes"}, self.trained.keys())
+        weighted = sum(weight * self.trained[key] for key, weight in self.trained["loss_weights"].items())
+        self.assertAlmostEqual(weighted, self.trained["loss"], delta=1e-5)
         self.assertEqual(self.trained["step"], 6)
         self.assertEqual(self.trained["tokens"], 6 * 2 * 16)
 

@@ -61,14 +61,14 @@ TEST_CASE("count_parameters: equals what a model of every kind allocates", "[mod
   config.ffn.d_ffn = 17;
   config.attention.kind = GENERATE(AttentionKind::kDense, AttentionKind::kMoa);
   config.ffn.kind = GENERATE(FfnKind::kDense, FfnKind::kMoe);
-  config.ffn.activation = GENERATE(FfnActivation::kSilu, FfnActivation::kSwiglu);
+  config.ffn.activation = GENERATE(Activation::kSilu, Activation::kSwiglu);
   const auto biases = GENERATE(Biases::kNone, Biases::kOutput, Biases::kAll);
   config.bias = biases == Biases::kAll;
   config.output_bias = biases == Biases::kOutput;
   config.norm = GENERATE(NormKind::kLayerNorm, NormKind::kRmsNorm);
   config.positions = GENERATE(PositionKind::kRotary, PositionKind::kLearned);
   config.tie_embeddings = GENERATE(true, false);
-  config.ffn.router.kind = GENERATE(RouterKind::kLinear, RouterKind::kSwiglu);
+  config.ffn.router.kind = kRouterKinds[GENERATE(range<size_t>(0, kRouterKinds.size()))].kind;
   config.attention.router.kind = config.ffn.router.kind;
   config.attention.qk_norm = config.attention.kind == AttentionKind::kDense && config.bias;
   const auto count = count_parameters(config);
@@ -93,7 +93,7 @@ TEST_CASE("active_parameters: SwiGLU experts have three matrices, biases of thei
           "[model][parameters]") {
   auto config = make_tiny_model()->config();
   config.bias = true;
-  config.ffn.activation = FfnActivation::kSwiglu;
+  config.ffn.activation = Activation::kSwiglu;
   const auto all = static_cast<double>(count_parameters(config).non_embedding());
   auto active = all_experts(config);
   active.moe[0] -= 1;
@@ -108,7 +108,7 @@ TEST_CASE("active_parameters: only the layers that were cut leave experts out",
           "[model][parameters]") {
   auto config = make_tiny_model()->config();
   config.ffn.kind = FfnKind::kPartitioned;
-  config.ffn.activation = FfnActivation::kSwiglu;
+  config.ffn.activation = Activation::kSwiglu;
   config.ffn.d_ffn = 15;
   config.ffn.router.kind = RouterKind::kLinear;
   config.ffn.partition.layers = "1";
@@ -154,7 +154,7 @@ TEST_CASE("active_parameters: the LLaMAs of arXiv:2502.12455 cut into 8 have its
     config.attention.n_kv_heads = model.n_kv_heads;
     config.attention.head_dim = model.head_dim;
     config.ffn.kind = FfnKind::kDense;
-    config.ffn.activation = FfnActivation::kSwiglu;
+    config.ffn.activation = Activation::kSwiglu;
     config.ffn.d_ffn = model.d_ffn;
     CHECK(count_parameters(config).total() == model.total);
     config.ffn.kind = FfnKind::kPartitioned;

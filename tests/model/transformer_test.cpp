@@ -33,7 +33,7 @@ std::vector<ModelConfig> configs() {
   list[1].norm = NormKind::kLayerNorm;
   list[1].bias = true;
   list[1].tie_embeddings = false;
-  list[1].ffn.activation = FfnActivation::kSwiglu;
+  list[1].ffn.activation = Activation::kSwiglu;
   list[2].attention.kind = AttentionKind::kDense;
   list[2].attention.n_heads = 6;
   list[2].attention.n_kv_heads = 2;
@@ -42,7 +42,7 @@ std::vector<ModelConfig> configs() {
   list[3].ffn.d_ffn = 11;
   list[3].attention.router.renormalise = true;
   list[4].ffn.kind = FfnKind::kPartitioned;
-  list[4].ffn.activation = FfnActivation::kSwiglu;
+  list[4].ffn.activation = Activation::kSwiglu;
   list[4].ffn.d_ffn = 15;
   list[4].ffn.router.kind = RouterKind::kLinear;
   list[4].ffn.partition.layers = "0,2";

@@ -29,7 +29,7 @@ TEST_CASE("gpu_roofline: a worked dense layer", "[report]") {
   config.attention.n_kv_heads = 2;
   config.attention.head_dim = 4;
   config.ffn.kind = FfnKind::kDense;
-  config.ffn.activation = FfnActivation::kGelu;
+  config.ffn.activation = Activation::kGelu;
   config.ffn.d_ffn = 32;
   const auto step = training_roofline(config, kGpu, 10, 4);
   // Layers x (forward, backward, weight gradient): reads 10 x 8 and 8 x 16, writes 10 x 16, of 2

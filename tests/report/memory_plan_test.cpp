@@ -27,7 +27,7 @@ TEST_CASE("activation_bytes_per_token: worked by hand", "[report]") {
   CHECK(activation_bytes_per_token(model, 2).attention ==
         10 * 6 + 8 + 2 * 2 * 4 * (6 + 2) + 4 * 6 + 13 * 3);
   CHECK(activation_bytes_per_token(model, 2).ffn == 10 * 6 + 8 + 2 * 40 + 13 * 8);
-  model.ffn.activation = FfnActivation::kSwiglu;
+  model.ffn.activation = Activation::kSwiglu;
   model.ffn.router = {.kind = RouterKind::kSwiglu, .d_hidden = 7};
   CHECK(activation_bytes_per_token(model, 4).ffn == 10 * 8 + 8 + 4 * 2 * 40 + 7 * 2 * 4 + 13 * 8);
   model.ffn.kind = FfnKind::kDense;

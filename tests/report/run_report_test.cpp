@@ -24,6 +24,8 @@ nlohmann::json step_line(int64_t step, size_t n_layers, size_t n_experts) {
           {"tokens", step * 100},
           {"loss", 5.0 / static_cast<double>(step + 1)},
           {"lm_loss", 5.0 / static_cast<double>(step + 1)},
+          {"moe_mi", -0.5},
+          {"loss_weights", {{"lm_loss", 1.0}, {"moe_mi", 0.25}}},
           {"learning_rate", 1e-3},
           {"gradient_norm", 0.5},
           {"tokens_per_second", 1000.0},
@@ -93,6 +95,7 @@ TEST_CASE("runs_to_html: one page with everything, nothing from outside", "[repo
   CHECK(count_of(html, "<script") == 0);
   CHECK(count_of(html, "Load of FFN experts, layer") == 2 * 3);  // title and label of each
   CHECK(html.find("expert 1 &lt;dead&gt;") != std::string::npos);
+  CHECK(html.find("Loss terms times their weights") != std::string::npos);
   CHECK(html.find("run_dir: a &amp; b") != std::string::npos);
   CHECK(html.find("<title>top_k=2</title>") != std::string::npos);
   CHECK(html.find("1.6487") != std::string::npos);  // perplexity of 0.5 nats

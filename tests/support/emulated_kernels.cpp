@@ -1,16 +1,16 @@
 #include "support/emulated_kernels.h"
 
-#include "csrc_kernels/attention/decode_attention_body.h"
-#include "csrc_kernels/attention/rotary_body.h"
-#include "csrc_kernels/loss/cross_entropy_body.h"
-#include "csrc_kernels/loss/mutual_information_body.h"
-#include "csrc_kernels/moe/expert_choice_body.h"
-#include "csrc_kernels/moe/few_token_experts_body.h"
-#include "csrc_kernels/moe/routed_rows_body.h"
-#include "csrc_kernels/moe/router_backward_body.h"
-#include "csrc_kernels/moe/router_tile_body.h"
-#include "csrc_kernels/moe/weighted_activation_body.h"
-#include "csrc_kernels/norm/residual_norm_body.h"
+#include "csrc_kernels/decode_attention/body.h"
+#include "csrc_kernels/dispatch/body.h"
+#include "csrc_kernels/expert_gemv/body.h"
+#include "csrc_kernels/linear_cross_entropy/body.h"
+#include "csrc_kernels/mutual_information/body.h"
+#include "csrc_kernels/residual_norm/body.h"
+#include "csrc_kernels/rotary/body.h"
+#include "csrc_kernels/router/backward_body.h"
+#include "csrc_kernels/router/tile_body.h"
+#include "csrc_kernels/token_choice/body.h"
+#include "csrc_kernels/weighted_activation/body.h"
 #include "support/emulated_device.h"
 
 namespace dsmoe {
@@ -119,18 +119,18 @@ void mutual_information_backward(const RouterRows<W>& rows,
 }
 
 template <typename T>
-void few_token_hidden(Activation activation, const FewTokenHidden<T>& args) {
-  emulated::run_sequential(device::few_token_hidden_shape(args), [&](auto& ctx) {
-    if (args.n_tokens == 1) return device::few_token_hidden_body<1>(ctx, activation, args);
-    device::few_token_hidden_body<kFewTokens>(ctx, activation, args);
+void expert_gemv_hidden(Activation activation, const GemvHidden<T>& args) {
+  emulated::run_sequential(device::expert_gemv_hidden_shape(args), [&](auto& ctx) {
+    if (args.n_tokens == 1) return device::expert_gemv_hidden_body<1>(ctx, activation, args);
+    device::expert_gemv_hidden_body<kMostGemvTokens>(ctx, activation, args);
   });
 }
 
 template <typename T>
-void few_token_sum(const FewTokenSum<T>& args) {
-  emulated::run_sequential(device::few_token_sum_shape(args), [&](auto& ctx) {
-    if (args.n_tokens == 1) return device::few_token_sum_body<1>(ctx, args);
-    device::few_token_sum_body<kFewTokens>(ctx, args);
+void expert_gemv_sum(const GemvSum<T>& args) {
+  emulated::run_sequential(device::expert_gemv_sum_shape(args), [&](auto& ctx) {
+    if (args.n_tokens == 1) return device::expert_gemv_sum_body<1>(ctx, args);
+    device::expert_gemv_sum_body<kMostGemvTokens>(ctx, args);
   });
 }
 
@@ -150,10 +150,9 @@ void decode_attention(const DecodeAttention<T>& args) {
 
 template <typename T>
 void install_inference() {
-  DecodeAttentionOnDevice<T>::append = decode_append<T>;
-  DecodeAttentionOnDevice<T>::attend = decode_attention<T>;
-  FewTokenExpertsOnDevice<T>::hidden = few_token_hidden<T>;
-  FewTokenExpertsOnDevice<T>::sum = few_token_sum<T>;
+  device_kernels<DecodeAttentionKernels<T>>() = {decode_append<T>, decode_attention<T>};
+  device_kernels<ExpertGemvKernels<T>>().hidden = expert_gemv_hidden<T>;
+  device_kernels<ExpertGemvKernels<T>>().sum = expert_gemv_sum<T>;
 }
 
 void choose(const ChoiceRows& rows) {
@@ -180,9 +179,9 @@ void list_slots(const SlotLists& lists) {
 }
 
 template <typename T>
-void gather_rows(const MovedRows<T>& rows) {
-  emulated::run_sequential(device::gather_rows_shape(rows),
-                           [&](auto& ctx) { device::gather_rows_body(ctx, rows); });
+void dispatch_rows(const MovedRows<T>& rows) {
+  emulated::run_sequential(device::dispatch_rows_shape(rows),
+                           [&](auto& ctx) { device::dispatch_rows_body(ctx, rows); });
 }
 
 template <typename T>
@@ -193,28 +192,27 @@ void combine_rows(const MovedRows<T>& rows) {
 
 template <typename T>
 void install_rows() {
-  MoveRowsOnDevice<T>::gather = gather_rows<T>;
-  MoveRowsOnDevice<T>::combine = combine_rows<T>;
+  device_kernels<MoveRowsKernels<T>>().dispatch = dispatch_rows<T>;
+  device_kernels<MoveRowsKernels<T>>().combine = combine_rows<T>;
 }
 
 template <typename W>
 void install_wide() {
-  MutualInformationOnDevice<W>::sums = mutual_information_sums<W>;
-  MutualInformationOnDevice<W>::backward = mutual_information_backward<W>;
+  device_kernels<MutualInformationKernels<W>>() = {mutual_information_sums<W>,
+                                                   mutual_information_backward<W>};
 }
 
 template <typename T, typename W>
 void install() {
-  ResidualNormOnDevice<T, W>::forward = residual_norm<T, W>;
-  ResidualNormOnDevice<T, W>::backward = residual_norm_backward<T, W>;
-  RouterOnDevice<T, W>::forward = router<T, W>;
-  RouterOnDevice<T, W>::backward = router_backward<T, W>;
-  RotaryOnDevice<T, W>::turn = rotary<T, W>;
-  CrossEntropyOnDevice<T>::run = cross_entropy<T>;
+  device_kernels<ResidualNormKernels<T, W>>() = {residual_norm<T, W>, residual_norm_backward<T, W>};
+  device_kernels<RouterKernels<T, W>>().forward = router<T, W>;
+  device_kernels<RouterKernels<T, W>>().backward = router_backward<T, W>;
+  device_kernels<RotaryKernels<T, W>>() = {rotary<T, W>};
+  device_kernels<CrossEntropyKernels<T>>() = {cross_entropy<T>};
   using ActivationRows = WeightedActivationRows<T, W>;
   using ActivationGradients = WeightedActivationGradients<T, W>;
-  WeightedActivationOnDevice<T, W>::forward = weighted_activation<ActivationRows>;
-  WeightedActivationOnDevice<T, W>::backward =
+  device_kernels<WeightedActivationKernels<T, W>>().forward = weighted_activation<ActivationRows>;
+  device_kernels<WeightedActivationKernels<T, W>>().backward =
       weighted_activation<ActivationRows, ActivationGradients>;
 }
 
@@ -230,10 +228,10 @@ void install_emulated_kernels() {
   install_inference<float>();
   install_rows<Bfloat16>();
   install_rows<float>();
-  ExpertChoiceOnDevice::choose = choose;
-  RoutedRowsOnDevice::list = list_rows;
-  RoutedRowsOnDevice::list_slots = list_slots;
-  RoutedRowsOnDevice::workspace_bytes = [](int64_t) { return int64_t{0}; };
+  device_kernels<TokenChoiceKernels>().choose = choose;
+  device_kernels<DispatchKernels>().list = list_rows;
+  device_kernels<DispatchKernels>().list_slots = list_slots;
+  device_kernels<DispatchKernels>().workspace_bytes = [](int64_t) { return int64_t{0}; };
 }
 
 }  // namespace dsmoe

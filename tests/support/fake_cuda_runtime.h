@@ -4,6 +4,7 @@
 #include <vector_types.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -11,6 +12,9 @@
 /// A CUDA runtime of which kernels are functions of the test: for programs whose .cu files were
 /// compiled with `nvcc -cudart none`. One thread only.
 namespace dsmoe::fake_cuda {
+
+/// The stream that kernels start on.
+inline const auto kStream = reinterpret_cast<cudaStream_t>(uintptr_t{0x51});
 
 struct Launch {
   std::string kernel;  ///< demangled, without its parameters

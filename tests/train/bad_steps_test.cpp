@@ -1,13 +1,17 @@
-// A NaN, an Inf or a spike in a step, put there by hooks: neither weights nor checkpoints see it.
+// A NaN, an Inf or a spike in a step: neither weights nor checkpoints get it.
+#include <ATen/ops/scalar_tensor.h>
+
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "common/error.h"
 #include "formats/hash.h"
 #include "model/io/checkpoint_reader.h"
+#include "train/bad_step_guard.h"
 #include "train/finite.h"
 #include "train/tiny_run.h"
 #include "train/trainer.h"
@@ -18,6 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kMax = std::numeric_limits<float>::max();
 
 const std::string& shards() {
   static const TemporaryDirectory directory;
@@ -41,21 +46,42 @@ std::string hash_of(const NamedTensors& tensors) {
   return hash.hash128();
 }
 
-// Puts `value` into a step: into the loss of a micro-batch, or into one entry of one gradient.
-TrainHooks put(float value, int64_t at_step, const std::string& parameter) {
-  TrainHooks hooks;
-  if (parameter.empty()) {
-    hooks.on_loss = [=](int64_t step, at::Tensor& loss) {
-      if (step == at_step) loss = loss * value;
-    };
-  } else {
-    hooks.on_gradients = [=](int64_t step, const NamedTensors& parameters) {
-      for (const auto& [name, tensor] : parameters) {
-        if (step == at_step && name == parameter) tensor.grad()[0][0] = value;
-      }
-    };
+at::Tensor parameter_of(const Trainer& trainer, const std::string& name) {
+  for (const auto& [known, tensor] : named_parameters(*trainer.model())) {
+    if (known == name) return tensor;
   }
-  return hooks;
+  FAIL("no parameter " << name);
+  return {};
+}
+
+// What gets into a step, counted from 0: a value in one entry of a parameter's gradient, or weights
+// of the last norm so large that the logits overflow.
+struct Fault {
+  float value = 0;
+  std::string parameter;  // empty: the last norm
+  int64_t step = 0;
+};
+
+// Trains to the end. `after_step` gets the hash of the weights.
+TrainResult train_with(Trainer& trainer,
+                       const Fault& fault,
+                       std::vector<std::string>* after_step = nullptr) {
+  int64_t step = 0;
+  if (!fault.parameter.empty()) {
+    parameter_of(trainer, fault.parameter).register_hook([&](const at::Tensor& gradient) {
+      if (step != fault.step) return gradient;
+      auto changed = gradient.clone();
+      changed[0][0] = fault.value;
+      return changed;
+    });
+  }
+  for (;; ++step) {
+    if (fault.parameter.empty() && step == fault.step) {
+      parameter_of(trainer, "final_norm.weight").detach().fill_(fault.value);
+    }
+    if (!trainer.step()) return trainer.finish();
+    if (after_step != nullptr) after_step->push_back(hash_of(named_parameters(*trainer.model())));
+  }
 }
 
 // What a run without a fault ends with.
@@ -77,37 +103,32 @@ nlohmann::json read_report(const std::string& run, int64_t step) {
 TEST_CASE("Trainer: a non-finite loss or gradient stops the run with the weights as before",
           "[train][guard]") {
   const std::string down_proj = "blocks_1.moe.experts.down_proj.weight";
-  struct Case {
-    float value;
-    std::string where;  // a parameter; empty: the loss
-    int64_t at_step;    // the first, one that is saved, one between
-  };
-  const std::vector<Case> cases = {{kNan, "", 0},
-                                   {kInf, "", 3},
-                                   {-kInf, "", 5},
-                                   {kNan, "embedding", 3},
-                                   {-kInf, "embedding", 0},
-                                   {kNan, down_proj, 5},
-                                   {kInf, down_proj, 3}};
-  const auto [value, where, at_step] = cases[static_cast<size_t>(GENERATE(range(0, 7)))];
+  // The first step, one that is saved, one between.
+  const std::vector<Fault> faults = {{kMax, "", 0},
+                                     {kMax, "", 3},
+                                     {-kMax, "", 5},
+                                     {kNan, "embedding", 3},
+                                     {-kInf, "embedding", 0},
+                                     {kNan, down_proj, 5},
+                                     {kInf, down_proj, 3}};
+  const auto fault = faults[static_cast<size_t>(GENERATE(range(0, 7)))];
+  const auto& [value, where, at_step] = fault;
   CAPTURE(value, where, at_step);
   const TemporaryDirectory directory;
   const auto config = short_run(directory);
-  auto hooks = put(value, at_step, where);
-  std::string after_last_step;
-  hooks.on_step_end = [&](int64_t, const NamedTensors& parameters) {
-    after_last_step = hash_of(parameters);
-  };
   std::string message;
   try {
-    Trainer(posix_io(), config, "none", hooks).run();
+    Trainer trainer(posix_io(), config, "none");
+    train_with(trainer, fault);
   } catch (const RunError& error) {
     message = error.what();
   }
   CHECK_THAT(message,
              Catch::Contains("step " + std::to_string(at_step + 1) + ": expected a finite loss"));
   CHECK_THAT(message, Catch::Contains("the weights are those of step " + std::to_string(at_step)));
-  if (!where.empty()) CHECK_THAT(message, Catch::Contains("gradients of '" + where + "'"));
+  CHECK_THAT(message,
+             Catch::Contains(where.empty() ? "first in the forward pass"
+                                           : "gradients of '" + where + "'"));
   if (where.find("moe") != std::string::npos)
     CHECK_THAT(message, Catch::Contains("layer 1, moe expert 0"));
   const auto report = read_report(config.run_dir, at_step + 1);
@@ -134,8 +155,9 @@ TEST_CASE("Trainer: a non-finite loss or gradient stops the run with the weights
 TEST_CASE("Trainer: a denormal gradient is no reason to stop", "[train][guard]") {
   const TemporaryDirectory directory;
   const auto config = short_run(directory);
-  const auto hooks = put(std::numeric_limits<float>::denorm_min(), 3, "embedding");
-  CHECK(Trainer(posix_io(), config, "none", hooks).run().last->skipped_steps == 0);
+  Trainer trainer(posix_io(), config, "none");
+  const float value = std::numeric_limits<float>::denorm_min();
+  CHECK(train_with(trainer, {value, "embedding", 3}).last->skipped_steps == 0);
 }
 
 TEST_CASE("Trainer: a step that is skipped changes neither weights nor moments, and is counted",
@@ -148,12 +170,10 @@ TEST_CASE("Trainer: a step that is skipped changes neither weights nor moments, 
   config.train.guard.on_non_finite = OnNonFinite::kSkip;
   config.train.guard.spike_window = 2;
   config.train.guard.spike_z = 1000;
-  auto hooks = put(value, 3, "embedding");
   std::vector<std::string> hashes;
-  hooks.on_step_end = [&](int64_t, const NamedTensors& parameters) {
-    hashes.push_back(hash_of(parameters));
-  };
-  const auto result = Trainer(posix_io(), config, "none", hooks).run();
+  std::optional<Trainer> trainer;
+  trainer.emplace(posix_io(), config, "none");
+  const auto result = train_with(*trainer, {value, "embedding", 3}, &hashes);
   REQUIRE(hashes.size() == 8);
   CHECK(hashes[3] == hashes[2]);
   CHECK(hashes[4] != hashes[3]);
@@ -170,9 +190,9 @@ TEST_CASE("Trainer: a step that is skipped changes neither weights nor moments, 
   const auto end = hashes.back();
   fs::remove_all(config.run_dir + "/checkpoints/step-00000008");
   hashes.clear();
-  hooks.on_loss = {};
-  hooks.on_gradients = {};
-  CHECK(Trainer(posix_io(), config, "auto", hooks).run().last->skipped_steps == 1);
+  trainer.reset();
+  trainer.emplace(posix_io(), config, "auto");
+  CHECK(train_with(*trainer, {value, "embedding", -1}, &hashes).last->skipped_steps == 1);
   CHECK(hashes.size() == 4);
   CHECK(hashes.back() == end);
 }
@@ -183,8 +203,8 @@ TEST_CASE("Trainer: a spike is only reported where the config says so", "[train]
   config.train.guard.spike_window = 2;
   config.train.guard.spike_z = 1000;
   config.train.guard.on_spike = OnSpike::kReport;
-  CHECK(Trainer(posix_io(), config, "none", put(1e10f, 3, "embedding")).run().last->skipped_steps ==
-        0);
+  Trainer trainer(posix_io(), config, "none");
+  CHECK(train_with(trainer, {1e10f, "embedding", 3}).last->skipped_steps == 0);
   const auto lines = read_file(posix_io(), config.run_dir + "/metrics.jsonl", 1 << 20);
   CHECK_THAT(lines, Catch::Contains("\"event\":\"spike\""));
 }
@@ -193,18 +213,65 @@ TEST_CASE("Trainer: a NaN in the weights is refused by the save and named by the
           "[train][guard]") {
   const TemporaryDirectory directory;
   const auto config = short_run(directory);
-  TrainHooks hooks;
-  hooks.on_step_end = [](int64_t step, const NamedTensors& parameters) {
-    for (const auto& [name, tensor] : parameters) {
-      if (step == 4 && name == "blocks_0.moe.experts.up_proj.weight") {
-        tensor.detach()[5 * 2][0] = kNan;
-      }
-    }
-  };
-  CHECK_THROWS_WITH(Trainer(posix_io(), config, "none", hooks).run(),
+  Trainer trainer(posix_io(), config, "none");
+  for (int64_t step = 0; step < 5; ++step) REQUIRE(trainer.step());
+  parameter_of(trainer, "blocks_0.moe.experts.up_proj.weight").detach()[5 * 2][0] = kNan;
+  CHECK_THROWS_WITH(trainer.step(),
                     Catch::Contains("first in the weights of 'blocks_0.moe.experts.up_proj.weight' "
                                     "(layer 0, moe expert 2)"));
   CHECK(find_checkpoint(posix_io(), config.run_dir).manifest.step == 4);
+}
+
+// A guard and all that it needs, with the batches of one step.
+struct GuardBench {
+  TemporaryDirectory directory;
+  RunConfig config = short_run(directory);
+  TrainingData dataset{config.data.train, {}, ""};
+  Transformer model{config.model};
+  RankGroup ranks;
+  DataLoader loader{dataset.sources(), {.seq_len = 16, .batch_size = 2, .prefetch = 0}};
+  std::vector<Batch> batches{loader.next(), loader.next()};
+  std::optional<BadStepGuard> guard;
+
+  explicit GuardBench(const GuardConfig& guard_config) {
+    config.train.guard = guard_config;
+    init_weights(model, 1);
+    guard.emplace(TrainContext{posix_io(), config, dataset, model, ranks}, loader);
+  }
+  StepVerdict judge(float loss, double norm) {
+    const StepResult result{.loss = {.total = at::scalar_tensor(loss), .values = {}},
+                            .gradient_norm = norm};
+    return guard->judge(4, result, batches);
+  }
+};
+
+TEST_CASE("BadStepGuard: a non-finite loss of finite tensors is refused and reported",
+          "[train][guard]") {
+  const float value = GENERATE(kNan, kInf, -kInf);
+  GuardBench bench({});
+  CHECK_THROWS_WITH(
+      bench.judge(value, 1.0),
+      Catch::Contains("step 4: expected a finite loss") &&
+          Catch::Contains("weights, activations and gradients themselves are finite") &&
+          Catch::Contains("training sequences 0 to 3; the weights are those of step 3"));
+  CHECK_THROWS_AS(bench.judge(1.0f, value), RunError);
+  CHECK(read_report(bench.config.run_dir, 4)["sequences"].size() == 4);
+}
+
+TEST_CASE("BadStepGuard: a good step is applied, a skipped one counted up to max_skips",
+          "[train][guard]") {
+  GuardBench bench({.on_non_finite = OnNonFinite::kSkip, .max_skips = 2});
+  const auto good = bench.judge(2.0f, 1.0);
+  CHECK(good.is_applied);
+  CHECK(good.event.empty());
+  const auto skipped = bench.judge(kNan, 1.0);
+  CHECK_FALSE(skipped.is_applied);
+  CHECK(skipped.event == "skipped");
+  CHECK_THAT(skipped.reason, Catch::Contains("expected a finite loss"));
+  CHECK_NOTHROW(bench.guard->check_skips());
+  CHECK(bench.guard->history().skipped_steps == 1);
+  bench.judge(kNan, 1.0);
+  CHECK_THROWS_WITH(bench.guard->check_skips(), Catch::Contains("2 steps in a row were skipped"));
 }
 
 }  // namespace

@@ -117,7 +117,7 @@ TEST_CASE("configs: active parameters of the speed test at four experts", "[trai
   CHECK(active == Approx(expected).margin(0.05));
 }
 
-TEST_CASE("configs: heads and experts of the paper's models add up to their twin's",
+TEST_CASE("configs: heads and experts of the paper's models add up to those of the dense baseline",
           "[train][presets]") {
   for (const auto& name : models_named("ds_moe_")) {
     INFO(name);
@@ -125,9 +125,9 @@ TEST_CASE("configs: heads and experts of the paper's models add up to their twin
     const auto& attention = config.attention;
     CHECK(attention.n_experts * attention.heads_per_expert * attention.head_dim == config.d_model);
     CHECK(config.ffn.n_experts * config.ffn.d_expert == 4 * config.d_model);
-    const auto twin = read_preset("dense_" + name.substr(7)).model;
-    CHECK(twin.ffn.d_ffn == 4 * config.d_model);
-    CHECK(count_parameters(config).matrices == count_parameters(twin).matrices);
+    const auto dense = read_preset("dense_" + name.substr(7)).model;
+    CHECK(dense.ffn.d_ffn == 4 * config.d_model);
+    CHECK(count_parameters(config).matrices == count_parameters(dense).matrices);
   }
 }
 

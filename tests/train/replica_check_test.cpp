@@ -68,14 +68,15 @@ TEST_CASE("Trainer: a bit that flips on one rank stops the run at the next check
   config.distributed.check_every = GENERATE(5, 0);
   std::vector<std::string> errors(2);
   run_ranks(2, [&](RankGroup& group) {
-    TrainHooks hooks;
-    hooks.on_step_end = [&](int64_t step, const NamedTensors& parameters) {
-      if (step + 1 == 7 && !group.is_first()) flip_lowest_bit(parameters.at(3).second, 1);
-    };
     try {
-      Trainer(
-          posix_io(), config, "none", hooks, std::shared_ptr<RankGroup>(&group, [](RankGroup*) {}))
-          .run();
+      Trainer trainer(
+          posix_io(), config, "none", at::kCPU, std::shared_ptr<RankGroup>(&group, [](RankGroup*) {
+          }));
+      for (int64_t step = 1; trainer.step(); ++step) {
+        if (step != 7 || group.rank() == 0) continue;
+        flip_lowest_bit(named_parameters(*trainer.model()).at(3).second, 1);
+      }
+      trainer.finish();
     } catch (const RunError& error) {
       errors[static_cast<size_t>(group.rank())] = error.what();
     }

@@ -60,9 +60,9 @@ TEST_CASE("RunConfig: contradictions between keys are named", "[train][config]")
     CHECK_THAT(message_of(config), Catch::Contains("model.partition.layers"));
   }
   config.model.ffn.partition.layers = "all";
-  config.model.ffn.partition.gates = PartitionGates::kSoftmax;
+  config.model.ffn.partition.gates = RouterActivation::kSoftmax;
   CHECK_THAT(message_of(config), Catch::Contains("model.partition.ste"));
-  config.model.ffn.partition.gates = PartitionGates::kSigmoid;
+  config.model.ffn.partition.gates = RouterActivation::kSigmoid;
   config.model.ffn.d_ffn = 2047;
   CHECK_THAT(message_of(config), Catch::Contains("d_ffn = 2047"));
   config = valid_config();

@@ -52,7 +52,7 @@ StepOutcome step_on(RankGroup& ranks, bool shard_optimizer) {
   TrainStep step(model, optimizer, step_settings(config), ranks);
   step.join_ranks({});
   StepOutcome outcome;
-  const int64_t n_own = kAccumulation / ranks.size();
+  const int64_t n_own = kAccumulation / ranks.world_size();
   for (int64_t i = 0; i < kRankSteps; ++i) {
     std::vector<Batch> batches;
     for (int64_t j = 0; j < n_own; ++j) {
@@ -73,7 +73,7 @@ StepOutcome run_steps(int64_t size, bool shard_optimizer) {
   StepOutcome outcome;
   run_ranks(size, [&](RankGroup& group) {
     auto mine = step_on(group, shard_optimizer);
-    if (group.is_first()) outcome = std::move(mine);
+    if (group.rank() == 0) outcome = std::move(mine);
   });
   return outcome;
 }

@@ -12,7 +12,7 @@
 #include "support/fake_device.h"
 #include "support/rank_threads.h"
 #include "support/test_device.h"
-#include "train/objective.h"
+#include "train/losses.h"
 #include "train/tiny_run.h"
 #include "train/trainer.h"
 
@@ -54,11 +54,9 @@ Logged logged_by(const std::string& run) {
 }
 
 void train(const RunConfig& config,
-           std::optional<at::Device> device,
+           at::Device device,
            std::shared_ptr<RankGroup> ranks = std::make_shared<RankGroup>()) {
-  TrainHooks hooks;
-  hooks.device = device;
-  Trainer(posix_io(), config, "auto", hooks, std::move(ranks)).run();
+  Trainer(posix_io(), config, "auto", device, std::move(ranks)).run();
 }
 
 // Losses and gradient norms of every step of two runs, and their last validation.
@@ -89,7 +87,7 @@ TEST_CASE("Trainer: a model on another device trains as on the CPU", "[train][de
   config.model.norm = norm;
   config.model.training_policy = selection;
   config.data.document_mask = documents;
-  train(config, {});
+  train(config, at::kCPU);
   config.run_dir = directory.file("fake");
   train(config, fake_device());
   check_close(directory.file("fake"), directory.file("cpu"));
@@ -102,13 +100,13 @@ TEST_CASE("Trainer: a device with kernels trains as the CPU", "[train][device_ke
   auto config = device_run(directory.file("cpu"));
   config.model.norm = norm;
   config.model.training_policy = selection;
-  train(config, {});
+  train(config, at::kCPU);
   config.run_dir = directory.file("device");
   train(config, test_device());
   check_close(directory.file("device"), directory.file("cpu"));
 }
 
-TEST_CASE("Trainer: forward pass, loss and backward pass wait for no device",
+TEST_CASE("Trainer: forward pass, loss and backward pass run without a host sync",
           "[train][device_kernels]") {
   const auto execution = GENERATE(Execution::kDense, Execution::kSparse);
   CAPTURE(execution);
@@ -157,12 +155,12 @@ TEST_CASE("Trainer: a run on another device resumes to the same bits, dropout in
 TEST_CASE("Trainer: a checkpoint goes from one device to another", "[train][device]") {
   const TemporaryDirectory directory;
   auto config = device_run(directory.file("cpu"));
-  train(config, {});
+  train(config, at::kCPU);
   config.run_dir = directory.file("mixed");
   config.train.steps = 3;
   train(config, fake_device());
   config.train.steps = 6;
-  train(config, {});
+  train(config, at::kCPU);
   check_close(directory.file("mixed"), directory.file("cpu"));
 }
 
@@ -184,7 +182,7 @@ TEST_CASE("Trainer: two ranks on another device average over its own backend", "
   const bool shard_optimizer = GENERATE(false, true);
   const TemporaryDirectory directory;
   auto config = device_run(directory.file("cpu"));
-  train(config, {});
+  train(config, at::kCPU);
   config.run_dir = directory.file("ranks");
   config.distributed.shard_optimizer = shard_optimizer;
   config.distributed.check_every = 2;
@@ -206,7 +204,7 @@ TEST_CASE("Trainer: ranks on another device take up the moments of a checkpoint"
   const bool shard_optimizer = GENERATE(false, true);
   const TemporaryDirectory directory;
   auto config = device_run(directory.file("cpu"));
-  train(config, {});
+  train(config, at::kCPU);
   config.run_dir = directory.file("ranks");
   config.distributed.shard_optimizer = shard_optimizer;
   for (const int64_t steps : {3, 6}) {

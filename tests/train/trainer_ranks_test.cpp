@@ -67,14 +67,11 @@ std::vector<NamedTensors> train_on(int64_t size, const RunConfig& config) {
   std::vector<NamedTensors> weights(static_cast<size_t>(size));
   const auto work = [&](const std::shared_ptr<RankGroup>& ranks) {
     auto& mine = weights[static_cast<size_t>(ranks->rank())];
-    TrainHooks hooks;
-    hooks.on_step_end = [&](int64_t step, const NamedTensors& parameters) {
-      if (step + 1 < config.train.steps) return;
-      for (const auto& [name, parameter] : parameters) {
-        mine.emplace_back(name, parameter.detach().clone());
-      }
-    };
-    Trainer(posix_io(), config, "auto", hooks, ranks).run();
+    Trainer trainer(posix_io(), config, "auto", at::kCPU, ranks);
+    trainer.run();
+    for (const auto& [name, parameter] : named_parameters(*trainer.model())) {
+      mine.emplace_back(name, parameter.detach().clone());
+    }
   };
   if (size == 1) {
     work(std::make_shared<RankGroup>());
@@ -175,20 +172,16 @@ TEST_CASE("Trainer: a step's collectives are its buckets, then the losses", "[tr
   run_ranks(
       2,
       [&](RankGroup& group) {
-        TrainHooks hooks;
-        hooks.on_loss = [&](int64_t, at::Tensor&) { network.note(group.rank(), "micro-batch"); };
-        hooks.on_gradients = [&](int64_t, const NamedTensors&) {
-          network.note(group.rank(), "norm");
-        };
-        hooks.on_step_end = [&](int64_t, const NamedTensors&) {
-          network.note(group.rank(), "updated");
-        };
-        Trainer(posix_io(),
-                config,
-                "none",
-                hooks,
-                std::shared_ptr<RankGroup>(&group, [](RankGroup*) {}))
-            .run();
+        Trainer trainer(posix_io(),
+                        config,
+                        "none",
+                        at::kCPU,
+                        std::shared_ptr<RankGroup>(&group, [](RankGroup*) {}));
+        // Once for each backward pass.
+        trainer.model()->parameters().front().register_hook(
+            [&](const at::Tensor&) { network.note(group.rank(), "micro-batch"); });
+        while (trainer.step()) network.note(group.rank(), "step");
+        trainer.finish();
       },
       {},
       network.make_backend());
@@ -203,12 +196,11 @@ TEST_CASE("Trainer: a step's collectives are its buckets, then the losses", "[tr
             return line.rfind("broadcast", 0) == 0;
           }) >= static_cast<int64_t>(named_parameters(*model).size()));
     CHECK(log[0].rfind("all-gather", 0) == 0);
-    REQUIRE(log.end() - first >= 6);
+    REQUIRE(log.end() - first >= 5);
     CHECK(*(first + 1) == "micro-batch");
     CHECK(*(first + 2) == "all-reduce " + std::to_string(n_parameters));
-    CHECK((first + 3)->rfind("all-reduce ", 0) == 0);  // losses, expert use, the wish to stop
-    CHECK(*(first + 4) == "norm");                     // of averaged gradients: no collective
-    CHECK(*(first + 5) == "updated");
+    CHECK((first + 3)->rfind("all-reduce ", 0) == 0);  // losses, expert use, the stop flag
+    CHECK(*(first + 4) == "step");  // the norm is of averaged gradients: no collective
   }
 }
 
@@ -275,8 +267,10 @@ TEST_CASE("Trainer: ranks with other configs are told which key", "[train]") {
   const auto disagree = [&] {
     run_ranks(2, [&](RankGroup& group) {
       auto mine = config;
-      if (!group.is_first()) mine.train.batch_size = 1;
-      Trainer(posix_io(), mine, "auto", {}, std::shared_ptr<RankGroup>(&group, [](RankGroup*) {}));
+      if (group.rank() != 0) mine.train.batch_size = 1;
+      Trainer(
+          posix_io(), mine, "auto", at::kCPU, std::shared_ptr<RankGroup>(&group, [](RankGroup*) {
+          }));
     });
   };
   REQUIRE_THROWS_WITH(disagree(), Catch::Contains("batch_size: 1' on rank 1"));

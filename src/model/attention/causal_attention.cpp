@@ -10,7 +10,7 @@
 
 #include <algorithm>
 
-#include "csrc_kernels/attention/decode_attention.h"
+#include "csrc_kernels/decode_attention/decode_attention.h"
 
 namespace dsmoe {
 namespace {
@@ -37,12 +37,10 @@ at::Tensor attend_decoding(const AttentionContext& context,
                            const at::Tensor& expert_weights) {
   const auto [keys, values] = context.cache->batched_rows(layer);
   const DecodeCache cache{keys, values, context.positions.reshape({-1})};
-  const auto tables = turn_tables(context.rotary);
+  const auto& tables = context.rotary;
   append_token(cache, k.contiguous(), v.contiguous(), tables);
   return decode_attention(cache, q.contiguous(), layout, tables, expert_weights);
 }
-
-TurnTables turn_tables(const RotaryTables& tables) { return {tables.cos, tables.sin}; }
 
 VisibleKeys extend_keys(const AttentionContext& context,
                         int64_t layer,
@@ -73,7 +71,7 @@ at::Tensor attend_stored(const AttentionContext& context,
         {.q = q.narrow(0, token - n_rows, n_rows),
          .token_of_row = all ? at::Tensor() : at::arange(token - n_rows, token, at::kLong),
          .layout = layout,
-         .tables = turn_tables(context.rotary)}));
+         .tables = context.rotary}));
     n_rows = 0;
   };
   for (const auto& segment : segments) {
@@ -123,7 +121,7 @@ at::Tensor self_attention(const AttentionContext& context,
                           HeadLayout layout) {
   if (uses_cache_kernels(context, q)) {
     const auto rows = context.cache->rows(layer);
-    append_to_cache(rows, k.contiguous(), v.contiguous(), turn_tables(context.rotary));
+    append_to_cache(rows, k.contiguous(), v.contiguous(), context.rotary);
     return attend_stored(context, rows, q.flatten(0, 1), layout).view(q.sizes());
   }
   if (runs_decode_kernels(context, q.size(1), q.scalar_type())) {

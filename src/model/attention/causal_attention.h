@@ -4,7 +4,7 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
-#include "csrc_kernels/attention/causal_attention.h"
+#include "csrc_kernels/causal_attention/causal_attention.h"
 #include "model/attention/kv_cache.h"
 #include "model/attention/rotary_embedding.h"
 #include "model/linear.h"
@@ -85,10 +85,7 @@ at::Tensor attend_decoding(const AttentionContext& context,
                            HeadLayout layout,
                            const at::Tensor& expert_weights = {});
 
-/// The tables as append_to_cache and cached_attention take them.
-TurnTables turn_tables(const RotaryTables& tables);
-
-/// Dense multi-head attention over shared key/value heads; the dense twin of MoABlock.
+/// Dense multi-head attention over shared key/value heads; the dense baseline of MoABlock.
 ///
 /// With qk_norm the queries of a token, all heads as one vector, pass an RMSNorm before they are
 /// split into heads and turned; its keys pass another. Source: OLMoE, arXiv:2409.02060.

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "csrc_kernels/attention/cached_attention.h"
+#include "csrc_kernels/cached_attention/cached_attention.h"
 
 namespace dsmoe {
 

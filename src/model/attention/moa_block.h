@@ -5,8 +5,9 @@
 #include <torch/nn/pimpl.h>
 
 #include "model/attention/causal_attention.h"
+#include "model/experts/expert_backend.h"
 #include "model/model_config.h"
-#include "model/moe/ds_moe_layer.h"
+#include "model/moe/moe_output.h"
 #include "model/moe/router.h"
 
 namespace dsmoe {
@@ -30,49 +31,17 @@ class MoABlockImpl : public torch::nn::Module {
                     const RoutingPolicy& policy);
 
   void pack(const PackOptions& options);
+  const Experts& experts() const { return experts_; }
 
   Router router{nullptr};
 
  private:
-  /// Queries of (token, expert) pairs, [n_rows, heads_per_expert, head_dim], and the pass's keys
-  /// and values, [batch, seq, heads_per_expert, head_dim], none of them turned.
-  struct PairHeads {
-    at::Tensor q;
-    at::Tensor k;
-    at::Tensor v;
-  };
-  MoeOutput forward_packed(const at::Tensor& x,
-                           const AttentionContext& context,
-                           int64_t layer,
-                           const RoutingPolicy& policy);
-  at::Tensor attend_packed(const AttentionContext& context,
-                           int64_t layer,
-                           const PairHeads& heads,
-                           const at::Tensor& token_of_row,
-                           bool all_pairs);
-  at::Tensor forward_dense(const at::Tensor& x,
-                           const AttentionContext& context,
-                           int64_t layer,
-                           const at::Tensor& expert_weights);
-  at::Tensor forward_sparse(const at::Tensor& x,
-                            const AttentionContext& context,
-                            int64_t layer,
-                            const ExpertDispatch& dispatch);
-  at::Tensor forward_decoding(const at::Tensor& x,
-                              const AttentionContext& context,
-                              int64_t layer,
-                              const at::Tensor& expert_weights,
-                              bool sparse);
-  at::Tensor split_heads(const at::Tensor& y, int64_t n_heads) const;
-
-  int64_t n_experts_;
   int64_t heads_per_expert_;
   int64_t head_dim_;
   bool renormalise_;
-  Linear q_proj_{nullptr};
+  Experts experts_;  // q_proj and o_proj
   Linear k_proj_{nullptr};
   Linear v_proj_{nullptr};
-  Linear o_proj_{nullptr};
 };
 TORCH_MODULE(MoABlock);
 

@@ -6,8 +6,6 @@
 
 #include <numbers>
 
-#include "csrc_kernels/attention/rotary.h"
-
 namespace dsmoe {
 
 at::Tensor rotary_frequencies(int64_t head_dim, double theta, const RopeScalingConfig& scaling) {

@@ -2,16 +2,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "csrc_kernels/rotary/rotary.h"
 #include "model/model_config.h"
 
 namespace dsmoe {
-
-/// Cosine and sine of positions' angles; a token takes row (its number % n_rows), so that one
-/// sequence's tables serve a batch.
-struct RotaryTables {
-  at::Tensor cos;  // [n_rows, head_dim / 2]
-  at::Tensor sin;  // [n_rows, head_dim / 2]
-};
 
 /// theta^(-2 i / head_dim), i = 0 .. head_dim / 2 - 1, scaled as asked; [head_dim / 2] float64.
 /// Source: arXiv:2104.09864, equation 15; arXiv:2407.21783, section 3.2 (llama3 scaling).

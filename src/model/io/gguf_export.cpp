@@ -170,7 +170,7 @@ ModelConfig read_config(const GgufFile& file, const std::string& path) {
   attention.n_heads = keys.count("attention.head_count");
   attention.n_kv_heads = keys.count("attention.head_count_kv");
   attention.head_dim = keys.count("attention.key_length");
-  config.ffn.activation = FfnActivation::kSwiglu;
+  config.ffn.activation = Activation::kSwiglu;
   config.ffn.n_experts = keys.count("expert_count");
   config.ffn.d_expert = keys.count("feed_forward_length");
   config.ffn.router.kind = RouterKind::kLinear;

@@ -25,18 +25,19 @@ struct GatedForm {
   double first_factor;
 };
 
-std::optional<GatedForm> gated_form(FfnActivation activation) {
+std::optional<GatedForm> gated_form(Activation activation) {
   switch (activation) {
-    case FfnActivation::kSwiglu:
+    case Activation::kSwiglu:
       return GatedForm{"silu", false, 1.0};
-    case FfnActivation::kSilu:
+    case Activation::kSilu:
       return GatedForm{"sigmoid", true, 1.0};
-    case FfnActivation::kQuickGelu:
+    case Activation::kQuickGelu:
       return GatedForm{"sigmoid", true, kQuickGelu};
-    case FfnActivation::kReluSquared:
+    case Activation::kReluSquared:
       return GatedForm{"relu", true, 1.0};
-    case FfnActivation::kGelu:
-    case FfnActivation::kGeluTanh:
+    case Activation::kIdentity:
+    case Activation::kGelu:
+    case Activation::kGeluTanh:
       break;
   }
   return std::nullopt;
@@ -51,10 +52,10 @@ at::Tensor repeat_experts(const at::Tensor& experts, int64_t copies) {
 }
 
 // copies: how often each attention expert stands in the file
-std::vector<TensorLink> block_links(const Parameters& parameters,
-                                    const ModelConfig& config,
-                                    int64_t layer,
-                                    int64_t copies) {
+std::vector<TensorLink> jetmoe_block_links(const Parameters& parameters,
+                                           const ModelConfig& config,
+                                           int64_t layer,
+                                           int64_t copies) {
   const auto of = [&](const char* name) { return parameters.of_block(layer, name); };
   const int64_t n_attention = config.attention.n_experts;
   const int64_t n_ffn = config.ffn.n_experts;
@@ -89,19 +90,22 @@ std::vector<TensorLink> block_links(const Parameters& parameters,
       bias("mlp.bias", "moe.experts.down_proj.bias")};
 }
 
-std::vector<TensorLink> links_of(const Transformer& model, int64_t copies) {
+std::vector<TensorLink> jetmoe_links(const Transformer& model, int64_t copies) {
   const Parameters parameters(model);
   const auto& config = model->config();
   std::vector<TensorLink> links{{"model.embed_tokens.weight", {parameters.at("embedding")}},
                                 {"model.norm.weight", {parameters.at("final_norm.weight")}}};
   if (!config.tie_embeddings) links.push_back({"lm_head.weight", {parameters.at("head.weight")}});
   for (int64_t i = 0; i < config.n_layers; ++i) {
-    for (auto& link : block_links(parameters, config, i, copies)) links.push_back(std::move(link));
+    for (auto& link : jetmoe_block_links(parameters, config, i, copies))
+      links.push_back(std::move(link));
   }
   return links;
 }
 
-nlohmann::ordered_json config_of(const ModelConfig& config, int64_t top_k, at::ScalarType dtype) {
+nlohmann::ordered_json jetmoe_config(const ModelConfig& config,
+                                     int64_t top_k,
+                                     at::ScalarType dtype) {
   const auto& attention = config.attention;
   nlohmann::ordered_json json = {
       {"architectures", {"JetMoeForCausalLM"}},
@@ -130,13 +134,13 @@ nlohmann::ordered_json config_of(const ModelConfig& config, int64_t top_k, at::S
 }
 
 // input_linear [n_experts, 2 * d_expert, d_model] of one layer
-FfnActivation activation_of(const HfConfig& json, const at::Tensor& input_linear) {
+Activation activation_of(const HfConfig& json, const at::Tensor& input_linear) {
   const auto function = json.text("activation_function");
-  if (function == "silu") return FfnActivation::kSwiglu;
-  if (function == "relu") return FfnActivation::kReluSquared;
+  if (function == "silu") return Activation::kSwiglu;
+  if (function == "relu") return Activation::kReluSquared;
   if (function != "sigmoid") json.expect("activation_function", "silu, sigmoid or relu");
   const auto halves = input_linear.chunk(2, 1);
-  return at::equal(halves[0], halves[1]) ? FfnActivation::kSilu : FfnActivation::kQuickGelu;
+  return at::equal(halves[0], halves[1]) ? Activation::kSilu : Activation::kQuickGelu;
 }
 
 // The target always has them; all zero, they are none.
@@ -159,8 +163,8 @@ std::vector<std::string> jetmoe_obstacles(const ModelConfig& config, const Routi
   const auto& ffn = config.ffn;
   if (attention.kind != AttentionKind::kMoa) {
     obstacles.emplace_back("attention.kind dense: the target has attention experts");
-  } else if (attention.router.kind != RouterKind::kLinear) {
-    obstacles.emplace_back("moa.router.kind swiglu: the target's router is one matrix");
+  } else {
+    add_router_obstacle(attention.router, "moa", obstacles);
   }
   if (config.norm_eps != kBlockNormEps) {
     obstacles.push_back(fmt::format(
@@ -217,16 +221,16 @@ int64_t write_jetmoe(Io& io,
   std::string why;
   const auto selection = fixed_selection(config, request.plan, why);
   if (!selection) throw Error("export: " + why);
-  if (config.ffn.activation == FfnActivation::kQuickGelu && request.dtype != at::kFloat) {
+  if (config.ffn.activation == Activation::kQuickGelu && request.dtype != at::kFloat) {
     throw Error(
         fmt::format("export: expected float32 for ffn.activation quick_gelu, got {}: the file has "
                     "{} times the weights, which fewer bits round away",
                     hf_dtype_name(request.dtype),
                     kQuickGelu));
   }
-  check_every_parameter_is_linked(model, links_of(model, /*copies=*/1));
-  const auto links = links_of(model, config.ffn.n_experts / config.attention.n_experts);
-  const auto json = config_of(config, selection->moe, request.dtype);
+  check_every_parameter_is_linked(model, jetmoe_links(model, /*copies=*/1));
+  const auto links = jetmoe_links(model, config.ffn.n_experts / config.attention.n_experts);
+  const auto json = jetmoe_config(config, selection->moe, request.dtype);
   write_hf_directory(io, out, json, links, request);
   return static_cast<int64_t>(links.size());
 }
@@ -253,7 +257,7 @@ Transformer read_jetmoe(Io& io, const std::string& out) {
   const auto policy = RoutingPolicy::top_k(json.integer("num_experts_per_tok")).to_string();
   config.training_policy = fmt::format("moe:{};moa:{}", policy, policy);
   Transformer model(config);
-  read_hf_tensors(io, out, links_of(model, /*copies=*/1));
+  read_hf_tensors(io, out, jetmoe_links(model, /*copies=*/1));
   return model;
 }
 

@@ -14,7 +14,7 @@ namespace dsmoe {
 namespace {
 
 using Json = nlohmann::json;
-constexpr int64_t kMaxSize = int64_t{1} << 24;
+constexpr int64_t kMaxLlamaSize = int64_t{1} << 24;
 
 // One JSON object; a key that is missing or null counts as not given.
 class Section {
@@ -31,8 +31,8 @@ class Section {
     const auto* value = find(key);
     if (value == nullptr && missing) return *missing;
     if (value == nullptr || !value->is_number_integer() || value->get<double>() < 1 ||
-        value->get<double>() > static_cast<double>(kMaxSize)) {
-      fail(key, fmt::format("a whole number from 1 to {}", kMaxSize));
+        value->get<double>() > static_cast<double>(kMaxLlamaSize)) {
+      fail(key, fmt::format("a whole number from 1 to {}", kMaxLlamaSize));
     }
     return value->get<int64_t>();
   }
@@ -194,7 +194,7 @@ LlamaConfig parse_llama_config(const std::string& text, const std::string& sourc
   }
   read_attention(config, model);
   model.ffn.kind = FfnKind::kDense;
-  model.ffn.activation = FfnActivation::kSwiglu;
+  model.ffn.activation = Activation::kSwiglu;
   model.ffn.d_ffn = config.size("intermediate_size");
   read_rope(config, model);
   model.validate();
@@ -209,7 +209,7 @@ std::vector<std::string> llama_obstacles(const ModelConfig& config) {
   obstacle(config.attention.kind != AttentionKind::kDense, "attention.kind moa: its is dense");
   obstacle(config.attention.qk_norm, "attention.qk_norm: it has none");
   obstacle(config.ffn.kind == FfnKind::kMoe, "ffn.kind moe: it has no experts");
-  obstacle(config.ffn.activation != FfnActivation::kSwiglu,
+  obstacle(config.ffn.activation != Activation::kSwiglu,
            "ffn.activation other than swiglu: its is SwiGLU");
   obstacle(config.output_bias && !config.bias, "output_bias: it has biases everywhere or none");
   obstacle(config.norm != NormKind::kRmsNorm, "norm layer_norm: it has RMSNorm");

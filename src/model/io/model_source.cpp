@@ -163,7 +163,7 @@ ModelSource open_llama2c(Io& io, const std::string& path) {
   config.attention.n_heads = header.n_heads;
   config.attention.n_kv_heads = header.n_kv_heads;
   config.ffn.kind = FfnKind::kDense;
-  config.ffn.activation = FfnActivation::kSwiglu;
+  config.ffn.activation = Activation::kSwiglu;
   config.ffn.d_ffn = header.d_ffn;
   config.validate();
   return open_llama(std::move(file), config, RotaryPairs::kNeighbours, path);

@@ -10,9 +10,9 @@
 namespace dsmoe {
 namespace {
 
-std::vector<TensorLink> block_links(const Parameters& parameters,
-                                    const ModelConfig& config,
-                                    int64_t layer) {
+std::vector<TensorLink> olmoe_block_links(const Parameters& parameters,
+                                          const ModelConfig& config,
+                                          int64_t layer) {
   const auto of = [&](const char* name) { return parameters.of_block(layer, name); };
   const auto name = [&](const std::string& tail) {
     return fmt::format("model.layers.{}.{}", layer, tail);
@@ -36,19 +36,21 @@ std::vector<TensorLink> block_links(const Parameters& parameters,
   return links;
 }
 
-std::vector<TensorLink> links_of(const Transformer& model) {
+std::vector<TensorLink> olmoe_links(const Transformer& model) {
   const Parameters parameters(model);
   const auto& config = model->config();
   std::vector<TensorLink> links{{"model.embed_tokens.weight", {parameters.at("embedding")}},
                                 {"model.norm.weight", {parameters.at("final_norm.weight")}}};
   if (!config.tie_embeddings) links.push_back({"lm_head.weight", {parameters.at("head.weight")}});
   for (int64_t i = 0; i < config.n_layers; ++i) {
-    for (auto& link : block_links(parameters, config, i)) links.push_back(std::move(link));
+    for (auto& link : olmoe_block_links(parameters, config, i)) links.push_back(std::move(link));
   }
   return links;
 }
 
-nlohmann::ordered_json config_of(const ModelConfig& config, int64_t top_k, at::ScalarType dtype) {
+nlohmann::ordered_json olmoe_config(const ModelConfig& config,
+                                    int64_t top_k,
+                                    at::ScalarType dtype) {
   return {{"architectures", {"OlmoeForCausalLM"}},
           {"model_type", "olmoe"},
           {"vocab_size", config.vocab_size},
@@ -105,9 +107,9 @@ int64_t write_olmoe(Io& io,
   std::string why;
   const auto selection = fixed_selection(model->config(), request.plan, why);
   if (!selection) throw Error("export: " + why);
-  const auto links = links_of(model);
+  const auto links = olmoe_links(model);
   check_every_parameter_is_linked(model, links);
-  const auto json = config_of(model->config(), selection->moe, request.dtype);
+  const auto json = olmoe_config(model->config(), selection->moe, request.dtype);
   write_hf_directory(io, out, json, links, request);
   return static_cast<int64_t>(links.size());
 }
@@ -131,13 +133,13 @@ Transformer read_olmoe(Io& io, const std::string& out) {
   attention.n_heads = json.integer("num_attention_heads");
   attention.n_kv_heads = json.integer("num_key_value_heads");
   attention.head_dim = config.d_model / attention.n_heads;
-  config.ffn.activation = FfnActivation::kSwiglu;
+  config.ffn.activation = Activation::kSwiglu;
   config.ffn.n_experts = json.integer("num_experts");
   config.ffn.d_expert = json.integer("intermediate_size");
   config.ffn.router = {.kind = RouterKind::kLinear, .renormalise = json.boolean("norm_topk_prob")};
   config.training_policy = RoutingPolicy::top_k(json.integer("num_experts_per_tok")).to_string();
   Transformer model(config);
-  read_hf_tensors(io, out, links_of(model));
+  read_hf_tensors(io, out, olmoe_links(model));
   return model;
 }
 

@@ -60,9 +60,16 @@ std::vector<std::string> common_obstacles(const ModelConfig& config) {
            "ffn.kind dense or partitioned: the target has FFN experts behind a softmax");
   obstacle(config.rope_scaling.kind != RopeScalingKind::kNone,
            "rope_scaling: the target's rotary positions are not scaled");
-  obstacle(config.ffn.kind == FfnKind::kMoe && config.ffn.router.kind != RouterKind::kLinear,
-           "moe.router.kind swiglu: the target's router is one matrix");
+  if (config.ffn.kind == FfnKind::kMoe) add_router_obstacle(config.ffn.router, "moe", obstacles);
   return obstacles;
+}
+
+void add_router_obstacle(const RouterConfig& router,
+                         const char* section,
+                         std::vector<std::string>& obstacles) {
+  if (!router.has_hidden()) return;
+  obstacles.push_back(fmt::format(
+      "{}.router.kind {}: the target's router is one matrix", section, row_of(router.kind).name));
 }
 
 std::vector<std::string> plain_expert_obstacles(const ModelConfig& config) {
@@ -70,29 +77,11 @@ std::vector<std::string> plain_expert_obstacles(const ModelConfig& config) {
   if (config.output_bias && !config.bias) {
     obstacles.emplace_back("output_bias: the target has no biases after attention and experts");
   }
-  if (config.ffn.activation != FfnActivation::kSwiglu) {
+  if (config.ffn.activation != Activation::kSwiglu) {
     obstacles.push_back(fmt::format("ffn.activation {}: the target's experts are SwiGLU ones",
                                     activation_name(config.ffn.activation)));
   }
   return obstacles;
-}
-
-const char* activation_name(FfnActivation activation) {
-  switch (activation) {
-    case FfnActivation::kGelu:
-      return "gelu";
-    case FfnActivation::kGeluTanh:
-      return "gelu_tanh";
-    case FfnActivation::kSwiglu:
-      return "swiglu";
-    case FfnActivation::kSilu:
-      return "silu";
-    case FfnActivation::kQuickGelu:
-      return "quick_gelu";
-    case FfnActivation::kReluSquared:
-      break;
-  }
-  return "relu_squared";
 }
 
 std::string weight_obstacle(const RouterConfig& router,

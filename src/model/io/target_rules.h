@@ -27,10 +27,13 @@ std::vector<std::string> common_obstacles(const ModelConfig& config);
 
 /// What targets lack whose experts are SwiGLU ones without any bias: other activations, and biases
 /// after attention and experts.
-std::vector<std::string> plain_expert_obstacles(const ModelConfig& config);
+/// Adds that a target whose routers are one matrix has no hidden layer for this one.
+/// section  of the key, moe or moa
+void add_router_obstacle(const RouterConfig& router,
+                         const char* section,
+                         std::vector<std::string>& obstacles);
 
-/// As the config says it.
-const char* activation_name(FfnActivation activation);
+std::vector<std::string> plain_expert_obstacles(const ModelConfig& config);
 
 /// Why the weights of `selected` of `n_experts` experts do not fit a target that always, or never,
 /// divides them by their sum; empty if they do (with every expert selected both are the same).

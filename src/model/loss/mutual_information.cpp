@@ -1,6 +1,6 @@
 #include "model/loss/mutual_information.h"
 
-#include "csrc_kernels/loss/mutual_information.h"
+#include "csrc_kernels/mutual_information/mutual_information.h"
 #include "model/linear.h"
 
 namespace dsmoe {

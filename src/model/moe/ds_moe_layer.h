@@ -4,8 +4,8 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
+#include "model/experts/expert_ffn.h"
 #include "model/model_config.h"
-#include "model/moe/expert_ffn.h"
 #include "model/moe/moe_output.h"
 #include "model/moe/router.h"
 #include "model/moe/routing_policy.h"
@@ -26,10 +26,6 @@ class DSMoELayerImpl : public torch::nn::Module {
   ExpertFfn experts{nullptr};
 
  private:
-  MoeOutput forward_packed(const at::Tensor& x,
-                           const RouterOutput& routed,
-                           const RoutingPolicy& policy);
-
   bool renormalise_;
 };
 TORCH_MODULE(DSMoELayer);

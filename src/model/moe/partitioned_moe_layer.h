@@ -4,9 +4,8 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
+#include "model/experts/expert_ffn.h"
 #include "model/model_config.h"
-#include "model/moe/expert_ffn.h"
-#include "model/moe/expert_selection.h"
 #include "model/moe/moe_output.h"
 #include "model/moe/router.h"
 #include "model/moe/routing_policy.h"
@@ -40,13 +39,7 @@ class PartitionedMoELayerImpl : public torch::nn::Module {
   bool gates_forced_to_one = false;
 
  private:
-  MoeOutput forward_packed(const at::Tensor& x,
-                           const RouterOutput& routed,
-                           const RoutingPolicy& policy);
-  // gates [n_tokens, n_experts]
-  ChoiceRule rule_of(const RoutingPolicy& policy, int64_t n_experts) const;
-  ExpertSelection weigh(const at::Tensor& gates, const RoutingPolicy& policy) const;
-  ExpertSelection open_gates(const at::Tensor& gates, const RoutingPolicy& policy) const;
+  RoutingRule rule_of(const RoutingPolicy& policy, int64_t n_experts) const;
 
   PartitionConfig config_;
 };

@@ -18,10 +18,10 @@ struct RouterOutput {
 /// Gives every expert its probability: softmax over all experts, or a sigmoid for each, no noise,
 /// no selection before it.
 ///
-/// linear: one matrix [n_experts, d_model]; swiglu: silu(x A) * (x B) of width d_hidden, then a
-/// matrix [n_experts, d_hidden]; no biases. The last matrix and the activation run in float32, the
-/// hidden layer in the type of x; float64 throughout for float64. Source: arXiv:2404.05567,
-/// section 3.1, equation 1 (softmax); arXiv:2502.12455, equation 7 (sigmoid).
+/// A hidden layer, where kRouterKinds has one for the kind, and a matrix; no biases. The last
+/// matrix and its activation run in float32, the hidden layer in the type of x; float64 throughout
+/// for float64. Source: arXiv:2404.05567, section 3.1, equation 1 (softmax); arXiv:2502.12455,
+/// equation 7 (sigmoid).
 class RouterImpl : public torch::nn::Module {
  public:
   RouterImpl(int64_t d_model,
@@ -39,9 +39,10 @@ class RouterImpl : public torch::nn::Module {
   RouterOutput forward_packed(const at::Tensor& x);
 
   int64_t d_model_;
+  Activation hidden_;
   RouterActivation activation_;
-  Linear gate_proj_{nullptr};  // swiglu only, [d_hidden, d_model]
-  Linear up_proj_{nullptr};    // swiglu only, [d_hidden, d_model]
+  Linear gate_proj_{nullptr};  // SwiGLU only, [d_hidden, d_model]
+  Linear up_proj_{nullptr};    // hidden layer only, [d_hidden, d_model]
   Linear out_proj_{nullptr};   // [n_experts, d_model] or [n_experts, d_hidden]
   ComputeCopy hidden_copy_;    // of gate_proj over up_proj
 };

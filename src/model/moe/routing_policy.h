@@ -4,15 +4,9 @@
 #include <string>
 #include <vector>
 
-namespace dsmoe {
+#include "csrc_kernels/common/routing_rule.h"
 
-/// Which experts count for a token.
-enum class Selection {
-  kAll,            ///< every expert
-  kTopK,           ///< the top_k strongest
-  kThreshold,      ///< those with n_experts * router_prob > threshold; the count varies per token
-  kThresholdTopK,  ///< top_k with the batch's mean threshold count as k: depends on the batch
-};
+namespace dsmoe {
 
 /// How the selected experts are computed. For one selection all three give the same output.
 enum class Execution {
@@ -41,6 +35,16 @@ struct RoutingPolicy {
     RoutingPolicy policy = *this;
     policy.execution = value;
     return policy;
+  }
+
+  /// The selection alone; a layer adds what it does to the weights.
+  /// threshold_scale  n_experts behind a softmax, 1 behind sigmoids
+  RoutingRule rule(double threshold_scale) const {
+    return {.selection = selection,
+            .k = k,
+            .epsilon = epsilon,
+            .threshold_scale = threshold_scale,
+            .max_experts = max_experts};
   }
 
   /// Throws Error naming `who` if the numbers do not fit a layer of n_experts.

@@ -5,13 +5,13 @@
 #include <cmath>
 #include <vector>
 
-#include "csrc_kernels/attention/decode_attention_body.h"
-#include "csrc_kernels/attention/rotary_body.h"
+#include "csrc_kernels/decode_attention/body.h"
 #include "csrc_kernels/device/executions.h"
-#include "csrc_kernels/loss/cross_entropy_body.h"
-#include "csrc_kernels/loss/mutual_information_body.h"
-#include "csrc_kernels/moe/few_token_experts_body.h"
-#include "csrc_kernels/norm/residual_norm_body.h"
+#include "csrc_kernels/expert_gemv/body.h"
+#include "csrc_kernels/linear_cross_entropy/body.h"
+#include "csrc_kernels/mutual_information/body.h"
+#include "csrc_kernels/residual_norm/body.h"
+#include "csrc_kernels/rotary/body.h"
 
 namespace dsmoe {
 namespace {
@@ -113,7 +113,7 @@ TEST_CASE("cross_entropy: executions agree", "[device]") {
   });
 }
 
-TEST_CASE("few_token_experts: executions agree", "[device]") {
+TEST_CASE("expert_gemv: executions agree", "[device]") {
   constexpr int64_t kTokens = 2, kExperts = 3, kWidth = 8, kModel = 20;
   const auto x = numbers(kTokens * kModel, 7);
   const auto up = numbers(kExperts * kWidth * kModel, 8);
@@ -121,33 +121,33 @@ TEST_CASE("few_token_experts: executions agree", "[device]") {
   const std::vector<float> weights = {0.5F, 0, 0, 0.25F, 0, 1};
   check_executions([&](Emulation emulation) {
     std::vector<float> hidden(kTokens * kExperts * kWidth), y(kTokens * kModel);
-    const FewTokenHidden<float> first{.n_tokens = kTokens,
-                                      .n_experts = kExperts,
-                                      .width = kWidth,
-                                      .d_in = kModel,
-                                      .x = x.data(),
-                                      .up = up.data(),
-                                      .gate = nullptr,
-                                      .up_bias = nullptr,
-                                      .gate_bias = nullptr,
-                                      .weights = weights.data(),
-                                      .weighted = true,
-                                      .hidden = hidden.data()};
-    run_emulated(emulation, device::few_token_hidden_shape(first), [&](auto& ctx) {
-      device::few_token_hidden_body<kFewTokens>(ctx, Activation::kGelu, first);
+    const GemvHidden<float> first{.n_tokens = kTokens,
+                                  .n_experts = kExperts,
+                                  .width = kWidth,
+                                  .d_in = kModel,
+                                  .x = x.data(),
+                                  .up = up.data(),
+                                  .gate = nullptr,
+                                  .up_bias = nullptr,
+                                  .gate_bias = nullptr,
+                                  .weights = weights.data(),
+                                  .weighted = true,
+                                  .hidden = hidden.data()};
+    run_emulated(emulation, device::expert_gemv_hidden_shape(first), [&](auto& ctx) {
+      device::expert_gemv_hidden_body<kMostGemvTokens>(ctx, Activation::kGelu, first);
     });
-    const FewTokenSum<float> second{.n_tokens = kTokens,
-                                    .n_experts = kExperts,
-                                    .width = kWidth,
-                                    .d_out = kModel,
-                                    .hidden = hidden.data(),
-                                    .down = down.data(),
-                                    .bias = nullptr,
-                                    .weights = weights.data(),
-                                    .weighted = false,
-                                    .y = y.data()};
-    run_emulated(emulation, device::few_token_sum_shape(second), [&](auto& ctx) {
-      device::few_token_sum_body<kFewTokens>(ctx, second);
+    const GemvSum<float> second{.n_tokens = kTokens,
+                                .n_experts = kExperts,
+                                .width = kWidth,
+                                .d_out = kModel,
+                                .hidden = hidden.data(),
+                                .down = down.data(),
+                                .bias = nullptr,
+                                .weights = weights.data(),
+                                .weighted = false,
+                                .y = y.data()};
+    run_emulated(emulation, device::expert_gemv_sum_shape(second), [&](auto& ctx) {
+      device::expert_gemv_sum_body<kMostGemvTokens>(ctx, second);
     });
     append(hidden, y);
     return hidden;

@@ -5,19 +5,19 @@
 #include <string>
 #include <vector>
 
-#include "csrc_kernels/attention/decode_attention_cuda.h"
+#include "csrc_kernels/decode_attention/kernels.h"
 #include "csrc_kernels/device/executions.h"
-#include "csrc_kernels/moe/few_token_experts_cuda.h"
-#include "csrc_kernels/moe/routed_rows_cuda.h"
-#include "csrc_kernels/moe/router_cuda.h"
-#include "csrc_kernels/moe/weighted_activation_body.h"
-#include "csrc_kernels/moe/weighted_activation_cuda.h"
+#include "csrc_kernels/dispatch/kernels.h"
+#include "csrc_kernels/expert_gemv/kernels.h"
+#include "csrc_kernels/router/kernels.h"
+#include "csrc_kernels/weighted_activation/body.h"
+#include "csrc_kernels/weighted_activation/kernels.h"
 #include "support/fake_cuda_runtime.h"
 
 namespace dsmoe {
 namespace {
 
-const auto kStream = reinterpret_cast<cudaStream_t>(uintptr_t{0x51});
+using fake_cuda::kStream;
 
 template <typename T>
 const T& argument(void** arguments, int i) {
@@ -58,7 +58,8 @@ TEST_CASE("launchers: the kernel of the activation and type runs over all rows",
                             device::weighted_activation_body<Activation::kReluSquared>(ctx, view);
                           });
                         });
-  launch_weighted_activation(Activation::kReluSquared, rows.view(), kStream);
+  cuda_kernels<WeightedActivationKernels<float, float>>().forward(Activation::kReluSquared,
+                                                                  rows.view());
   REQUIRE(fake_cuda::launches().size() == 1);
   CHECK(fake_cuda::launches()[0].kernel == "dsmoe::device::weighted_activation_kReluSquared_float");
   CHECK(fake_cuda::launches()[0].stream == kStream);
@@ -68,7 +69,7 @@ TEST_CASE("launchers: the kernel of the activation and type runs over all rows",
 TEST_CASE("launchers: no rows start nothing", "[launchers]") {
   fake_cuda::reset();
   Rows rows;
-  launch_weighted_activation(Activation::kGelu, rows.view(0), kStream);
+  cuda_kernels<WeightedActivationKernels<float, float>>().forward(Activation::kGelu, rows.view(0));
   CHECK(fake_cuda::launches().empty());
   CHECK(fake_cuda::take_error() == cudaSuccess);
 }
@@ -77,9 +78,9 @@ TEST_CASE("launchers: a launch that fails leaves its error to be taken", "[launc
   fake_cuda::reset();
   Rows rows;
   fake_cuda::fail_launch(2, cudaErrorLaunchOutOfResources);
-  launch_weighted_activation(Activation::kGelu, rows.view(), kStream);
+  cuda_kernels<WeightedActivationKernels<float, float>>().forward(Activation::kGelu, rows.view());
   CHECK(fake_cuda::take_error() == cudaSuccess);
-  launch_weighted_activation(Activation::kGelu, rows.view(), kStream);
+  cuda_kernels<WeightedActivationKernels<float, float>>().forward(Activation::kGelu, rows.view());
   CHECK(fake_cuda::take_error() == cudaErrorLaunchOutOfResources);
   CHECK(fake_cuda::launches().size() == 1);
 }
@@ -103,7 +104,7 @@ TEST_CASE("launchers: decode attention joins its tiles after they are made", "[l
                                     .weights = nullptr,
                                     .partial = partial.data(),
                                     .y = y.data()};
-  launch_decode_attention(args, kStream);
+  cuda_kernels<DecodeAttentionKernels<float>>().attend(args);
   const auto& launches = fake_cuda::launches();
   REQUIRE(launches.size() == 2);
   CHECK(launches[0].kernel == "dsmoe::device::decode_tiles_float");
@@ -114,15 +115,16 @@ TEST_CASE("launchers: decode attention joins its tiles after they are made", "[l
   // The second launch goes wrong: its error is there to be taken.
   fake_cuda::reset();
   fake_cuda::fail_launch(2, cudaErrorLaunchFailure);
-  launch_decode_attention(args, kStream);
+  cuda_kernels<DecodeAttentionKernels<float>>().attend(args);
   CHECK(fake_cuda::take_error() == cudaErrorLaunchFailure);
 }
 
 TEST_CASE("launchers: rows are listed after the scan of their marks", "[launchers]") {
   fake_cuda::reset();
   constexpr int64_t kTokens = 5000, kExperts = 3;
-  REQUIRE(list_rows_workspace_bytes(kTokens * kExperts) > 0);
-  std::vector<char> workspace(static_cast<size_t>(list_rows_workspace_bytes(kTokens * kExperts)));
+  REQUIRE(cuda_kernels<DispatchKernels>().workspace_bytes(kTokens * kExperts) > 0);
+  std::vector<char> workspace(
+      static_cast<size_t>(cuda_kernels<DispatchKernels>().workspace_bytes(kTokens * kExperts)));
   const auto selected = std::make_unique<bool[]>(kTokens * kExperts);
   std::vector<int32_t> pairs(kTokens * kExperts), tokens(10), experts(10), ends(kExperts);
   const RowLists lists{.n_tokens = kTokens,
@@ -134,7 +136,7 @@ TEST_CASE("launchers: rows are listed after the scan of their marks", "[launcher
                        .expert_of_row = experts.data(),
                        .ends = ends.data(),
                        .workspace = workspace.data()};
-  launch_list_rows(lists, kStream);
+  cuda_kernels<DispatchKernels>().list(lists);
   const auto& launches = fake_cuda::launches();
   REQUIRE(launches.size() >= 2);
   for (size_t i = 0; i + 1 < launches.size(); ++i) {
@@ -153,49 +155,49 @@ TEST_CASE("launchers: slots are listed by a lane per token", "[launchers]") {
                   .row_of_pair = pairs.data(),
                   .row_of_slot = slots.data(),
                   .slot_of_row = rows.data()};
-  launch_list_slots(lists, kStream);
+  cuda_kernels<DispatchKernels>().list_slots(lists);
   REQUIRE(fake_cuda::launches().size() == 1);
   CHECK(fake_cuda::launches()[0].kernel == "dsmoe::device::list_slots");
   CHECK(fake_cuda::launches()[0].grid.x == 3);
   CHECK(fake_cuda::launches()[0].stream == kStream);
   lists.n_tokens = 0;
-  launch_list_slots(lists, kStream);
+  cuda_kernels<DispatchKernels>().list_slots(lists);
   CHECK(fake_cuda::launches().size() == 1);
 }
 
 TEST_CASE("launchers: one token and several take kernels of their own", "[launchers]") {
   fake_cuda::reset();
   std::vector<float> numbers(8 * 8);
-  FewTokenSum<float> args{.n_tokens = 1,
-                          .n_experts = 2,
-                          .width = 4,
-                          .d_out = 4,
-                          .hidden = numbers.data(),
-                          .down = numbers.data(),
-                          .bias = nullptr,
-                          .weights = numbers.data(),
-                          .weighted = false,
-                          .y = numbers.data()};
-  launch_few_token_sum(args, kStream);
+  GemvSum<float> args{.n_tokens = 1,
+                      .n_experts = 2,
+                      .width = 4,
+                      .d_out = 4,
+                      .hidden = numbers.data(),
+                      .down = numbers.data(),
+                      .bias = nullptr,
+                      .weights = numbers.data(),
+                      .weighted = false,
+                      .y = numbers.data()};
+  cuda_kernels<ExpertGemvKernels<float>>().sum(args);
   args.n_tokens = 2;
-  launch_few_token_sum(args, kStream);
+  cuda_kernels<ExpertGemvKernels<float>>().sum(args);
   REQUIRE(fake_cuda::launches().size() == 2);
-  CHECK(fake_cuda::launches()[0].kernel == "dsmoe::device::few_token_sum_1_float");
-  CHECK(fake_cuda::launches()[1].kernel == "dsmoe::device::few_token_sum_8_float");
+  CHECK(fake_cuda::launches()[0].kernel == "dsmoe::device::expert_gemv_sum_1_float");
+  CHECK(fake_cuda::launches()[1].kernel == "dsmoe::device::expert_gemv_sum_8_float");
 }
 
 TEST_CASE("launchers: a router goes row by row, or by tiles of many rows", "[launchers]") {
   const auto launch = [](int64_t n_rows, int64_t width) {
-    launch_router(RouterTable<float, float>{.n_rows = n_rows,
-                                            .n_experts = 33,
-                                            .width = width,
-                                            .gated = false,
-                                            .sigmoid = false,
-                                            .x = nullptr,
-                                            .weight = nullptr,
-                                            .logits = nullptr,
-                                            .probs = nullptr},
-                  kStream);
+    cuda_kernels<RouterKernels<float, float>>().forward(
+        RouterTable<float, float>{.n_rows = n_rows,
+                                  .n_experts = 33,
+                                  .width = width,
+                                  .gated = false,
+                                  .sigmoid = false,
+                                  .x = nullptr,
+                                  .weight = nullptr,
+                                  .logits = nullptr,
+                                  .probs = nullptr});
   };
   fake_cuda::reset();
   launch(0, 8);
@@ -225,7 +227,8 @@ TEST_CASE("launchers: a router's gradients take a block per chunk and 64 columns
                                            .weight = nullptr,
                                            .logits = nullptr,
                                            .probs = nullptr};
-  launch_router_backward(table, RouterGradients<Bfloat16, float>{}, kStream);
+  cuda_kernels<RouterKernels<Bfloat16, float>>().backward(table,
+                                                          RouterGradients<Bfloat16, float>{});
   REQUIRE(fake_cuda::launches().size() == 1);
   CHECK(fake_cuda::launches()[0].kernel == "dsmoe::device::router_backward_Bfloat16");
   CHECK(fake_cuda::launches()[0].grid.x == 64 * 4);

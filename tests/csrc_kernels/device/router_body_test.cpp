@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "csrc_kernels/device/executions.h"
-#include "csrc_kernels/moe/router_backward_body.h"
-#include "csrc_kernels/moe/router_tile_body.h"
+#include "csrc_kernels/router/backward_body.h"
+#include "csrc_kernels/router/tile_body.h"
 
 namespace dsmoe {
 namespace {

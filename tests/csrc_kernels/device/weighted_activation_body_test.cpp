@@ -1,4 +1,4 @@
-#include "csrc_kernels/moe/weighted_activation_body.h"
+#include "csrc_kernels/weighted_activation/body.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>

@@ -32,6 +32,7 @@ class RunsTest(HabitsTest):
         self.assertEqual((lost["step"], lost["tokens"], lost["validation_loss"]), (12, first["tokens"], first["validation_loss"]))
         for key in ("loss", "lm_loss", "moe_mi", "moa_mi", "tokens_per_second", "mfu", "peak_memory_bytes"):
             self.assertIsNone(lost[key], key)
+        self.assertEqual(lost["loss_weights"], {})
         more = json.loads(self.train(*validation, "--train.steps=13").stdout)
         self.assertEqual(more["step"], 13)
 

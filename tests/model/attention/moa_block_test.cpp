@@ -239,16 +239,16 @@ TEST_CASE("MoABlock: all gradients equal those of the loop, dense and sparse", "
       for (const auto execution : {Execution::kDense, Execution::kSparse}) {
         INFO(policy.to_string() << " sparse " << (execution == Execution::kSparse));
         auto block = make_block(form, 129);
-        auto twin = make_block(form, 129);
+        auto reference = make_block(form, 129);
         const auto x = leaf_copy(input(form, 130));
-        const auto x_twin = leaf_copy(x);
+        const auto x_reference = leaf_copy(x);
         const auto upstream = RandomTensors(131).normal(x.sizes());
         block(x, context_of(form), 0, policy.with(execution)).y.backward(upstream);
-        const auto probs = twin->router(x_twin).router_probs.flatten(0, 1);
+        const auto probs = reference->router(x_reference).router_probs.flatten(0, 1);
         const auto weights = select_experts(probs, policy, false).expert_weights;
-        expert_loop(twin, form, x_twin, weights, own_head).backward(upstream);
-        CHECK(max_difference(x.grad(), x_twin.grad()) < 1e-11);
-        CHECK(max_gradient_difference(*block, *twin) < 1e-11);
+        expert_loop(reference, form, x_reference, weights, own_head).backward(upstream);
+        CHECK(max_difference(x.grad(), x_reference.grad()) < 1e-11);
+        CHECK(max_gradient_difference(*block, *reference) < 1e-11);
       }
     }
   }

@@ -20,7 +20,7 @@ ModelConfig base_config() {
   config.d_model = 12;
   config.n_layers = 2;
   config.max_seq_len = 20;
-  config.ffn.activation = FfnActivation::kSwiglu;
+  config.ffn.activation = Activation::kSwiglu;
   config.ffn.n_experts = 6;
   config.ffn.d_expert = 5;
   config.ffn.router.kind = RouterKind::kLinear;
@@ -133,9 +133,9 @@ TEST_CASE("export: JetMoE says SiLU, quick-GELU and squared ReLU with gated expe
           "[model][io]") {
   auto config = jetmoe_config(3);
   const auto [activation, function] =
-      GENERATE(std::pair{FfnActivation::kSilu, "\"activation_function\": \"sigmoid\""},
-               std::pair{FfnActivation::kQuickGelu, "\"activation_function\": \"sigmoid\""},
-               std::pair{FfnActivation::kReluSquared, "\"activation_function\": \"relu\""});
+      GENERATE(std::pair{Activation::kSilu, "\"activation_function\": \"sigmoid\""},
+               std::pair{Activation::kQuickGelu, "\"activation_function\": \"sigmoid\""},
+               std::pair{Activation::kReluSquared, "\"activation_function\": \"relu\""});
   config.ffn.activation = activation;
   config.output_bias = GENERATE(false, true);
   const TemporaryDirectory directory;
@@ -145,7 +145,7 @@ TEST_CASE("export: JetMoE says SiLU, quick-GELU and squared ReLU with gated expe
              Catch::Contains(function));
   const auto read = read_jetmoe(posix_io(), directory.file("out"));
   CHECK(read->config().ffn.activation == activation);
-  const bool exact = activation != FfnActivation::kQuickGelu;
+  const bool exact = activation != Activation::kQuickGelu;
   const auto narrow = [&] {
     write(config, "hf-jetmoe", "all", directory.file("narrow"), at::kBFloat16);
   };
@@ -193,9 +193,9 @@ TEST_CASE("export: what JetMoE lacks is named", "[model][io]") {
     change(config);
     return refusal(config, "hf-jetmoe");
   };
-  CHECK_THAT(refused([](ModelConfig& c) { c.ffn.activation = FfnActivation::kGeluTanh; }),
+  CHECK_THAT(refused([](ModelConfig& c) { c.ffn.activation = Activation::kGeluTanh; }),
              Catch::Contains("ffn.activation gelu_tanh"));
-  CHECK_THAT(refused([](ModelConfig& c) { c.ffn.activation = FfnActivation::kGelu; }),
+  CHECK_THAT(refused([](ModelConfig& c) { c.ffn.activation = Activation::kGelu; }),
              Catch::Contains("ffn.activation gelu:"));
   CHECK_THAT(refused([](ModelConfig& c) { c.ffn.router.kind = RouterKind::kSwiglu; }),
              Catch::Contains("moe.router.kind swiglu"));
@@ -235,7 +235,7 @@ TEST_CASE("export: what OLMoE lacks is named", "[model][io]") {
     return refusal(config, target);
   };
   for (const char* target : {"hf-olmoe", "gguf"}) {
-    CHECK_THAT(refused([](ModelConfig& c) { c.ffn.activation = FfnActivation::kSilu; }, target),
+    CHECK_THAT(refused([](ModelConfig& c) { c.ffn.activation = Activation::kSilu; }, target),
                Catch::Contains("ffn.activation silu"));
     CHECK_THAT(refused([](ModelConfig& c) { c.output_bias = true; }, target),
                Catch::Contains("output_bias"));

@@ -83,7 +83,7 @@ TEST_CASE("golden: logits of transformers, with some experts and with all", "[mo
 
 TEST_CASE("golden: the JetMoE models have biases, a head of their own and each activation",
           "[model][io]") {
-  std::set<FfnActivation> activations;
+  std::set<Activation> activations;
   std::set<bool> tied;
   for (const char* folder : {"jetmoe", "jetmoe_silu", "jetmoe_quick_gelu", "jetmoe_relu_squared"}) {
     INFO(folder);
@@ -95,10 +95,10 @@ TEST_CASE("golden: the JetMoE models have biases, a head of their own and each a
       if (name.ends_with("bias")) CHECK(tensor.abs().min().item<double>() > 0);
     }
   }
-  CHECK((activations == std::set{FfnActivation::kSwiglu,
-                                 FfnActivation::kSilu,
-                                 FfnActivation::kQuickGelu,
-                                 FfnActivation::kReluSquared}));
+  CHECK((activations == std::set{Activation::kSwiglu,
+                                 Activation::kSilu,
+                                 Activation::kQuickGelu,
+                                 Activation::kReluSquared}));
   CHECK(tied.size() == 2);
 }
 

@@ -30,7 +30,7 @@ ModelConfig config_of(bool tied) {
   config.attention.head_dim = 32;
   config.attention.n_heads = 8;
   config.attention.n_kv_heads = 2;
-  config.ffn.activation = FfnActivation::kSwiglu;
+  config.ffn.activation = Activation::kSwiglu;
   config.ffn.n_experts = 20;
   config.ffn.d_expert = 208;
   return config;

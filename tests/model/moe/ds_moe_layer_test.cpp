@@ -27,18 +27,18 @@ struct Form {
   int64_t n_experts;
   int64_t d_expert;
   int64_t n_tokens;
-  FfnActivation activation;
+  Activation activation;
   Biases biases;
 };
 
-const std::vector<Form> kForms = {{8, 4, 6, 6, FfnActivation::kGeluTanh, Biases::kNone},
-                                  {7, 5, 3, 9, FfnActivation::kGelu, Biases::kAll},
-                                  {5, 3, 1, 1, FfnActivation::kSwiglu, Biases::kAll},
-                                  {6, 1, 5, 4, FfnActivation::kGeluTanh, Biases::kAll},
-                                  {9, 7, 5, 13, FfnActivation::kSwiglu, Biases::kNone},
-                                  {7, 3, 4, 5, FfnActivation::kSilu, Biases::kOutput},
-                                  {6, 2, 3, 7, FfnActivation::kQuickGelu, Biases::kAll},
-                                  {5, 4, 2, 6, FfnActivation::kReluSquared, Biases::kNone}};
+const std::vector<Form> kForms = {{8, 4, 6, 6, Activation::kGeluTanh, Biases::kNone},
+                                  {7, 5, 3, 9, Activation::kGelu, Biases::kAll},
+                                  {5, 3, 1, 1, Activation::kSwiglu, Biases::kAll},
+                                  {6, 1, 5, 4, Activation::kGeluTanh, Biases::kAll},
+                                  {9, 7, 5, 13, Activation::kSwiglu, Biases::kNone},
+                                  {7, 3, 4, 5, Activation::kSilu, Biases::kOutput},
+                                  {6, 2, 3, 7, Activation::kQuickGelu, Biases::kAll},
+                                  {5, 4, 2, 6, Activation::kReluSquared, Biases::kNone}};
 
 const std::vector<RoutingPolicy> kPolicies = {RoutingPolicy::all(),
                                               RoutingPolicy::top_k(1),
@@ -65,6 +65,15 @@ at::Tensor input(const Form& form, uint64_t seed) {
   return RandomTensors(seed).normal({1, form.n_tokens, form.d_model});
 }
 
+/// The layer's experts under given weights; those of weight 0 are not selected.
+at::Tensor run(DSMoELayer& layer,
+               const at::Tensor& x,
+               const at::Tensor& weights,
+               Execution execution) {
+  return layer->experts->forward(
+      x, {weights.detach().ne(0), weights}, RoutingPolicy::all().with(execution));
+}
+
 /// One expert's output before its weight, without the output bias; [n_tokens, d_model].
 at::Tensor expert_output(const DSMoELayer& layer,
                          const Form& form,
@@ -79,12 +88,12 @@ at::Tensor expert_output(const DSMoELayer& layer,
     return form.biases == Biases::kAll ? y + block(name + ".bias") : y;
   };
   auto hidden = project("up_proj");
-  if (form.activation == FfnActivation::kGelu) hidden = at::gelu(hidden);
-  if (form.activation == FfnActivation::kGeluTanh) hidden = at::gelu(hidden, "tanh");
-  if (form.activation == FfnActivation::kSilu) hidden = hidden * at::sigmoid(hidden);
-  if (form.activation == FfnActivation::kQuickGelu) hidden = hidden * at::sigmoid(1.702 * hidden);
-  if (form.activation == FfnActivation::kReluSquared) hidden = at::clamp_min(hidden, 0).square();
-  if (form.activation == FfnActivation::kSwiglu) {
+  if (form.activation == Activation::kGelu) hidden = at::gelu(hidden);
+  if (form.activation == Activation::kGeluTanh) hidden = at::gelu(hidden, "tanh");
+  if (form.activation == Activation::kSilu) hidden = hidden * at::sigmoid(hidden);
+  if (form.activation == Activation::kQuickGelu) hidden = hidden * at::sigmoid(1.702 * hidden);
+  if (form.activation == Activation::kReluSquared) hidden = at::clamp_min(hidden, 0).square();
+  if (form.activation == Activation::kSwiglu) {
     const auto gate = project("gate_proj");
     hidden = gate * at::sigmoid(gate) * hidden;
   }
@@ -111,18 +120,18 @@ TEST_CASE("DSMoELayer: dense forward and all gradients equal the per-expert loop
   for (const auto& form : kForms) {
     INFO("d_model " << form.d_model << " n_experts " << form.n_experts);
     auto layer = make_layer(form, 81);
-    auto twin = make_layer(form, 81);
+    auto reference = make_layer(form, 81);
     const auto x = leaf_copy(input(form, 82));
-    const auto x_twin = leaf_copy(x);
+    const auto x_reference = leaf_copy(x);
     const auto upstream = RandomTensors(83).normal(x.sizes());
     const auto y = layer(x, RoutingPolicy::all()).y;
-    const auto probs = twin->router(x_twin).router_probs[0];
-    const auto y_twin = expert_loop(twin, form, x_twin[0], probs).unsqueeze(0);
-    CHECK(max_difference(y, y_twin) < 1e-12);
+    const auto probs = reference->router(x_reference).router_probs[0];
+    const auto y_reference = expert_loop(reference, form, x_reference[0], probs).unsqueeze(0);
+    CHECK(max_difference(y, y_reference) < 1e-12);
     y.backward(upstream);
-    y_twin.backward(upstream);
-    CHECK(max_difference(x.grad(), x_twin.grad()) < 1e-12);
-    CHECK(max_gradient_difference(*layer, *twin) < 1e-12);
+    y_reference.backward(upstream);
+    CHECK(max_difference(x.grad(), x_reference.grad()) < 1e-12);
+    CHECK(max_gradient_difference(*layer, *reference) < 1e-12);
   }
 }
 
@@ -135,7 +144,9 @@ TEST_CASE("DSMoELayer: every selection, dense and sparse, equals the loop over i
         auto layer = make_layer(form, 84, renormalise);
         const auto x = input(form, 85);
         const auto probs = layer->router(x).router_probs;
-        const auto selection = select_experts(probs[0], policy, renormalise);
+        auto rule = policy.rule(static_cast<double>(form.n_experts));
+        rule.renormalise = renormalise;
+        const auto selection = choose_experts(probs[0], rule);
         const auto expected = expert_loop(layer, form, x[0], selection.expert_weights).unsqueeze(0);
         for (const auto execution : {Execution::kDense, Execution::kSparse, Execution::kAuto}) {
           const auto out = layer(x, policy.with(execution));
@@ -172,29 +183,29 @@ TEST_CASE("ExpertFfn: the weight's gradient is <e_i, upstream>, that of e_i is w
     const auto x = input(form, 90)[0];
     const auto weights = RandomTensors(91).leaf({form.n_tokens, form.n_experts});
     const auto upstream = RandomTensors(92).normal({form.n_tokens, form.d_model});
-    layer->experts->forward_dense(x, weights).backward(upstream);
+    run(layer, x, weights, Execution::kDense).backward(upstream);
     for (int64_t i = 0; i < form.n_experts; ++i) {
       const auto by_hand = (expert_output(layer, form, x, i).detach() * upstream).sum(1);
       CHECK(max_difference(weights.grad().select(1, i), by_hand) < 1e-12);
     }
     // Through e_i = down_i h_i: the gradient of down_i is (weight_i * upstream)^T h_i.
-    auto twin = make_layer(form, 89);
+    auto reference = make_layer(form, 89);
     at::Tensor through_experts = at::zeros({}, at::kDouble);
     for (int64_t i = 0; i < form.n_experts; ++i) {
       const auto upstream_of_expert = weights.detach().narrow(1, i, 1) * upstream;
       through_experts =
-          through_experts + (expert_output(twin, form, x, i) * upstream_of_expert).sum();
+          through_experts + (expert_output(reference, form, x, i) * upstream_of_expert).sum();
     }
     through_experts.backward();
     for (const auto* name : {"up_proj.weight", "down_proj.weight"}) {
       CHECK(max_difference(layer->experts->named_parameters()[name].grad(),
-                           twin->experts->named_parameters()[name].grad()) < 1e-12);
+                           reference->experts->named_parameters()[name].grad()) < 1e-12);
     }
   }
 }
 
 TEST_CASE("DSMoELayer: gradients of a tiny layer equal finite differences", "[model][moe]") {
-  const Form form{3, 3, 2, 2, FfnActivation::kGeluTanh, Biases::kAll};
+  const Form form{3, 3, 2, 2, Activation::kGeluTanh, Biases::kAll};
   for (const auto execution : {Execution::kDense, Execution::kSparse}) {
     auto layer = make_layer(form, 93);
     const auto x = leaf_copy(input(form, 94));
@@ -231,13 +242,12 @@ TEST_CASE("ExpertFfn: the output bias is not scaled by a weight", "[model][moe]"
   const auto bias =
       parameter(*layer, "experts.down_proj.bias").expand({form.n_tokens, form.d_model});
   const auto none = at::zeros({form.n_tokens, form.n_experts}, at::kDouble);
-  CHECK(max_difference(layer->experts->forward_dense(x, none), bias) < 1e-14);
-  const auto nobody = make_dispatch({none.to(at::kBool), none});
-  CHECK(max_difference(layer->experts->forward_sparse(x, nobody), bias) < 1e-14);
+  CHECK(max_difference(run(layer, x, none, Execution::kDense), bias) < 1e-14);
+  CHECK(max_difference(run(layer, x, none, Execution::kSparse), bias) < 1e-14);
   // Twice the weights: twice the experts' part, the same bias.
   const auto weights = RandomTensors(100).normal({form.n_tokens, form.n_experts});
-  const auto once = layer->experts->forward_dense(x, weights) - bias;
-  const auto twice = layer->experts->forward_dense(x, weights * 2.0) - bias;
+  const auto once = run(layer, x, weights, Execution::kDense) - bias;
+  const auto twice = run(layer, x, weights * 2.0, Execution::kDense) - bias;
   CHECK(max_difference(twice, once * 2.0) < 1e-12);
 }
 
@@ -282,14 +292,13 @@ TEST_CASE("ExpertFfn: with all weights one it is the plain wide FFN", "[model][m
     const auto x = input(form, 106)[0];
     const auto ones = at::ones({form.n_tokens, form.n_experts}, at::kDouble);
     const auto expected = layer->experts->forward(x);
-    CHECK(max_difference(layer->experts->forward_dense(x, ones), expected) < 1e-13);
-    const auto everyone = make_dispatch({ones.to(at::kBool), ones});
-    CHECK(max_difference(layer->experts->forward_sparse(x, everyone), expected) < 1e-12);
+    CHECK(max_difference(run(layer, x, ones, Execution::kDense), expected) < 1e-13);
+    CHECK(max_difference(run(layer, x, ones, Execution::kSparse), expected) < 1e-12);
   }
 }
 
 TEST_CASE("DSMoELayer: bfloat16 computing stays near float32 in both executions", "[model][moe]") {
-  const Form form{16, 6, 8, 20, FfnActivation::kGeluTanh, Biases::kAll};
+  const Form form{16, 6, 8, 20, Activation::kGeluTanh, Biases::kAll};
   auto layer = make_layer(form, 107);
   {
     const at::NoGradGuard no_grad;

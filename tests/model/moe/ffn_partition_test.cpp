@@ -32,7 +32,7 @@ ModelSource dense_source() {
   config.attention.n_heads = 4;
   config.attention.n_kv_heads = 2;
   config.ffn.kind = FfnKind::kDense;
-  config.ffn.activation = FfnActivation::kSwiglu;
+  config.ffn.activation = Activation::kSwiglu;
   config.ffn.d_ffn = 12;
   config.tie_embeddings = false;
   ModelSource source{.config = config, .tensors = {}};

@@ -34,7 +34,7 @@ const auto kSparse = kPaper.with(Execution::kSparse);
 FfnConfig ffn_config() {
   FfnConfig config;
   config.kind = FfnKind::kPartitioned;
-  config.activation = FfnActivation::kSwiglu;
+  config.activation = Activation::kSwiglu;
   config.n_experts = kExperts;
   config.d_expert = kWidth;
   config.d_ffn = kExperts * kWidth;
@@ -68,7 +68,7 @@ at::Tensor chosen_tokens(uint64_t seed) {
 const std::vector<int64_t> kOpen = {0, 1, 2, 3, 4, 1, 0, 2};
 
 /// Output of expert i from its own rows and columns. x [n_tokens, d_model].
-at::Tensor expert_output(const PartitionedMoELayer& layer, const at::Tensor& x, int64_t i) {
+at::Tensor part_output(const PartitionedMoELayer& layer, const at::Tensor& x, int64_t i) {
   const auto named = layer->named_parameters();
   const auto rows = [&](const char* name) { return named[name].narrow(0, i * kWidth, kWidth); };
   const auto gate = x.matmul(rows("experts.gate_proj.weight").t());
@@ -78,12 +78,12 @@ at::Tensor expert_output(const PartitionedMoELayer& layer, const at::Tensor& x, 
 }
 
 /// sum_i weights_i o_i. x [n_tokens, d_model], weights [n_tokens, n_experts].
-at::Tensor expert_loop(const PartitionedMoELayer& layer,
-                       const at::Tensor& x,
-                       const at::Tensor& weights) {
+at::Tensor part_loop(const PartitionedMoELayer& layer,
+                     const at::Tensor& x,
+                     const at::Tensor& weights) {
   auto y = at::zeros(x.sizes(), x.options());
   for (int64_t i = 0; i < kExperts; ++i) {
-    y = y + weights.narrow(1, i, 1) * expert_output(layer, x, i);
+    y = y + weights.narrow(1, i, 1) * part_output(layer, x, i);
   }
   return y;
 }
@@ -99,7 +99,7 @@ bool all_finite(const at::Tensor& x) { return at::isfinite(x).all().item<bool>()
 TEST_CASE("PartitionedMoELayer: gates forced to 1 give the dense FFN it was cut from",
           "[model][moe]") {
   auto layer = readable_layer(ffn_config(), 1);
-  ExpertFfn dense(kModel, 1, kExperts * kWidth, FfnActivation::kSwiglu, Biases::kNone);
+  ExpertFfn dense(kModel, 1, kExperts * kWidth, Activation::kSwiglu, Biases::kNone);
   dense->to(at::kDouble);
   {
     const at::NoGradGuard no_grad;
@@ -129,7 +129,7 @@ TEST_CASE("PartitionedMoELayer: dense, sparse and the expert loop agree for ever
     CHECK(n_open[static_cast<int64_t>(t)].item<int64_t>() == kOpen[t]);
   }
   const auto scale = kExperts / n_open.clamp_min(1).to(at::kDouble).unsqueeze(1);
-  const auto expected = expert_loop(layer, x[0], gates * open * scale);
+  const auto expected = part_loop(layer, x[0], gates * open * scale);
   const at::NoGradGuard no_grad;
   for (const auto& policy : {kDense, kSparse}) {
     const auto output = layer(x, policy);
@@ -195,7 +195,7 @@ TEST_CASE("PartitionedMoELayer: all experts without threshold are weighted by th
   auto layer = readable_layer(ffn_config(), 5);
   const auto x = chosen_tokens(6);
   const at::NoGradGuard no_grad;
-  const auto expected = expert_loop(layer, x[0], gates_of(layer, x[0]));
+  const auto expected = part_loop(layer, x[0], gates_of(layer, x[0]));
   CHECK(max_difference(layer(x, RoutingPolicy::all()).y[0], expected) < 1e-12);
 }
 
@@ -210,14 +210,13 @@ TEST_CASE("PartitionedMoELayer: a cap keeps the strongest gates and scales by th
   const auto weights = at::zeros({1, kExperts}, at::kDouble);
   weights[0][0] = gates[4][0] * 2.0;
   weights[0][2] = gates[4][2] * 2.0;
-  CHECK(max_difference(y.narrow(0, 4, 1), expert_loop(layer, x[0].narrow(0, 4, 1), weights)) <
-        1e-12);
+  CHECK(max_difference(y.narrow(0, 4, 1), part_loop(layer, x[0].narrow(0, 4, 1), weights)) < 1e-12);
 }
 
 TEST_CASE("PartitionedMoELayer: LLaMA-MoE's gates are a softmax over the k strongest, times n / k",
           "[model][moe]") {
   auto config = ffn_config();
-  config.partition.gates = PartitionGates::kSoftmax;
+  config.partition.gates = RouterActivation::kSoftmax;
   config.partition.straight_through = false;
   auto layer = readable_layer(config, 33);
   const auto x = chosen_tokens(34);
@@ -229,7 +228,7 @@ TEST_CASE("PartitionedMoELayer: LLaMA-MoE's gates are a softmax over the k stron
   for (const auto execution : {Execution::kDense, Execution::kSparse}) {
     const at::NoGradGuard no_grad;
     const auto output = layer(x, RoutingPolicy::top_k(2).with(execution));
-    CHECK(max_difference(output.y[0].narrow(0, 4, 1), expert_loop(layer, token, weights)) < 1e-12);
+    CHECK(max_difference(output.y[0].narrow(0, 4, 1), part_loop(layer, token, weights)) < 1e-12);
     CHECK(max_difference(output.routing.router_probs.sum(-1), at::ones({1, 8}, at::kDouble)) <
           1e-12);
   }
@@ -242,7 +241,7 @@ TEST_CASE("PartitionedMoELayer: without count scale the gated sum stays as it is
   const auto x = chosen_tokens(10);
   const auto gates = gates_of(layer, x[0]);
   const at::NoGradGuard no_grad;
-  const auto expected = expert_loop(layer, x[0], gates * gates.gt(0.5));
+  const auto expected = part_loop(layer, x[0], gates * gates.gt(0.5));
   CHECK(max_difference(layer(x, kSparse).y[0], expected) < 1e-12);
 }
 
@@ -259,7 +258,7 @@ TEST_CASE("PartitionedMoELayer: each rule for a token without a gate gives what 
     if (rule == ZeroActive::kAll) weights = gates;
     const auto leaf = leaf_copy(x);
     const auto y = layer(leaf, kDense).y;
-    CHECK(max_difference(y[0].narrow(0, 0, 1), expert_loop(layer, x[0].narrow(0, 0, 1), weights)) <
+    CHECK(max_difference(y[0].narrow(0, 0, 1), part_loop(layer, x[0].narrow(0, 0, 1), weights)) <
           1e-12);
     // Tokens 1 to 5 open a gate, and the rule is none of theirs.
     config.partition.zero_active = ZeroActive::kZero;
@@ -324,7 +323,7 @@ TEST_CASE("PartitionedMoELayer: closed experts get no gradient, their gates do",
       CHECK((down.abs().max().item<double>() > 0.0) == open);
       // s <delta, o_i> g (1 - g) x with s = 4 / 2
       const auto g = gates_of(layer, x[0])[0][i].detach();
-      const auto c = (upstream[0] * expert_output(layer, x[0], i).detach()).sum();
+      const auto c = (upstream[0] * part_output(layer, x[0], i).detach()).sum();
       const auto expected = 2.0 * c * g * (1.0 - g) * x[0][0];
       if (open || straight_through) {
         CHECK(max_difference(router_gradient[i], expected) < 1e-12);
@@ -356,7 +355,7 @@ TEST_CASE("PartitionedMoELayer: all gradients equal finite differences of the su
     const auto scale = kExperts / open.sum(1, true).clamp_min(1);
     const auto surrogate = [&] {
       const auto gates = gates_of(layer, x[0]);
-      const auto y = expert_loop(layer, x[0], scale * (start * open + gates - start));
+      const auto y = part_loop(layer, x[0], scale * (start * open + gates - start));
       return ((y * upstream[0]).sum() + kSparsityWeight * (gates * open).mean()).item<double>();
     };
     CHECK(max_difference(x.grad(), numeric_gradient(surrogate, x)) < 1e-8);
@@ -377,10 +376,10 @@ TEST_CASE("PartitionedMoELayer: sparse execution cannot train a straight-through
   auto config = ffn_config();
   config.partition.straight_through = false;
   auto plain = readable_layer(config, 31);
-  auto twin = readable_layer(config, 31);
+  auto reference = readable_layer(config, 31);
   plain(x, kSparse).y.square().sum().backward();
-  twin(x, kDense).y.square().sum().backward();
-  CHECK(max_gradient_difference(*plain, *twin) < 1e-11);
+  reference(x, kDense).y.square().sum().backward();
+  CHECK(max_gradient_difference(*plain, *reference) < 1e-11);
 }
 
 TEST_CASE("expert_sparsity_loss: the mean of open gates, with a gradient on these only",

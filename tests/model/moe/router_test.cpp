@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/gelu.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softmax.h>
@@ -24,7 +25,8 @@ Router make_router(RouterKind kind, uint64_t seed) {
 }  // namespace
 
 TEST_CASE("Router: probabilities sum to one per token", "[model][router]") {
-  for (const auto kind : {RouterKind::kLinear, RouterKind::kSwiglu}) {
+  for (const auto& [kind, name, doc, hidden] : kRouterKinds) {
+    INFO(name);
     auto router = make_router(kind, 61);
     const auto out = router(RandomTensors(62).normal({2, 3, 12}, at::kFloat));
     REQUIRE(out.router_probs.sizes() == at::IntArrayRef({2, 3, 5}));
@@ -32,6 +34,22 @@ TEST_CASE("Router: probabilities sum to one per token", "[model][router]") {
     CHECK(max_difference(out.router_probs.sum(-1), at::ones({2, 3})) < 1e-6);
     CHECK(max_difference(out.router_probs, at::softmax(out.router_logits, -1)) < 1e-6);
     CHECK(out.router_probs.min().item<float>() > 0);
+  }
+}
+
+TEST_CASE("Router: kinds and their rows have one order", "[model][router]") {
+  for (const auto& row : kRouterKinds) CHECK(&row_of(row.kind) == &row);
+}
+
+TEST_CASE("Router: every kind packed in float32 gives its logits", "[model][router]") {
+  const at::NoGradGuard no_grad;
+  const auto x = RandomTensors(73).normal({2, 3, 12}, at::kFloat);
+  for (const auto& [kind, name, doc, hidden] : kRouterKinds) {
+    INFO(name);
+    auto router = make_router(kind, 74);
+    const auto expected = router(x).router_logits;
+    router->pack({.format = PackedFormat::kFloat32});
+    CHECK(max_difference(router(x).router_logits, expected) < 1e-5);
   }
 }
 
@@ -60,6 +78,16 @@ TEST_CASE("Router: logits equal the written formula", "[model][router]") {
   CHECK(max_difference(swiglu(x).router_logits, expected) < 1e-13);
 }
 
+TEST_CASE("Router: mlp is two layers with GELU between", "[model][router]") {
+  auto mlp = make_router(RouterKind::kMlp, 75);
+  mlp->to(at::kDouble);
+  CHECK(count_parameters(*mlp) == 7 * 12 + 5 * 7);
+  const auto x = RandomTensors(76).normal({2, 3, 12});
+  const auto hidden = at::gelu(x.matmul(parameter(*mlp, "up_proj.weight").t()));
+  const auto expected = hidden.matmul(parameter(*mlp, "out_proj.weight").t());
+  CHECK(max_difference(mlp(x).router_logits, expected) < 1e-13);
+}
+
 TEST_CASE("Router: logits and probabilities are float32 for bfloat16 input", "[model][router]") {
   const auto x = RandomTensors(67).normal({2, 3, 12}, at::kBFloat16);
   auto linear = make_router(RouterKind::kLinear, 66);
@@ -74,7 +102,8 @@ TEST_CASE("Router: logits and probabilities are float32 for bfloat16 input", "[m
 }
 
 TEST_CASE("Router: gradients equal finite differences", "[model][router]") {
-  for (const auto kind : {RouterKind::kLinear, RouterKind::kSwiglu}) {
+  for (const auto& [kind, name, doc, hidden] : kRouterKinds) {
+    INFO(name);
     auto router = make_router(kind, 68);
     router->to(at::kDouble);
     const auto x = RandomTensors(69).leaf({1, 2, 12});

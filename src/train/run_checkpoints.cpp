@@ -1,0 +1,233 @@
+#include "train/run_checkpoints.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <fmt/format.h>
+#include <torch/version.h>
+
+#include <chrono>
+#include <filesystem>
+#include <mutex>
+
+#include "common/config_reader.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "common/random_seed.h"
+#include "common/staged_output.h"
+#include "data/tokenizer_files.h"
+#include "train/init_source.h"
+#include "train/random_state.h"
+#include "train/resume_check.h"
+#include "train/sharded_optimizer.h"
+
+namespace dsmoe {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kStateFile = "state-rank-00000.json";
+constexpr const char* kConfigFile = "config.json";     // of a checkpoint
+constexpr const char* kRunConfigFile = "config.yaml";  // of the run, for people
+constexpr size_t kMaxStateBytes = 1 << 20;
+
+Describe describer(RunConfig& config) {
+  return [&config](ConfigVisitor& visitor) { describe(visitor, config); };
+}
+
+// A directory without a run may hold files of a person that have the names of a run's.
+void check_new_run_directory(const std::string& run_dir) {
+  if (fs::exists(run_dir + "/run.lock") || fs::exists(run_dir + "/checkpoints")) return;
+  for (const char* name : {kRunConfigFile, "metrics.jsonl"}) {
+    if (!fs::exists(fs::symlink_status(run_dir + "/" + name))) continue;
+    throw Error(
+        fmt::format("run_dir: '{}' holds no run, but a file '{}' that a run would replace; choose "
+                    "another run_dir or move the file",
+                    run_dir,
+                    name));
+  }
+}
+
+// Guards every caller: a config that inherited its model passes.
+void check_init(Io& io,
+                RunConfig config,
+                const VerifiedCheckpoint& checkpoint,
+                const Tokenizer& tokenizer) {
+  const InitSource source{
+      .directory = checkpoint.directory,
+      .model = read_model_config(io, checkpoint.directory),
+      .tokenizer_fingerprint = checkpoint.manifest.tokenizer_fingerprint,
+  };
+  const auto keys = config_keys(describer(config));
+  inherit_model(config, {keys.begin(), keys.end()}, source);
+  check_init_tokenizer(config, tokenizer.fingerprint(), source);
+}
+
+void check_has_state(const VerifiedCheckpoint& checkpoint) {
+  for (const auto& file : checkpoint.manifest.files) {
+    if (file.name == kStateFile) return;
+  }
+  throw Error(
+      fmt::format("{}: expected {} to resume from, got none; a converted checkpoint starts a new "
+                  "run as train.init_from",
+                  checkpoint.directory,
+                  kStateFile));
+}
+
+std::string make_run_id(uint64_t seed) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch().count();
+  return fmt::format("{:016x}", derive_seed(seed, "run", static_cast<uint64_t>(now)));
+}
+
+}  // namespace
+
+RunCheckpoints::RunCheckpoints(const TrainContext& context, Optimizer& optimizer)
+    : context_(context),
+      optimizer_(optimizer),
+      store_(context.io,
+             context.config.run_dir,
+             {.keep_last = context.config.train.keep_checkpoints,
+              .keep_every = context.config.train.keep_every,
+              .keep_best = context.config.train.keep_best}),
+      saver_(store_, context.config.train.on_save_failure) {}
+
+TrainState RunCheckpoints::start(const std::string& resume) {
+  TrainState state;
+  if (context_.ranks.rank() == 0) {
+    auto config = context_.config;
+    check_new_run_directory(config.run_dir);
+    make_directories(context_.io, config.run_dir);
+    lock_.emplace(context_.io, config.run_dir);
+    state = start_on_first_rank(resume);
+    replace_file(
+        context_.io, config.run_dir + "/" + kRunConfigFile, config_to_yaml(describer(config)));
+  }
+  return context_.ranks.world_size() == 1 ? state : share(state);
+}
+
+TrainState RunCheckpoints::start_on_first_rank(const std::string& resume) {
+  const auto& [io, config, dataset, model, ranks] = context_;
+  store_.clean();
+  std::optional<VerifiedCheckpoint> checkpoint;
+  if (resume == "auto") {
+    checkpoint = find_newest_checkpoint(io, config.run_dir);
+  } else if (resume != "none") {
+    checkpoint = find_checkpoint(io, resume);
+  } else if (!list_checkpoints(config.run_dir).empty()) {
+    throw Error(fmt::format(
+        "run_dir: '{}' has checkpoints of another run; pass --resume auto or another run_dir",
+        config.run_dir));
+  }
+  if (!checkpoint) return start_new();
+  refuse_later_steps(*checkpoint, resume);
+  auto state = resume_from(*checkpoint);
+  store_.set_aside_after(state.step);
+  const auto own = list_checkpoints(config.run_dir);
+  if (!own.empty() && own.front() == checkpoint->directory) {
+    store_.publish(state.step, state.best_step);
+  }
+  return state;
+}
+
+TrainState RunCheckpoints::start_new() {
+  const auto& [io, config, dataset, model, ranks] = context_;
+  const auto seed = static_cast<uint64_t>(config.seed);
+  TrainState state;
+  state.run_id = make_run_id(seed);
+  if (!config.train.init_from.empty()) {
+    const auto source = find_checkpoint(io, config.train.init_from);
+    check_init(io, config, source, dataset.tokenizer());
+    load_tensors(io, source, "model-", named_tensors(*model));
+    log_info(fmt::format("weights from {}", source.directory));
+  }
+  auto generator = at::detail::getDefaultCPUGenerator();
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  generator.set_current_seed(derive_seed(seed, "dropout"));
+  return state;
+}
+
+// What is past a checkpoint that was asked for by name belongs to another course of the run.
+void RunCheckpoints::refuse_later_steps(const VerifiedCheckpoint& checkpoint,
+                                        const std::string& resume) const {
+  const auto& run_dir = context_.config.run_dir;
+  const auto directories = list_checkpoints(run_dir);
+  if (resume == "auto" || directories.empty()) return;
+  const auto last = fs::path(directories.front()).filename().string();
+  if (last <= fs::path(checkpoint.directory).filename().string()) return;
+  throw Error(fmt::format(
+      "--resume {}: run_dir '{}' has {}, which is later; remove it or take another run_dir",
+      resume,
+      run_dir,
+      last));
+}
+
+TrainState RunCheckpoints::resume_from(const VerifiedCheckpoint& checkpoint) {
+  const auto& [io, config, dataset, model, ranks] = context_;
+  const auto& directory = checkpoint.directory;
+  check_has_state(checkpoint);
+  RunConfig saved;
+  read_config_file(directory + "/" + kConfigFile, {}, describer(saved), PathSyntax::kLiteral);
+  check_config_change(saved, config);
+  check_origin(checkpoint.manifest,
+               {.dataset_hash = dataset.hash(),
+                .tokenizer_fingerprint = dataset.tokenizer().fingerprint(),
+                .code_version = DSMOE_VERSION,
+                .torch_version = TORCH_VERSION});
+  load_tensors(io, checkpoint, "model-", named_tensors(*model));
+  restored_optimizer_ =
+      optimizer_.is_sharded() ? optimizer_.empty_state() : optimizer_.named_state();
+  load_tensors(io, checkpoint, "optimizer-", restored_optimizer_);
+  const auto path = directory + "/" + kStateFile;
+  auto state = parse_state(read_file(io, path, kMaxStateBytes), path);
+  resumed_from_ = directory;
+  saved_step_ = state.step;
+  log_info(fmt::format("resumed from {} at step {}", directory, state.step));
+  // Last: whatever ran before may have drawn numbers.
+  restore_random_state(state.random_state);
+  return state;
+}
+
+// Gives every rank the numbers and optimizer state of rank 0.
+TrainState RunCheckpoints::share(const TrainState& state) {
+  auto& ranks = context_.ranks;
+  const auto text =
+      ranks.all_gather(ranks.rank() == 0 ? state_to_json(state) : "", "sending the training state");
+  const auto shared =
+      ranks.rank() == 0 ? state : parse_state(text.front(), "training state of rank 0");
+  saved_step_ = shared.step == 0 ? -1 : shared.step;
+  if (shared.step > 0) scatter_state(optimizer_, ranks, restored_optimizer_);
+  restored_optimizer_.clear();
+  return shared;
+}
+
+void RunCheckpoints::save(TrainState& state) {
+  if (saved_step_ == state.step) return;
+  const auto& [io, config, dataset, model, ranks] = context_;
+  auto optimizer_state = gather_state(optimizer_, ranks);
+  saved_step_ = state.step;
+  if (ranks.rank() != 0) return;
+  note_best(state);
+  state.random_state = capture_random_state();
+  CheckpointContents contents;
+  contents.manifest.run_id = state.run_id;
+  contents.manifest.step = state.step;
+  contents.manifest.dataset_hash = dataset.hash();
+  contents.manifest.tokenizer_fingerprint = dataset.tokenizer().fingerprint();
+  contents.manifest.code_version = DSMOE_VERSION;
+  contents.manifest.torch_version = TORCH_VERSION;
+  contents.model = named_tensors(*model);
+  contents.optimizer = std::move(optimizer_state);
+  auto described = config;
+  contents.files.emplace_back(kConfigFile, config_to_json(describer(described)));
+  contents.files.emplace_back(kStateFile, state_to_json(state));
+  for (auto& file : tokenizer_files(dataset.tokenizer())) {
+    contents.files.emplace_back(file.name, std::move(file.bytes));
+  }
+  contents.best_step = state.best_step;
+  saver_.start(contents);
+}
+
+std::string RunCheckpoints::finish() {
+  saver_.finish();
+  return saver_.newest().empty() ? resumed_from_ : saver_.newest();
+}
+
+}  // namespace dsmoe
