@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Faults at every write of every command that makes a file or prints a result.
+"""Injects faults at every write of every command that makes a file or prints a result.
 
 Usage: output_sweep.py PATH/TO/dsmoe [PATH/TO/failing_calls.so] [--every N] [--only COMMAND] [--table FILE]
 
-For each command: a full disk at each call that makes or changes a file (with the preloaded library), a real full disk (a tmpfs of a
-few KiB), a read-only target, a missing directory, a target that exists (file, directory, --force), names like OUT.tmp that
-are a person's, two processes with one target, standard output full, closed by its reader, or not open at all. Each must end with an
-exit code that is not 0 and one line, and leave what was there as it was and nothing unfinished. Prints a Markdown table; exits
-with 1 if a check failed. What the machine does not allow (mounts need root) is listed as skipped.
+For each command: a full disk at each call that makes or changes a file (with the preloaded library), a real full disk (a
+tmpfs of a few KiB), a read-only target, a missing directory, a target that exists (file, directory, --force), user files with
+names like OUT.tmp, two processes with one target, standard output full, closed by its reader, or not open at all. Each must
+end with a non-zero exit code and one line, keep existing files unchanged and leave no unfinished file. Prints a Markdown
+table; exits with 1 if a check failed. Lists as skipped what the machine does not allow (mounts need root).
 """
 
 import argparse
@@ -24,10 +24,10 @@ import tempfile
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("dsmoe")
-parser.add_argument("library", nargs="?", help="failing_calls.so; without it no call is made to fail")
-parser.add_argument("--every", type=int, default=1, help="of the failing calls, try every N-th (default 1)")
-parser.add_argument("--only", help="commands whose name holds this text")
-parser.add_argument("--table", type=pathlib.Path, help="file for the table (default: standard output)")
+parser.add_argument("library", nargs="?", help="failing_calls.so; without it no call fails")
+parser.add_argument("--every", type=int, default=1, help="try every N-th of the failing calls (default 1)")
+parser.add_argument("--only", help="run only commands with this text in the name")
+parser.add_argument("--table", type=pathlib.Path, help="write the table to this file (default: standard output)")
 OPTIONS = parser.parse_args()
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "integration/habits"))
@@ -207,7 +207,7 @@ class Sweep:
             self.row(command, fault, code, message, left)
 
     def failing_calls(self, command, force):
-        """A full disk at each call in turn; with `force` over an older output."""
+        """A full disk at each single call; with `force` over an older output."""
         place = self.fresh()
         log = self.directory / "calls.log"
         arguments = ["--force"] if force else []
@@ -229,7 +229,7 @@ class Sweep:
         for at in tried:
             fault = f"{FULL} at call {at}, {calls[at - 1]}" + (", --force" if force else "")
             code, error, _ = attempt(at)
-            # A close of a directory or of a file that was only reserved has nothing to lose.
+            # A failed close of a directory or of a reserved, empty file loses no data.
             if code != 0 or calls[at - 1] != "close":
                 message = self.judge(command, fault, code, error, codes=(1,))
                 messages.setdefault(message.split(": ", 1)[-1], message)
@@ -314,7 +314,7 @@ class Sweep:
         self.row(command, fault, code, "", "all of them, and the output")
 
     def race(self, command):
-        """Two processes: whatever their order, one output is made, whole, and each exit code is true."""
+        """Two processes: in any order they make one whole output, and each exit code matches its result."""
         fault = "two processes with one target"
         place = self.fresh()
         both = [self.start(command.line("target/out")) for _ in range(2)]
@@ -340,7 +340,7 @@ class Sweep:
             self.fresh()
             code, _, error = self.run(command.line("whole"))
             self.expect(code == 0, command, "no fault", error[-300:])
-            # An older output is told from the new one by one more byte in one of its files.
+            # One additional byte in a file marks the older output.
             self.run(["cp", "-r", "whole", "old"])
             changed = self.old if self.old.is_file() else next(path for path in sorted(self.old.iterdir()) if path.name != "dataset.json")
             with open(changed, "ab") as file:
@@ -358,7 +358,7 @@ class Sweep:
             self.race(command)
 
     def table(self):
-        """Commands that ended alike share a row."""
+        """Merges commands with equal outcomes into one row."""
         groups = {}
         for command, *cells in self.rows:
             cells[2] = re.sub(r"(target/)?\bout(/[\w.-]+)?:", lambda name: "OUT/FILE:" if name[2] else "OUT:", cells[2])
@@ -379,7 +379,7 @@ def remove(path):
 
 
 def same(path, other):
-    """Equal files, or directories of equal files."""
+    """Returns true for equal files, or directories of equal files."""
     if path.is_dir() != other.is_dir():
         return False
     if path.is_file():

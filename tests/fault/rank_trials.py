@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Trials of jobs of several ranks: one is killed, stopped or asked to stop at a random time.
+"""Runs trials of jobs of several ranks: kills, stops or signals one rank at a random time.
 
 Usage: rank_trials.py PATH/TO/dsmoe [--ranks N] [--kills N] [--stops N] [--terms N] [--seed N]
-After each trial every rank must have ended within its bound, with a line that says where; the same command then goes on,
-and what it comes to must equal the job that nobody disturbed, digit for digit. Exits with 1 at the first difference.
+After each trial every rank must have ended within its bound, with a line that names the place; the same command then resumes,
+and its result must equal that of the undisturbed job, digit for digit. Exits with 1 at the first difference.
 """
 
 import argparse
@@ -23,7 +23,7 @@ STEP_SECONDS = 3.0
 STEADY_BOUND = 5.0
 STOP_BOUND = 30.0
 EXIT_STOPPED = 75
-# Rank, phase, operation, time, what was seen of the other ranks' processes, reason.
+# Rank, phase, operation, time, state of the other ranks' processes, reason.
 FAILURE = re.compile(r"dsmoe: rank \d+ of \d+: (?:(?:after )?step \d+|before the first step): .+ failed after [\d.]+ s, "
                      r"(?P<peers>[^:]+): .+")
 TROUBLE = {"kill": "(is gone|has ended)", "stop": "is stopped"}
@@ -39,13 +39,13 @@ class RankTrials(run_trials.Trials):
         return [self.dsmoe, "train", self.config(name), f"--train.accumulation={2 * self.n_ranks}",
                 f"--distributed.setup_timeout={SETUP_SECONDS}", f"--distributed.step_timeout={STEP_SECONDS}"]
 
-    # Every rank is a process of ours: no launcher tidies up behind it.
+    # This script starts every rank: no launcher cleans up after them.
     def start_ranks(self, name):
         self.n_starts += 1
         ranks = []
         for rank in range(self.n_ranks):
             environment = dict(self.environment, RANK=str(rank), WORLD_SIZE=str(self.n_ranks),
-                               DSMOE_RENDEZVOUS_FILE=str(self.root / f"meeting-{self.n_starts}"))
+                               DSMOE_RENDEZVOUS_FILE=str(self.root / f"rendezvous-{self.n_starts}"))
             log = open(self.root / f"{name}-rank-{rank}.log", "w")
             ranks.append(subprocess.Popen(self.command(name), stdout=subprocess.DEVNULL, stderr=log, env=environment))
         return ranks
@@ -75,7 +75,7 @@ class RankTrials(run_trials.Trials):
         checkpoints = self.checkpoints(name)
         return bool(checkpoints) and checkpoints[-1].name == f"step-{run_trials.STEPS:08}"
 
-    # What is said of the victim must be true: that it is gone or stopped, or that it was not known or not looked at.
+    # The report on the victim must be true: gone, stopped, unknown or not inspected.
     def check_peers(self, peers, what, kind, victim):
         if re.search(rf"\branks? [\d, and]*\b{victim}\b[\d, and]* on this host (was|were) running", peers):
             run_trials.fail(f"{what}: rank {victim} was not running: {peers}")
@@ -148,7 +148,7 @@ class RankTrials(run_trials.Trials):
                 worst = max(worst, seconds)
             self.compare(name, kind, stops=kind == "term")
         print(f"{kind}: {n_done} trials in {n_jobs} jobs of {self.n_ranks} ranks, the others ended within {worst:.2f} s; "
-              "every job came to the same", flush=True)
+              "every job gave the same result", flush=True)
 
 
 def main():

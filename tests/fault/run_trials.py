@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trials of whole `dsmoe train` processes against a golden run: kill -9, SIGTERM, memory over many steps.
+"""Runs trials of whole `dsmoe train` processes against a golden run: kill -9, SIGTERM, memory over many steps.
 
 Usage: run_trials.py PATH/TO/dsmoe [--kills N] [--aimed N] [--terms N] [--memory-steps N] [--seed N]
 Every trial compares all losses and the final weights, moments and state with the golden run, digit for digit.
@@ -47,7 +47,7 @@ train:
   schedule: {{kind: wsd, peak: 1.0e-2, warmup_steps: 20, decay_steps: 50}}
   guard: {{spike_window: 16, spike_z: 3.0}}
 """
-# Of a metrics line, what depends on the clock or the machine.
+# Keys of a metrics line that depend on the clock or the machine.
 UNSTABLE = ("tokens_per_second", "mfu", "peak_memory_bytes")
 
 
@@ -111,16 +111,16 @@ class Trials:
         state = {key: value for key, value in self.state(name).items() if key != "run_id"}
         lines = []
         for text in (self.root / name / "metrics.jsonl").read_text().splitlines():
-            # Numbers stay text: their digits are the bits.
+            # Numbers stay text: their digits identify the bits.
             line = json.loads(text, parse_float=str)
-            # What the watch gathered since a start is not state of the run.
+            # The history of the watch since a start is not state of the run.
             if line.get("event") != "alarm":
                 lines.append({key: value for key, value in line.items() if key not in UNSTABLE})
         return {"checksums": checksums, "state": state, "lines": lines,
                 "checkpoints": [path.name for path in self.checkpoints(name)]}
 
     def compare(self, name, what, stops=False):
-        """With stops: each saved a checkpoint of its own, which takes another's place among the newest."""
+        """With stops: each saved an additional checkpoint, which replaces another among the newest."""
         outcome = self.finish(name)
         for part, expected in self.golden.items():
             if part == "checkpoints" and stops:
