@@ -24,7 +24,7 @@ struct PaddedSlots {
 
 PaddedSlots pad_by_sequence(const at::Tensor& sequence_of_row, int64_t batch) {
   const auto counts = at::bincount(sequence_of_row, {}, batch);  // [batch]
-  // At least one: a batch without any selected expert takes the same way.
+  // At least one: a batch without any selected expert runs the same code.
   const int64_t n_slots = std::max<int64_t>(counts.max().item<int64_t>(), 1);
   const auto starts = counts.cumsum(0) - counts;
   const auto order = at::argsort(sequence_of_row, /*stable=*/true, /*dim=*/0, /*descending=*/false);
@@ -53,7 +53,7 @@ at::Tensor attend_padded(const AttentionContext& context,
   }
   const auto padded = pad_by_sequence(at::floor_divide(tokens, heads.k.size(1)), batch);
   const auto slots = batch * padded.n_slots;
-  // An unused slot asks at position 0; its answer is never read.
+  // An unused slot queries position 0; its result is never read.
   const auto in_slots = [&](const at::Tensor& of_tokens) {
     return at::zeros({slots}, tokens.options())
         .index_copy(0, padded.slot_of_row, of_tokens.flatten().index_select(0, tokens))
@@ -76,7 +76,7 @@ at::Tensor attend_in_slots(const AttentionContext& context,
                            const ExpertPass& pass,
                            const ExpertHeads& heads) {
   const auto slots = list_slots(pass.rows, most_experts(pass.choice));
-  // An unused slot asks with zeros; its answer is not read.
+  // An unused slot has a query of zeros; its result is not read.
   const auto queries = combine_rows(heads.q, slots);  // [n_slots, D]
   const auto answers =
       self_attention(context,
@@ -153,7 +153,7 @@ at::Tensor attend_wide(const AttentionContext& context,
                            weights)
         .flatten(1);
   }
-  // Heads stand in (expert, head) order and head j of every expert reads key/value head j.
+  // Heads are in (expert, head) order and head j of every expert reads key/value head j.
   return self_attention(context,
                         layer,
                         q.view({k.size(0), k.size(1), -1, head_dim}),

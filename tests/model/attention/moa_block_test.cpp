@@ -77,7 +77,7 @@ AttentionContext context_of(const Form& form) {
   return context;
 }
 
-/// Turns pair (d, d + head_dim / 2) of x [seq, head_dim] by position * 10000^(-2 d / head_dim).
+/// Rotates pair (d, d + head_dim / 2) of x [seq, head_dim] by position * 10000^(-2 d / head_dim).
 at::Tensor rotate(const at::Tensor& x) {
   const int64_t half = x.size(1) / 2;
   std::vector<at::Tensor> columns(static_cast<size_t>(2 * half));
@@ -119,7 +119,7 @@ at::Tensor expert_loop(const MoABlock& block,
     const auto y = row.matmul(named[name + ".weight"].narrow(0, head * d, d).t());
     return form.biases == Biases::kAll ? y + named[name + ".bias"].narrow(0, head * d, d) : y;
   };
-  const auto turned = [&](const at::Tensor& y) { return form.rotary ? rotate(y) : y; };
+  const auto rotated = [&](const at::Tensor& y) { return form.rotary ? rotate(y) : y; };
   std::vector<at::Tensor> outputs;
   for (int64_t b = 0; b < form.batch; ++b) {
     auto sum = at::zeros({form.seq, form.d_model}, x.options());
@@ -128,8 +128,8 @@ at::Tensor expert_loop(const MoABlock& block,
       for (int64_t j = 0; j < form.heads_per_expert; ++j) {
         const int64_t head = i * form.heads_per_expert + j;
         const int64_t kv = kv_head(i, j);
-        auto y = one_head(turned(project("q_proj", x[b], head)),
-                          turned(project("k_proj", x[b], kv)),
+        auto y = one_head(rotated(project("q_proj", x[b], head)),
+                          rotated(project("k_proj", x[b], kv)),
                           project("v_proj", x[b], kv));
         if (place == WeightPlace::kBeforeOutput) y = y * weight;
         y = y.matmul(named["o_proj.weight"].narrow(1, head * d, d).t());

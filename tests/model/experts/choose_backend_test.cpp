@@ -60,7 +60,7 @@ TEST_CASE("choose_backend: every backend of the CPU gives the same output", "[mo
   check(Execution::kSparse);
 }
 
-TEST_CASE("choose_backend: packed experts of a mixture must be chosen", "[model][experts]") {
+TEST_CASE("choose_backend: packed experts of a mixture require a choice", "[model][experts]") {
   const at::NoGradGuard no_grad;
   auto ffn = make_experts(2, 8);
   ffn->pack({.format = PackedFormat::kFloat32});
