@@ -46,7 +46,7 @@ TEST_CASE("caching_allocator: trim returns what a whole step left waiting", "[tr
   {
     const auto a = floats(2 * kMebibyte);
     const auto b = floats(2 * kMebibyte);
-    // Not at one place of a page: their streams would meet in the same sets of the cache.
+    // Not at one place of a page: their streams would map to the same sets of the cache.
     CHECK((static_cast<char*>(b.data_ptr()) - static_cast<char*>(a.data_ptr())) % 4096 != 0);
   }
   const auto both = caching_allocator::usage().waiting;

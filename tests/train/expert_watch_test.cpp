@@ -159,7 +159,7 @@ TEST_CASE("ExpertWatch: sums of two ranks' numbers watch the tokens of both", "[
     REQUIRE(mine.size() == theirs.size());
     for (size_t i = 0; i < mine.size(); ++i) *mine[i] = *theirs[i] = *mine[i] + *theirs[i];
     for (const auto* output : {&first, &second}) alone.add(*output, measures);
-    // Each rank alone has an expert without load.
+    // On each single rank an expert has no load.
     CHECK(alone.end_step().empty());
     for (auto& rank : ranks) CHECK(rank.end_step().empty());
   }

@@ -1,5 +1,5 @@
 // Checkpoints that earlier versions wrote keep loading. tests/golden/checkpoint-v1 was written at
-// step 2 of 4 by `dsmoe train` of commit ebf82c8, whose state held no guards yet; it is never
+// step 2 of 4 by `dsmoe train` of commit ebf82c8, with a state without guards; it is never
 // written again.
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>

@@ -111,7 +111,7 @@ TEST_CASE("Optimizer: a clipped step is the step of scaled gradients", "[train][
   CHECK((clipped - scaled).abs().max().item<double>() < 1e-5);
 }
 
-TEST_CASE("Optimizer: a parameter without gradient is left alone", "[train][optimizer]") {
+TEST_CASE("Optimizer: a parameter without gradient stays unchanged", "[train][optimizer]") {
   auto a = parameter({2, 2}, 1);
   auto b = parameter({2, 2}, 2);
   const auto before = b.detach().clone();

@@ -46,7 +46,7 @@ TEST_CASE("SpikeGuard: a NaN or Inf is a spike whatever the window holds", "[tra
     config.spike_z = 0;
     CHECK(SpikeGuard(config).judge(bad, 1.0));
   }
-  // A window that a NaN got into accepts nothing any more.
+  // A window that contains a NaN would accept no value.
   SpikeGuard poisoned(four_steps());
   for (int i = 0; i < 4; ++i) poisoned.accept(kNan, 1.0);
   CHECK(poisoned.judge(1.0, 1.0));

@@ -113,7 +113,8 @@ TEST_CASE("training_plan: a straight-through estimator computes every expert", "
         RoutingPolicy::threshold(0.5).with(Execution::kSparse));
 }
 
-TEST_CASE("configs/README.md lists every key as the program knows it", "[train][config]") {
+TEST_CASE("configs/README.md: the table of keys equals the one the program prints",
+          "[train][config]") {
   RunConfig config;
   const auto table = config_to_markdown([&](ConfigVisitor& visitor) { describe(visitor, config); });
   const auto readme = read_file(posix_io(), DSMOE_SOURCE_DIR "/configs/README.md", 1 << 20);
