@@ -67,7 +67,7 @@ struct Run {
     fs::create_directories(path);
     save(posix_io(), path, 1);
   }
-  // What the next process does; it must never be held up by what the last one left.
+  // The start of the next process; leftovers of the last one must never block it.
   void go_on() const {
     save(posix_io(), path, 3);
     REQUIRE(loaded_step(path) == 3);
@@ -84,7 +84,8 @@ std::vector<Operation> operations_of_save(const Run& run) {
   return io.operations();
 }
 
-TEST_CASE("faults: a save meets every kind of operation but ftruncate", "[fault][checkpoint]") {
+TEST_CASE("faults: a save performs every kind of operation except ftruncate",
+          "[fault][checkpoint]") {
   const Run run;
   const auto operations = operations_of_save(run);
   const std::set<Operation> kinds(operations.begin(), operations.end());
@@ -119,7 +120,7 @@ TEST_CASE("faults: a crash at any operation of a save leaves the old or the new 
   }
 }
 
-TEST_CASE("faults: a failure of any operation of a save is an error that leaves nothing broken",
+TEST_CASE("faults: a failed operation of a save is an error and leaves valid checkpoints",
           "[fault][checkpoint]") {
   const Run run;
   const auto operations = operations_of_save(run);
@@ -140,7 +141,7 @@ TEST_CASE("faults: a failure of any operation of a save is an error that leaves 
         REQUIRE(io.has_struck());
         const bool is_repeated =
             error == EINTR && (operation == Operation::kWrite || operation == Operation::kPread);
-        // Nobody needs the result of closing a file that was only read.
+        // The result of closing a file that was only read is not needed.
         const bool is_idle = operation == Operation::kClose && message.empty();
         if (is_repeated || is_idle) {
           REQUIRE(message.empty());
@@ -148,7 +149,7 @@ TEST_CASE("faults: a failure of any operation of a save is an error that leaves 
         } else {
           REQUIRE_THAT(message, Catch::Contains(run.path));
           REQUIRE((loaded_step(run.path) == 1 || loaded_step(run.path) == 2));
-          // What was begun is gone, except where removing failed too.
+          // Unfinished files are removed, except if removing failed too.
           const bool is_removal = operation == Operation::kUnlink ||
                                   operation == Operation::kRmdir ||
                                   operation == Operation::kRename ||
@@ -173,7 +174,7 @@ TEST_CASE("faults: short writes and reads from any operation on change nothing",
   }
 }
 
-TEST_CASE("faults: a bit that the disk flips in a save is found before the old one goes",
+TEST_CASE("faults: a save detects a flipped bit before it removes the old checkpoint",
           "[fault][checkpoint]") {
   const Run run;
   const auto operations = operations_of_save(run);
@@ -196,7 +197,7 @@ TEST_CASE("faults: a bit that the disk flips in a save is found before the old o
   CHECK(n_found >= 8);  // every write but those of the two hints
 }
 
-TEST_CASE("faults: reading under faults gives a whole checkpoint or an error",
+TEST_CASE("faults: reading under faults returns a whole checkpoint or an error",
           "[fault][checkpoint]") {
   const Run run;
   run.begin();
@@ -246,7 +247,7 @@ TEST_CASE("faults: a power cut at any operation leaves the old or the new checkp
   }
 }
 
-TEST_CASE("faults: the simulated disk forgets what was not synced", "[fault]") {
+TEST_CASE("faults: the simulated disk drops unsynced data", "[fault]") {
   using Loss = PowerCutIo::Loss;
   const TemporaryDirectory directory;
   const auto file = directory.file("a");
@@ -274,7 +275,7 @@ TEST_CASE("faults: the simulated disk forgets what was not synced", "[fault]") {
 }
 
 // Runs `work` in a child process; its exit status: 0 if it threw a RunError with `text` in it, and
-// older checkpoints and the absence of leftovers were as promised.
+// older checkpoints are valid and no leftovers exist.
 int status_of_child(const std::function<void()>& work, const std::string& text) {
   const pid_t child = fork();
   if (child == 0) {
@@ -293,7 +294,7 @@ int status_of_child(const std::function<void()>& work, const std::string& text) 
   return status;
 }
 
-TEST_CASE("faults: a file size limit is an error of the save, not the end of the process",
+TEST_CASE("faults: a file size limit fails the save and does not end the process",
           "[fault][checkpoint]") {
   const Run run;
   for (const rlim_t limit : {100, 400, 800}) {
@@ -315,7 +316,7 @@ TEST_CASE("faults: a file size limit is an error of the save, not the end of the
   }
 }
 
-TEST_CASE("faults: a full disk is an error of the save and leaves the older checkpoint",
+TEST_CASE("faults: a full disk fails the save and keeps the older checkpoint",
           "[fault][checkpoint]") {
   const TemporaryDirectory directory;
   const auto run = directory.file("");

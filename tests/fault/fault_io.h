@@ -28,7 +28,7 @@ enum class Operation {
 };
 const char* operation_name(Operation operation);
 
-/// What happens at one operation of an Io.
+/// A fault at one operation of an Io.
 struct Fault {
   enum class Kind {
     kNone,           ///< only count
@@ -45,11 +45,11 @@ struct Fault {
   int error = EIO;
 };
 
-/// The end of a process, as tests see it. Not a std::exception, so that nothing handles it.
+/// Simulates the end of a process. Not a std::exception, so that no code handles it.
 struct ProcessDeath {};
 
-/// Passes operations on and lets one of them, chosen by its number, go wrong. May be used by
-/// several threads; the count is over all of them.
+/// Forwards operations and applies a fault to one of them, chosen by its number. Thread-safe; the
+/// count is over all threads.
 class FaultIo final : public Io {
  public:
   explicit FaultIo(Fault fault, Io& below = posix_io()) : fault_(fault), below_(below) {}
@@ -68,19 +68,19 @@ class FaultIo final : public Io {
   int unlink(const std::string& path) override;
   int rmdir(const std::string& path) override;
 
-  /// Every operation so far, in order; its size is the number to count up to.
+  /// Every operation so far, in order.
   std::vector<Operation> operations() const;
   /// True if the fault happened.
   bool has_struck() const;
 
  private:
   enum class Course { kGo, kFail, kShort, kFlip, kTear };
-  Course meet(Operation operation);
+  Course course_of(Operation operation);  // counts the operation
   int64_t call(Operation operation, const std::function<int64_t()>& real);
 
   const Fault fault_;
   Io& below_;
-  mutable std::mutex mutex_;  // guards what follows
+  mutable std::mutex mutex_;  // guards the members below
   std::vector<Operation> operations_;
   bool has_struck_ = false;
   bool is_dead_ = false;

@@ -79,7 +79,7 @@ PowerCutIo::NodePtr PowerCutIo::find(const std::string& path) const {
   return node;
 }
 
-// Paths; an empty one stands for nothing removed or added.
+// Paths; empty: nothing removed or added.
 void PowerCutIo::change(const std::string& removed, const std::string& added, const NodePtr& node) {
   const auto parent = find(parent_of(added.empty() ? removed : added));
   if (!removed.empty() && !added.empty() && parent_of(removed) != parent_of(added)) {

@@ -11,17 +11,17 @@
 
 namespace dsmoe {
 
-/// Real files under one directory, of which it is remembered what an fsync has made durable: the
-/// bytes of each file and the names in each directory. What the directory holds at the start is
-/// durable. The fsyncs themselves are not carried out. May be used by several threads.
+/// Real files under one directory; tracks the state made durable by fsync: the bytes of each file and
+/// the names in each directory. The initial contents of the directory are durable. Does not execute
+/// the fsyncs. Thread-safe.
 class PowerCutIo final : public Io {
  public:
-  /// What a power cut takes of what was not synced.
+  /// Part of the unsynced state that a power cut drops.
   enum class Loss {
-    kBytes,        ///< contents go back to what was synced, names stay
-    kNames,        ///< directories go back to what was synced, contents stay
+    kBytes,        ///< contents revert to the synced state, names stay
+    kNames,        ///< directories revert to the synced state, contents stay
     kAll,          ///< both
-    kRandomSubset  ///< each name change and each 16-byte piece of a file by its own coin
+    kRandomSubset  ///< each name change and each 16-byte piece of a file at random
   };
 
   explicit PowerCutIo(const std::string& root);
@@ -68,7 +68,7 @@ class PowerCutIo final : public Io {
   void write_out(const Node& node, const std::string& path, Survivor& survivor) const;
 
   std::string root_;
-  std::mutex mutex_;  // guards what follows
+  std::mutex mutex_;  // guards the members below
   NodePtr top_;
   std::map<int, NodePtr> open_;  // by descriptor
 };
