@@ -162,7 +162,7 @@ TEST_CASE("faults: a failed operation of a save is an error and leaves valid che
   }
 }
 
-TEST_CASE("faults: short writes and reads from any operation on change nothing",
+TEST_CASE("faults: short writes and reads from any operation on do not change the result",
           "[fault][checkpoint]") {
   const Run run;
   const auto n = static_cast<int64_t>(operations_of_save(run).size());

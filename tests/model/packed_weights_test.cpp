@@ -141,7 +141,7 @@ TEST_CASE("pack_weights: a packed model equals the original model", "[model][pac
   }
 }
 
-TEST_CASE("pack_weights: a cache changes nothing but rounding", "[model][packed]") {
+TEST_CASE("pack_weights: a cache changes only rounding", "[model][packed]") {
   const auto tokens = make_tokens(2, 13);
   for (const auto& config : configs()) {
     auto model = make_model(config);

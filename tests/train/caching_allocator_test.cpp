@@ -40,7 +40,7 @@ TEST_CASE("caching_allocator: a freed block serves the next tensor of its size",
   CHECK(floats(5 * kMebibyte).data_ptr() != data);
 }
 
-TEST_CASE("caching_allocator: trim returns what a whole step left waiting", "[train]") {
+TEST_CASE("caching_allocator: trim returns blocks that a whole step did not use", "[train]") {
   start_afresh();
   const auto before = caching_allocator::usage().waiting;
   {

@@ -71,9 +71,8 @@ TEST_CASE("CheckpointSaver: a failed save stops the run at the next check", "[tr
   CHECK_NOTHROW(saver.finish());  // a failure is reported once
 }
 
-TEST_CASE(
-    "CheckpointSaver: where the run goes on, the next save tries again, the last must succeed",
-    "[train][checkpoint]") {
+TEST_CASE("CheckpointSaver: with continue the next save tries again; the last save must succeed",
+          "[train][checkpoint]") {
   const TemporaryDirectory directory;
   FaultIo io({.kind = Fault::Kind::kFailOnce, .at = first_write(), .error = ENOSPC});
   CheckpointStore store(io, directory.file("run"), {.keep_last = 2});

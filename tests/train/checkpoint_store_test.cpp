@@ -138,7 +138,7 @@ TEST_CASE("CheckpointStore: damaged later steps are set aside and do not count a
   for (const int64_t step : {1, 2, 3}) store.save(tiny_checkpoint(step));
   fs::resize_file(run + "/checkpoints/step-00000003/config.json", 1);
   CHECK(find_checkpoint(posix_io(), run).manifest.step == 2);
-  SECTION("when the run goes on from an earlier one") {
+  SECTION("when the run resumes from an earlier one") {
     store.set_aside_after(2);
     CHECK(names_in(run + "/checkpoints") ==
           std::vector<std::string>{".damaged-step-00000003", "step-00000002"});

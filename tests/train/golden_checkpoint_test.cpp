@@ -53,8 +53,9 @@ TEST_CASE("golden: a checkpoint of format version 1 is read, every part of it", 
   CHECK(state.random_state.size() > 5000);
 }
 
-TEST_CASE("golden: a run goes on from a checkpoint of format version 1 as its writer did",
-          "[train][golden]") {
+TEST_CASE(
+    "golden: a run resumes from a checkpoint of format version 1 with the losses of its writer",
+    "[train][golden]") {
   const TemporaryDirectory directory;
   RunConfig config;
   read_config_file(

@@ -262,7 +262,7 @@ TEST_CASE("Trainer: a damaged newest checkpoint falls back to the one before", "
     CHECK(fs::exists(run + "/checkpoints/.damaged-step-00000040"));
     CHECK(outcome_of(run) == golden().outcome);
   }
-  SECTION("a path to an earlier step is refused while a later one is there") {
+  SECTION("a path to an earlier step is refused while a later one exists") {
     CHECK_THROWS_WITH(Trainer(posix_io(), config, checkpoint_of(run, 20)),
                       Catch::Contains("the later step-00000040"));
   }

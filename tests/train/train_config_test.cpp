@@ -71,7 +71,7 @@ TEST_CASE("RunConfig: contradictions between keys are named", "[train][config]")
   CHECK_THAT(message_of(config), Catch::Contains("low_freq_factor = 4"));
 }
 
-TEST_CASE("RunConfig: what is written as YAML or JSON reads back the same", "[train][config]") {
+TEST_CASE("RunConfig: a config written as YAML or JSON reads back equal", "[train][config]") {
   auto config = valid_config();
   config.seed = 7;
   config.train.loss.moe_mi_weight = 0.1 + 0.2;

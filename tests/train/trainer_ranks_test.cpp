@@ -222,7 +222,7 @@ TEST_CASE("Trainer: a sharded optimizer gives the bits of the whole one", "[trai
   }
 }
 
-TEST_CASE("Trainer: a checkpoint goes on with any number of ranks", "[train]") {
+TEST_CASE("Trainer: a checkpoint resumes on any number of ranks", "[train]") {
   const bool shard_optimizer = GENERATE(false, true);
   const auto alone = train(1, {.accumulation = 12});
   const TemporaryDirectory directory;
