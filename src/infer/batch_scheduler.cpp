@@ -36,7 +36,7 @@ BatchScheduler::BatchScheduler(Transformer model,
                                SchedulerOptions options)
     : model_(std::move(model)),
       tokenizer_(tokenizer),
-      sampled_(sampled_ids(tokenizer)),
+      excluded_(ids_without_token(tokenizer, model_->config().vocab_size)),
       options_(std::move(options)),
       cache_(model_->kv_shape(options_.compute_dtype)) {
   check_options(options_);
@@ -60,7 +60,7 @@ size_t BatchScheduler::submit(const GenerateRequest& request) {
         mebibytes(options_.kv_budget_bytes),
         mebibytes(bytes)));
   }
-  waiting_.push_back({n_submitted_, capacity, Sequence(request, tokenizer_, sampled_)});
+  waiting_.push_back({n_submitted_, capacity, Sequence(request, tokenizer_, excluded_)});
   return n_submitted_++;
 }
 

@@ -80,7 +80,7 @@ class BatchScheduler {
 
   Transformer model_;
   const Tokenizer& tokenizer_;
-  SampledIds sampled_;
+  ExcludedIds excluded_;
   SchedulerOptions options_;
   KvCache cache_;  // one sequence for each of live_
   std::vector<Live> live_;

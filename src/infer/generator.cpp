@@ -58,7 +58,7 @@ struct Generator::Batch {
 Generator::Generator(Transformer model, const Tokenizer& tokenizer, GeneratorOptions options)
     : model_(std::move(model)),
       tokenizer_(tokenizer),
-      sampled_(sampled_ids(tokenizer)),
+      excluded_(ids_without_token(tokenizer, model_->config().vocab_size)),
       options_(std::move(options)),
       steps_(model_, options_.plan, options_.compute_dtype) {
   model_->eval();
@@ -98,7 +98,7 @@ Generator::Batch Generator::prefill(const std::vector<GenerateRequest>& requests
   std::vector<int64_t> lengths;
   for (size_t i = 0; i < requests.size(); ++i) {
     check_request(requests[i], config);
-    batch.live.push_back({i, Sequence(requests[i], tokenizer_, sampled_)});
+    batch.live.push_back({i, Sequence(requests[i], tokenizer_, excluded_)});
     lengths.push_back(static_cast<int64_t>(requests[i].prompt.size()));
     capacity = std::max(capacity, lengths.back() + requests[i].max_tokens);
     stats_.prompt_tokens += lengths.back();

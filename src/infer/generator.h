@@ -56,7 +56,7 @@ class Generator {
 
   Transformer model_;
   const Tokenizer& tokenizer_;
-  SampledIds sampled_;
+  ExcludedIds excluded_;
   GeneratorOptions options_;
   DecodeSteps steps_;
   GenerateStats stats_;

@@ -44,24 +44,19 @@ const char* to_string(FinishReason reason) {
   return "";
 }
 
-SampledIds sampled_ids(const Tokenizer& tokenizer) {
-  auto sampled = std::make_shared<std::vector<bool>>(tokenizer.vocab_size());
-  for (size_t id = 0; id < sampled->size(); ++id) {
-    (*sampled)[id] = tokenizer.has_token(static_cast<int64_t>(id));
+ExcludedIds ids_without_token(const Tokenizer& tokenizer, int64_t vocab_size) {
+  std::vector<int32_t> ids;
+  for (int32_t id = 0; id < vocab_size; ++id) {
+    if (!tokenizer.has_token(id) && !tokenizer.special_tokens().is_eos(id)) ids.push_back(id);
   }
-  for (const int32_t id : tokenizer.special_tokens().eos) {
-    const auto index = static_cast<size_t>(id);
-    if (index >= sampled->size()) sampled->resize(index + 1);
-    (*sampled)[index] = true;
-  }
-  return sampled;
+  return std::make_shared<const std::vector<int32_t>>(std::move(ids));
 }
 
-Sequence::Sequence(const GenerateRequest& request, const Tokenizer& tokenizer, SampledIds sampled)
+Sequence::Sequence(const GenerateRequest& request, const Tokenizer& tokenizer, ExcludedIds excluded)
     : n_prompt_(static_cast<int64_t>(request.prompt.size())),
       max_tokens_(request.max_tokens),
       ids_(request.prompt),
-      sampler_(request.sampling, request.draw, std::move(sampled)),
+      sampler_(request.sampling, request.draw, std::move(excluded)),
       text_(request.stop, &tokenizer.special_tokens()),
       n_decoded_bytes_(tokenizer.decode(request.prompt).size()) {}
 

@@ -38,16 +38,15 @@ struct Completion {
   FinishReason finish_reason = FinishReason::kLength;
 };
 
-/// By id, whether it may be drawn: ids with a token, and those that end a text. The other rows of a
-/// model pad its vocabulary.
-using SampledIds = std::shared_ptr<const std::vector<bool>>;
-SampledIds sampled_ids(const Tokenizer& tokenizer);
+/// Rows of a model that pad its vocabulary: ids below `vocab_size` without a token that end no
+/// text either.
+ExcludedIds ids_without_token(const Tokenizer& tokenizer, int64_t vocab_size);
 
 /// One completion while it grows.
 class Sequence {
  public:
-  /// sampled: sampled_ids of the tokenizer, which outlives this.
-  Sequence(const GenerateRequest& request, const Tokenizer& tokenizer, SampledIds sampled);
+  /// excluded: ids_without_token of the tokenizer, which outlives this.
+  Sequence(const GenerateRequest& request, const Tokenizer& tokenizer, ExcludedIds excluded);
 
   /// Draws the next token from its logits [vocab_size] and notes whether the completion ends there.
   /// Returns the text that may be shown now.

@@ -26,7 +26,7 @@ SpeculativeGenerator::SpeculativeGenerator(Transformer model,
                                            SpeculationOptions options)
     : model_(std::move(model)),
       tokenizer_(tokenizer),
-      sampled_(sampled_ids(tokenizer)),
+      excluded_(ids_without_token(tokenizer, model_->config().vocab_size)),
       options_(std::move(options)) {
   if (options_.draft_tokens < 1) {
     throw Error(fmt::format("generate: expected drafts of at least 1 token, got {}",
@@ -39,7 +39,7 @@ SpeculativeGenerator::SpeculativeGenerator(Transformer model,
 Completion SpeculativeGenerator::generate(const GenerateRequest& request) {
   const at::NoGradGuard no_grad;
   check_request(request, model_->config());
-  Sequence sequence(request, tokenizer_, sampled_);
+  Sequence sequence(request, tokenizer_, excluded_);
   const int64_t capacity =
       std::min(sequence.n_prompt() + request.max_tokens, model_->config().max_seq_len);
   auto cache = model_->make_cache(1, capacity, options_.compute_dtype);

@@ -56,7 +56,7 @@ class SpeculativeGenerator {
 
   Transformer model_;
   const Tokenizer& tokenizer_;
-  SampledIds sampled_;
+  ExcludedIds excluded_;
   SpeculationOptions options_;
   SpeculationStats stats_;
 };
