@@ -58,7 +58,7 @@ Sequence::Sequence(const GenerateRequest& request, const Tokenizer& tokenizer, E
       ids_(request.prompt),
       sampler_(request.sampling, request.draw, std::move(excluded)),
       text_(request.stop, &tokenizer.special_tokens()),
-      n_decoded_bytes_(tokenizer.decode(request.prompt).size()) {}
+      decoder_(tokenizer, request.prompt) {}
 
 std::string Sequence::extend(const at::Tensor& logits,
                              const Tokenizer& tokenizer,
@@ -72,14 +72,8 @@ std::string Sequence::extend(const at::Tensor& logits,
     return text_.finish();
   }
   const auto* added = tokenizer.special_tokens().find(id);
-  std::string shown;
-  if (added != nullptr && added->special) {
-    shown = text_.push_hidden(added->content);
-  } else {
-    const auto whole = tokenizer.decode(ids_);
-    shown = text_.push(std::string_view(whole).substr(n_decoded_bytes_));
-    n_decoded_bytes_ = whole.size();
-  }
+  const bool is_hidden = added != nullptr && added->special;
+  auto shown = is_hidden ? text_.push_hidden(added->content) : text_.push(decoder_.push(id));
   if (text_.is_stopped()) {
     finish_reason_ = FinishReason::kStop;
   } else if (n_ids() - n_prompt_ >= max_tokens_) {

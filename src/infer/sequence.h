@@ -10,6 +10,7 @@
 
 #include "data/tokenizer.h"
 #include "infer/completion_text.h"
+#include "infer/incremental_decoder.h"
 #include "infer/sampler.h"
 #include "model/model_config.h"
 
@@ -67,7 +68,7 @@ class Sequence {
   std::vector<int32_t> ids_;
   Sampler sampler_;
   CompletionText text_;
-  size_t n_decoded_bytes_;  // of the text of all ids
+  IncrementalDecoder decoder_;
   std::optional<FinishReason> finish_reason_;
 };
 

@@ -165,25 +165,23 @@ TEST_CASE("Sampler: draws what sorting the vocabulary draws") {
   const auto excluded = std::make_shared<const std::vector<int32_t>>(std::vector<int32_t>{1, 5, 6});
   const std::vector<int32_t> seen{0, 2, 3, 200, 201, 202, 200};
   for (const auto& [name, logits] : various_logits()) {
-    const bool is_large = logits.size() > 10'000;
-    for (const double temperature : {0.05, 0.8, 1.0, 3.0, 1e6}) {
-      for (const double top_p : {1.0, 0.999999, 0.95, 0.5, 1e-3, 0.0}) {
-        for (const double min_p : {0.0, 1e-14, 0.02, 0.5, 1.0}) {
-          for (const int64_t top_k : {0, 1, 3, 40, 1000, 1'000'000}) {
-            if (is_large && (min_p == 1e-14 || min_p == 0.5 || top_k == 1 || top_k == 3)) continue;
+    const bool has_seen = logits.size() > 250;
+    for (const double temperature : {0.05, 0.8, 3.0, 1e6}) {
+      for (const double top_p : {1.0, 0.95, 0.5, 0.0}) {
+        for (const double min_p : {0.0, 0.02, 1.0}) {
+          for (const int64_t top_k : {0, 40}) {
             SamplingConfig config{.temperature = temperature,
                                   .top_k = top_k,
                                   .top_p = top_p,
                                   .min_p = min_p,
-                                  .repetition_penalty = logits.size() > 250 ? 1.3 : 1.0,
+                                  .repetition_penalty = has_seen ? 1.3 : 1.0,
                                   .seed = 11};
-            const auto ids = logits.size() > 250 ? seen : std::vector<int32_t>{};
-            const auto hidden = logits.size() > 250 ? excluded : nullptr;
-            Sampler sampler(config, 2, hidden);
-            SortingSampler reference(config, 2, hidden);
+            Sampler sampler(config, 2, has_seen ? excluded : nullptr);
+            SortingSampler reference(config, 2, has_seen ? excluded : nullptr);
+            const auto ids = has_seen ? seen : std::vector<int32_t>{};
             CAPTURE(name, temperature, top_p, min_p, top_k);
             bool same = true;
-            for (int i = 0; i < (is_large ? 1 : 6); ++i) {
+            for (int i = 0; i < (logits.size() > 10'000 ? 1 : 4); ++i) {
               same = same && sampler.sample(logits, ids) == reference.sample(logits, ids);
             }
             CHECK(same);
