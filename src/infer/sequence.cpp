@@ -52,6 +52,11 @@ ExcludedIds ids_without_token(const Tokenizer& tokenizer, int64_t vocab_size) {
   return std::make_shared<const std::vector<int32_t>>(std::move(ids));
 }
 
+int32_t draw(Sampler& sampler, const at::Tensor& logits, std::span<const int32_t> seen) {
+  const auto row = logits.to(at::kFloat).contiguous().cpu();
+  return sampler.sample({row.const_data_ptr<float>(), static_cast<size_t>(row.numel())}, seen);
+}
+
 Sequence::Sequence(const GenerateRequest& request, const Tokenizer& tokenizer, ExcludedIds excluded)
     : n_prompt_(static_cast<int64_t>(request.prompt.size())),
       max_tokens_(request.max_tokens),
@@ -63,9 +68,7 @@ Sequence::Sequence(const GenerateRequest& request, const Tokenizer& tokenizer, E
 std::string Sequence::extend(const at::Tensor& logits,
                              const Tokenizer& tokenizer,
                              int64_t max_seq_len) {
-  const auto row = logits.to(at::kFloat).contiguous().cpu();
-  const int32_t id =
-      sampler_.sample({row.const_data_ptr<float>(), static_cast<size_t>(row.numel())}, ids_);
+  const int32_t id = draw(sampler_, logits, ids_);
   ids_.push_back(id);
   if (tokenizer.special_tokens().is_eos(id)) {
     finish_reason_ = FinishReason::kEos;

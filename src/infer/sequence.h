@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "infer/incremental_decoder.h"
 #include "infer/sampler.h"
 #include "model/model_config.h"
+#include "model/moe/routing_plan.h"
 
 namespace dsmoe {
 
@@ -20,6 +22,7 @@ struct GenerateRequest {
   std::vector<int32_t> prompt;  ///< ids, BOS included; at least one
   int64_t max_tokens = 128;
   SamplingConfig sampling;
+  std::optional<RoutingPlan> plan = {};  ///< of its passes; the engine's where it has none
   /// Texts that end the completion; they are not part of it. Special tokens count as spelled.
   std::vector<std::string> stop;
   int64_t draw = 0;  ///< which completion of its seed: draws of unlike numbers differ
@@ -42,6 +45,9 @@ struct Completion {
 /// Rows of a model that pad its vocabulary: ids below `vocab_size` without a token that end no
 /// text either.
 ExcludedIds ids_without_token(const Tokenizer& tokenizer, int64_t vocab_size);
+
+/// Draws a token from logits [vocab_size] on any device and of any type.
+int32_t draw(Sampler& sampler, const at::Tensor& logits, std::span<const int32_t> seen);
 
 /// One completion while it grows.
 class Sequence {
