@@ -89,7 +89,7 @@ void print_result(const Options& options,
     json["drafted_tokens"] = stats.drafted_tokens;
     json["accepted_tokens"] = stats.accepted_tokens;
   }
-  add_load_json(json, loaded.load_seconds, loaded.model);
+  add_load_json(json, loaded.load_seconds, loaded_bytes(loaded.model));
   print_json(json);
 }
 

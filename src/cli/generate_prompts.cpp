@@ -181,7 +181,7 @@ int generate_prompts(const PromptsCommand& command, LoadedCheckpoint& loaded) {
   if (command.json || command.json_lines) {
     auto json = to_json(command, engine.stats());
     json["failed"] = errors.size();
-    add_load_json(json, loaded.load_seconds, loaded.model);
+    add_load_json(json, loaded.load_seconds, loaded_bytes(loaded.model));
     if (!command.json_lines) json["completions"] = output->completions();
     print_json(json);
   }
