@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cli/bench_inference.h"
+#include "cli/bench_sampler.h"
 #include "cli/command_support.h"
 #include "cli/commands.h"
 #include "cli/device.h"
@@ -24,6 +25,8 @@
 namespace dsmoe {
 namespace {
 
+constexpr int64_t kDrawsPerRepetition = 10;
+
 struct Options {
   std::vector<std::string> configs;
   std::vector<std::string> overrides;
@@ -32,6 +35,7 @@ struct Options {
   std::string device;  // empty: the configs' own
   int threads = 0;
   bool train = false;
+  bool sampler = false;
   bool no_memory = false;
   bool memory_only = false;
   bool print_config = false;
@@ -312,6 +316,12 @@ int bench_train(const Options& options) {
 }
 
 int bench(const Options& options) {
+  if (options.sampler) {
+    return bench_sampler({.repetitions = options.steps.repetitions * kDrawsPerRepetition,
+                          .threads = options.threads,
+                          .json = options.json});
+  }
+  if (options.configs.empty()) throw Error("--config is required; see --help");
   if (options.train) return bench_train(options);
   if (options.configs.size() != 1) {
     throw Error(
@@ -352,14 +362,19 @@ void add_bench_command(CommandLine& line) {
       "--train the training step of one or several configs, in turn, on random tokens; further\n"
       "arguments --section.key=value override keys of the configs.\n"
       "Example: dsmoe bench --config configs/bench/olmoe.yaml --policy top_k=8 --dtype bfloat16");
-  command.flag("--train", options->train, "measure the training step");
+  const auto train = command.flag("--train", options->train, "measure the training step");
   command
       .option(
           "--config",
           options->configs,
           "YAML files, or without --train a checkpoint; the first is what others are compared with")
-      .path()
-      .required();
+      .path();
+  command
+      .flag("--sampler",
+            options->sampler,
+            "measure instead, without a model, the draw of a token at temperature 0.8 and top-p "
+            "0.95 from 32,000 and 128,256 ids")
+      .excludes(train);
   command.option("--repetitions", options->steps.repetitions, "counted steps of every config")
       .range(1, 1 << 20);
   command.option("--warmup", options->steps.warmup, "steps of every config before these")
