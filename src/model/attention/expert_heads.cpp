@@ -107,13 +107,15 @@ at::Tensor attend_packed(const AttentionContext& context,
   const auto q = heads.q.view({-1, n_heads, head_dim});  // a row's heads
   // (expert, token, head) -> (token, expert, head)
   const auto by_token = [&] {
-    return q.view({-1, batch * seq, n_heads, head_dim})
+    return q.view({pass.experts.n_experts, batch * seq, n_heads, head_dim})
         .transpose(0, 1)
-        .reshape({batch * seq, -1, head_dim})
+        .reshape({batch * seq, pass.experts.n_experts * n_heads, head_dim})
         .contiguous();  // with one head an expert, reshape copies nothing
   };
   const auto by_expert = [&](const at::Tensor& y) {
-    return y.view({batch * seq, -1, n_heads, head_dim}).transpose(0, 1).reshape(heads.q.sizes());
+    return y.view({batch * seq, pass.experts.n_experts, n_heads, head_dim})
+        .transpose(0, 1)
+        .reshape(heads.q.sizes());
   };
   if (context.cache == nullptr && every_pair) {
     const auto queries = by_token().view({batch, seq, -1, head_dim});
@@ -141,7 +143,7 @@ at::Tensor attend_wide(const AttentionContext& context,
                        const ExpertHeads& heads) {
   const auto& [q, k, v] = heads;
   const int64_t head_dim = k.size(3);
-  if (pass.use == ExpertUse::kDecoding) {
+  if (pass.role == ExpertRole::kDecoding) {
     // Heads of unselected experts are not attended.
     const auto weights = runs_sparse(pass) ? pass.choice.expert_weights.contiguous() : at::Tensor();
     return attend_decoding(context,
@@ -156,7 +158,7 @@ at::Tensor attend_wide(const AttentionContext& context,
   // Heads stand in (expert, head) order and head j of every expert reads key/value head j.
   return self_attention(context,
                         layer,
-                        q.view({k.size(0), k.size(1), -1, head_dim}),
+                        q.view({k.size(0), k.size(1), q.size(1) / head_dim, head_dim}),
                         k,
                         v,
                         HeadLayout::kExpertMajor)

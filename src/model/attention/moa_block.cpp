@@ -34,7 +34,7 @@ MoeOutput MoABlockImpl::forward(const at::Tensor& x,
   ExpertPass pass{experts_,
                   policy,
                   choose_experts(routed.router_probs.flatten(0, 1), rule, experts_.is_packed()),
-                  decodes ? ExpertUse::kDecoding : ExpertUse::kAttention};
+                  decodes ? ExpertRole::kDecoding : ExpertRole::kAttention};
   const auto split = [&](const at::Tensor& y) {
     return y.view({x.size(0), x.size(1), heads_per_expert_, head_dim_});
   };

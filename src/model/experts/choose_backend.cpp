@@ -33,8 +33,8 @@ bool runs_sparse(const ExpertPass& pass) {
 const ExpertBackend& choose_backend(const ExpertPass& pass, const at::Tensor& x) {
   if (pass.experts.is_packed()) return packed_cpu_backend();
   if (!runs_sparse(pass)) return dense_backend();
-  if (pass.use != ExpertUse::kAttention && serves_expert_gemv(x)) return gemv_backend();
-  if (pass.use == ExpertUse::kDecoding) return dense_backend();
+  if (pass.role != ExpertRole::kAttention && serves_expert_gemv(x)) return gemv_backend();
+  if (pass.role == ExpertRole::kDecoding) return dense_backend();
   return lists_on_device(pass, x) ? device_rows_backend() : grouped_backend();
 }
 

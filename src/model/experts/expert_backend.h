@@ -28,7 +28,7 @@ struct Experts {
 };
 
 /// What a pass runs the experts for.
-enum class ExpertUse {
+enum class ExpertRole {
   kFfn,
   kAttention,  ///< hidden rows are queries; attention comes between hidden and sum
   kDecoding,   ///< attention of one token a sequence, over queries of every expert
@@ -39,7 +39,7 @@ struct ExpertPass {
   const Experts& experts;
   RoutingPolicy policy{};
   TokenChoice choice{};  // undefined tensors: the one expert of a dense FFN
-  ExpertUse use = ExpertUse::kFfn;
+  ExpertRole role = ExpertRole::kFfn;
   Dispatch rows{};  // that the backend listed, if it computes rows
 };
 
