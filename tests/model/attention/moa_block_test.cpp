@@ -50,6 +50,12 @@ const std::vector<RoutingPolicy> kPolicies = {RoutingPolicy::all(),
                                               RoutingPolicy::threshold(50.0),
                                               RoutingPolicy::threshold_top_k(0.8)};
 
+TokenChoice chosen(const at::Tensor& probs, const RoutingPolicy& policy, bool renormalise) {
+  auto rule = policy.rule(static_cast<double>(probs.size(1)));
+  rule.renormalise = renormalise;
+  return choose_experts(probs, rule);
+}
+
 MoABlock make_block(const Form& form, uint64_t seed, bool renormalise = false) {
   AttentionConfig config;
   config.head_dim = form.head_dim;
@@ -154,7 +160,7 @@ TEST_CASE("MoABlock: equals a per-expert loop where head j reads key/value head 
         auto block = make_block(form, 121, renormalise);
         const auto x = input(form, 122);
         const auto probs = block->router(x).router_probs;
-        const auto selection = select_experts(probs.flatten(0, 1), policy, renormalise);
+        const auto selection = chosen(probs.flatten(0, 1), policy, renormalise);
         const auto expected = expert_loop(block, form, x, selection.expert_weights, own_head);
         for (const auto execution : {Execution::kDense, Execution::kSparse, Execution::kAuto}) {
           const auto out = block(x, context_of(form), 0, policy.with(execution));
@@ -245,7 +251,7 @@ TEST_CASE("MoABlock: all gradients equal those of the loop, dense and sparse", "
         const auto upstream = RandomTensors(131).normal(x.sizes());
         block(x, context_of(form), 0, policy.with(execution)).y.backward(upstream);
         const auto probs = reference->router(x_reference).router_probs.flatten(0, 1);
-        const auto weights = select_experts(probs, policy, false).expert_weights;
+        const auto weights = chosen(probs, policy, false).expert_weights;
         expert_loop(reference, form, x_reference, weights, own_head).backward(upstream);
         CHECK(max_difference(x.grad(), x_reference.grad()) < 1e-11);
         CHECK(max_gradient_difference(*block, *reference) < 1e-11);
