@@ -1,5 +1,5 @@
-# `cmake --install build --prefix DIR`: the program, every room's library, the headers, and a package that
-# find_package(dsmoe) finds under DIR. The rooms install themselves, see Rooms.cmake.
+# `cmake --install build --prefix DIR`: the program, every module's library, the headers, and a package that
+# find_package(dsmoe) finds under DIR. The modules install themselves, see Modules.cmake.
 include(CMakePackageConfigHelpers)
 
 set(_package lib/cmake/dsmoe)

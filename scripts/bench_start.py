@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How long dsmoe takes to start: minimum and median wall and processor milliseconds of `--help` and, with RUN, of `inspect RUN`.
+"""Measures the start of dsmoe: minimum and median wall and processor milliseconds of `--help` and, with RUN, of `inspect RUN`.
 
 Usage: scripts/bench_start.py PATH/TO/dsmoe [RUN] [ROUNDS]
 """
@@ -12,7 +12,7 @@ import time
 
 
 def milliseconds(command):
-    """(wall, processor) of one process."""
+    """Returns (wall, processor) time of one process."""
     start = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

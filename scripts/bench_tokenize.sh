@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Speed and memory of `dsmoe tokenize` against SentencePiece's own spm_encode (Debian package sentencepiece), one thread
-# each, in turns. Usage: scripts/bench_tokenize.sh [CORPUS [ROUNDS]]; the corpus is plain text or gzip.
+# Compares speed and memory of `dsmoe tokenize` with SentencePiece's spm_encode (Debian package sentencepiece), one thread
+# each, alternating. Usage: scripts/bench_tokenize.sh [CORPUS [ROUNDS]]; the corpus is plain text or gzip.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 corpus=${1:-../shared/data/books-se/train.txt.gz}

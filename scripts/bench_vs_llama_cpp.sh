@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compares prompts and decoding with llama.cpp on random weights of one shape (configs/bench/olmoe.yaml), the two in turn.
+# Compares prompts and decoding with llama.cpp on random weights of one shape (configs/bench/olmoe.yaml), alternating.
 # Opt-in: fetches llama.cpp (77 MB, the source that llama-cpp-python 0.3.36 carries) and numpy from the Python index, builds
 # llama-bench for this CPU (some minutes on 2 cores) and writes weights of 2.2 GB. Needs a release build and a quiet machine.
 # Usage: bench_vs_llama_cpp.sh [--rounds N] [--threads 1,2] [--dtypes bfloat16,int8] [--folder DIR] [--json FILE]

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Training speed and memory of dsmoe against PyTorch, on one rank or several; scripts/bench_vs_pytorch.sh runs it in its own environment.
+"""Compares training speed and memory of dsmoe and PyTorch on one rank or several.
 
-Every round runs the programs one after the other, dsmoe first and last in turn, so that a change of the machine meets
-all of them; ratios are medians over rounds. pytorch_step.py is the PyTorch program.
+scripts/bench_vs_pytorch.sh runs it in a virtual environment. Every round runs the programs one after the other, with dsmoe
+alternately first and last, so that a change of the machine affects all of them; ratios are medians over rounds.
+pytorch_step.py is the PyTorch program.
 """
 
 import argparse
@@ -71,12 +72,12 @@ def median_of(runs, key):
 
 
 def paired(runs, ours, key):
-    """dsmoe's speed over a program's: the median over rounds."""
+    """Returns the speed of dsmoe divided by that of another program, median over rounds."""
     return statistics.median(it[key] / mine[key] for it, mine in zip(runs, ours))
 
 
 def compiles(case):
-    """Whether torch.compile works here (it needs g++ and Python's headers); fills its cache."""
+    """Returns true if torch.compile works here (it needs g++ and Python's headers); fills its cache."""
     try:
         case.pytorch("--compile", warmup=1, repetitions=1)
     except RuntimeError as error:
@@ -86,7 +87,7 @@ def compiles(case):
 
 
 def compare_speed(case):
-    """Speed of each program, and dsmoe's over it by wall and by processor time (which other work hardly changes)."""
+    """Measures each program's speed and dsmoe's ratio, by wall time and by processor time (hardly changed by other work)."""
     programs = {"dsmoe": lambda: case.dsmoe("--no-memory"), "eager": case.pytorch}
     if case.options.compile and compiles(case):
         programs["compile"] = lambda: case.pytorch("--compile")
@@ -116,7 +117,7 @@ def print_speed(result):
 
 
 def compare_memory(case):
-    """Peak resident memory above that of the loaded libraries, three steps each."""
+    """Measures peak resident memory above that of the loaded libraries, three steps each."""
     checkpointed = "--train.checkpoint_activations=full"
     result = {"case": case.label(), "peak_memory_bytes": {
         "dsmoe": case.dsmoe("--memory-only")["peak_memory_bytes"],
@@ -134,7 +135,7 @@ def print_memory(result):
 
 
 def check_losses(case):
-    """The first losses of both programs, from the same weights on the same tokens, routers in float32 in both."""
+    """Compares the first losses of both programs from the same weights on the same tokens, routers in float32."""
     case.options.routers = "float32"
     constant = ["--train.schedule.kind=constant", "--train.schedule.warmup_steps=0"]
     case.overrides += constant
@@ -153,22 +154,22 @@ def check_losses(case):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="+", type=pathlib.Path)
-    parser.add_argument("--threads", default="1,2", help="numbers of threads, by commas")
+    parser.add_argument("--threads", default="1,2", help="comma-separated numbers of threads (default 1,2)")
     parser.add_argument("--ranks", type=int, default=1,
-                        help="processes that share a step, over Gloo; PyTorch's by DistributedDataParallel")
-    parser.add_argument("--accumulation", type=int, default=1, help="micro-batches of each of several ranks")
+                        help="processes that share a step over Gloo; PyTorch uses DistributedDataParallel")
+    parser.add_argument("--accumulation", type=int, default=1, help="micro-batches per rank, with several ranks")
     parser.add_argument("--dtypes", default="bfloat16,float32")
     parser.add_argument("--dsmoe", type=pathlib.Path, default=ROOT / "build/dsmoe", help="the program to measure")
-    parser.add_argument("--rounds", type=int, default=5, help="runs of every program")
-    parser.add_argument("--warmup", type=int, default=3, help="steps of a run that are not counted")
-    parser.add_argument("--repetitions", type=int, default=5, help="steps of a run that are")
-    parser.add_argument("--compile", action="store_true", help="torch.compile as a third program")
-    parser.add_argument("--memory", action="store_true", help="peak memory too")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of every program (default 5)")
+    parser.add_argument("--warmup", type=int, default=3, help="uncounted steps per run")
+    parser.add_argument("--repetitions", type=int, default=5, help="counted steps per run")
+    parser.add_argument("--compile", action="store_true", help="also measure torch.compile as a third program")
+    parser.add_argument("--memory", action="store_true", help="also measure peak memory")
     parser.add_argument("--check", action="store_true", help="compare the first losses instead of speed")
     parser.add_argument("--routers", choices=["autocast", "float32"], default="autocast",
                         help="precision of PyTorch's routers; dsmoe's logits are float32")
     parser.add_argument("--gqa", choices=["expand", "enable"], default="enable",
-                        help="PyTorch's way to share key/value heads: expand them, or enable_gqa")
+                        help="method of PyTorch to share key/value heads: expand them, or enable_gqa")
     parser.add_argument("--json", type=pathlib.Path, help="append every result to this file, one object a line")
     options, options.overrides = parser.parse_known_args()
     for override in options.overrides:

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Static checks of the CUDA kernels; needs a CUDA 13.0 toolkit and no GPU.
+"""Checks the CUDA kernels statically; needs a CUDA 13.0 toolkit and no GPU.
 
 Compiles every csrc_kernels/*/cuda.cu for each GPU generation and compares what ptxas reports with
 csrc_kernels/ptxas_budget.txt: registers and shared memory of a kernel may not exceed their line, none may spill or keep a
-stack frame, each must have launch bounds. Then clang-19's own CUDA front end reads the files, and clang-tidy-19 checks their
+stack frame, each must have launch bounds. Then the CUDA front end of clang-19 reads the files, and clang-tidy-19 checks their
 device and their host side, where these are installed (Debian: clang-19 clang-tidy-19).
 
 usage: check_cuda.py [--update] [--no-clang] [FILE.cu ...]
-  --update   write the budget from what the kernels use now: the least multiple of 8 registers
+  --update   write the budget from the present use of the kernels, registers rounded up to a multiple of 8
 """
 
 import argparse
@@ -71,7 +71,7 @@ def measure(file, architecture):
 
 
 def library_kernel(name):
-    """Kernels of CUB and Thrust have no budget of ours."""
+    """Kernels of CUB and Thrust have no budget."""
     return name.removeprefix("void ").startswith(("cub::", "thrust::"))
 
 

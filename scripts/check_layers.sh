@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Enforces the table of src/README.md: which room may include which, which headers nobody may include, and that what is
-# printed goes through common/standard_output.h or common/log.h, which escape it.
+# Enforces the table of src/README.md: the modules that a module may include, headers that no file may include, and printing
+# only through common/standard_output.h or common/log.h, because they escape text.
 # Usage: check_layers.sh [ROOT]; prints every violation and exits with 1 if there is one.
 set -euo pipefail
 cd "${1:-"$(dirname "$0")/.."}"
@@ -23,41 +23,41 @@ violations=0
 report() { printf '%s\n' "$1"; violations=$((violations + 1)); }
 
 mapfile -t files < <(find src csrc_kernels -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | sort)
-# forbid PATTERN MESSAGE file...: no file has a line that matches.
+# forbid PATTERN MESSAGE file...: reports every file with a line that matches.
 forbid() {
   local pattern=$1 message=$2 file
   shift 2
   while read -r file; do report "$file: $message"; done < <(grep -lE -e "$pattern" -- /dev/null "$@" || true)
 }
-# among REGEX: those files whose path matches.
+# among REGEX: prints the files with a path that matches.
 among() { printf '%s\n' "${files[@]}" | grep -E -e "$1" || true; }
 
 while IFS=: read -r file target; do
   case "$file" in
-    csrc_kernels/cuda_module/*) room=cuda_module ;;
-    csrc_kernels/*) room=csrc_kernels ;;
-    *) room=${file#src/}; room=${room%%/*} ;;
+    csrc_kernels/cuda_module/*) module=cuda_module ;;
+    csrc_kernels/*) module=csrc_kernels ;;
+    *) module=${file#src/}; module=${module%%/*} ;;
   esac
-  [ -n "${may_include[$room]+set}" ] || { report "$file: '$room' is not a room of the table"; continue; }
-  [ "$target" != "$room" ] && [ -n "${may_include[$target]+set}" ] || continue
-  case " ${may_include[$room]} " in
+  [ -n "${may_include[$module]+set}" ] || { report "$file: '$module' is not a module of the table"; continue; }
+  [ "$target" != "$module" ] && [ -n "${may_include[$target]+set}" ] || continue
+  case " ${may_include[$module]} " in
     *" $target "*) ;;
-    *) report "$file: room '$room' may not include room '$target'" ;;
+    *) report "$file: module '$module' may not include module '$target'" ;;
   esac
 done < <(grep -oHE '^ *# *include *"[a-z_]+/' -- /dev/null "${files[@]}" | sed -E 's/:.*"/:/; s/\/$//' | sort -u)
 
 forbid '#include *<(torch/torch\.h|ATen/ATen\.h)>|torch::(save|load)\(' \
   "torch/torch.h, ATen/ATen.h, torch::save and torch::load are not used here" "${files[@]}"
-for room in common formats; do
-  mapfile -t some < <(among "^src/$room/")
-  forbid '#include *<(torch|ATen|c10)/' "room '$room' knows no torch header" "${some[@]}"
+for module in common formats; do
+  mapfile -t some < <(among "^src/$module/")
+  forbid '#include *<(torch|ATen|c10)/' "module '$module' may not include torch headers" "${some[@]}"
 done
-# The exceptions: a bar, and lines of escaped text.
+# Exceptions: the progress bar, and the files that escape text.
 mapfile -t some < <(among '^src/' | grep -vE '^src/common/(log\.cpp|standard_output\..*|progress\.cpp)$')
 forbid '(^|[^a-z_])(v?f?printf|f?puts|f?putc|putchar|fwrite|fmt::print)\(|std::(cout|cerr|clog)' \
   "text is printed by print_out or StandardOutput of common/standard_output.h, or by common/log.h" "${some[@]}"
 mapfile -t some < <(among '(body\.h|kernels\.h|\.cu|\.cuh)$')
-forbid '#include *<(torch|ATen|c10)/' "a kernel knows no torch header" "${some[@]}"
+forbid '#include *<(torch|ATen|c10)/' "a kernel may not include torch headers" "${some[@]}"
 mapfile -t some < <(among '\.(h|cuh)$')
 while read -r file; do report "$file: #pragma once is missing"; done < <(
   [ "${#some[@]}" -eq 0 ] || grep -LE '^#pragma once' -- "${some[@]}" || true)

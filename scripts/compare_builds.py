@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Shows that two builds of dsmoe compute the same: every digit and byte that the second gives is that of the first.
+"""Checks that two builds of dsmoe compute the same results: every digit and byte of the second equals that of the first.
 
 Usage: compare_builds.py OLD_DSMOE NEW_DSMOE [--only inference|training] [--llama FILE.bin --tokenizer FILE.bin]
 
 Inference: the sums of log-probabilities, perplexities, likelihoods of choices, greedy and sampled ids of a mixture trained by
 the old build, of a LLaMA (a llama2.c file with --llama, else a dense model trained here), and of that LLaMA cut into experts;
 over policies, executions, dtypes and threads. Training: every number of 50 steps' metrics and every byte of the weights, for
-five kinds of model, on one rank and on two; then the new build goes on from the old one's checkpoint of step 25.
+five kinds of model, on one rank and on two; then the new build resumes from the checkpoint of step 25 of the old one.
 For a change that must not alter results: keep the program built before it, and compare.
 """
 
@@ -20,7 +20,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXT = ROOT / "data/tinyshakespeare/valid.txt"
-# What measures time or names the run, not its results.
+# Keys of times and names of the run, not of results.
 FREE = {"seconds", "tokens_per_second", "decode_tokens_per_second", "prompt_tokens_per_second", "prompt_seconds",
         "decode_seconds", "mfu", "time", "peak_memory_bytes", "step_seconds", "run_dir", "start", "git", "version"}
 
@@ -77,14 +77,14 @@ def run(program, *arguments):
 
 
 def kept(value):
-    """Without what may differ between two runs of one program."""
+    """Removes the values that may differ between two runs of one program."""
     if isinstance(value, dict):
         return {key: kept(each) for key, each in value.items() if key not in FREE}
     return [kept(each) for each in value] if isinstance(value, list) else value
 
 
 def missing_or_changed(old, new, where=""):
-    """Paths of what `old` says and `new` does not; additions are allowed."""
+    """Returns the paths of values of `old` that `new` lacks or changes; additions are allowed."""
     if isinstance(old, dict) and isinstance(new, dict):
         return [path for key in old for path in missing_or_changed(old[key], new.get(key), f"{where}.{key}")]
     return [] if old == new else [f"{where}: {old!r} became {new!r}"[:300]]

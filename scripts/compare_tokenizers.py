@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Compares the ids of `dsmoe tokenize` with those of Hugging Face's tokenizers, form by form of tokenizer.json.
+"""Compares the ids of `dsmoe tokenize` with those of Hugging Face's tokenizers, for every form of tokenizer.json.
 
 Usage: scripts/compare_tokenizers.py [--dsmoe build/dsmoe] [--strings 100000] [--write] [FORM ...]
-For each form (pre-tokenizer, normalizer) every code point is encoded alone and in seven contexts, then random strings.
-Ends with 1 if any id differs. --write makes the goldens of tests/golden/pre_tokenizers from the package alone.
+For each form (pre-tokenizer, normalizer) every code point is encoded by itself and in seven contexts, then random strings.
+Ends with 1 if any id differs. --write makes the goldens of tests/golden/pre_tokenizers from the package.
 Installs scripts/requirements-tokenizers.txt into build/venv-tokenizers on the first run.
 """
 import argparse
@@ -215,8 +215,8 @@ def crc(lists):
 
 
 def write_goldens(forms):
-    """What tests/data/pre_tokenizer_golden_test.cpp reads: per form a checksum of the ids of each 4,096 code points (those
-    of 64 in a text, each in GOLDEN_CONTEXT), and one for each of some random strings."""
+    """Writes the files for tests/data/pre_tokenizer_golden_test.cpp: per form a checksum of the ids of each 4,096 code points
+    (64 in a text, each in GOLDEN_CONTEXT), and one for each of some random strings."""
     os.makedirs(GOLDEN, exist_ok=True)
     strings = list(random_strings(300, seed=21))
     with open(f"{GOLDEN}/strings.json", "w") as file:

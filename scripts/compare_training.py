@@ -3,8 +3,8 @@
 
 For small FFN-expert, attention-expert, partitioned, top-k and dense models, on one rank and on two: every number that OLD
 writes to metrics.jsonl, --json and the console, and every tensor of the checkpoints, is the same in NEW; NEW may write more.
-A run of OLD that NEW resumes half-way ends with the same bits. Speeds, memory and run ids are left out. Exit code 1: a
-difference, named on standard output.
+A run of OLD that NEW resumes half-way ends with the same bits. Ignores speeds, memory and run ids. Exits with 1 after a
+difference and prints it.
 """
 import argparse
 import hashlib
@@ -84,7 +84,7 @@ class Comparison:
             self.check(f"{what}: {key}", old[key], new.get(key))
 
     def runs(self, what, old, new, first_step=0):
-        # A start raises alarms anew: what they look back on is no state of the run.
+        # A start raises alarms again: their history is not state of the run.
         lines_of = [[line for line in lines(run) if line["step"] > first_step and (first_step == 0 or line.get("event") != "alarm")]
                     for run in (old, new)]
         self.check(f"{what}: lines of metrics.jsonl", *map(len, lines_of))
@@ -105,7 +105,7 @@ class Comparison:
             for name, value in printed.items():
                 digits = len(value.partition(".")[2])
                 shown = new[step].get(name, "nan")
-                # More digits may be printed, of the same number.
+                # NEW may print more digits of the same number.
                 same = value == shown or abs(float(value) - float(shown)) <= 0.50001 * 10.0 ** -digits
                 self.check(f"{what}: step {step}: {name} as printed", value, value if same else shown)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compares LLaMA import and export with transformers, live, on fresh random models: loss, greedy decoding, logits.
-# Installs its own pinned environment under build/ (some gigabytes). --write makes the files of tests/golden again.
+# Compares LLaMA import and export with transformers on new random models: loss, greedy decoding, logits.
+# Installs a pinned environment under build/ (some gigabytes). --write regenerates the files of tests/golden.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

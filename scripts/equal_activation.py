@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares checkpoints at equal numbers of active parameters: a plan by layer, the best uniform threshold and top_k.
 
-Policies are chosen on one text and measured on another, beside a sparse-trained checkpoint as it was trained. What was
-measured is kept in the run's directory and not measured again.
+Chooses policies on one text and measures them on another, beside a sparse-trained checkpoint under its training policy.
+Caches measurements in the directory of the run.
 
 Usage: equal_activation.py CALIBRATION TEST SPARSE_RUN RUN... [--shares 0.3 0.5]
 """
@@ -17,7 +17,7 @@ DSMOE = "build/dsmoe"
 
 
 def measure(cache, *arguments):
-    """The object that the command prints, from `cache` if it is there."""
+    """Returns the JSON object that the command prints, from `cache` if it exists."""
     if cache.exists():
         return json.loads(cache.read_text())
     print(f"measuring {' '.join(map(str, arguments))}", file=sys.stderr)
@@ -36,7 +36,7 @@ def cell(result):
 
 
 def row(options, run, share, sparse):
-    """One checkpoint within so many active parameters; a share of None: as many as the sparse-trained one uses."""
+    """Measures one checkpoint within a budget of active parameters; share None: the budget of the sparse-trained run."""
     whole = measure(run / "eval-all.json", "eval", run, "--data", options.test, "--policy", "all")
     name = "equal" if share is None else f"{share:g}"
     budget = sparse["active_parameters"] if share is None else share * whole["non_embedding_parameters"]
@@ -54,11 +54,11 @@ def row(options, run, share, sparse):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("calibration", help="text that chooses the policies")
-    parser.add_argument("test", help="text that they are measured on")
-    parser.add_argument("sparse_run", type=pathlib.Path, help="its active parameters are the first budget")
+    parser.add_argument("calibration", help="text for the choice of policies")
+    parser.add_argument("test", help="text for the measurement")
+    parser.add_argument("sparse_run", type=pathlib.Path, help="sparse-trained run; its active parameters are the first budget")
     parser.add_argument("runs", type=pathlib.Path, nargs="+")
-    parser.add_argument("--shares", type=float, nargs="*", default=[], help="further budgets, of what is not embedding")
+    parser.add_argument("--shares", type=float, nargs="*", default=[], help="further budgets, as shares of non-embedding parameters")
     options = parser.parse_args()
     sparse = measure(options.sparse_run / "eval-training.json", "eval", options.sparse_run, "--data", options.test)
     heading = ["run", "budget", "plan by layer", "best threshold", "best top_k", "sparse-trained", "every expert"]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints how many experts the tokens of each text use in each layer (arXiv:2502.12455, figure 3), and draws it.
+"""Prints how many experts the tokens of each text use in each layer (arXiv:2502.12455, figure 3), and draws the map.
 
 Usage: expert_map.py CHECKPOINT TEXT... [--policy POLICY] [--svg FILE]
 """
@@ -38,7 +38,7 @@ def print_table(kind, names, columns):
 
 
 def draw(kind, names, columns, top):
-    """SVG of one map below `top`, and its height; the darker the more experts."""
+    """SVG of one map below `top`, and its height; darker means more experts."""
     counts = [[layer["active"] for layer in column] for column in columns]
     low, high = min(map(min, counts)), max(map(max, counts))
     parts = [f'<text x="4" y="{top + LINE - 6}">{KINDS[kind]}</text>']
@@ -74,7 +74,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint")
     parser.add_argument("text", nargs="+", help="text files or token shards")
-    parser.add_argument("--policy", help="as for eval (default: the training selection)")
+    parser.add_argument("--policy", help="routing policy as for eval (default: the training policy)")
     parser.add_argument("--svg", help="draw the map into this file")
     parser.add_argument("--dsmoe", default=DSMOE, help="the program (default: %(default)s)")
     options = parser.parse_args()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes every importer under address and undefined-behaviour sanitizers; tests/fuzz/README.md says what counts.
+# Fuzzes every importer under address and undefined-behaviour sanitizers; tests/fuzz/README.md defines failures.
 # Usage: scripts/fuzz.sh [SECONDS for each, 60] [SEED of the mutations, 1]
 set -euo pipefail
 cd "$(dirname "$0")/.."

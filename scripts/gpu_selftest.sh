@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # On a machine with NVIDIA GPUs: runs every op with a CUDA kernel against its reference, trains the quick start's model on one
 # GPU beside the CPU (and on all visible GPUs beside one), resumes, generates, compares sparse with dense execution, measures
-# training and decoding of the paper's 1B shape, and writes what came out to gpu_report.md. Exits 0 if all of it agrees, 1 if
-# not, 2 if there is no GPU. It builds the `cuda` preset first, for which it needs a CUDA 13.0 toolkit; with --no-build it takes
-# build-cuda as it is. Usage: scripts/gpu_selftest.sh [--no-build] [--quick] [STEPS]
+# training and decoding of the paper's 1B shape, and writes the results to gpu_report.md. Exits with 0 if all results agree, 1 if
+# not, 2 if there is no GPU. It builds the `cuda` preset first, for which it needs a CUDA 13.0 toolkit; with --no-build it uses
+# the existing build-cuda. Usage: scripts/gpu_selftest.sh [--no-build] [--quick] [STEPS]
 # STEPS: of the trainings, 20 or more. --quick: no measurements.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -33,12 +33,12 @@ trap 'rm -rf "$runs"' EXIT
 failures=0
 started=$SECONDS
 
-# row NAME STATUS TEXT: a line of the report, as it comes.
+# row NAME STATUS TEXT: appends a line to the report.
 row() {
   printf '| %s | %s | %s |\n' "$1" "$2" "$3" | tee -a "$report"
   [ "$2" != fail ] || failures=$((failures + 1))
 }
-# last FILE: its last line, fit for a cell of the table.
+# last FILE: prints its last line, escaped for a cell of the table.
 last() { tail -n 1 "$1" | tr '|' '/' | cut -c 1-200; }
 
 {
@@ -75,7 +75,7 @@ print(*[json.loads(line)["loss"] for line in open(sys.argv[1]) if '"loss"' in li
 P
 }
 
-# compare CHECK LOSSES OTHER TOLERANCE: two lists of losses, each step within a relative tolerance of the other's.
+# compare CHECK LOSSES OTHER TOLERANCE: checks that two lists of losses agree within a relative tolerance at each step.
 compare() {
   local text
   if text=$(python3 - "$2" "$3" "$4" <<'P'
@@ -137,7 +137,7 @@ for policy in all top_k=2 threshold=0.3; do
   fi
 done
 
-# bench_train BATCH: a step of DS-MoE-1B beside its dense twin's, random tokens.
+# bench_train BATCH: a step of DS-MoE-1B and of its dense baseline on random tokens.
 bench_train() {
   timeout 200 "$build/dsmoe" bench --train --config configs/dense_1b.yaml --config configs/ds_moe_1b.yaml --device cuda \
     --train.batch_size="$1" --train.accumulation=1 --train.checkpoint_activations=none --warmup 3 --repetitions 8 --json \
@@ -147,7 +147,7 @@ import json, sys
 for c in json.load(open(sys.argv[1]))["configs"]:
     print(f"{c['name']}: {1e3 * c['step_seconds']:.1f} ms a step of {c['tokens_per_step']} tokens, {c['tokens_per_second']:.0f} tokens/s, "
           f"{c['matrix_flops_per_second'] / 1e12:.0f} TFLOP/s of a large product, MFU of that {100 * c['mfu']:.1f} %, "
-          f"{c['peak_memory_bytes'] / 2**30:.1f} GiB, step over the twin's {c['step_seconds_over_first']:.3f}")
+          f"{c['peak_memory_bytes'] / 2**30:.1f} GiB, step over the dense baseline's {c['step_seconds_over_first']:.3f}")
 P
 }
 # eager_text FILE: what scripts/pytorch_step.py printed, in a line.
@@ -176,7 +176,7 @@ if $measures; then
   else
     row "training step, 1B shape" fail "$(last "$runs/train.err")"
   fi
-  # The same step in eager PyTorch, where a Python with it is: its own parameters, the same tokens.
+  # The same step in eager PyTorch, if a Python has it: separate parameters, the same tokens.
   for config in dense_1b ds_moe_1b; do
     python3 -c 'import torch, yaml, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null || {
       row "eager PyTorch" "not run" "no python3 here has torch with a GPU, and yaml"; break; }

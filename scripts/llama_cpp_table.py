@@ -1,4 +1,4 @@
-"""The table of bench_vs_llama_cpp.sh: medians over its rounds, ratios, and the share of the bandwidth measured beside.
+"""Prints the table of bench_vs_llama_cpp.sh: medians over rounds, ratios, and the share of the measured bandwidth.
 
 Usage: llama_cpp_table.py RESULTS_FOLDER [--json FILE]"""
 import argparse

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Tasks of the public evaluation harness (Python package lm-eval, 0.4.13) on a dsmoe checkpoint, scored by `dsmoe`.
+"""Runs tasks of the public evaluation harness (Python package lm-eval, 0.4.13) on a dsmoe checkpoint; `dsmoe` scores them.
 
-Opt-in: a Python environment of its own, without PyTorch. Run it from the repository's root; this is a small task:
+Opt-in: needs a separate Python environment, without PyTorch. Run it from the root of the repository; this is a small task:
 
     python3 -m venv .venv-lm-eval
     .venv-lm-eval/bin/pip install -r scripts/requirements-lm-eval.txt
@@ -9,10 +9,10 @@ Opt-in: a Python environment of its own, without PyTorch. Run it from the reposi
         --model_args checkpoint=runs/quickstart policy=threshold=0.48 --batch_size 8 \\
         --include_path tests/integration/lm_eval --tasks dsmoe_questions
 
-Model arguments: checkpoint; binary (default build/dsmoe); policy, execution, dtype and threads as `dsmoe eval
---help` has them, and so has --device. One run of the program answers all requests of a kind; a perplexity takes one a text.
+Model arguments: checkpoint; binary (default build/dsmoe); policy, execution, dtype and threads as in `dsmoe eval
+--help`; --device too. One run of the program answers all requests of a kind; a perplexity needs one run per text.
 Limits: no chat templates; the last window of a text longer than the context has only its own tokens as context; a
-tokenizer that adds no BOS leaves the first token of a text unscored; a prompt to be continued must leave room in the
+tokenizer that adds no BOS leaves the first token of a text unscored; a prompt for generation must be shorter than the
 context.
 """
 
@@ -49,7 +49,7 @@ class Dsmoe:
         return done.stdout
 
     def score(self, pairs):
-        """(context, continuation) pairs to (log-likelihood in nats, is greedy) in their order."""
+        """Maps (context, continuation) pairs to (log-likelihood in nats, is greedy), in order."""
         items, sizes = choice_items(pairs)
         with tempfile.TemporaryDirectory() as directory:
             asked, answered = pathlib.Path(directory, "items.jsonl"), pathlib.Path(directory, "scores.jsonl")
@@ -58,7 +58,7 @@ class Dsmoe:
             return read_scores(answered.read_text(encoding="utf-8").splitlines(), sizes)
 
     def score_text(self, text):
-        """The log-likelihood in nats of a whole text."""
+        """Returns the log-likelihood in nats of a whole text."""
         with tempfile.TemporaryDirectory() as directory:
             data = pathlib.Path(directory, "text.jsonl")
             write_lines(data, [{"text": text}])
@@ -69,7 +69,7 @@ class Dsmoe:
         return -result["nats_total"]
 
     def complete(self, prompts):
-        """Prompts as `dsmoe generate --prompts` reads them to the texts that follow."""
+        """Maps prompts in the format of `dsmoe generate --prompts` to the generated texts."""
         with tempfile.TemporaryDirectory() as directory:
             asked = pathlib.Path(directory, "prompts.jsonl")
             write_lines(asked, prompts)
@@ -121,7 +121,7 @@ def prompt_of(context, arguments):
 
 
 def make_model_class():
-    """What the harness calls; it is made here so that the rest can be imported without the package."""
+    """Makes the class that the harness calls; made in a function so that the rest can be imported without the package."""
     from lm_eval.api.model import LM
 
     class DsmoeModel(LM):

@@ -3,7 +3,7 @@
 
 Usage: scripts/make_unicode_tables.py > src/data/unicode_tables.cpp, with scripts/requirements-tokenizers.txt installed.
 General categories and scripts are those of the package's Oniguruma (Unicode 16.0, here from unicodedata2 and from the
-package). Its normalizer and its Digits are of other versions of Unicode, so the package itself is asked.
+package). Its normalizer and its Digits use other versions of Unicode, so those are computed with the package.
 scripts/compare_tokenizers.py checks the result over all code points.
 """
 import unicodedata2
@@ -46,13 +46,13 @@ def categories():
 
 
 def matched(pre_tokenizer):
-    """Code points that a pre-tokenizer takes away or sets apart from the letter before it."""
+    """Returns the code points that a pre-tokenizer removes or splits from the letter before them."""
     pieces = pre_tokenizer.pre_tokenize_str("".join("a" + chr(c) for c in CODE_POINTS))
     return {ord(text) for text, _ in pieces if len(text) == 1 and text != "a"}
 
 
 def combining_class(c):
-    """The class that the package sorts by: none for characters that are newer than its tables."""
+    """The class that the package sorts by: none for characters newer than its tables."""
     number = unicodedata2.combining(chr(c))
     mark = "\u0334" if number > 1 else "\u0301"  # of class 1, of class 230
     if number == 0:

@@ -51,7 +51,7 @@ def main(dtype: str, top_k: int, path: str) -> None:
             writer.add_tensor(f"{block}{norm}.weight", ones)
         for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
             add(f"{block}{part}.weight", normal(D_MODEL, D_MODEL, std=std))
-        # Rows of unit variance: otherwise all tokens pick the same experts and caches flatter the result.
+        # Rows of unit variance: otherwise all tokens select the same experts and cache hits inflate the result.
         writer.add_tensor(f"{block}ffn_gate_inp.weight", normal(N_EXPERTS, D_MODEL, std=1.0))
         for part in ("ffn_gate_exps", "ffn_up_exps"):
             add(f"{block}{part}.weight", normal(N_EXPERTS, D_EXPERT, D_MODEL, std=std))

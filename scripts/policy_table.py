@@ -2,7 +2,7 @@
 """Prints quality, active parameters and decode speed of a checkpoint under several routing policies.
 
 Usage: policy_table.py [--no-speed] TEXT CHECKPOINT POLICY... [-- CHECKPOINT POLICY...]...
-Without the speeds, JOBS rows (an environment variable; default 1) are measured at a time.
+With --no-speed, measures JOBS rows at a time (environment variable, default 1).
 """
 
 import concurrent.futures

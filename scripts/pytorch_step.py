@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The eager PyTorch program that scripts/bench_vs_pytorch.sh compares with: one config's training step, timed.
+"""Times the training step of one config in eager PyTorch, for scripts/bench_vs_pytorch.sh.
 
 Reads a resolved config (`dsmoe bench --train --config FILE --print-config`) and prints one JSON
-object. Parameters bear dsmoe's names in dsmoe's order, so that the same seed draws the same weights.
+object. Parameters have the names and the order of dsmoe, so that the same seed draws the same weights.
 """
 
 import argparse
@@ -169,7 +169,7 @@ class Attention(nn.Module):
             return self.o_proj(y.transpose(1, 2).flatten(-2)), None
         logits, probs = self.router(x)
         q = self.q_proj(x).unflatten(-1, (self.n_experts, self.kv_heads, self.head_dim))
-        # (expert, head) -> (head, expert): the experts' heads j stand together over key/value head j.
+        # (expert, head) -> (head, expert): heads j of all experts become adjacent over key/value head j.
         q = q.permute(0, 3, 2, 1, 4).flatten(1, 2)
         y = attend(rotate(q, cos, sin), k, v, self.gqa)
         y = y.unflatten(1, (self.kv_heads, self.n_experts)).permute(0, 3, 2, 1, 4)
@@ -268,7 +268,7 @@ def learning_rate(config, step):
 
 
 def refuse_what_is_not_written(config):
-    """Better no number than one of other work."""
+    """Fails if the work differs: its time would not be comparable."""
     model, loss = config.model, config.train.loss
     if (model.dropout or model.bias or model.positions != "rotary" or not model.tie_embeddings
             or model.training_policy != "all" or loss.switch_weight or loss.z_weight or loss.mi_scope != "local"
@@ -351,7 +351,7 @@ class Step:
 def as_namespace(value):
     if isinstance(value, dict):
         return types.SimpleNamespace(**{key: as_namespace(item) for key, item in value.items()})
-    # PyYAML takes a number without a point, 1e-08, for text.
+    # PyYAML reads a number without a point, 1e-08, as text.
     with contextlib.suppress(ValueError, TypeError):
         return float(value) if isinstance(value, str) else value
     return value
@@ -363,7 +363,7 @@ def resident_bytes():
 
 
 def load_lazy_parts():
-    """One step of a tiny model: what torch imports on first use belongs to its libraries, not to the step."""
+    """Runs one step of a tiny model, so that the first-use imports of torch are not counted in a step."""
     net = linear(8, 8)
     optimizer = torch.optim.AdamW(net.parameters(), fused=True)
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to a trained model and its sparse forms: set-up, build, tokenize, train, stop, resume, evaluate, generate.
-# With --smoke: the same walk in seconds, on a model that has learned next to nothing.
+# From an empty clone to a trained model and its sparse forms: set-up, build, tokenize, train, stop, resume, evaluate, generate.
+# With --smoke: the same steps in seconds, with a hardly trained model.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,7 +38,7 @@ step 'build' 'scripts/setup.sh installs what the build needs; remove build/ and 
 cmake --preset release
 cmake --build --preset release --target dsmoe --parallel "$(nproc)"
 
-step 'tokenize' 'is data/tinyshakespeare complete, and is there room on the disk?'
+step 'tokenize' 'is data/tinyshakespeare complete, and is there free disk space?'
 rm -rf "$run" "$data"
 for part in train valid; do
   build/dsmoe tokenize --input "data/tinyshakespeare/$part.txt" --tokenizer bytes --out "$data/$part"
@@ -55,12 +55,12 @@ probe() {  # tokens per second of some steps without validation; its log shows o
 }
 speed=$(probe)
 rm -rf "$run-speed"
-# The signal below takes some tenths of a second: on a machine of any speed five seconds are left to stop in.
+# The signal below needs some tenths of a second: this leaves five seconds at any speed of the machine.
 [ "$run" != runs/smoke ] || train+=("--train.steps=$((stop_step + 20 + 5 * speed / (16 * 128)))")
 [ "$run" = runs/smoke ] || printf 'About %d minutes of training on this machine.\n' $((2000 * 16 * 128 / speed / 60 + 1))
 "${train[@]}" &
 trainer=$!
-# Stopped half-way on purpose, as a cluster would: SIGTERM, and the run saves its state and exits with 75.
+# Stops half-way on purpose, as a cluster does: on SIGTERM the run saves its state and exits with 75.
 until grep -q "\"step\":$stop_step," "$run/metrics.jsonl" 2>/dev/null; do
   kill -0 "$trainer" 2>/dev/null || wait "$trainer"
   sleep 0.2
@@ -69,7 +69,7 @@ kill -TERM "$trainer"
 code=0
 wait "$trainer" || code=$?
 [ "$code" -eq 75 ]
-printf '\nStopped by SIGTERM (exit code 75). The same command goes on from the checkpoint:\n'
+printf '\nStopped by SIGTERM (exit code 75). The same command resumes from the checkpoint:\n'
 "${train[@]}" 2>&1 | grep -vE '^( |(run_dir|seed|threads|model|data|train):)'
 
 step 'evaluate' 'build/dsmoe eval --help explains the options'

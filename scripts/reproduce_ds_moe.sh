@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The claims of arXiv:2404.05567 in kind: dense, sparse-trained (top-2, switch loss) and densely trained experts of equal
-# width on the same text. Perplexity against active parameters (Tables 3 and 4, Figures 3 and 4), experts by layer, and at
-# the sparse-trained model's activation the best uniform policies and a plan by layer; for the first seed also a shorter
-# training and a narrower model. A run that is there already is taken up where it stands; JOBS of them go on at a time.
+# Reproduces the claims of arXiv:2404.05567 qualitatively: dense, sparse-trained (top-2, switch loss) and densely trained
+# experts of equal width on the same text. Prints perplexity against active parameters (Tables 3 and 4, Figures 3 and 4),
+# experts by layer, and at the sparse-trained model's activation the best uniform policies and a plan by layer; for the first
+# seed also a shorter training and a narrower model. An existing run is resumed; JOBS runs train at a time.
 # Usage: [SEEDS="1 2 3"] [JOBS=1] scripts/reproduce_ds_moe.sh [TRAIN VALID TEST] (without texts: Tiny Shakespeare)
 set -euo pipefail
 [ $# -eq 0 ] || [ $# -eq 3 ] || { sed -n '2,6p' "$0" | cut -c3-; exit 2; }
@@ -14,7 +14,7 @@ read -r -a seeds <<< "${SEEDS:-1}"
 
 mkdir -p "$runs"
 if [ ! -d "$runs/data-valid" ]; then
-  # The beginning of the validation text chooses plans, that of the test text is what every figure is of.
+  # Plans are chosen on the start of the validation text; every figure is measured on the start of the test text.
   python3 - "$runs" "${texts[@]}" <<'PYTHON'
 import sys
 runs, *texts = sys.argv[1:]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Cuts a dense LLaMA into experts and trains it on, after arXiv:2502.12455: perplexity against active parameters for
 # thresholds 0.2 to 0.8, with and without the straight-through estimator and the threshold in training, beside
-# LLaMA-MoE's top-3 of 8. A run that is there already is taken up where it stands; JOBS of them go on at a time.
+# LLaMA-MoE's top-3 of 8. An existing run is resumed; JOBS runs train at a time.
 # Usage: [JOBS=1] scripts/reproduce_partition.sh TEXT (documents with <|endoftext|> between; every 10th is validation)
 set -euo pipefail
 [ $# -eq 1 ] || { sed -n '2,5p' "$0" | cut -c3-; exit 2; }
@@ -26,11 +26,11 @@ fi
 
 build/dsmoe train configs/partition-dense.yaml
 
-# A cut of the dense model: NAME ROUTER_STD [OPTION...]. A conversion appears whole or not at all.
+# A cut of the dense model: NAME ROUTER_STD [OPTION...]. A conversion is complete or absent.
 cut_dense() {
   [ -d "$runs/$1" ] || build/dsmoe convert "$runs/dense" "$runs/$1" --partition "n_experts=8,router_std=$2" "${@:3}"
 }
-# Logits that spread by 7 (router_std * sqrt(d_model)), as gates with the rates of the paper's Table 4 do.
+# Logits with a standard deviation of 7 (router_std * sqrt(d_model)), as implied by the rates of the paper's Table 4.
 cut_dense cut 0.6 --text "$runs/valid.txt"
 cut_dense cut-narrow 0.02
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what dsmoe needs to build and run on Debian 12 (x86_64): system packages and the pinned LibTorch wheel.
-# Safe to repeat; does nothing that is already done. --lint adds what scripts/lint.sh needs, --cuda what the `cuda` preset
-# needs beside a CUDA 13.0 toolkit. Other systems: see README.md.
+# Safe to repeat: skips finished steps. --lint adds the tools of scripts/lint.sh, --cuda the libraries that the `cuda` preset
+# needs besides a CUDA 13.0 toolkit. Other systems: see README.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The long reliability test, for a night or a quarter of an hour: every I/O operation of a run under faults, kill -9 and stop
+# Runs the long reliability test, for a quarter of an hour or a night: every I/O operation of a run under faults, kill -9 and stop
 # signals at random times, memory over many steps, the cost of checkpoints. Prints one line per result; tests/fault/README.md
-# keeps the last ones. Needs a finished build. Environment: KILLS (100), AIMED (20), TERMS (30), MEMORY_STEPS (20000),
+# lists the last results. Needs a finished build. Environment: KILLS (100), AIMED (20), TERMS (30), MEMORY_STEPS (20000),
 # RANK_KILLS (50), RANK_STOPS (10), RANK_TERMS (30), COST_STEPS (60), COST_ROUNDS (3).
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds the release preset and runs every test through CTest.
+# Installs missing packages, builds the release preset and runs every test through CTest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

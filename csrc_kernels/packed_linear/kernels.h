@@ -1,5 +1,6 @@
 #pragma once
 
+#include "csrc_kernels/common/bfloat16.h"
 #include "csrc_kernels/common/kernel_table.h"
 #include "csrc_kernels/common/routing_rule.h"
 #include "csrc_kernels/packed_linear/packed_layout.h"

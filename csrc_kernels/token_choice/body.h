@@ -3,7 +3,7 @@
 #include "csrc_kernels/common/device_body.h"
 #include "csrc_kernels/token_choice/kernels.h"
 
-/// choose_weights on a GPU: a warp per token, whose lanes count for their experts how many are
+/// choose_experts on a GPU: a warp per token, whose lanes count for their experts how many are
 /// stronger, so that nothing is sorted.
 namespace dsmoe::device {
 

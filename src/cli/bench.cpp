@@ -2,10 +2,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <memory>
+#include <optional>
+#include <utility>
 
 #include "cli/bench_inference.h"
+#include "cli/bench_sampler.h"
 #include "cli/command_support.h"
 #include "cli/commands.h"
 #include "cli/device.h"
@@ -21,6 +25,8 @@
 namespace dsmoe {
 namespace {
 
+constexpr int64_t kDrawsPerRepetition = 10;
+
 struct Options {
   std::vector<std::string> configs;
   std::vector<std::string> overrides;
@@ -29,6 +35,7 @@ struct Options {
   std::string device;  // empty: the configs' own
   int threads = 0;
   bool train = false;
+  bool sampler = false;
   bool no_memory = false;
   bool memory_only = false;
   bool print_config = false;
@@ -62,47 +69,114 @@ const char* dtype_name_of(const RunConfig& config) {
   return config.train.compute_dtype == ComputeDtype::kBfloat16 ? "bfloat16" : "float32";
 }
 
-nlohmann::ordered_json parts_json(const TrainBenchResult& result) {
-  nlohmann::ordered_json json;
-  for (size_t part = 0; part < kStepParts; ++part) {
-    json[kStepPartNames.at(part)] =
-        result.median_of([part](const StepTimes& step) { return step.parts.at(part); });
-  }
-  return json;
+struct Speed {
+  TrainBenchResult result;
+  // Over those of the first config; times round by round.
+  double step_ratio = 1;
+  double cpu_ratio = 1;
+  double flops_ratio = 1;
+};
+
+// One config, as far as it was measured.
+struct Entry {
+  std::string config;
+  std::string name;
+  std::string dtype;
+  bool recomputes = false;
+  std::optional<int64_t> n_ranks = {};
+  std::optional<Speed> speed = {};
+  std::optional<StepMemory> memory = {};  // of the greatest rank
+  std::vector<int64_t> resident_by_rank = {};
+  std::optional<int64_t> device_peak = {};  // bytes
+};
+
+Speed speed_of(const TrainBenchResult& result, const TrainBenchResult& first) {
+  return {.result = result,
+          .step_ratio = paired_ratio(result, first, &StepTimes::total),
+          .cpu_ratio = paired_ratio(result, first, &StepTimes::cpu),
+          .flops_ratio = result.flops_per_token / first.flops_per_token};
 }
 
-void add_speed(nlohmann::ordered_json& json,
-               const TrainBenchResult& result,
-               const TrainBenchResult& first) {
+double median_part(const TrainBenchResult& result, size_t part) {
+  return result.median_of([part](const StepTimes& step) { return step.parts.at(part); });
+}
+
+// Seconds of the fastest and of the slowest step.
+std::pair<double, double> extremes(const TrainBenchResult& result) {
   double fastest = result.steps.front().total();
   double slowest = fastest;
   for (const auto& step : result.steps) {
     fastest = std::min(fastest, step.total());
     slowest = std::max(slowest, step.total());
   }
-  const double seconds = result.median_of(&StepTimes::total);
-  const auto tokens = static_cast<double>(result.tokens_per_step);
+  return {fastest, slowest};
+}
+
+double tokens_per_second(const TrainBenchResult& result) {
+  return static_cast<double>(result.tokens_per_step) / result.median_of(&StepTimes::total);
+}
+
+void add_speed(nlohmann::ordered_json& json, const Speed& speed) {
+  const auto& result = speed.result;
+  const auto [fastest, slowest] = extremes(result);
   json["parameters"] = result.parameters;
   json["tokens_per_step"] = result.tokens_per_step;
   json["flops_per_token"] = result.flops_per_token;
-  json["tokens_per_second"] = tokens / seconds;
-  json["step_seconds"] = seconds;
+  json["tokens_per_second"] = tokens_per_second(result);
+  json["step_seconds"] = result.median_of(&StepTimes::total);
   json["step_seconds_min"] = fastest;
   json["step_seconds_max"] = slowest;
-  if (result.has_parts) json["parts"] = parts_json(result);
+  for (size_t part = 0; result.has_parts && part < kStepParts; ++part) {
+    json["parts"][kStepPartNames.at(part)] = median_part(result, part);
+  }
   json["matrix_flops_per_second"] = result.peak_flops;
   json["mfu"] = result.mfu();
-  json["step_seconds_over_first"] = paired_ratio(result, first, &StepTimes::total);
+  json["step_seconds_over_first"] = speed.step_ratio;
   json["cpu_seconds"] = result.median_of(&StepTimes::cpu);
-  json["cpu_seconds_over_first"] = paired_ratio(result, first, &StepTimes::cpu);
-  json["flops_over_first"] = result.flops_per_token / first.flops_per_token;
+  json["cpu_seconds_over_first"] = speed.cpu_ratio;
+  json["flops_over_first"] = speed.flops_ratio;
   json["losses"] = result.losses;
 }
 
-void print_text(const nlohmann::ordered_json& results, int threads) {
-  const auto milliseconds = [](const nlohmann::ordered_json& value) {
-    return 1e3 * value.get<double>();
-  };
+nlohmann::ordered_json to_json(const Entry& entry) {
+  nlohmann::ordered_json json = {{"config", entry.config},
+                                 {"name", entry.name},
+                                 {"compute_dtype", entry.dtype},
+                                 {"checkpoint_activations", entry.recomputes}};
+  if (entry.n_ranks) json["ranks"] = *entry.n_ranks;
+  if (entry.speed) add_speed(json, *entry.speed);
+  if (entry.device_peak) json["peak_memory_bytes"] = *entry.device_peak;
+  if (entry.memory) {
+    json["peak_memory_bytes"] = entry.memory->resident;
+    json["peak_tensor_bytes"] = entry.memory->tensors;
+    json["peak_held_bytes"] = entry.memory->held;
+  }
+  if (!entry.resident_by_rank.empty()) json["peak_memory_bytes_by_rank"] = entry.resident_by_rank;
+  return json;
+}
+
+void print_speed(const Speed& speed) {
+  const auto& result = speed.result;
+  const auto [fastest, slowest] = extremes(result);
+  print_out(" {:>8.1f} {:>8.1f} {:>8.1f} |",
+            1e3 * result.median_of(&StepTimes::total),
+            1e3 * fastest,
+            1e3 * slowest);
+  constexpr std::array<int, kStepParts> kWidths{6, 8, 7, 8, 9, 6};
+  for (size_t part = 0; part < kStepParts; ++part) {
+    const auto text = result.has_parts ? fmt::format("{:.1f}", 1e3 * median_part(result, part))
+                                       : std::string("-");
+    print_out("{:>{}} ", text, kWidths.at(part));
+  }
+  print_out("|{:>8.0f} {:>4.0f}% {:>6.3f} {:>6.3f} {:>6.3f}",
+            tokens_per_second(result),
+            100.0 * result.mfu(),
+            speed.step_ratio,
+            speed.cpu_ratio,
+            speed.flops_ratio);
+}
+
+void print_text(const std::vector<Entry>& entries, int threads) {
   print_out("{} threads; milliseconds a step: median, minimum, maximum, then medians by part\n",
             threads);
   print_out(
@@ -125,36 +199,11 @@ void print_text(const nlohmann::ordered_json& results, int threads) {
       "cpu",
       "flops",
       "MiB");
-  for (const auto& result : results) {
-    print_out("{:<24} {:<8}",
-              result["name"].get<std::string>(),
-              result["compute_dtype"].get<std::string>());
-    if (result.contains("step_seconds")) {
-      const auto part = [&](const char* name) {
-        return result.contains("parts") ? fmt::format("{:.1f}", milliseconds(result["parts"][name]))
-                                        : std::string("-");
-      };
-      print_out(
-          " {:>8.1f} {:>8.1f} {:>8.1f} |{:>6} {:>8} {:>7} {:>8} {:>9} {:>6} "
-          "|{:>8.0f} {:>4.0f}% {:>6.3f} {:>6.3f} {:>6.3f}",
-          milliseconds(result["step_seconds"]),
-          milliseconds(result["step_seconds_min"]),
-          milliseconds(result["step_seconds_max"]),
-          part("data"),
-          part("forward"),
-          part("loss"),
-          part("backward"),
-          part("optimizer"),
-          part("other"),
-          result["tokens_per_second"].get<double>(),
-          100.0 * result["mfu"].get<double>(),
-          result["step_seconds_over_first"].get<double>(),
-          result["cpu_seconds_over_first"].get<double>(),
-          result["flops_over_first"].get<double>());
-    }
-    if (result.contains("peak_memory_bytes")) {
-      print_out(" {:>7.0f}", result["peak_memory_bytes"].get<double>() / (1 << 20));
-    }
+  for (const auto& entry : entries) {
+    print_out("{:<24} {:<8}", entry.name, entry.dtype);
+    if (entry.speed) print_speed(*entry.speed);
+    const auto peak = entry.memory ? std::optional(entry.memory->resident) : entry.device_peak;
+    if (peak) print_out(" {:>7.0f}", static_cast<double>(*peak) / (1 << 20));
     print_out("\n");
   }
   print_out(
@@ -163,28 +212,22 @@ void print_text(const nlohmann::ordered_json& results, int threads) {
       "round; on a busy machine trust cpu\n");
 }
 
-nlohmann::ordered_json entry_of(const Options& options, size_t i, const RunConfig& config) {
-  return {{"config", options.configs[i]},
-          {"name", std::filesystem::path(options.configs[i]).stem().string()},
-          {"compute_dtype", dtype_name_of(config)},
-          {"checkpoint_activations", config.train.checkpoint_activations != Recompute::kNone}};
+Entry entry_of(const Options& options, size_t i, const RunConfig& config) {
+  return {.config = options.configs[i],
+          .name = std::filesystem::path(options.configs[i]).stem().string(),
+          .dtype = dtype_name_of(config),
+          .recomputes = config.train.checkpoint_activations != Recompute::kNone};
 }
 
-void print_results(const Options& options, const nlohmann::ordered_json& entries) {
+void print_results(const Options& options, const std::vector<Entry>& entries) {
   const int threads = at::get_num_threads();
   if (!options.json) return print_text(entries, threads);
-  auto json = entries.front();
+  auto json = to_json(entries.front());
   json["threads"] = threads;
   json["warmup"] = options.steps.warmup;
   json["repetitions"] = options.steps.repetitions;
-  json["configs"] = entries;
+  for (const auto& entry : entries) json["configs"].push_back(to_json(entry));
   print_json(json);
-}
-
-void add_memory(nlohmann::ordered_json& json, const StepMemory& memory) {
-  json["peak_memory_bytes"] = memory.resident;
-  json["peak_tensor_bytes"] = memory.tensors;
-  json["peak_held_bytes"] = memory.held;
 }
 
 // By rank.
@@ -199,17 +242,14 @@ std::vector<StepMemory> gather_memory(const StepMemory& own, RankGroup& ranks) {
 }
 
 // The greatest of each kind.
-void add_memory_of_ranks(nlohmann::ordered_json& json, const std::vector<StepMemory>& memory) {
+StepMemory greatest_of(const std::vector<StepMemory>& memory) {
   StepMemory greatest;
-  std::vector<int64_t> resident;
   for (const auto& one : memory) {
-    resident.push_back(one.resident);
     greatest.resident = std::max(greatest.resident, one.resident);
     greatest.held = std::max(greatest.held, one.held);
     greatest.tensors = std::max(greatest.tensors, one.tensors);
   }
-  add_memory(json, greatest);
-  json["peak_memory_bytes_by_rank"] = resident;
+  return greatest;
 }
 
 // One config on the ranks that a launcher started; rank 0 prints.
@@ -218,7 +258,7 @@ int bench_train_ranks(const Options& options, const RunConfig& config, const Lau
   caching_allocator::install();
   const auto ranks = join_job(env, config.distributed);
   auto entry = entry_of(options, 0, config);
-  entry["ranks"] = ranks->world_size();
+  entry.n_ranks = ranks->world_size();
   const bool on_cpu = config.device == DeviceKind::kCpu;
   std::vector<StepMemory> memory;
   // First, before the measured peaks of matrix products take memory that no step takes.
@@ -227,12 +267,13 @@ int bench_train_ranks(const Options& options, const RunConfig& config, const Lau
   }
   if (!options.memory_only) {
     const auto result = run_train_bench({config}, options.steps, *ranks).front();
-    add_speed(entry, result, result);
-    if (!on_cpu) entry["peak_memory_bytes"] = result.peak_memory_bytes;
+    entry.speed = speed_of(result, result);
+    if (!on_cpu) entry.device_peak = result.peak_memory_bytes;
   }
-  if (!memory.empty()) add_memory_of_ranks(entry, memory);
+  if (!memory.empty()) entry.memory = greatest_of(memory);
+  for (const auto& one : memory) entry.resident_by_rank.push_back(one.resident);
   ranks->barrier("leaving together");
-  if (ranks->rank() == 0) print_results(options, nlohmann::ordered_json::array({entry}));
+  if (ranks->rank() == 0) print_results(options, {entry});
   return 0;
 }
 
@@ -262,12 +303,12 @@ int bench_train(const Options& options) {
   }
   std::vector<TrainBenchResult> results;
   if (!options.memory_only) results = run_train_bench(configs, options.steps, one_rank);
-  nlohmann::ordered_json entries = nlohmann::ordered_json::array();
+  std::vector<Entry> entries;
   for (size_t i = 0; i < configs.size(); ++i) {
     auto entry = entry_of(options, i, configs[i]);
-    if (!results.empty()) add_speed(entry, results[i], results.front());
-    if (!memory.empty()) add_memory(entry, memory[i]);
-    if (!on_cpu && !results.empty()) entry["peak_memory_bytes"] = results[i].peak_memory_bytes;
+    if (!results.empty()) entry.speed = speed_of(results[i], results.front());
+    if (!memory.empty()) entry.memory = memory[i];
+    if (!on_cpu && !results.empty()) entry.device_peak = results[i].peak_memory_bytes;
     entries.push_back(std::move(entry));
   }
   print_results(options, entries);
@@ -275,6 +316,12 @@ int bench_train(const Options& options) {
 }
 
 int bench(const Options& options) {
+  if (options.sampler) {
+    return bench_sampler({.repetitions = options.steps.repetitions * kDrawsPerRepetition,
+                          .threads = options.threads,
+                          .json = options.json});
+  }
+  if (options.configs.empty()) throw Error("--config is required; see --help");
   if (options.train) return bench_train(options);
   if (options.configs.size() != 1) {
     throw Error(
@@ -315,14 +362,19 @@ void add_bench_command(CommandLine& line) {
       "--train the training step of one or several configs, in turn, on random tokens; further\n"
       "arguments --section.key=value override keys of the configs.\n"
       "Example: dsmoe bench --config configs/bench/olmoe.yaml --policy top_k=8 --dtype bfloat16");
-  command.flag("--train", options->train, "measure the training step");
+  const auto train = command.flag("--train", options->train, "measure the training step");
   command
       .option(
           "--config",
           options->configs,
           "YAML files, or without --train a checkpoint; the first is what others are compared with")
-      .path()
-      .required();
+      .path();
+  command
+      .flag("--sampler",
+            options->sampler,
+            "measure instead, without a model, the draw of a token at temperature 0.8 and top-p "
+            "0.95 from 32,000 and 128,256 ids")
+      .excludes(train);
   command.option("--repetitions", options->steps.repetitions, "counted steps of every config")
       .range(1, 1 << 20);
   command.option("--warmup", options->steps.warmup, "steps of every config before these")

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <filesystem>
 #include <functional>
+#include <optional>
 
 #include "cli/command_support.h"
 #include "cli/device.h"
@@ -64,18 +65,6 @@ RoutingPlan make_plan(const InferenceBenchCommand& command, const ModelConfig& c
   return plan;
 }
 
-// Median, least and greatest over the rounds.
-nlohmann::ordered_json spread(const InferBenchResult& result,
-                              const std::function<double(const InferBenchRound&)>& value) {
-  std::vector<double> values;
-  for (const auto& round : result.rounds) values.push_back(value(round));
-  std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return {{"median", 0.5 * (values[(n - 1) / 2] + values[n / 2])},
-          {"min", values.front()},
-          {"max", values.back()}};
-}
-
 const char* isa_name() {
   switch (cpu_isa()) {
     case CpuIsa::kPortable:
@@ -90,75 +79,124 @@ const char* isa_name() {
   return "";
 }
 
-nlohmann::ordered_json to_json(const InferenceBenchCommand& command,
-                               const ModelConfig& config,
-                               const InferBenchOptions& options,
-                               const InferBenchResult& result) {
+// Over the rounds.
+struct Spread {
+  double median = 0;
+  double least = 0;
+  double greatest = 0;
+};
+
+struct Report {
+  int threads = 0;
+  std::string policy;
+  std::optional<Spread> prefill = {};      // tokens per second
+  std::optional<Spread> first_token = {};  // seconds
+  std::optional<Spread> decode = {};       // tokens per second
+  std::optional<Spread> share = {};        // of the bandwidth
+  std::optional<Spread> bandwidth = {};    // bytes per second
+  double bytes_per_token = 0;
+  ActiveExperts active = {};
+  double active_parameters = 0;
+  double load_seconds = 0;
+  LoadedBytes bytes = {};
+};
+
+Spread spread(const InferBenchResult& result,
+              const std::function<double(const InferBenchRound&)>& value) {
+  std::vector<double> values;
+  for (const auto& round : result.rounds) values.push_back(value(round));
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  return {0.5 * (values[(n - 1) / 2] + values[n / 2]), values.front(), values.back()};
+}
+
+Report make_report(const InferenceBenchCommand& command,
+                   const ModelConfig& config,
+                   const InferBenchOptions& options,
+                   const InferBenchResult& result) {
   const auto batch = static_cast<double>(options.batch);
-  const double bytes =
-      weight_bytes_per_token(config, parse_weight_format(command.dtype), result.active);
   const auto n_prompt = batch * static_cast<double>(options.prompt);
   const auto n_steps = static_cast<double>(options.generate);
-  nlohmann::ordered_json json = {{"model", command.model},
-                                 {"device", command.device},
-                                 {"dtype", command.dtype},
-                                 {"policy", options.plan.to_string()},
-                                 {"execution", command.execution},
-                                 {"threads", kernel_threads().n_threads()},
-                                 {"batch", options.batch},
-                                 {"prompt", options.prompt},
-                                 {"generate", options.generate},
-                                 {"depth", options.depth},
-                                 {"repetitions", options.repetitions}};
+  const double bytes =
+      weight_bytes_per_token(config, parse_weight_format(command.dtype), result.active);
+  Report report{.threads = kernel_threads().n_threads(),
+                .policy = options.plan.to_string(),
+                .bytes_per_token = bytes,
+                .active = result.active,
+                .active_parameters = active_parameters(config, result.active)};
   if (options.prompt > 0) {
-    json["prefill_tokens_per_second"] = spread(
+    report.prefill = spread(
         result, [&](const InferBenchRound& round) { return n_prompt / round.prefill_seconds; });
-    json["seconds_to_first_token"] =
+    report.first_token =
         spread(result, [](const InferBenchRound& round) { return round.prefill_seconds; });
   }
   if (options.generate > 0) {
-    json["decode_tokens_per_second"] = spread(result, [&](const InferBenchRound& round) {
+    report.decode = spread(result, [&](const InferBenchRound& round) {
       return batch * n_steps / round.decode_seconds;
     });
-    json["bytes_per_token"] = bytes;
   }
   if (options.generate > 0 && options.measure_bandwidth) {
-    json["bandwidth_share"] = spread(result, [&](const InferBenchRound& round) {
+    report.share = spread(result, [&](const InferBenchRound& round) {
       return bytes * n_steps / round.decode_seconds / round.bandwidth();
     });
   }
   if (options.measure_bandwidth) {
-    json["bandwidth_bytes_per_second"] =
+    report.bandwidth =
         spread(result, [](const InferBenchRound& round) { return round.bandwidth(); });
   }
-  json["active_experts"] = active_experts_json(result.active);
-  json["active_parameters"] = active_parameters(config, result.active);
+  return report;
+}
+
+nlohmann::ordered_json to_json(const InferenceBenchCommand& command, const Report& report) {
+  nlohmann::ordered_json json = {{"model", command.model},
+                                 {"device", command.device},
+                                 {"dtype", command.dtype},
+                                 {"policy", report.policy},
+                                 {"execution", command.execution},
+                                 {"threads", report.threads},
+                                 {"batch", command.options.batch},
+                                 {"prompt", command.options.prompt},
+                                 {"generate", command.options.generate},
+                                 {"depth", command.options.depth},
+                                 {"repetitions", command.options.repetitions}};
+  const auto add = [&](const char* key, const std::optional<Spread>& spread) {
+    if (!spread) return;
+    json[key] = {{"median", spread->median}, {"min", spread->least}, {"max", spread->greatest}};
+  };
+  add("prefill_tokens_per_second", report.prefill);
+  add("seconds_to_first_token", report.first_token);
+  add("decode_tokens_per_second", report.decode);
+  if (report.decode) json["bytes_per_token"] = report.bytes_per_token;
+  add("bandwidth_share", report.share);
+  add("bandwidth_bytes_per_second", report.bandwidth);
+  json["active_experts"] = active_experts_json(report.active);
+  json["active_parameters"] = report.active_parameters;
   json["build"] = isa_name();
+  add_load_json(json, report.load_seconds, report.bytes);
   return json;
 }
 
-void print_text(const nlohmann::ordered_json& json) {
-  const auto line = [&](const char* name, const char* key, double unit) {
-    if (!json.contains(key)) return;
-    const auto& value = json[key];
+void print_text(const InferenceBenchCommand& command, const Report& report) {
+  const auto line = [](const char* name, const std::optional<Spread>& spread, double unit) {
+    if (!spread) return;
     print_out("{:<24} {:>9.2f}  ({:.2f} to {:.2f})\n",
               name,
-              value["median"].get<double>() / unit,
-              value["min"].get<double>() / unit,
-              value["max"].get<double>() / unit);
+              spread->median / unit,
+              spread->least / unit,
+              spread->greatest / unit);
   };
   print_out("{} {}, policy {}, {} threads, {} sequences; median (least to greatest) of {}\n",
-            json["model"].get<std::string>(),
-            json["dtype"].get<std::string>(),
-            json["policy"].get<std::string>(),
-            json["threads"].get<int>(),
-            json["batch"].get<int64_t>(),
-            json["repetitions"].get<int64_t>());
-  line("prefill, tokens/s", "prefill_tokens_per_second", 1.0);
-  line("decode, tokens/s", "decode_tokens_per_second", 1.0);
-  line("read bandwidth, GB/s", "bandwidth_bytes_per_second", 1e9);
-  print_out("{:<24} {:>9.2f}\n", "load, s", json["load_seconds"].get<double>());
-  if (json["batch"] == 1) line("decode's share of it, %", "bandwidth_share", 0.01);
+            command.model,
+            command.dtype,
+            report.policy,
+            report.threads,
+            command.options.batch,
+            command.options.repetitions);
+  line("prefill, tokens/s", report.prefill, 1.0);
+  line("decode, tokens/s", report.decode, 1.0);
+  line("read bandwidth, GB/s", report.bandwidth, 1e9);
+  print_out("{:<24} {:>9.2f}\n", "load, s", report.load_seconds);
+  if (command.options.batch == 1) line("decode's share of it, %", report.share, 0.01);
 }
 
 }  // namespace
@@ -185,16 +223,16 @@ int bench_inference(const InferenceBenchCommand& command) {
     throw Error(fmt::format("bench: depth and tokens are above model.max_seq_len = {}",
                             model->config().max_seq_len));
   }
-  nlohmann::ordered_json memory;
-  add_load_json(memory, loading.count(), model);
-  const auto result = run_infer_bench(model, options);
-  auto json = to_json(command, model->config(), options, result);
   // Before the repetitions: the memory that bandwidth is measured over is none of the model's.
-  json.update(memory);
+  const auto bytes = loaded_bytes(model);
+  const auto result = run_infer_bench(model, options);
+  auto report = make_report(command, model->config(), options, result);
+  report.load_seconds = loading.count();
+  report.bytes = bytes;
   if (command.json) {
-    print_json(json);
+    print_json(to_json(command, report));
   } else {
-    print_text(json);
+    print_text(command, report);
   }
   return 0;
 }

@@ -1,14 +1,10 @@
-#include <ATen/ops/from_blob.h>
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <memory>
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
 #include "cli/text_options.h"
-#include "common/error.h"
-#include "common/random_seed.h"
 #include "common/standard_output.h"
 #include "data/tokenizer_files.h"
 #include "eval/equivalence_check.h"
@@ -16,8 +12,6 @@
 
 namespace dsmoe {
 namespace {
-
-constexpr int64_t kSequences = 4;
 
 struct Options {
   std::string checkpoint;
@@ -28,42 +22,20 @@ struct Options {
   bool json = false;
 };
 
-// The training selection where it leaves experts out, else a quarter and a half of them.
 RoutingPlan plan_of(const Options& options, const ModelConfig& config) {
-  auto plan = parse_routing_plan(options.policy.empty() ? config.training_policy : options.policy);
+  if (options.policy.empty()) return default_check_plan(config);
+  auto plan = parse_routing_plan(options.policy);
   validate_plan(plan, config);
-  if (!options.policy.empty() || !(plan == RoutingPlan(RoutingPolicy::all()))) return plan;
-  LayerRouting routing;
-  if (config.has_ffn_experts()) {
-    routing.moe = RoutingPolicy::top_k((config.ffn.n_experts + 3) / 4);
-  }
-  if (config.attention.kind == AttentionKind::kMoa) {
-    routing.moa = RoutingPolicy::top_k((config.attention.n_experts + 1) / 2);
-  }
-  return RoutingPlan(routing);
+  return plan;
 }
 
-// [kSequences, seq] of the text's beginning, or drawn.
+// [n_sequences, seq] of the text's beginning, or drawn.
 at::Tensor tokens_of(const Options& options,
                      const Tokenizer& tokenizer,
                      const ModelConfig& config) {
-  const int64_t seq = std::min<int64_t>(config.max_seq_len, 64);
-  std::vector<int64_t> ids;
-  if (!options.data.empty()) {
-    const auto text =
-        read_eval_text(options.data, tokenizer, /*documents=*/false, 0, options.format);
-    const auto& sequence = text.sequences.front();
-    ids.assign(sequence.begin(), sequence.end());
-    if (static_cast<int64_t>(ids.size()) < kSequences * seq) {
-      throw Error(fmt::format(
-          "{}: expected {} tokens, got {}", options.data, kSequences * seq, ids.size()));
-    }
-  }
-  for (int64_t i = static_cast<int64_t>(ids.size()); i < kSequences * seq; ++i) {
-    const auto draw = mix_bits(static_cast<uint64_t>(i)) >> 33;
-    ids.push_back(static_cast<int64_t>(draw % static_cast<uint64_t>(config.vocab_size)));
-  }
-  return at::from_blob(ids.data(), {kSequences, seq}, at::kLong).clone();
+  if (options.data.empty()) return random_check_tokens(config);
+  const auto text = read_eval_text(options.data, tokenizer, /*documents=*/false, 0, options.format);
+  return check_tokens(text, config, options.data);
 }
 
 nlohmann::ordered_json health_to_json(const ExpertHealth& health) {

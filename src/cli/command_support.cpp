@@ -115,10 +115,14 @@ LoadedCheckpoint load_checkpoint(const ModelOptions& options) {
   return loaded;
 }
 
-void add_load_json(nlohmann::ordered_json& json, double load_seconds, const Transformer& model) {
+LoadedBytes loaded_bytes(const Transformer& model) {
+  return {.weights = weight_memory_bytes(model), .peak = peak_memory_bytes()};
+}
+
+void add_load_json(nlohmann::ordered_json& json, double load_seconds, const LoadedBytes& bytes) {
   json["load_seconds"] = load_seconds;
-  json["weight_bytes"] = weight_memory_bytes(model);
-  json["peak_memory_bytes"] = peak_memory_bytes();
+  json["weight_bytes"] = bytes.weights;
+  json["peak_memory_bytes"] = bytes.peak;
 }
 
 std::vector<std::string> take_overrides(const std::string& command,

@@ -65,8 +65,15 @@ void set_threads(int threads);
 std::vector<std::string> take_overrides(const std::string& command,
                                         const std::vector<std::string>& arguments);
 
-/// `load_seconds`, `weight_bytes`, `peak_memory_bytes` of a model just loaded and used.
-void add_load_json(nlohmann::ordered_json& json, double load_seconds, const Transformer& model);
+/// Memory of a model just loaded and used.
+struct LoadedBytes {
+  int64_t weights = 0;
+  int64_t peak = 0;  ///< of the process until now
+};
+LoadedBytes loaded_bytes(const Transformer& model);
+
+/// `load_seconds`, `weight_bytes`, `peak_memory_bytes`.
+void add_load_json(nlohmann::ordered_json& json, double load_seconds, const LoadedBytes& bytes);
 
 /// One JSON object on standard output; see StandardOutput for failures.
 void print_json(const nlohmann::ordered_json& json);

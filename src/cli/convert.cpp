@@ -2,6 +2,7 @@
 #include <torch/version.h>
 
 #include <memory>
+#include <optional>
 
 #include "cli/command_support.h"
 #include "cli/commands.h"
@@ -52,15 +53,29 @@ double perplexity_of(Transformer& model, const EvalText& text, const RoutingPlan
   return evaluate_perplexity(model, text, options).perplexity();
 }
 
-// The dense model, the cut one as that dense model, and the cut one as it runs.
-nlohmann::ordered_json compare(const Options& options,
-                               const OpenedSource& source,
-                               const EvalText& text) {
+// The source, the written model with its gates at 1, and as it runs.
+struct Comparison {
+  double source_perplexity = 0;
+  double max_abs_logit_error = 0;
+  double forced_gates_perplexity = 0;  // where it was cut
+  double perplexity = 0;               // where it was cut
+};
+
+struct Result {
+  std::string source;  // kind
+  size_t tensors_read = 0;
+  size_t tensors_written = 0;
+  std::string policy;
+  bool is_cut = false;
+  std::optional<Comparison> comparison;
+};
+
+Comparison compare(const Options& options, const OpenedSource& source, const EvalText& text) {
   auto& io = posix_io();
-  nlohmann::ordered_json json;
+  Comparison comparison;
   auto original = instantiate(source.model);
   const auto original_plan = parse_routing_plan(source.model.config.training_policy);
-  json["source_perplexity"] = perplexity_of(original, text, original_plan);
+  comparison.source_perplexity = perplexity_of(original, text, original_plan);
   const auto tokens = comparison_tokens(source.model.config);
   const at::NoGradGuard no_grad;
   const auto expected = original->forward(tokens, original_plan).logits;
@@ -69,33 +84,54 @@ nlohmann::ordered_json compare(const Options& options,
   const auto plan = parse_routing_plan(written->config().training_policy);
   written->force_gates(true);
   const auto logits = written->forward(tokens, plan).logits;
-  json["max_abs_logit_error"] = (logits - expected).abs().max().item<double>();
-  if (options.partition.empty()) return json;
-  json["forced_gates_perplexity"] = perplexity_of(written, text, plan);
+  comparison.max_abs_logit_error = (logits - expected).abs().max().item<double>();
+  if (options.partition.empty()) return comparison;
+  comparison.forced_gates_perplexity = perplexity_of(written, text, plan);
   written->force_gates(false);
-  json["perplexity"] = perplexity_of(written, text, plan);
+  comparison.perplexity = perplexity_of(written, text, plan);
+  return comparison;
+}
+
+// Every tensor is accounted for: what is missing or left over has stopped the conversion.
+nlohmann::ordered_json to_json(const Result& result) {
+  nlohmann::ordered_json json = {{"source", result.source},
+                                 {"tensors_read", result.tensors_read},
+                                 {"tensors_written", result.tensors_written},
+                                 {"unused", nlohmann::json::array()},
+                                 {"missing", nlohmann::json::array()},
+                                 {"max_abs_logit_error", nullptr},
+                                 {"policy", result.policy}};
+  if (const auto& comparison = result.comparison) {
+    json["source_perplexity"] = comparison->source_perplexity;
+    json["max_abs_logit_error"] = comparison->max_abs_logit_error;
+    if (result.is_cut) {
+      json["forced_gates_perplexity"] = comparison->forced_gates_perplexity;
+      json["perplexity"] = comparison->perplexity;
+    }
+  }
+  if (result.is_cut) json["warning"] = kUntrained;
   return json;
 }
 
-void print_text(const Options& options, const nlohmann::ordered_json& json) {
+void print_text(const Options& options, const Result& result) {
   print_out("{}: {} tensors read, {} written to {}\n",
             options.source,
-            json["tensors_read"].get<int64_t>(),
-            json["tensors_written"].get<int64_t>(),
+            result.tensors_read,
+            result.tensors_written,
             options.out);
-  if (json.contains("source_perplexity")) {
+  if (const auto& comparison = result.comparison) {
     print_out("perplexity of {}: {:.4f}; largest difference of its logits here: {:.1e}\n",
               options.source,
-              json["source_perplexity"].get<double>(),
-              json["max_abs_logit_error"].get<double>());
+              comparison->source_perplexity,
+              comparison->max_abs_logit_error);
+    if (result.is_cut) {
+      print_out("cut, every gate forced to 1: {:.4f}\ncut, {}: {:.4f}\n",
+                comparison->forced_gates_perplexity,
+                result.policy,
+                comparison->perplexity);
+    }
   }
-  if (json.contains("perplexity")) {
-    print_out("cut, every gate forced to 1: {:.4f}\ncut, {}: {:.4f}\n",
-              json["forced_gates_perplexity"].get<double>(),
-              json["policy"].get<std::string>(),
-              json["perplexity"].get<double>());
-  }
-  if (json.contains("warning")) print_out("{}\n", json["warning"].get<std::string>());
+  if (result.is_cut) print_out("{}\n", kUntrained);
 }
 
 int convert(const Options& options) {
@@ -113,20 +149,17 @@ int convert(const Options& options) {
     text = read_eval_text(options.text, *source.tokenizer, false, 0, options.format);
   }
   write_converted(interruptible_io(), output, model, contents_of(*source.tokenizer));
-  // Every tensor is accounted for by now: what is missing or left over has stopped the conversion.
-  nlohmann::ordered_json json = {{"source", source.kind},
-                                 {"tensors_read", source.model.tensors.size()},
-                                 {"tensors_written", model.tensors.size()},
-                                 {"unused", nlohmann::json::array()},
-                                 {"missing", nlohmann::json::array()},
-                                 {"max_abs_logit_error", nullptr},
-                                 {"policy", model.config.training_policy}};
-  if (!options.text.empty()) json.update(compare(options, source, text));
-  if (!options.partition.empty()) json["warning"] = kUntrained;
+  Result result{.source = source.kind,
+                .tensors_read = source.model.tensors.size(),
+                .tensors_written = model.tensors.size(),
+                .policy = model.config.training_policy,
+                .is_cut = !options.partition.empty(),
+                .comparison = {}};
+  if (!options.text.empty()) result.comparison = compare(options, source, text);
   if (options.json) {
-    print_json(json);
+    print_json(to_json(result));
   } else {
-    print_text(options, json);
+    print_text(options, result);
   }
   return 0;
 }

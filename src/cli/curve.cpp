@@ -115,9 +115,8 @@ int curve(const Options& options) {
              return stop_requested() || is_in_vain;
            }},
       [&](const CurvePoint& point) {
-        loaded.plan = point.plan;
-        auto entry = perplexity_to_json(point.quality, loaded, options.model, options.protocol);
-        entry["batch"] = options.batch;
+        auto entry = to_json(make_eval_report(
+            point.quality, loaded, point.plan, options.model, options.protocol, options.batch));
         entry["flops_per_token"] = point.flops_per_token;
         entry["ms_per_token"] = point.ms_per_token;
         entries.push_back(std::move(entry));

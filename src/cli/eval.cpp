@@ -57,40 +57,41 @@ std::optional<int64_t> count_for(const std::string& words, const EvalText& text)
   return n_words;
 }
 
-void print_text(const nlohmann::ordered_json& json) {
+struct Words {
+  int64_t count = 0;
+  double perplexity = 0;
+};
+
+void print_text(const EvalReport& report, const std::optional<Words>& words) {
+  const auto& quality = report.quality;
   print_out("policy {} ({} execution, {}), window {}, stride {}, {}\n",
-            json["policy"].get<std::string>(),
-            json["execution"].get<std::string>(),
-            json["dtype"].get<std::string>(),
-            json["window"].get<int64_t>(),
-            json["stride"].get<int64_t>(),
-            json["bos"].get<bool>() ? "each document from BOS" : "no BOS");
-  if (json["depends_on_batch"].get<bool>()) print_batch_dependence(json["batch"].get<int64_t>());
+            report.policy,
+            report.execution,
+            report.dtype,
+            report.protocol.window,
+            report.protocol.stride,
+            report.bos ? "each document from BOS" : "no BOS");
+  if (report.depends_on_batch) print_batch_dependence(report.batch);
   print_out("perplexity {:.4f} | {:.4f} nats per token over {} tokens | {:.4f} bits per byte\n",
-            json["perplexity"].get<double>(),
-            json["nats_per_token"].get<double>(),
-            json["tokens_scored"].get<int64_t>(),
-            json["bits_per_byte"].get<double>());
-  if (json.contains("word_perplexity")) {
-    print_out("word perplexity {:.4f} over {} words\n",
-              json["word_perplexity"].get<double>(),
-              json["words"].get<int64_t>());
-  }
-  const double active = json["active_parameters"].get<double>();
-  const auto total = json["non_embedding_parameters"].get<double>();
+            quality.perplexity(),
+            quality.nats_per_token(),
+            quality.tokens_scored,
+            quality.bits_per_byte());
+  if (words) print_out("word perplexity {:.4f} over {} words\n", words->perplexity, words->count);
+  const auto total = static_cast<double>(report.parameters.non_embedding());
   print_out("active experts {} | active parameters {:.0f} of {:.0f} ({:.1f} %) | {:.0f} tok/s\n",
-            json["active_experts"].dump(),
-            active,
+            active_experts_json(report.active).dump(),
+            report.active_parameters,
             total,
-            100.0 * active / total,
-            json["tokens_per_second"].get<double>());
-  for (const auto& [kind, layers] : json["expert_use"].items()) {
+            100.0 * report.active_parameters / total,
+            report.tokens_per_second());
+  const auto print_layers = [](const char* kind, const std::vector<double>& active) {
     std::vector<std::string> counts;
-    for (const auto& layer : layers) {
-      counts.push_back(fmt::format("{:.2f}", layer["active"].get<double>()));
-    }
-    print_out("{} by layer: {}\n", kind, fmt::join(counts, " "));
-  }
+    for (const double count : active) counts.push_back(fmt::format("{:.2f}", count));
+    if (!counts.empty()) print_out("{} by layer: {}\n", kind, fmt::join(counts, " "));
+  };
+  print_layers("moe", report.active.moe);
+  print_layers("moa", report.active.moa);
 }
 
 // The checkpoint to compare with: another, or the same under another policy.
@@ -109,31 +110,27 @@ std::optional<LoadedCheckpoint> load_reference(const Options& options,
   return reference;
 }
 
-// Adds how far the predictions are from the reference's.
-void add_divergence(nlohmann::ordered_json& json,
-                    const Divergence& divergence,
-                    const LoadedCheckpoint& reference) {
-  json["against"] = {
-      {"checkpoint", reference.checkpoint.directory},
-      {"policy", reference.plan.to_string()},
-      {"depends_on_batch", depends_on_batch(reference.plan, reference.model->config())},
-      {"perplexity", divergence.reference.perplexity()},
-      {"kl_divergence", divergence.kl_per_token()},
-      {"kl_divergence_max", divergence.kl_max},
-      {"top1_agreement", divergence.top1_agreement()}};
+// How far the predictions are from the reference's.
+nlohmann::ordered_json to_json(const Divergence& divergence, const LoadedCheckpoint& reference) {
+  return {{"checkpoint", reference.checkpoint.directory},
+          {"policy", reference.plan.to_string()},
+          {"depends_on_batch", depends_on_batch(reference.plan, reference.model->config())},
+          {"perplexity", divergence.reference.perplexity()},
+          {"kl_divergence", divergence.kl_per_token()},
+          {"kl_divergence_max", divergence.kl_max},
+          {"top1_agreement", divergence.top1_agreement()}};
 }
 
-void print_divergence(const nlohmann::ordered_json& against) {
-  const auto number = [&](const char* key) { return against[key].get<double>(); };
+void print_text(const Divergence& divergence, const LoadedCheckpoint& reference) {
   print_out(
       "against {} under {} (perplexity {:.4f}): KL divergence {:.6g} nats per token, at most "
       "{:.4g}; the same most likely token for {:.2f} %\n",
-      against["checkpoint"].get<std::string>(),
-      against["policy"].get<std::string>(),
-      number("perplexity"),
-      number("kl_divergence"),
-      number("kl_divergence_max"),
-      100 * number("top1_agreement"));
+      reference.checkpoint.directory,
+      reference.plan.to_string(),
+      divergence.reference.perplexity(),
+      divergence.kl_per_token(),
+      divergence.kl_max,
+      100 * divergence.top1_agreement());
 }
 
 int eval_text(const Options& options, LoadedCheckpoint& loaded) {
@@ -172,22 +169,27 @@ int eval_text(const Options& options, LoadedCheckpoint& loaded) {
     divergence.model = evaluate_perplexity(loaded.model, text, how);
   }
   const auto& result = divergence.model;
-  auto json = perplexity_to_json(result, loaded, options.model, protocol);
-  json["batch"] = options.batch;
-  if (reference) add_divergence(json, divergence, *reference);
+  const auto report =
+      make_eval_report(result, loaded, loaded.plan, options.model, protocol, options.batch);
+  std::optional<Words> words;
   if (n_words) {
-    json["words"] = *n_words;
-    json["word_perplexity"] = std::exp(result.nats_total / static_cast<double>(*n_words));
+    words = {*n_words, std::exp(result.nats_total / static_cast<double>(*n_words))};
   }
-  if (options.experts) {
-    json["experts"] = expert_statistics_to_json(experts, options.data, *loaded.tokenizer);
-  }
+  std::optional<ExpertReport> expert_report;
+  if (options.experts) expert_report = make_expert_report(experts, options.data, *loaded.tokenizer);
   if (options.json) {
+    auto json = to_json(report);
+    if (reference) json["against"] = to_json(divergence, *reference);
+    if (words) {
+      json["words"] = words->count;
+      json["word_perplexity"] = words->perplexity;
+    }
+    if (expert_report) json["experts"] = to_json(*expert_report);
     print_json(json);
   } else {
-    print_text(json);
-    if (reference) print_divergence(json["against"]);
-    if (options.experts) print_expert_statistics(json["experts"]);
+    print_text(report, words);
+    if (reference) print_text(divergence, *reference);
+    if (expert_report) print_text(*expert_report);
   }
   return result.complete ? 0 : kExitStopped;
 }

@@ -24,36 +24,54 @@ nlohmann::ordered_json accuracy_to_json(const Accuracy& accuracy) {
 
 }  // namespace
 
-nlohmann::ordered_json perplexity_to_json(const PerplexityResult& result,
-                                          const LoadedCheckpoint& loaded,
-                                          const ModelOptions& options,
-                                          const EvalProtocol& protocol) {
+EvalReport make_eval_report(const PerplexityResult& quality,
+                            const LoadedCheckpoint& loaded,
+                            const RoutingPlan& plan,
+                            const ModelOptions& options,
+                            const EvalProtocol& protocol,
+                            int64_t batch) {
   const auto& config = loaded.model->config();
-  const auto active = result.usage.active_experts();
-  const auto count = count_parameters(config);
+  const auto active = quality.usage.active_experts();
   const int64_t window = protocol.window > 0 ? protocol.window : config.max_seq_len;
-  return {{"perplexity", result.perplexity()},
-          {"nats_per_token", result.nats_per_token()},
-          {"bits_per_byte", result.bits_per_byte()},
-          {"nats_total", result.nats_total},
-          {"tokens_scored", result.tokens_scored},
-          {"bytes", result.n_bytes},
-          {"window", window},
-          {"stride", protocol.stride > 0 ? protocol.stride : window},
-          {"bos", loaded.tokenizer->special_tokens().adds_bos},
-          {"documents", protocol.documents},
-          {"policy", loaded.plan.to_string()},
-          {"depends_on_batch", depends_on_batch(loaded.plan, config)},
-          {"execution", options.execution},
-          {"dtype", options.dtype},
-          {"active_experts", active_experts_json(active)},
-          {"expert_use", expert_use_to_json(result.usage)},
-          {"active_parameters", active_parameters(config, active)},
-          {"non_embedding_parameters", count.non_embedding()},
-          {"total_parameters", count.total()},
-          {"seconds", result.seconds},
-          {"tokens_per_second", static_cast<double>(result.tokens_scored) / result.seconds},
-          {"complete", result.complete}};
+  const int64_t stride = protocol.stride > 0 ? protocol.stride : window;
+  return {.quality = quality,
+          .protocol = {.window = window, .stride = stride, .documents = protocol.documents},
+          .bos = loaded.tokenizer->special_tokens().adds_bos,
+          .policy = plan.to_string(),
+          .depends_on_batch = depends_on_batch(plan, config),
+          .execution = options.execution,
+          .dtype = options.dtype,
+          .active = active,
+          .active_parameters = active_parameters(config, active),
+          .parameters = count_parameters(config),
+          .batch = batch};
+}
+
+nlohmann::ordered_json to_json(const EvalReport& report) {
+  const auto& quality = report.quality;
+  return {{"perplexity", quality.perplexity()},
+          {"nats_per_token", quality.nats_per_token()},
+          {"bits_per_byte", quality.bits_per_byte()},
+          {"nats_total", quality.nats_total},
+          {"tokens_scored", quality.tokens_scored},
+          {"bytes", quality.n_bytes},
+          {"window", report.protocol.window},
+          {"stride", report.protocol.stride},
+          {"bos", report.bos},
+          {"documents", report.protocol.documents},
+          {"policy", report.policy},
+          {"depends_on_batch", report.depends_on_batch},
+          {"execution", report.execution},
+          {"dtype", report.dtype},
+          {"active_experts", active_experts_json(report.active)},
+          {"expert_use", expert_use_to_json(quality.usage)},
+          {"active_parameters", report.active_parameters},
+          {"non_embedding_parameters", report.parameters.non_embedding()},
+          {"total_parameters", report.parameters.total()},
+          {"seconds", quality.seconds},
+          {"tokens_per_second", report.tokens_per_second()},
+          {"complete", quality.complete},
+          {"batch", report.batch}};
 }
 
 nlohmann::ordered_json choices_to_json(const ChoiceResult& result, size_t n_asked) {

@@ -15,12 +15,32 @@ struct EvalProtocol {
   bool documents = false;
 };
 
-/// The object that `eval` prints and of which `curve` prints one a policy: quality with its
-/// protocol, what was active, speed.
-nlohmann::ordered_json perplexity_to_json(const PerplexityResult& result,
-                                          const LoadedCheckpoint& loaded,
-                                          const ModelOptions& options,
-                                          const EvalProtocol& protocol);
+/// Quality of a checkpoint under a plan with its protocol, what was active, speed: what `eval`
+/// prints, and `curve` once a policy.
+struct EvalReport {
+  PerplexityResult quality;
+  EvalProtocol protocol;  ///< without zeros
+  bool bos = false;       ///< each document from BOS
+  std::string policy;
+  bool depends_on_batch = false;
+  std::string execution;
+  std::string dtype;
+  ActiveExperts active;
+  double active_parameters = 0;
+  ParameterCount parameters;
+  int64_t batch = 0;
+
+  double tokens_per_second() const {
+    return static_cast<double>(quality.tokens_scored) / quality.seconds;
+  }
+};
+EvalReport make_eval_report(const PerplexityResult& quality,
+                            const LoadedCheckpoint& loaded,
+                            const RoutingPlan& plan,
+                            const ModelOptions& options,
+                            const EvalProtocol& protocol,
+                            int64_t batch);
+nlohmann::ordered_json to_json(const EvalReport& report);
 
 /// `accuracy` with its interval, `accuracy_normalised` (per byte), `items` that were scored,
 /// `failed` with their `errors`, `per_group`. A share of no item is null.

@@ -48,24 +48,46 @@ void write_logits(const Options& options, const ExportReport& report) {
   write_output_file(posix_io(), options.logits, json.dump() + "\n", existing_of(options.force));
 }
 
-void print_text(const nlohmann::ordered_json& json, const std::string& checkpoint) {
-  const auto text = [&](const char* key) { return json[key].get<std::string>(); };
+struct Result {
+  std::string policy;
+  bool has_tokenizer = false;
+  ExportReport report;
+};
+
+nlohmann::ordered_json to_json(const Options& options, const Result& result) {
+  const auto& report = result.report;
+  return {{"out", options.out},
+          {"target", options.target},
+          {"policy", result.policy},
+          {"dtype", options.dtype},
+          {"tokenizer", result.has_tokenizer},
+          {"tensors_read", report.tensors_read},
+          {"tensors_written", report.tensors_written},
+          {"unused", nlohmann::ordered_json::array()},
+          {"missing", nlohmann::ordered_json::array()},
+          {"tokens_compared", report.tokens.numel()},
+          {"max_abs_logit", report.max_abs_logit},
+          {"max_abs_logit_error", report.max_abs_logit_error}};
+}
+
+void print_text(const Options& options, const Result& result, const std::string& checkpoint) {
+  const auto& report = result.report;
   print_out("{}: {} tensors of {} written as {} in {}, policy {}\n",
-            text("out"),
-            json["tensors_written"].get<int64_t>(),
+            options.out,
+            report.tensors_written,
             checkpoint,
-            text("target"),
-            text("dtype"),
-            text("policy"));
+            options.target,
+            options.dtype,
+            result.policy);
   print_out(
       "read back: logits of {} random tokens, up to {:.4g}, differ by at most {:.3g} from the "
       "model's{}\n",
-      json["tokens_compared"].get<int64_t>(),
-      json["max_abs_logit"].get<double>(),
-      json["max_abs_logit_error"].get<double>(),
-      text("dtype") == "float32" ? "" : " with weights of that type");
-  if (!json["tokenizer"].get<bool>()) {
-    print_out("without the tokenizer, which {} cannot express\n", text("target"));
+      report.tokens.numel(),
+      report.max_abs_logit,
+      report.max_abs_logit_error,
+      options.dtype == "float32" ? "" : " with weights of that type");
+  if (!result.has_tokenizer) {
+    print_out("without the tokenizer, which {} cannot express\n", options.target);
   }
 }
 
@@ -100,27 +122,16 @@ int export_checkpoint(const Options& options) {
       static_cast<size_t>(config.n_layers),
       config.attention.kind == AttentionKind::kMoa ? config.attention.n_experts : 0,
       config.has_ffn_experts() ? config.ffn.n_experts : 0);
-  const auto report = export_model(io, model, options.target, request, options.out);
-  const bool carries_tokenizer =
-      options.target == "gguf" ? !request.gguf_tokenizer.empty() : !request.files.empty();
-  const nlohmann::ordered_json json = {{"out", options.out},
-                                       {"target", options.target},
-                                       {"policy", request.plan.to_string()},
-                                       {"dtype", options.dtype},
-                                       {"tokenizer", carries_tokenizer},
-                                       {"tensors_read", report.tensors_read},
-                                       {"tensors_written", report.tensors_written},
-                                       {"unused", nlohmann::ordered_json::array()},
-                                       {"missing", nlohmann::ordered_json::array()},
-                                       {"tokens_compared", report.tokens.numel()},
-                                       {"max_abs_logit", report.max_abs_logit},
-                                       {"max_abs_logit_error", report.max_abs_logit_error}};
+  const Result result{.policy = request.plan.to_string(),
+                      .has_tokenizer = options.target == "gguf" ? !request.gguf_tokenizer.empty()
+                                                                : !request.files.empty(),
+                      .report = export_model(io, model, options.target, request, options.out)};
   if (options.json) {
-    print_json(json);
+    print_json(to_json(options, result));
   } else {
-    print_text(json, checkpoint.directory);
+    print_text(options, result, checkpoint.directory);
   }
-  if (!options.logits.empty()) write_logits(options, report);
+  if (!options.logits.empty()) write_logits(options, result.report);
   return 0;
 }
 

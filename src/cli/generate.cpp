@@ -12,8 +12,8 @@
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "data/text_lines.h"
-#include "infer/generator.h"
-#include "infer/speculative_generator.h"
+#include "infer/engine.h"
+#include "infer/prompt_file.h"
 #include "model/moe/batch_dependence.h"
 
 namespace dsmoe {
@@ -48,45 +48,29 @@ nlohmann::ordered_json speed_json(int64_t tokens, double seconds) {
   return seconds > 0 ? nlohmann::ordered_json(per_second(tokens, seconds)) : nullptr;
 }
 
-struct Result {
-  std::vector<Completion> completions;
-  SpeculationStats stats;
-};
-
-Result speculate(const Options& options,
-                 const LoadedCheckpoint& loaded,
-                 const GeneratorOptions& plain,
-                 const std::vector<GenerateRequest>& requests) {
-  SpeculationOptions own{
-      .plan = plain.plan,
-      .draft = parse_routing_plan(options.draft).with(parse_execution(options.model.execution)),
-      .draft_tokens = options.draft_tokens,
-      .compute_dtype = plain.compute_dtype,
-      .stop = plain.stop};
-  validate_plan(own.draft, loaded.model->config());
+EngineOptions engine_options(const Options& options, const LoadedCheckpoint& loaded) {
+  EngineOptions engine{.plan = loaded.plan,
+                       .compute_dtype = loaded.compute_dtype,
+                       .max_batch = options.n,
+                       .stop = must_stop};
+  if (options.draft.empty()) return engine;
   if (!loaded.model->device().is_cpu()) {
     throw Error("--draft: expected --device cpu, whose kernels alone check guesses bit for bit");
   }
-  if (plain.on_text) own.on_text = [&](const std::string& text) { plain.on_text(0, text); };
-  SpeculativeGenerator generator(loaded.model, *loaded.tokenizer, own);
-  Result result;
-  for (const auto& request : requests) result.completions.push_back(generator.generate(request));
-  result.stats = generator.stats();
-  return result;
+  const auto& config = loaded.model->config();
+  const auto execution = parse_execution(options.model.execution);
+  engine.speculation = Speculation{.plan = parse_routing_plan(options.draft).with(execution),
+                                   .n_tokens = options.draft_tokens};
+  validate_plan(engine.speculation->plan, config);
+  engine.continuous = true;
+  engine.max_batch = 1;
+  engine.prompt_chunk = (config.max_seq_len / kPromptBlock + 1) * kPromptBlock;  // at once
+  return engine;
 }
 
-Result complete(const Options& options,
-                const LoadedCheckpoint& loaded,
-                const GeneratorOptions& plain,
-                const std::vector<GenerateRequest>& requests) {
-  if (!options.draft.empty()) return speculate(options, loaded, plain, requests);
-  Generator generator(loaded.model, *loaded.tokenizer, plain);
-  Result result{.completions = generator.generate(requests), .stats = {}};
-  static_cast<GenerateStats&>(result.stats) = generator.stats();
-  return result;
-}
-
-void print_result(const Options& options, const Result& result, const LoadedCheckpoint& loaded) {
+void print_result(const Options& options,
+                  const Generation& result,
+                  const LoadedCheckpoint& loaded) {
   const auto& [completions, stats] = result;
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const auto& completion : completions) {
@@ -105,11 +89,11 @@ void print_result(const Options& options, const Result& result, const LoadedChec
     json["drafted_tokens"] = stats.drafted_tokens;
     json["accepted_tokens"] = stats.accepted_tokens;
   }
-  add_load_json(json, loaded.load_seconds, loaded.model);
+  add_load_json(json, loaded.load_seconds, loaded_bytes(loaded.model));
   print_json(json);
 }
 
-int generate(const Options& options) {
+int run_generate(const Options& options) {
   options.request.sampling.validate();
   auto model_options = options.model;
   const bool needs_packed_weights = !options.prompts.file.empty() || !options.draft.empty();
@@ -129,16 +113,15 @@ int generate(const Options& options) {
   }
   // Several completions at once would interleave: they are printed when all are done.
   const bool stream = !options.json && options.n == 1;
-  GeneratorOptions generator_options{
-      .plan = loaded.plan, .compute_dtype = loaded.compute_dtype, .on_text = {}, .stop = must_stop};
+  auto engine = engine_options(options, loaded);
   if (stream) {
     // The prompt comes with the first text: a refused prompt prints nothing.
-    generator_options.on_text = [prompt = options.prompt](size_t, const std::string& text) mutable {
+    engine.on_text = [prompt = options.prompt](size_t, const std::string& text) mutable {
       standard_output().write_generated(std::exchange(prompt, "") + text);
     };
   }
   install_stop_signal();
-  const auto result = complete(options, loaded, generator_options, requests);
+  const auto result = generate(loaded.model, *loaded.tokenizer, engine, requests);
   const auto& [completions, stats] = result;
   if (options.json) {
     print_result(options, result, loaded);
@@ -240,7 +223,7 @@ void add_generate_command(CommandLine& line) {
                  "texts that end the completion, special tokens as they are spelled");
   add_sampling_options(command, options->request.sampling);
   command.flag("--json", options->json, "one JSON object on standard output");
-  command.on_run([options] { return generate(*options); });
+  command.on_run([options] { return run_generate(*options); });
 }
 
 }  // namespace dsmoe

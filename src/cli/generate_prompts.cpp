@@ -6,12 +6,12 @@
 #include <cstdio>
 #include <optional>
 
-#include "cli/prompt_file.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
-#include "infer/batch_scheduler.h"
+#include "infer/engine.h"
+#include "infer/prompt_file.h"
 
 namespace dsmoe {
 namespace {
@@ -83,14 +83,17 @@ std::vector<std::string> errors_of(const std::vector<TextRequest>& texts) {
   return errors;
 }
 
-nlohmann::ordered_json to_json(const PromptsCommand& command, const SchedulerStats& stats) {
-  const double seconds = std::max(stats.seconds, 1e-9);
+double tokens_per_second(const EngineStats& stats, int64_t n_tokens) {
+  return static_cast<double>(n_tokens) / std::max(stats.seconds, 1e-9);
+}
+
+nlohmann::ordered_json to_json(const PromptsCommand& command, const EngineStats& stats) {
+  const int64_t n_tokens = stats.prompt_tokens + stats.generated_tokens;
   return {{"prompt_tokens", stats.prompt_tokens},
           {"generated_tokens", stats.generated_tokens},
           {"seconds", stats.seconds},
-          {"generated_tokens_per_second", static_cast<double>(stats.generated_tokens) / seconds},
-          {"tokens_per_second",
-           static_cast<double>(stats.prompt_tokens + stats.generated_tokens) / seconds},
+          {"generated_tokens_per_second", tokens_per_second(stats, stats.generated_tokens)},
+          {"tokens_per_second", tokens_per_second(stats, n_tokens)},
           {"steps", stats.steps},
           {"largest_batch", stats.largest_batch},
           {"kv_budget_bytes", command.kv_budget_mib << 20},
@@ -98,13 +101,13 @@ nlohmann::ordered_json to_json(const PromptsCommand& command, const SchedulerSta
           {"active_experts", active_experts_json(stats.usage.active_experts())}};
 }
 
-// Hands all completions of a prompt to the scheduler, or none and notes why.
-void submit(TextRequest& text, int64_t n, BatchScheduler& scheduler, const Tokenizer& tokenizer) {
+// Hands all completions of a prompt to the engine, or none and notes why.
+void submit(TextRequest& text, int64_t n, Engine& engine, const Tokenizer& tokenizer) {
   if (!text.error.empty()) return;
   try {
     auto request = text.options;
     request.prompt = encode_prompt(text.prompt, tokenizer);
-    for (request.draw = 0; request.draw < n; ++request.draw) scheduler.submit(request);
+    for (request.draw = 0; request.draw < n; ++request.draw) engine.submit(request);
   } catch (const Error& error) {
     text.error = fmt::format("{}: {}", text.place, error.what());
   }
@@ -113,12 +116,12 @@ void submit(TextRequest& text, int64_t n, BatchScheduler& scheduler, const Token
 // Hands over what can be run; returns an answer for each completion of each prompt.
 std::vector<Answer> submit_all(std::vector<TextRequest>& texts,
                                int64_t n,
-                               BatchScheduler& scheduler,
+                               Engine& engine,
                                const Tokenizer& tokenizer,
                                std::vector<size_t>& answer_of_request) {
   std::vector<Answer> answers;
   for (auto& text : texts) {
-    submit(text, n, scheduler, tokenizer);
+    submit(text, n, engine, tokenizer);
     for (int64_t draw = 0; draw < n; ++draw) {
       if (text.error.empty()) answer_of_request.push_back(answers.size());
       answers.push_back({.prompt = text.prompt, .error = text.error});
@@ -142,16 +145,6 @@ void report_failures(const PromptsCommand& command,
 
 bool must_stop() { return stop_requested() || standard_output().is_lost(); }
 
-std::vector<int32_t> encode_prompt(const std::string& text, const Tokenizer& tokenizer) {
-  auto ids = tokenizer.encode_with_bos(text);
-  // There must be something to continue, also where BOS goes before no text.
-  if (const auto bos = tokenizer.bos_id(); ids.empty() && bos) ids.push_back(*bos);
-  if (ids.empty()) {
-    throw Error("--prompt: expected a text, got none; this tokenizer has no BOS to start from");
-  }
-  return ids;
-}
-
 nlohmann::ordered_json completion_json(const Completion& completion) {
   return {{"text", completion.text},
           {"ids", completion.ids},
@@ -165,35 +158,37 @@ int generate_prompts(const PromptsCommand& command, LoadedCheckpoint& loaded) {
   auto texts = read_prompts(posix_io(), command.file, command.defaults, command.field);
   std::vector<size_t> answer_of_request;
   std::optional<OrderedOutput> output;  // once it is known which prompts can be run
-  SchedulerOptions options{.plan = loaded.plan,
-                           .compute_dtype = loaded.compute_dtype,
-                           .kv_budget_bytes = command.kv_budget_mib << 20,
-                           .max_batch = command.max_batch,
-                           .on_text = {},
-                           .on_completion =
-                               [&](size_t request, const Completion& completion) {
-                                 output->add(answer_of_request[request], completion);
-                               },
-                           .stop = must_stop};
-  BatchScheduler scheduler(loaded.model, *loaded.tokenizer, options);
-  auto answers = submit_all(texts, command.n, scheduler, *loaded.tokenizer, answer_of_request);
+  EngineOptions options{.plan = loaded.plan,
+                        .compute_dtype = loaded.compute_dtype,
+                        .continuous = true,
+                        .max_batch = command.max_batch,
+                        .kv_budget_bytes = command.kv_budget_mib << 20,
+                        .on_completion =
+                            [&](size_t request, const Completion& completion) {
+                              output->add(answer_of_request[request], completion);
+                            },
+                        .stop = must_stop};
+  Engine engine(loaded.model, *loaded.tokenizer, options);
+  auto answers = submit_all(texts, command.n, engine, *loaded.tokenizer, answer_of_request);
   const auto errors = errors_of(texts);
   // Nothing can be done: bad input, not a part of a result.
   if (errors.size() == texts.size()) throw Error(errors.front());
   for (const auto& error : errors) print_note(fmt::format("left out: {}\n", error));
   output.emplace(command, std::move(answers));
   install_stop_signal();
-  while (scheduler.step()) {
+  while (engine.step()) {
   }
-  auto json = to_json(command, scheduler.stats());
-  json["failed"] = errors.size();
-  add_load_json(json, loaded.load_seconds, loaded.model);
-  if (command.json && !command.json_lines) json["completions"] = output->completions();
-  if (command.json || command.json_lines) print_json(json);
+  if (command.json || command.json_lines) {
+    auto json = to_json(command, engine.stats());
+    json["failed"] = errors.size();
+    add_load_json(json, loaded.load_seconds, loaded_bytes(loaded.model));
+    if (!command.json_lines) json["completions"] = output->completions();
+    print_json(json);
+  }
   print_note(fmt::format("{} prompts, {} tokens, {:.1f} per second\n",
                          texts.size() - errors.size(),
-                         scheduler.stats().generated_tokens,
-                         json["generated_tokens_per_second"].get<double>()));
+                         engine.stats().generated_tokens,
+                         tokens_per_second(engine.stats(), engine.stats().generated_tokens)));
   if (stop_requested()) return kExitStopped;
   report_failures(command, texts.size(), errors);
   return 0;

@@ -19,7 +19,7 @@ struct PromptsCommand {
   bool json_lines = false;
 };
 
-/// Runs all prompts through the batch scheduler; prints completions in the order given, or as JSON
+/// Runs all prompts through one engine; prints completions in the order given, or as JSON
 /// lines as they end. A prompt that cannot be run is reported in its place and the others are run.
 /// Returns the exit status; throws RunError after the output if some prompts failed, Error before
 /// it if all did.
@@ -27,9 +27,6 @@ int generate_prompts(const PromptsCommand& command, LoadedCheckpoint& loaded);
 
 /// True once a stop was asked for or what is generated can no longer be printed.
 bool must_stop();
-
-/// The ids that a prompt begins with, BOS first. Throws Error if there is none.
-std::vector<int32_t> encode_prompt(const std::string& text, const Tokenizer& tokenizer);
 
 /// `{"text", "ids", "finish_reason"}`.
 nlohmann::ordered_json completion_json(const Completion& completion);

@@ -108,10 +108,10 @@ nlohmann::ordered_json to_json(const CostPlan& plan, const PlanRequest& request)
           {"gpu_hours", plan.gpu_hours},
           {"cost", request.price_per_hour > 0 ? nlohmann::ordered_json(plan.cost) : nullptr},
           {"sparse_twin",
-           {{"parameters_total", plan.twin.parameters_total},
-            {"flops_per_token", plan.twin.train_flops_per_token},
-            {"training_flops_ratio", plan.twin.flops_ratio},
-            {"weight_memory_ratio", plan.twin.memory_ratio}}}};
+           {{"parameters_total", plan.sparse_baseline.parameters_total},
+            {"flops_per_token", plan.sparse_baseline.train_flops_per_token},
+            {"training_flops_ratio", plan.sparse_baseline.flops_ratio},
+            {"weight_memory_ratio", plan.sparse_baseline.memory_ratio}}}};
 }
 
 void print_parameters(const CostPlan& plan) {
@@ -213,9 +213,9 @@ void print_twin(const CostPlan& plan) {
       "arXiv:2404.05567 takes for equal quality (Table 6);\n"
       "  its Table 3: SMoE-5B averages 56.0, DS-MoE-3B 56.2 and Dense-3B 57.0 after 100B tokens "
       "each\n",
-      plan.twin.flops_ratio,
-      plan.twin.memory_ratio,
-      plan.twin.parameters_total);
+      plan.sparse_baseline.flops_ratio,
+      plan.sparse_baseline.memory_ratio,
+      plan.sparse_baseline.parameters_total);
 }
 
 int plan(const Options& options) {

@@ -36,7 +36,7 @@ size_t edit_distance(const std::string& a, const std::string& b) {
   return row.back();
 }
 
-// What yaml-cpp's tree no longer shows: anchors, aliases and depth.
+// Checks what yaml-cpp's tree does not keep: anchors, aliases and depth.
 class StrictEvents final : public YAML::EventHandler {
  public:
   explicit StrictEvents(const std::string& source) : source_(source) {}
@@ -255,7 +255,7 @@ class TreeReader final : public ConfigVisitor {
     }
     sections_.push_back({node, path, {}});
   }
-  // An override is one text; only where the key is a list is it one if it is written so.
+  // An override is one text; `[a, b]` is read as a list only if the key is a list.
   YAML::Node take_list(const std::string& key) {
     auto node = take(key);
     const bool is_override = overridden_.count(path_of(key)) > 0;
@@ -311,7 +311,7 @@ class TreeReader final : public ConfigVisitor {
   std::vector<Section> sections_;
 };
 
-// The YAML parser passes on any bytes; the JSON writer refuses what is not UTF-8.
+// The YAML parser accepts any bytes; the JSON writer accepts UTF-8 only.
 void check_utf8(const std::string& text, const std::string& source_name) {
   try {
     nlohmann::json(text).dump();

@@ -12,16 +12,16 @@ namespace dsmoe {
 /// Walks every key of the configs that are read or written together.
 using Describe = std::function<void(ConfigVisitor&)>;
 
-/// How a config's paths are read: as a person writes them (expand_path), or as a resolved config
-/// stores them.
+/// Selects the reading of a config's paths: as a person writes them (expand_path), or literally, as
+/// a resolved config stores them.
 enum class PathSyntax { kExpanded, kLiteral };
 
 /// Reads YAML (or JSON) over the values that the configs hold already; a missing key keeps its
 /// value.
 ///
-/// source_name  of the text, for messages
-/// overrides    `section.key=value`, applied after the text; a value is a list (`[a, b]`) only
-///              where the key is one
+/// source_name  name of the text, for messages
+/// overrides    `section.key=value`, applied after the text; a value `[a, b]` is a list only if the
+///              key is a list
 /// paths        whether `~` and variables of paths are expanded
 /// returns      the keys, with their sections, that the text or an override sets
 /// Throws Error, one line with source, line, key and what was expected: unknown key (with the
@@ -39,28 +39,29 @@ std::set<std::string> read_config_file(const std::string& path,
                                        const Describe& describe,
                                        PathSyntax paths = PathSyntax::kExpanded);
 
-/// Every key, with its sections, in the order of the description.
+/// Returns every key, with its sections, in the order of the description.
 std::vector<std::string> config_keys(const Describe& describe);
 
-/// Every key with its value; reading it back gives the same configs: what expand_path would read
-/// otherwise is quoted.
+/// Returns every key with its value as YAML that reads back to the same configs: quotes what
+/// expand_path would change.
 std::string config_to_yaml(const Describe& describe);
 
-/// The same as JSON, with numbers as numbers and paths as they are, to be read back with
+/// The same as JSON, with numbers as numbers and paths unquoted; read it back with
 /// PathSyntax::kLiteral.
 std::string config_to_json(const Describe& describe);
 
-/// A Markdown table of every key: type, unit, default (the value now held), range, resume rule,
+/// Returns a Markdown table of every key: type, unit, default (the current value), range, resume
+/// rule,
 /// meaning.
 std::string config_to_markdown(const Describe& describe);
 
-/// One key whose value differs between two configs of one shape.
+/// One key with different values in two configs of the same type.
 struct ConfigChange {
   std::string key;
   std::string old_value;
   std::string new_value;
   ResumeRule rule;
-  InitRule init;  ///< beside the other values of the new config
+  InitRule init;  ///< applies together with the other values of the new config
 };
 
 std::vector<ConfigChange> compare_configs(const Describe& old_configs, const Describe& new_configs);

@@ -7,18 +7,18 @@
 
 namespace dsmoe {
 
-/// What happens to a key that differs when a run resumes.
+/// Rule for a key whose value differs when a run resumes.
 enum class ResumeRule {
   kFixed,    ///< refused
-  kApplied,  ///< the new value counts, and the change is reported
-  kFree,     ///< the new value counts
+  kApplied,  ///< the new value is used, and the change is reported
+  kFree,     ///< the new value is used
 };
 
-/// What happens to a key of the model when a run takes its weights from another checkpoint.
+/// Rule for a key of the model when a run takes its weights from another checkpoint.
 enum class InitRule {
-  kCompared,  ///< changes the function: taken over where the config is silent, else must be equal
-  kTaken,     ///< taken over where the config is silent, else the config's value counts
-  kFree,      ///< the config's value counts: no effect on the function, or none beside other keys
+  kCompared,  ///< changes the function: copied where the config does not set it, else must be equal
+  kTaken,     ///< copied where the config does not set it, else the config's value is used
+  kFree,      ///< the config's value is used: no effect on the function beyond that of other keys
 };
 
 struct FieldInfo {
@@ -43,10 +43,10 @@ class ConfigVisitor {
   virtual void real(const char* key, double& value, double min, double max, FieldInfo info) = 0;
   virtual void boolean(const char* key, bool& value, FieldInfo info) = 0;
   virtual void text(const char* key, std::string& value, FieldInfo info) = 0;
-  /// In a file one text may stand for a list of one.
+  /// A file may write a list of one text as that text.
   virtual void text_list(const char* key, std::vector<std::string>& value, FieldInfo info) = 0;
   /// A path of a file or directory: reading expands `~` and variables (expand_path). Texts that are
-  /// no path, such as `bytes` of data.tokenizer, read the same.
+  /// not paths, such as `bytes` of data.tokenizer, stay the same.
   virtual void path(const char* key, std::string& value, FieldInfo info) { text(key, value, info); }
   virtual void path_list(const char* key, std::vector<std::string>& value, FieldInfo info) {
     text_list(key, value, info);
@@ -62,7 +62,7 @@ class ConfigVisitor {
                       FieldInfo info) = 0;
 };
 
-/// An enum as one of its names.
+/// An enum, written as one of its names.
 template <class E>
 void choice(ConfigVisitor& visitor,
             const char* key,

@@ -159,7 +159,7 @@ class JsonWriter final : public ConfigVisitor {
   std::vector<nlohmann::ordered_json*> sections_{&root_};
 };
 
-// A bar would end the cell.
+// Escapes bars, which would end the cell.
 std::string in_table(const std::string& value) {
   std::string cell;
   for (const char c : value) cell += c == '|' ? "\\|" : std::string(1, c);

@@ -10,15 +10,15 @@ enum class CpuIsa {
   kAvx512Bf16,  ///< the same with dot products of bfloat16 (BF16) and int8 (VNNI)
 };
 
-/// The widest one that this CPU runs. DSMOE_CPU_ISA=portable|avx2|avx512|avx512bf16 lowers it, for
-/// tests; a value that is unknown or above the CPU's is ignored.
+/// Returns the widest instruction set of this CPU. DSMOE_CPU_ISA=portable|avx2|avx512|avx512bf16
+/// lowers it for tests; an unknown value, or one above the CPU's, is ignored.
 CpuIsa cpu_isa();
 
-/// True if the CPU has AMX tiles: libraries may then compute float32 products in bfloat16.
+/// Returns whether the CPU has AMX tiles: libraries may then compute float32 products in bfloat16.
 bool has_amx();
 
-/// True if the CPU multiplies bfloat16 at full speed (AVX512-BF16); without it such products are
-/// tens of times slower than float32.
+/// Returns whether the CPU multiplies bfloat16 at full speed (AVX512-BF16); without it such
+/// products are tens of times slower than float32.
 bool has_fast_bfloat16();
 
 }  // namespace dsmoe

@@ -39,7 +39,7 @@ DeviceModule& open_cuda_module() {
 
 DeviceModule& open_device_module(const std::string& path) {
   if (registered != nullptr) return *registered;
-  // Never closed: what it registers with torch has no way back.
+  // Never closed: its registrations with torch cannot be undone.
   if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) {
     const char* reason = dlerror();
     throw Error(fmt::format("device cuda: '{}' cannot be loaded: {}",

@@ -6,7 +6,7 @@
 namespace dsmoe {
 
 /// Bad input from outside: a file, a config key, a command-line argument. The program exits with 2.
-/// The text reads `who: expected what, got what; way out if known`, on one line.
+/// The text reads `who: expected what, got what; what to do, if known`, on one line.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -21,7 +21,7 @@ HugePages::HugePages(int64_t size_bytes) {
   size_t space = mapping_bytes_;
   void* aligned = mapping_;
   data_ = static_cast<std::byte*>(std::align(kPage, size, aligned, space));
-  // Advice only: without huge pages the memory works too. The remainder would waste a huge page.
+  // Advice only: the memory works without huge pages too. The remainder would waste a huge page.
   const size_t whole = size / kPage * kPage;
   if (whole > 0) madvise(data_, whole, MADV_HUGEPAGE);
   if (whole < size) madvise(data_ + whole, size - whole, MADV_NOHUGEPAGE);

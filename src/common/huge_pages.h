@@ -5,7 +5,7 @@
 
 namespace dsmoe {
 
-/// Zeroed memory in huge pages (2 MiB) if the system provides them: reading weights from pages of
+/// Zeroed memory, in huge pages (2 MiB) if the system provides them. Reading weights from pages of
 /// 4 KiB costs a third of the bandwidth or more. Throws std::bad_alloc.
 class HugePages {
  public:

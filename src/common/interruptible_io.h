@@ -4,10 +4,10 @@
 
 namespace dsmoe {
 
-/// The operating system's calls for a command that makes an output and keeps nothing when it is
-/// stopped. From the first file or directory it makes on, a stop signal is caught, and the next
-/// write throws StoppedError, so that the unfinished output is removed on the way out.
-/// Before that a signal ends the process, which has nothing to remove. Stateless.
+/// Operating-system calls for a command that keeps no unfinished output. Catches stop signals from
+/// the first file or directory that it makes: the next write then throws StoppedError, and the
+/// caller removes the output. Before that a signal ends the process, which has nothing to remove.
+/// Stateless.
 Io& interruptible_io();
 
 }  // namespace dsmoe

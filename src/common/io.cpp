@@ -53,7 +53,7 @@ std::string reason() { return std::strerror(errno); }
   throw RunError(fmt::format("{}: cannot {}: {}", path, what, reason()));
 }
 
-// Closes on every way out; the good way out calls close() and checks it.
+// Closes on every path; the success path calls close() and checks the result.
 class OpenFile {
  public:
   OpenFile(Io& io, int fd) : io_(io), fd_(fd) {}

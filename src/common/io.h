@@ -10,7 +10,7 @@
 
 namespace dsmoe {
 
-/// Permissions that new files and directories ask for: the umask decides, as for every other tool.
+/// Permissions of new files and directories before the umask, as for every other tool.
 constexpr mode_t kFileMode = 0666;
 constexpr mode_t kDirectoryMode = 0777;
 
@@ -57,19 +57,19 @@ void read_all(Io& io,
               uint64_t offset,
               const std::string& path);
 
-/// Creates or truncates a file, writes it, fsyncs and closes it. Only for files inside a directory
-/// that this process makes (staged_output.h): a file of that name is lost when the write fails.
+/// Creates or truncates a file, writes it, fsyncs and closes it. A failed write loses an earlier
+/// file of that name: use it only inside a directory that this process makes (staged_output.h).
 /// Throws RunError.
 void write_file(Io& io, const std::string& path, std::string_view bytes);
 
 /// Renames within a directory or across two, and makes the new name durable. Throws RunError.
 void rename_durably(Io& io, const std::string& from, const std::string& to);
 
-/// A directory that is complete or not there: `fill` writes its files, fsynced, at `temporary`,
-/// which is then fsynced, renamed to `path` and its name made durable. What is left at `temporary`
-/// from before, or after a failure, is removed: only for directories that the caller owns under a
-/// lock, such as a run's checkpoints; write_output_directory is for all others. Throws RunError and
-/// what `fill` throws.
+/// Makes a directory completely or not at all: `fill` writes its files, fsynced, at `temporary`;
+/// the directory is then fsynced and renamed to `path`, and its name made durable. Removes an
+/// earlier directory at `temporary` first, and its own after a failure: only for directories that
+/// the caller owns under a lock, such as a run's checkpoints. All others use
+/// write_output_directory. Throws RunError and the exceptions of `fill`.
 void write_directory(Io& io,
                      const std::string& temporary,
                      const std::string& path,
@@ -81,7 +81,7 @@ void fsync_directory(Io& io, const std::string& path);
 /// Creates a directory and its parents where missing, durably. Throws RunError.
 void make_directories(Io& io, const std::string& path);
 
-/// Removes a directory and what it holds; does nothing if it is missing. Throws RunError.
+/// Removes a directory and its content; does nothing if it is missing. Throws RunError.
 void remove_tree(Io& io, const std::string& path);
 
 }  // namespace dsmoe

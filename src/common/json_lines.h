@@ -26,8 +26,8 @@ class JsonLines {
   int fd_;
 };
 
-/// Rewrites a file of JSON lines with those whose `step` is at most `step`; a torn last line goes.
-/// Does nothing if there is no file. Throws RunError.
+/// Rewrites a file of JSON lines: keeps the lines with `step` at most `step`, drops a torn last
+/// line. Does nothing if there is no file. Throws RunError.
 void keep_lines_up_to_step(Io& io, const std::string& path, int64_t step);
 
 }  // namespace dsmoe

@@ -15,7 +15,7 @@ void setup_log() {
       "dsmoe", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
   logger->set_pattern("%H:%M:%S %^%l%$ %v");
   logger->flush_on(spdlog::level::info);
-  // The default handler writes to standard error, which is what failed.
+  // The default handler writes to standard error, which has just failed.
   logger->set_error_handler([](const std::string&) {});
   spdlog::set_default_logger(std::move(logger));
 }

@@ -65,7 +65,7 @@ double measure_read_bandwidth() {
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     best = std::min(best, seconds.count());
   }
-  // What was summed is used, so that no compiler leaves the reading out.
+  // Uses the sum, so that the compiler keeps the reads.
   const bool is_right = total == static_cast<uint64_t>(kRounds * kWords);
   return is_right ? static_cast<double>(kLines) * sizeof(Line) / best : 0.0;
 }

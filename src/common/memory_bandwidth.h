@@ -2,9 +2,10 @@
 
 namespace dsmoe {
 
-/// Bytes per second at which kernel_threads() together read memory that no cache holds: the best of
-/// seven sums over 1 GiB. The machine's ceiling for decoding; takes a third of a second or so after
-/// the first call, which fills the memory. Give it back with release_bandwidth_memory.
+/// Returns the bytes per second at which kernel_threads() threads together read memory outside all
+/// caches: the best of seven sums over 1 GiB. It is the machine's ceiling for decoding. Takes about
+/// a third of a second; the first call also fills the memory. Free the memory with
+/// release_bandwidth_memory.
 double measure_read_bandwidth();
 
 void release_bandwidth_memory();

@@ -44,7 +44,7 @@ std::string take_variable(const std::string& path, size_t& at, const std::string
   while (end < path.size() && continues_name(path[end])) ++end;
   const bool is_name = end > begin && begins_name(path[begin]);
   if (is_braced && (!is_name || end == path.size() || path[end] != '}')) {
-    throw Error(fmt::format("{}: expected ${{NAME}}, got '{}'; $$ stands for a $", who, path));
+    throw Error(fmt::format("{}: expected ${{NAME}}, got '{}'; write $$ for a $", who, path));
   }
   at = end + (is_braced ? 1 : 0);
   return value_of(path.substr(begin, end - begin), path, who);

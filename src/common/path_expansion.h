@@ -15,8 +15,9 @@ std::string expand_path(const std::string& path, const std::string& who);
 /// Returns the text that expand_path reads as `path`: for configs that the program writes.
 std::string quote_path(const std::string& path);
 
-/// Returns a path of the command line with a leading `~` or `~/` replaced by HOME: shells leave it
-/// in `--out=~/x`. A `$` stays, and so does a `~` in a name without `/` (such as `~lock.txt`).
+/// Returns a path of the command line with a leading `~` or `~/` replaced by HOME: shells do not
+/// expand it in `--out=~/x`. A `$` stays, and so does a `~` in a name without `/` (such as
+/// `~lock.txt`).
 ///
 /// who  option of the path, for messages
 /// Throws Error for `~user/`, and where HOME is needed and not set.

@@ -12,7 +12,7 @@ struct Character {
   size_t size_bytes = 0;  // 0: the first byte begins no valid character
 };
 
-// Of the first character; overlong forms, surrogates and what is above U+10FFFF are not valid.
+// Decodes the first character; overlong forms, surrogates and codes above U+10FFFF are not valid.
 Character first_character(std::string_view text) {
   const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
   const uint8_t lead = byte(0);

@@ -5,10 +5,10 @@
 
 namespace dsmoe {
 
-/// A text from outside as one line that no terminal obeys: valid UTF-8 stays, but for control
-/// characters (C0, DEL, C1), line and paragraph separators and marks of writing direction, which
-/// become `\n`, `\r`, `\t` or `\u001b`; bytes that are not UTF-8 become `\xff`. A text so made is
-/// unchanged by a second call.
+/// Returns a text from outside as one line that cannot control a terminal. Valid UTF-8 stays,
+/// except for control characters (C0, DEL, C1), line and paragraph separators and marks of writing
+/// direction, which become `\n`, `\r`, `\t` or `\u001b`; bytes that are not UTF-8 become `\xff`. A
+/// second call changes nothing.
 std::string printable_line(std::string_view text);
 
 /// The same for a text of several lines: line feeds and tabs stay. A JSON or double-quoted YAML

@@ -28,7 +28,7 @@ void restart_with_passive_waiting(char** argv) {
   if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);
   execv("/proc/self/exe", argv);
-  // Where that is impossible the program goes on, only slower.
+  // If that fails, the program continues, only slower.
 }
 
 int64_t peak_memory_bytes() {

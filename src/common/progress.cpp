@@ -50,8 +50,8 @@ void ProgressBar::show(int64_t done_bytes, int64_t total_bytes) {
   next_ = now + kInterval;
   drawn_ = true;
   const double seconds = std::chrono::duration<double>(now - start_).count();
-  // "\x1b[K" clears what a longer line left behind. A terminal that has gone ends nothing: fputs
-  // fails in silence where fmt::print throws.
+  // "\x1b[K" clears the rest of a longer line. On a closed terminal fputs fails silently;
+  // fmt::print would throw.
   const auto line =
       fmt::format("\r{}\x1b[K", progress_line(label_, done_bytes, total_bytes, seconds));
   std::fputs(line.c_str(), terminal_);

@@ -14,7 +14,7 @@ std::string progress_line(const std::string& label,
                           int64_t total_bytes,
                           double seconds);
 
-/// A progress bar on a terminal, drawn at most ten times a second; ends its line when it goes.
+/// A progress bar on a terminal, drawn at most ten times a second; its destructor ends the line.
 class ProgressBar {
  public:
   ProgressBar(const std::string& label, std::FILE* terminal);

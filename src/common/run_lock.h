@@ -6,7 +6,7 @@
 
 namespace dsmoe {
 
-/// Keeps other processes out of a run directory for as long as it lives.
+/// Locks a run directory against other processes during its lifetime.
 class RunLock {
  public:
   /// Throws Error naming the process that holds `RUN/run.lock`.

@@ -57,7 +57,7 @@ std::string target_of(const std::string& path) {
   return normal.string();
 }
 
-// Where a file that is to be replaced really is.
+// Resolves links to the file that will be replaced.
 std::string follow_link(const std::string& path) {
   if (!fs::is_symlink(status_of(path))) return path;
   std::error_code error;
@@ -102,7 +102,7 @@ std::string make_temporary(Io& io, const std::string& target, Kind kind) {
   fail_run(target, "create");
 }
 
-// An output on its way to its name.
+// An output under its temporary name.
 struct Staged {
   Io& io;
   std::string target;
@@ -110,7 +110,7 @@ struct Staged {
   bool holds_old_content = false;  // the temporary does, after a swap
 };
 
-// The failure that led here is the one to report.
+// Only logs a failed removal: the failure that led here is the one to report.
 void discard(Io& io, const std::string& path) {
   try {
     remove_tree(io, path);
@@ -126,12 +126,12 @@ void discard(Io& io, const std::string& path) {
       kWayOut));
 }
 
-// What a rename or link says of a file system that lacks it.
+// Error numbers of a rename or link that the file system does not support.
 bool is_unsupported(int error) {
   return error == EINVAL || error == ENOSYS || error == EOPNOTSUPP || error == EPERM;
 }
 
-// Where renaming cannot refuse to replace, such as on NFS, a link can; FAT has neither.
+// If renaming cannot refuse to replace, such as on NFS, makes a link; FAT has neither.
 void publish_by_link(const Staged& staged) {
   const auto& [io, target, temporary, unused] = staged;
   if (io.link(temporary, target) == 0) {
@@ -156,7 +156,7 @@ void publish_file(const Staged& staged, Existing existing) {
   fsync_directory(io, parent_of(target));
 }
 
-// Where two names cannot be swapped in one step: the old directory is moved aside first.
+// Without an atomic swap of two names, moves the old directory aside first.
 void swap_in_two_steps(Staged& staged) {
   auto& [io, target, temporary, holds_old_content] = staged;
   const auto aside = make_temporary(io, target, Kind::kDirectory);
@@ -217,7 +217,7 @@ std::string with_target(std::string message, const Staged& staged) {
   return message;
 }
 
-// What fails names the target: the temporary is gone by the time that a person reads of it.
+// Errors name the target: the temporary no longer exists when a person reads the message.
 void fill_and_publish(Staged& staged, const Fill& fill, const std::function<void()>& publish) {
   try {
     try {

@@ -8,10 +8,10 @@
 
 namespace dsmoe {
 
-/// What becomes of a file or directory that already has the name of an output.
+/// Treatment of an existing file or directory with the name of an output.
 enum class Existing {
-  kRefuse,   ///< it stays, even if another process makes it while this one works
-  kReplace,  ///< it stays until the new content is complete and durable, then it is replaced
+  kRefuse,   ///< keep it, even if another process makes it during the work
+  kReplace,  ///< keep it until the new content is complete and durable, then replace it
 };
 
 /// An output that is a directory.
@@ -23,31 +23,31 @@ struct OutputDirectory {
   std::string marker = {};
 };
 
-/// Every output of the program is made so: under a temporary name beside its target that no other
-/// process has (`.NAME.tmp-PID-RANDOM`), fsynced, then renamed. A failure removes what this process
-/// made and nothing else; messages name the target, not the temporary.
+/// Every output of the program is written to a temporary name beside its target, unique to the
+/// process (`.NAME.tmp-PID-RANDOM`), fsynced, then renamed. A failure removes only the files of
+/// this process; messages name the target, not the temporary.
 
-/// Writes a file. A pipe or device gets the bytes directly; a symbolic link keeps pointing to the
-/// file that is replaced. Throws Error where check_output_file does, RunError for a failed write or
-/// if another process made the file meanwhile.
+/// Writes a file. A pipe or device receives the bytes directly; a symbolic link keeps pointing to
+/// the replaced file. Throws Error as check_output_file does, RunError for a failed write or if
+/// another process made the file meanwhile.
 void write_output_file(Io& io, const std::string& path, std::string_view bytes, Existing existing);
 
-/// As above for content that `fill` writes to the empty file whose path it gets.
+/// As above; `fill` writes the content to the empty file at the path that it receives.
 void write_output_file(Io& io,
                        const std::string& path,
                        Existing existing,
                        const std::function<void(const std::string& temporary)>& fill);
 
-/// Makes a directory, and its parents where missing, whose files `fill` writes, fsynced, below the
-/// path it gets. An empty directory of that name counts as none. Throws Error where
+/// Makes a directory, and its parents where missing; `fill` writes the files, fsynced, below the
+/// path that it receives. An empty directory of that name counts as absent. Throws Error as
 /// check_output_directory does, RunError for a failed write or if another process made the
-/// directory meanwhile, and what `fill` throws.
+/// directory meanwhile, and the exceptions of `fill`.
 void write_output_directory(Io& io,
                             const OutputDirectory& output,
                             const std::function<void(const std::string& temporary)>& fill);
 
-/// Call before long work whose output goes to `path`. Throws Error if something is there that may
-/// not be replaced or the directory above is missing, RunError if it cannot be written to.
+/// Call before long work with output to `path`. Throws Error if an existing target may not be
+/// replaced or the parent directory is missing, RunError if the target is not writable.
 void check_output_file(const std::string& path, Existing existing);
 void check_output_directory(const OutputDirectory& output);
 
@@ -55,7 +55,7 @@ void check_output_directory(const OutputDirectory& output);
 /// part.
 void replace_file(Io& io, const std::string& path, std::string_view bytes);
 
-/// True for the name of a temporary of the target `name`, made by any process.
+/// Returns whether a file name is a temporary of the target `name`, made by any process.
 bool is_temporary_of(std::string_view file_name, std::string_view name);
 
 }  // namespace dsmoe

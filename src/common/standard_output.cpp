@@ -28,7 +28,7 @@ void StandardOutput::write_generated(std::string_view text) {
   write(text);
 }
 
-// A pipe that another program made non-blocking; false after a stop was asked for.
+// Waits for a pipe that another program made non-blocking; returns false after a stop request.
 bool StandardOutput::wait_until_writable() {
   pollfd descriptor{.fd = fd_, .events = POLLOUT, .revents = 0};
   while (::poll(&descriptor, 1, -1) < 0) {
@@ -55,7 +55,7 @@ StandardOutput& standard_output() {
 void reserve_standard_descriptors() {
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (::fcntl(fd, F_GETFD) >= 0 || errno != EBADF) continue;
-    // The lowest free number is taken; reading from or writing to it fails with EBADF.
+    // Takes the lowest free number; reading from it or writing to it fails with EBADF.
     [[maybe_unused]] const int taken =
         ::open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
   }

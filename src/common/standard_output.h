@@ -11,9 +11,9 @@
 
 namespace dsmoe {
 
-/// Where results are printed. Every write is checked and nothing is buffered. After the first
-/// failure further text is dropped, so that a command can still finish what it writes elsewhere;
-/// finish() reports the failure. For one thread at a time.
+/// Prints results. Every write is checked and nothing is buffered. After the first failure further
+/// text is dropped, so that a command can finish its other outputs; finish() reports the failure.
+/// For one thread at a time.
 class StandardOutput {
  public:
   StandardOutput(Io& io, int fd) : io_(io), fd_(fd) {}
@@ -25,12 +25,12 @@ class StandardOutput {
   /// printable_text of it to a terminal.
   void write_generated(std::string_view text);
 
-  /// True once text could not be written: work whose only result is printed may stop.
+  /// Returns whether a write has failed: work that only prints its result may stop.
   bool is_lost() const { return !failure_.empty(); }
 
   /// Closes the descriptor if anything was written, since some file systems report a full disk only
-  /// then. Returns what failed, such as `standard output: cannot write: No space left on device`;
-  /// empty if nothing did.
+  /// then. Returns the failure, such as `standard output: cannot write: No space left on device`;
+  /// empty if there was none.
   std::string finish();
 
  private:
@@ -43,19 +43,19 @@ class StandardOutput {
   std::string failure_;
 };
 
-/// The process's own, descriptor 1.
+/// Returns the output of this process, descriptor 1.
 StandardOutput& standard_output();
 
-/// fmt::print to standard_output(), as printable_text: nothing from a file or an argument reaches a
-/// terminal as a command. scripts/check_layers.sh finds other ways out.
+/// Prints with fmt::print to standard_output() as printable_text: no text from a file or an
+/// argument controls a terminal. scripts/check_layers.sh finds prints that bypass it.
 template <typename... Arguments>
 void print_out(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
   standard_output().write(
       printable_text(fmt::format(format, std::forward<Arguments>(arguments)...)));
 }
 
-/// Call first in main: where a standard descriptor is closed, opens one that fails on use, so that
-/// no file of the program takes its number and receives what is printed.
+/// Call first in main: opens a descriptor that fails on use in place of each closed standard
+/// descriptor, so that no file of the program takes its number and receives printed text.
 void reserve_standard_descriptors();
 
 }  // namespace dsmoe

@@ -8,7 +8,7 @@
 namespace dsmoe {
 namespace {
 
-// A signal handler can reach nothing but a global.
+// A signal handler can only access globals.
 std::atomic<bool> stop_flag{false};
 std::atomic<bool> trace_flag{false};
 static_assert(std::atomic<bool>::is_always_lock_free);

@@ -14,8 +14,8 @@ using std::chrono::milliseconds;
 
 constexpr int kSpins = 1000;  // some tens of microseconds
 constexpr auto kYielding = microseconds(300);
-// A worker is late that has not done its last item this long after the caller did its own, in items
-// of the caller's and on top.
+// A worker is late if it ends its last item later than the caller by more than kLateItems of the
+// caller's items plus kLate.
 constexpr int kLateItems = 4;
 constexpr auto kLate = microseconds(200);
 constexpr auto kAloneLeast = milliseconds(4);
@@ -77,7 +77,7 @@ void ThreadPool::run_shared(const Region& region) {
   const auto begin = now_();
   const int64_t n_done = claim_items(0);
   phase_.fetch_add(1);
-  // A worker counts itself in before it looks whether the region is still open: none is missed.
+  // A worker counts itself in before it checks whether the region is still open: none is missed.
   if (n_inside_ == 0) return;
   const auto done = now_();
   wait_for_workers();
@@ -86,7 +86,7 @@ void ThreadPool::run_shared(const Region& region) {
   if (end - done > kLate + kLateItems * item) note_late_worker(end);
 }
 
-// Asleep rather than yielding: that would give a whole slice away on a busy machine.
+// Sleeps instead of yielding: on a busy machine a yield gives a whole time slice away.
 void ThreadPool::wait_for_workers() {
   for (int spins = 0; spins < kSpins; ++spins) {
     if (n_inside_ == 0) return;
@@ -103,7 +103,7 @@ void ThreadPool::note_late_worker(Clock::time_point now) {
   alone_until_ = now + alone_for_;
 }
 
-// Returns how many it did.
+// Returns the number of items that it did.
 int64_t ThreadPool::claim_items(int thread) noexcept {
   for (int64_t n_done = 0;; ++n_done) {
     const int64_t item = next_item_.fetch_add(1, std::memory_order_relaxed);
@@ -134,7 +134,7 @@ uint32_t ThreadPool::wait_for_change(uint32_t seen) {
     if (phase_ != seen) return phase_;
     pause_briefly();
   }
-  // By the clock: on a busy machine one yield may take milliseconds.
+  // Bounded by the clock: on a busy machine one yield may take milliseconds.
   for (const auto end = Clock::now() + kYielding; Clock::now() < end;) {
     if (phase_ != seen) return phase_;
     sched_yield();

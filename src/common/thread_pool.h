@@ -10,18 +10,19 @@
 
 namespace dsmoe {
 
-/// Threads for regions of microseconds, as the kernels of inference have by the hundred per token.
+/// Threads for parallel regions of microseconds; inference kernels run hundreds of regions per
+/// token.
 ///
-/// A region's items are claimed one by one, and its end waits for claimed items only: a worker that
-/// the system has put aside delays nothing it did not begin. One that was put aside in the middle
-/// of an item does; the caller then goes on alone for some milliseconds, longer the sooner it
-/// happens again, so that a busy machine costs the help of the other threads and hardly more. A
-/// worker without work spins for some tens of microseconds, then yields, then sleeps. OpenMP's team
-/// either spins for good or sleeps at once.
+/// Threads claim a region's items one by one, and the region ends when all claimed items are done.
+/// A preempted worker delays only the items it has claimed. After such a delay the caller works
+/// alone for some milliseconds, longer if the next delay follows soon: on a busy machine the
+/// program loses the help of the other threads and hardly more. A worker without work spins for
+/// some tens of microseconds, then yields, then sleeps. OpenMP's team either spins forever or
+/// sleeps at once.
 class ThreadPool {
  public:
   using Clock = std::chrono::steady_clock;
-  /// Time by which a worker is found late.
+  /// Clock by which a worker is late.
   using Now = Clock::time_point (*)();
 
   /// n_threads counts the caller of run(). A test passes a clock that it advances itself.
@@ -34,9 +35,9 @@ class ThreadPool {
   int n_asleep() const { return n_asleep_; }  ///< workers that only a new region wakes
 
   /// Calls body(item, thread) for every item in 0 .. n_items - 1 and thread in 0 .. n_threads() -
-  /// 1, in any order; returns when all are done. The body may not throw. A region begun inside
-  /// another one, while another thread has one or after a late worker, runs on its caller alone, as
-  /// thread 0: items may not wait for one another.
+  /// 1, in any order; returns when all are done. The body may not throw. A region runs on its
+  /// caller alone, as thread 0, if it begins inside another region, while another thread runs a
+  /// region, or soon after a late worker: items may not wait for one another.
   template <typename Body>
   void run(int64_t n_items, const Body& body) {
     static_assert(std::is_invocable_v<const Body&, int64_t, int>);
@@ -73,17 +74,17 @@ class ThreadPool {
   alignas(64) std::atomic<int> n_inside_{0};    // workers that may look at region_
   alignas(64) std::atomic<int> n_asleep_{0};
   std::atomic<bool> caller_sleeps_{false};
-  // Of the caller that has the region.
+  // Used only by the caller that runs the region.
   Clock::time_point alone_until_{};
   Clock::duration alone_for_{};
   std::vector<std::thread> workers_;
 };
 
-/// The process's pool, made at its first use: as many threads as OMP_NUM_THREADS says, else as this
-/// process may use cores.
+/// Returns the process's pool, made at its first use, with OMP_NUM_THREADS threads, else one per
+/// core that this process may use.
 ThreadPool& kernel_threads();
 
-/// Replaces the process's pool by one of n_threads; not while a region runs.
+/// Replaces the process's pool by one of n_threads; no region may run meanwhile.
 void set_kernel_threads(int n_threads);
 
 }  // namespace dsmoe

@@ -136,7 +136,7 @@ const AddedToken* AddedTokens::longest_at(std::string_view text, size_t at, Pass
 
 std::vector<AddedTokens::Part> AddedTokens::split(std::string_view text, Pass pass) const {
   std::vector<Part> parts;
-  size_t begin = 0;  // of what no part has yet
+  size_t begin = 0;  // start of the text that is in no part yet
   for (size_t at = 0; at < text.size();) {
     const auto* token = longest_at(text, at, pass);
     if (token == nullptr) {
@@ -173,10 +173,10 @@ std::vector<AddedTokens::Part> AddedTokens::split(std::string_view text) const {
 
 bool AddedTokens::can_cut(std::string_view text, size_t at) const {
   if (tokens_.empty()) return true;
-  // What a token at the cut would look at: the white space around it, the characters beside it.
+  // A token at the cut depends on the white space around it and on the characters beside it.
   const size_t left = looks_around_ ? white_space_before(text, at) : at;
   const size_t right = looks_around_ ? white_space_after(text, at) : at;
-  if (looks_around_ && right == text.size()) return false;  // what follows is not known yet
+  if (looks_around_ && right == text.size()) return false;  // the text after it is not known yet
   const size_t end = looks_around_ ? right + 1 : at;
   for (size_t first = left - std::min(left, longest_); first < end; ++first) {
     for (const size_t i : by_first_[static_cast<unsigned char>(text[first])]) {

@@ -9,18 +9,18 @@
 
 namespace dsmoe {
 
-/// Finds added tokens in a text, as the library tokenizers does: from the left, of several that
-/// begin at one place the longest, with the white space that lstrip and rstrip take. Tokens that
-/// are not normalized are found first, in the whole text; the others in what lies between them.
+/// Finds added tokens in a text, as the library tokenizers does: from left to right, the longest of
+/// those that begin at one place, with the white space that lstrip and rstrip take. Finds tokens
+/// that are not normalized first, in the whole text, then the others in the text between them.
 /// Source: huggingface/tokenizers, tokenizer/added_vocabulary.rs.
 class AddedTokens {
  public:
   /// Tokens that are normalized, or those that are not.
   enum class Pass { kRaw, kNormalized };
-  /// A token with what it takes from the text, or a text between tokens, which is never empty.
+  /// A token with the white space that it takes, or a text between tokens, which is never empty.
   struct Part {
     std::string_view text;
-    int32_t id = -1;  // of the token; -1: a text
+    int32_t id = -1;  // id of the token; -1: a text
   };
 
   AddedTokens() = default;
@@ -28,16 +28,16 @@ class AddedTokens {
 
   bool empty() const { return tokens_.empty(); }
   bool has_normalized() const;
-  /// True if some token looks at the characters beside it: lstrip, rstrip, single_word.
+  /// Returns whether some token depends on the characters beside it: lstrip, rstrip, single_word.
   bool looks_around() const { return looks_around_; }
-  /// The first place where a token may begin that more text would complete: the tokens that end
+  /// Returns the first place where a token may begin that more text would complete: tokens that end
   /// before it are certain.
   size_t certain_end(std::string_view text) const;
-  /// The text in order, cut at the tokens of one pass.
+  /// Returns the text in order, cut at the tokens of one pass.
   std::vector<Part> split(std::string_view text, Pass pass) const;
-  /// The same at the tokens of both, for a tokenizer without a normalizer.
+  /// The same at the tokens of both passes, for a tokenizer without a normalizer.
   std::vector<Part> split(std::string_view text) const;
-  /// True if text[0, at) and what follows, whatever it is, hold the same tokens apart as together.
+  /// Returns whether text[0, at) and any text after it hold the same tokens apart as together.
   bool can_cut(std::string_view text, size_t at) const;
 
  private:

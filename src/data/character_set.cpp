@@ -7,11 +7,11 @@ namespace {
 
 constexpr uint32_t kLastCode = 0x10FFFF;
 constexpr uint32_t kCategoryBits = 5;
-// What formats/pre_tokenizer_json.cpp writes for the pre-tokenizers Digits and Punctuation.
+// Names that formats/pre_tokenizer_json.cpp writes for the pre-tokenizers Digits and Punctuation.
 constexpr std::string_view kDigitsProperty = "tokenizers:Digits";
 constexpr std::string_view kPunctuationProperty = "tokenizers:Punctuation";
 
-// Of all general categories whose name begins so.
+// Returns the union of all general categories with this beginning of the name.
 std::vector<CodeRange> in_categories(std::string_view name) {
   std::vector<CodeRange> ranges;
   for (size_t i = 0; i < kGeneralCategoriesSize; ++i) {

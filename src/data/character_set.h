@@ -21,9 +21,9 @@ class CharacterSet {
   }
   /// Oniguruma's `\s`: White_Space.
   static CharacterSet white_space();
-  /// Of a name inside `\p{}`: a general category (`Lu`), a group of them (`L`), one of four
-  /// scripts, or the characters of a pre-tokenizer (`tokenizers:Digits`, `tokenizers:Punctuation`);
-  /// nothing for another name.
+  /// Returns the set of a name inside `\p{}`: a general category (`Lu`), a group of them (`L`), one
+  /// of four scripts, or the characters of a pre-tokenizer (`tokenizers:Digits`,
+  /// `tokenizers:Punctuation`); nothing for another name.
   static std::optional<CharacterSet> property(std::string_view name);
 
   CharacterSet operator|(const CharacterSet& other) const;

@@ -13,7 +13,8 @@ namespace {
 
 constexpr double kOne = 4294967296.0;  // 2^32
 
-// Of the first n samples of a node, those that go left: n * share, rounded to the nearest.
+// Returns the number of the first n samples of a node that go left: n * share, rounded to the
+// nearest.
 int64_t count_left(int64_t n, uint64_t share) {
   const auto product = static_cast<unsigned __int128>(n) * share + (uint64_t{1} << 31);
   return static_cast<int64_t>(product >> 32);

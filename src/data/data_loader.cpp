@@ -42,7 +42,7 @@ std::vector<double> weights_of(const std::vector<WeightedSource>& sources) {
   return weights;
 }
 
-// One corpus with its cut into sequences and their order.
+// One corpus, its sequences and their order.
 struct Corpus {
   Corpus(std::shared_ptr<const TokenSource> tokens, int64_t seq_len, uint64_t seed)
       : source(std::move(tokens)),
@@ -70,8 +70,8 @@ void fill_document_positions(const std::vector<int64_t>& starts,
   }
 }
 
-// A batch before it is tensors. Its memory is used again: small tensors that one thread makes and
-// another frees leave pieces of the first one's heap that are not joined for tens of megabytes.
+// A batch before it becomes tensors. Its memory is reused: small tensors that one thread allocates
+// and another frees leave tens of megabytes of unjoined pieces on the first thread's heap.
 struct Rows {
   std::vector<int64_t> tokens, targets, document_positions;  // [batch, seq]
   std::vector<int64_t> positions;                            // [batch]
@@ -132,10 +132,10 @@ struct DataLoader::State {
   CorpusMix mix;
   std::vector<Corpus> corpora;
 
-  std::mutex mutex;  // guards what follows
+  std::mutex mutex;  // guards the members below
   std::condition_variable changed;
-  std::deque<Made> queue;     // of the batches from `position` on; an exception is the last
-  std::vector<Rows> spare;    // whose memory is free
+  std::deque<Made> queue;     // batches from `position` on; an exception is the last
+  std::vector<Rows> spare;    // free memory
   int64_t position = 0;       // of the next batch handed out
   int64_t next_position = 0;  // of the next batch made ahead
   int64_t generation = 0;     // counts seeks: a batch made before one is dropped
@@ -206,7 +206,7 @@ void DataLoader::State::read_ahead() {
   }
 }
 
-// An exception stays in the queue: every later call meets it too, until a seek.
+// An exception stays in the queue: every later call rethrows it, until a seek.
 Batch DataLoader::State::take() {
   std::unique_lock lock(mutex);
   changed.wait(lock, [this] { return !queue.empty(); });

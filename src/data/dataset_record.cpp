@@ -95,7 +95,7 @@ void check_shards(const DatasetRecord& record, const std::string& path) {
 std::string shard_name(size_t index) { return fmt::format("shard-{:05}.bin", index); }
 
 std::string dataset_hash(const DatasetRecord& record) {
-  // No part holds a line feed: parts cannot run into each other.
+  // Parts hold no line feed, so they cannot run into each other.
   std::string parts = record.tokenizer + "\n";
   for (const ShardRecord& shard : record.shards) parts += shard.hash + "\n";
   return hash128(parts);

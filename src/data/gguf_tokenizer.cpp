@@ -30,7 +30,7 @@ struct TokenTable {
     scores.push_back(score);
     types.push_back(static_cast<int32_t>(type));
   }
-  // Added tokens replace what their ids had; gaps between them are unused.
+  // Added tokens replace the pieces of their ids; gaps between them are unused.
   void set_added(const SpecialTokens& special) {
     constexpr float kScore = -1000.0F;  // no piece merges into them
     for (const auto& token : special.added) {
@@ -89,7 +89,7 @@ GgufMetadata from_sentencepiece(const SentencePieceTokenizer& tokenizer, int64_t
     table.add(std::move(piece.text), piece.score, piece.type);
   }
   auto special = tokenizer.special_tokens();
-  if (unknown) {  // the format has a type of its own for it
+  if (unknown) {  // the format has a separate type for it
     std::erase_if(special.added, [&](const AddedToken& token) {
       return token.id == static_cast<int32_t>(*unknown);
     });
@@ -107,14 +107,14 @@ GgufMetadata from_sentencepiece(const SentencePieceTokenizer& tokenizer, int64_t
   return metadata;
 }
 
-// True if one expression alone cuts the texts, which stay as they are before that.
+// Returns whether a single expression cuts the texts, without a change of the texts before.
 bool splits_by(const BpeTokenizerFile& file, const std::string& pattern) {
   const auto& splits = file.steps.splits;
   return !file.is_nfc && splits.size() == 1 && splits[0].pattern == pattern &&
          splits[0].behavior == SplitBehavior::kIsolated;
 }
 
-// Bytes as the characters that stand for them.
+// Returns bytes as the characters that represent them.
 std::string in_byte_characters(const std::string& bytes) {
   std::string text;
   for (const char byte : bytes) text += byte_characters()[static_cast<unsigned char>(byte)];

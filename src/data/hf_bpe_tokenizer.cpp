@@ -45,7 +45,7 @@ size_t join_index(char left, char right) {
          static_cast<unsigned char>(right);
 }
 
-// The last place of a text where an NFC segment begins.
+// Returns the last place of a text where an NFC segment begins.
 size_t last_nfc_segment(std::string_view text) {
   for (size_t at = text.size(); at-- > 0;) {
     if (!begins_character(text[at])) continue;
@@ -252,7 +252,7 @@ void HfBpeTokenizer::merge(std::string_view piece, std::vector<int32_t>& ids) co
     const auto candidate = queue.top();
     queue.pop();
     auto& left = symbols[candidate.left];
-    // What was queued may have been merged with another neighbour since.
+    // A queued pair may have merged with another neighbour since.
     if (left.id != candidate.left_id || left.next == kNone) continue;
     auto& right = symbols[left.next];
     if (right.id != candidate.right_id) continue;
@@ -269,7 +269,7 @@ void HfBpeTokenizer::merge(std::string_view piece, std::vector<int32_t>& ids) co
 }
 
 size_t HfBpeTokenizer::divide(std::string_view text) const {
-  // Such a token may come about by normalization, of what a cut divides.
+  // Normalization may form such a token from text on both sides of a cut.
   if (file_.is_nfc && added_.has_normalized()) return 0;
   const size_t end = added_.certain_end(text);
   size_t begin = 0;  // after the last added token
@@ -281,12 +281,12 @@ size_t HfBpeTokenizer::divide(std::string_view text) const {
     const size_t at = place_in(text.substr(begin, end - begin));
     if (at > 0 && (!added_.looks_around() || added_.can_cut(text, begin + at))) return begin + at;
   }
-  // A text after an added token is as a whole text; only at its beginning may a blank go in front,
-  // and only a token that looks around may take more.
+  // A text after an added token is like a whole text: only at its beginning may a blank go in
+  // front, and only a token that looks around may take more.
   return file_.steps.add_prefix_space || added_.looks_around() ? 0 : begin;
 }
 
-// The last place where a text without added tokens, whose end is open, can be cut; or 0.
+// Returns the last place where a text without added tokens and with an open end can be cut; or 0.
 size_t HfBpeTokenizer::place_in(std::string_view text) const {
   const auto may_join = [&](char left, char right) {
     return file_.ignore_merges || joins_[join_index(left, right)];

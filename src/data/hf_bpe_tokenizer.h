@@ -14,19 +14,19 @@
 
 namespace dsmoe {
 
-/// Byte-level BPE of Hugging Face's `tokenizer.json`: added tokens are cut out first, the rest is
-/// normalized and cut into pieces (PreTokenizer), and the bytes of each piece are merged in order
-/// of priority, in time n log n of its length. The ids of short pieces are remembered.
-/// scripts/compare_tokenizers.py compares the ids with those of the library over all code points.
+/// Byte-level BPE of Hugging Face's `tokenizer.json`: cuts out added tokens first, normalizes the
+/// rest and cuts it into pieces (PreTokenizer), then merges the bytes of each piece in order of
+/// priority, in O(n log n) time. Caches the ids of short pieces. scripts/compare_tokenizers.py
+/// compares the ids with those of the library over all code points.
 class HfBpeTokenizer final : public Tokenizer {
  public:
-  /// From the bytes of a `tokenizer.json`. bos, eos: ids, where the file itself names none; a BOS
-  /// is added to every text. Throws Error naming source_name.
+  /// From the bytes of a `tokenizer.json`. bos, eos: ids, used if the file names none; a BOS is
+  /// added to every text. Throws Error naming source_name.
   HfBpeTokenizer(std::string json,
                  const std::string& source_name,
                  std::optional<int32_t> bos,
                  std::optional<int32_t> eos);
-  /// The same with all special tokens; `special.added` replaces and adds to those of the file.
+  /// The same with all special tokens; `special.added` replaces and extends those of the file.
   HfBpeTokenizer(std::string json, const std::string& source_name, SpecialTokens special);
   ~HfBpeTokenizer() override;
 
@@ -41,9 +41,9 @@ class HfBpeTokenizer final : public Tokenizer {
   std::vector<int32_t> encode_rest(std::string_view text) const override;
 
   const std::string& json() const { return json_; }
-  /// The file, with `token_bytes` of the added tokens that it lacks.
+  /// Returns the file, with `token_bytes` of the added tokens that it lacks.
   const BpeTokenizerFile& file() const { return file_; }
-  /// The special tokens without those added tokens that the file says in the same way.
+  /// Returns the special tokens without the added tokens that the file already describes.
   SpecialTokens beyond_file() const;
 
  private:

@@ -65,7 +65,8 @@ std::vector<TokenizerFile> files_of(const SentencePieceTokenizer& tokenizer) {
   return files;
 }
 
-// The file's bytes; a template for BOS where the tokenizer adds one and the file does not say so.
+// Returns the file's bytes, with a template for BOS if the tokenizer adds BOS and the file has no
+// such template.
 std::string with_template(const HfBpeTokenizer& tokenizer, const Json& names) {
   const auto& special = tokenizer.special_tokens();
   if (!special.adds_bos || tokenizer.file().bos_id || !names.contains("bos_token")) {

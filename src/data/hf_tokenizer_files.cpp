@@ -1,4 +1,4 @@
-// Tokenizers of a Hugging Face directory: the vocabulary of one file, special tokens of all.
+// Tokenizers of a Hugging Face directory: the vocabulary from one file, special tokens from all.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -36,7 +36,7 @@ std::function<std::optional<int32_t>(const std::string&)> finder(IdsByText ids) 
   };
 }
 
-// True for the description that a checkpoint or a data set of this program has.
+// Returns whether the description is that of a checkpoint or a data set of this program.
 bool is_own_description(Io& io, const std::string& path) {
   if (!fs::exists(path)) return false;
   const JsonLimits limits{.max_size_bytes = kMaxTokenizerBytes,
@@ -46,7 +46,7 @@ bool is_own_description(Io& io, const std::string& path) {
   return json.is_object() && json.contains("kind") && !json.contains("model");
 }
 
-// Added tokens past the vocabulary for which the model has no row, as a padding token often.
+// Leaves out added tokens past the model's rows, often a padding token.
 void leave_out_rowless(SpecialTokens& special,
                        int64_t n_own,
                        int64_t max_tokens,

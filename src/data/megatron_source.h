@@ -13,7 +13,7 @@ namespace dsmoe {
 /// starts stay in memory, 8 bytes each.
 ///
 /// hash() covers the index, the size of the tokens and 1,024 evenly spaced blocks of them: the pair
-/// carries no hash of its own, and a corpus is too large to be read at every start.
+/// has no stored hash, and a corpus is too large to be read at every start.
 class MegatronSource final : public TokenSource {
  public:
   /// vocab_size  ids from it on are an Error when they are read
@@ -32,7 +32,7 @@ class MegatronSource final : public TokenSource {
   std::vector<int64_t> document_starts(int64_t begin, int64_t end) const override;
   int64_t documents_before(int64_t position) const override;
 
-  /// True if both files are there. Throws Error naming the other if one is.
+  /// Returns whether both files exist. Throws Error naming the missing one if only one does.
   static bool exists(const std::string& prefix);
 
  private:

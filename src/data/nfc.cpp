@@ -11,7 +11,8 @@ namespace dsmoe {
 namespace {
 
 constexpr uint32_t kCodes = 0x110000;
-constexpr uint32_t kFirstChanging = 0x300;  // what is below is NFC and joins nothing before it
+// Code points below it are NFC and join nothing before them.
+constexpr uint32_t kFirstChanging = 0x300;
 // Syllables of Hangul are composed of a leading consonant, a vowel and an optional trailing
 // consonant. Source: Unicode 16.0, section 3.12.
 constexpr uint32_t kSyllable = 0xAC00;
@@ -98,7 +99,7 @@ void recompose(std::vector<Mark>& marks) {
   constexpr size_t kNone = static_cast<size_t>(-1);
   size_t starter = kNone;
   size_t n_kept = 0;
-  uint32_t last_class = 0;  // of what was kept after the starter
+  uint32_t last_class = 0;  // class of the last character kept after the starter
   for (const auto& mark : marks) {
     const bool is_adjacent = starter != kNone && starter + 1 == n_kept;
     const bool is_blocked = !is_adjacent && (last_class == 0 || last_class >= mark.combining);
@@ -135,8 +136,8 @@ struct CharacterKinds {
       if (marks[0].combining != 0 || continues[marks[0].code]) continues[code] = true;
     }
   }
-  std::vector<bool> continues = std::vector<bool>(kCodes);   // may join what is before it
-  std::vector<bool> decomposes = std::vector<bool>(kCodes);  // may change standing alone
+  std::vector<bool> continues = std::vector<bool>(kCodes);   // may join the character before it
+  std::vector<bool> decomposes = std::vector<bool>(kCodes);  // may change without neighbours
 };
 
 const CharacterKinds& character_kinds() {

@@ -6,11 +6,11 @@
 
 namespace dsmoe {
 
-/// Unicode's normalization form C as Hugging Face's normalizer NFC gives it, of valid UTF-8.
+/// Returns Unicode's normalization form C of valid UTF-8, as Hugging Face's normalizer NFC does.
 std::string to_nfc(std::string_view text);
 
-/// True if NFC of a text that has `code` at some place is NFC of what is before the place, then NFC
-/// of the rest.
+/// Returns whether NFC(a + b) is NFC(a) + NFC(b) for every text a and every text b that begins with
+/// `code`.
 bool begins_nfc_segment(uint32_t code);
 
 }  // namespace dsmoe

@@ -16,7 +16,7 @@ namespace {
 
 constexpr size_t kMaxDepth = 64;
 constexpr size_t kMaxSets = 128;
-constexpr size_t kMaxRanges = 1 << 15;  // of all sets, which bounds the memory
+constexpr size_t kMaxRanges = 1 << 15;  // limit over all sets, which bounds the memory
 constexpr std::string_view kSpecial = "\\^$.|?*+()[]{}";
 // Under (?i) Oniguruma matches each of these pairs with one ligature or sharp s as well.
 constexpr std::string_view kJoinedPairs[] = {"ss", "ff", "fi", "fl", "st"};
@@ -24,7 +24,7 @@ constexpr std::string_view kJoinedPairs[] = {"ss", "ff", "fi", "fl", "st"};
 bool is_letter(uint32_t code) { return (code | 0x20) >= 'a' && (code | 0x20) <= 'z'; }
 bool is_digit(uint32_t code) { return code >= '0' && code <= '9'; }
 
-// Both cases of the ASCII letters, and what else folds to one of them.
+// Both cases of the ASCII letters, and the other characters that fold to one of them.
 CharacterSet with_cases(const CharacterSet& set) {
   CharacterSet all = set;
   for (uint32_t letter = 'a'; letter <= 'z'; ++letter) {
@@ -182,7 +182,8 @@ class Parser {
     bool is_plain = true;  // nothing follows the atom
     bool at_least_once = true;
   };
-  // What follows the atom whose items begin at `begin`. A second quantifier repeats the first.
+  // Parses the quantifiers of the atom whose items begin at `begin`. A second quantifier repeats
+  // the first.
   Quantified parse_quantifiers(size_t begin) {
     Quantified result;
     for (;; result.is_plain = false) {

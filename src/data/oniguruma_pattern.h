@@ -7,7 +7,7 @@
 
 namespace dsmoe {
 
-/// A regular expression in Oniguruma's syntax (that of Hugging Face's tokenizers), taken apart: its
+/// A parsed regular expression in Oniguruma's syntax, which Hugging Face's tokenizers use:
 /// characters and classes are sets of code points, the rest is syntax that PCRE2 reads alike.
 struct OnigurumaPattern {
   struct Item {
@@ -16,12 +16,12 @@ struct OnigurumaPattern {
   };
   std::vector<Item> items;
   std::vector<CharacterSet> sets;
-  bool looks_back = false;  ///< a match depends on what is before it
+  bool looks_back = false;  ///< a match depends on the text before it
 };
 
-/// Takes an expression apart. Throws Error naming source_name and the construct for what is not
-/// read: `\b`, `\w`, back references, options other than `(?i:`, properties under `(?i:`, POSIX
-/// brackets, properties other than general categories and Han, Hiragana, Katakana, Hangul.
+/// Parses an expression. Throws Error naming source_name and the unsupported construct: `\b`, `\w`,
+/// back references, options other than `(?i:`, properties under `(?i:`, POSIX brackets, properties
+/// other than general categories and Han, Hiragana, Katakana, Hangul.
 OnigurumaPattern parse_oniguruma(const std::string& expression, const std::string& source_name);
 
 }  // namespace dsmoe

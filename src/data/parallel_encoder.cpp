@@ -49,7 +49,7 @@ void ParallelEncoder::add(const TextPart& part) {
     divide_at_bytes_ = kPieceBytes;
     return;
   }
-  // Asked again at twice the size: a long text without a place to cut stays linear work.
+  // Asks again at twice the size only: a long text without a place to cut stays linear work.
   divide_at_bytes_ = 2 * pending_.size();
   if (pending_.size() > kMaxUndividedBytes) {
     throw Error(
@@ -111,7 +111,7 @@ void ParallelEncoder::give_out(Job& job) {
 
 void ParallelEncoder::encode(Job& job) const {
   const auto eos = tokenizer_.eos_id();
-  // One token that both begins and ends documents stands between them once.
+  // A token that both begins and ends documents appears once between them.
   const bool is_boundary = tokenizer_.special_tokens().adds_bos && eos == tokenizer_.bos_id();
   try {
     for (Piece& piece : job.pieces) {
@@ -125,7 +125,7 @@ void ParallelEncoder::encode(Job& job) const {
   }
 }
 
-// Takes the next job that waits; false if there is none.
+// Takes the next waiting job; returns false if there is none.
 bool ParallelEncoder::encode_one(std::unique_lock<std::mutex>& lock) {
   if (waiting_.empty()) return false;
   Job* job = waiting_.front();

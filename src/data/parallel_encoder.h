@@ -16,10 +16,10 @@
 
 namespace dsmoe {
 
-/// Encodes documents side by side and gives out their tokens in the order they came, as
-/// TokenDataset's stream: BOS, ids, EOS. What it gives out does not depend on the thread count.
-/// It holds a window of a few megabytes a thread. A document longer than that is encoded in parts;
-/// one in which the tokenizer finds no place to divide it for kMaxUndividedBytes is refused.
+/// Encodes documents in parallel and returns their tokens in input order, as TokenDataset's stream:
+/// BOS, ids, EOS. The output does not depend on the thread count. Holds a window of a few megabytes
+/// per thread. Encodes a longer document in parts; refuses a document in which the tokenizer finds
+/// no place to cut within kMaxUndividedBytes.
 class ParallelEncoder {
  public:
   static constexpr size_t kMaxUndividedBytes = size_t{16} << 20;
@@ -27,29 +27,29 @@ class ParallelEncoder {
   /// Takes the next tokens; called on the thread that calls add and finish.
   using Sink = std::function<void(const std::vector<int32_t>& ids, bool starts_document)>;
 
-  /// threads  that encode, the caller's among them
+  /// threads  number of encoding threads, the caller's included
   ParallelEncoder(const Tokenizer& tokenizer, int threads, Sink sink);
   ~ParallelEncoder();
   ParallelEncoder(const ParallelEncoder&) = delete;
   ParallelEncoder& operator=(const ParallelEncoder&) = delete;
 
-  /// Throws what encoding and the sink throw, and Error for a text that cannot be divided. A part
-  /// that is longer than a megabyte is held as a whole.
+  /// Throws the exceptions of encoding and of the sink, and Error for a text that cannot be
+  /// divided. Holds a part longer than a megabyte as a whole.
   void add(const TextPart& part);
-  /// Encodes and gives out what is left.
+  /// Encodes and emits the rest.
   void finish();
-  /// Bytes of the longest text that the tokenizer was given at once.
+  /// Returns the bytes of the longest text that the tokenizer received at once.
   size_t longest_text_bytes() const { return longest_text_bytes_; }
 
  private:
-  // A document or a piece that the tokenizer allows to be encoded for itself.
+  // A document or a piece that may be encoded separately.
   struct Piece {
     std::string text;
     bool is_first = false;
     bool is_last = false;
     std::vector<int32_t> ids;
   };
-  // What one thread takes at a time.
+  // The work of one thread at a time.
   struct Job {
     std::vector<Piece> pieces;
     std::exception_ptr error;
@@ -67,7 +67,7 @@ class ParallelEncoder {
   const Tokenizer& tokenizer_;
   size_t max_jobs_;
   Sink sink_;
-  std::string pending_;  // of the current document, not yet in a piece
+  std::string pending_;  // text of the current document that is in no piece yet
   bool pending_is_first_ = true;
   size_t divide_at_bytes_;
   size_t longest_text_bytes_ = 0;
@@ -75,12 +75,12 @@ class ParallelEncoder {
   size_t filling_bytes_ = 0;
   std::deque<std::unique_ptr<Job>> window_;  // oldest first; only the caller's thread changes it
 
-  std::mutex mutex_;  // guards what follows, and each job's `done`
+  std::mutex mutex_;  // guards the members below, and each job's `done`
   std::condition_variable has_work_;
   std::condition_variable has_result_;
   std::deque<Job*> waiting_;
   bool stopping_ = false;
-  std::vector<std::jthread> threads_;  // last: they end before the rest goes
+  std::vector<std::jthread> threads_;  // last: they end before the other members
 };
 
 }  // namespace dsmoe

@@ -156,7 +156,7 @@ int PiecePattern::match(std::string_view symbols, size_t from, bool open, void* 
   return result;
 }
 
-// As Oniguruma's iterator: an empty match where the last one ended is passed over.
+// Skips an empty match where the last match ended, as Oniguruma's iterator does.
 size_t PiecePattern::run(std::string_view text, bool open, const OnMatch& on_match) const {
   const auto symbols = symbols_of(text);
   const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> match_data(

@@ -17,16 +17,16 @@ struct TextSpan {
   size_t end = 0;
 };
 
-/// A regular expression of a pre-tokenizer, with the matches that Oniguruma finds.
+/// A regular expression of a pre-tokenizer, with the same matches as Oniguruma.
 ///
-/// Characters that the expression does not tell apart become one symbol of a byte, and PCRE2
-/// matches the symbols. So classes are those of data/unicode_tables.h, whatever PCRE2 is installed,
-/// and a class costs one look-up.
+/// Characters that the expression does not distinguish become one symbol of a byte, and PCRE2
+/// matches the symbols. So classes are those of data/unicode_tables.h with any installed PCRE2, and
+/// a class costs one look-up.
 class PiecePattern {
  public:
   using OnMatch = std::function<void(TextSpan)>;
 
-  /// Throws Error naming source_name for an expression that is not read.
+  /// Throws Error naming source_name for an unsupported expression.
   PiecePattern(const std::string& expression, const std::string& source_name);
   ~PiecePattern();
   PiecePattern(const PiecePattern&) = delete;
@@ -34,10 +34,10 @@ class PiecePattern {
 
   /// The matches in a valid UTF-8 text from left to right, empty ones included.
   void find(std::string_view text, const OnMatch& on_match) const;
-  /// The matches in a beginning of a text that are the same whatever follows it. Returns the end of
-  /// what is certain: up to there nothing else matches.
+  /// Reports the matches in a prefix of a text that do not depend on the rest. Returns the end of
+  /// the certain part: up to there nothing else matches.
   size_t find_certain(std::string_view text, const OnMatch& on_match) const;
-  /// True if the matches after the end of one do not depend on what is before it.
+  /// Returns whether the matches after the end of one do not depend on the text before it.
   bool restarts() const { return restarts_; }
 
  private:

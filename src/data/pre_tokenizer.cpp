@@ -14,7 +14,7 @@ struct Part {
   bool is_removed = false;
 };
 
-// Matches and what lies between them, so that all of the text is covered.
+// Covers all of the text: matches and the text between them.
 std::vector<Part> parts_of(const PiecePattern& pattern, std::string_view text, bool invert) {
   std::vector<Part> parts;
   size_t done = 0;
@@ -66,7 +66,7 @@ PreTokenizer::PreTokenizer(const PreTokenizerSteps& steps, const std::string& so
 
 void PreTokenizer::split(std::string_view text, bool is_rest, const OnPiece& on_piece) const {
   if (text.empty()) return;
-  // Where a blank is put before a whole text only, the rest of a text gets none.
+  // If a blank is put before a whole text only, the rest of a text gets none.
   if (prefix_before_ != 0) return split_from(0, text, on_piece);
   if (is_rest || text.starts_with(' ')) return split_from(0, text, on_piece);
   split_from(0, " " + std::string(text), on_piece);
@@ -94,8 +94,8 @@ void PreTokenizer::split_from(size_t step, std::string_view text, const OnPiece&
   }
 }
 
-// Adds the places of a text whose end is open. A step's matches that are certain end there, and in
-// the open text after them the next step is asked: no earlier step matches in it.
+// Adds the places of a text with an open end: the ends of a step's certain matches, then, in the
+// open text after them, the places of the next step. No earlier step matches in that text.
 void PreTokenizer::collect_places(size_t step, TextSpan open, Search& search) const {
   const auto text = search.text.substr(open.begin, open.end - open.begin);
   const bool is_prefixed = step == prefix_before_ && step != 0;
@@ -126,7 +126,7 @@ size_t PreTokenizer::place(std::string_view text,
   Search search{text, may_cut, may_join, {}};
   collect_places(0, {0, text.size()}, search);
   if (prefix_before_ == 0 && !text.starts_with(' ')) {
-    // Whether the text gets a blank in front is not known here: only places of both ways count.
+    // It is not known here whether the text gets a blank in front: uses places that hold both ways.
     const std::string prefixed = " " + std::string(text);
     const std::function<bool(size_t)> may_cut_after = [&](size_t at) {
       return at > 1 && may_cut(at - 1);
@@ -137,7 +137,7 @@ size_t PreTokenizer::place(std::string_view text,
       return !std::binary_search(other.places.begin(), other.places.end(), at + 1);
     });
   }
-  // The text before a cut ends there: its pieces must be those that it has in the whole text.
+  // The text before a cut ends there: its pieces must be the same as in the whole text.
   const auto sizes_of = [&](std::string_view part) {
     std::vector<size_t> sizes;
     split(part, /*is_rest=*/false, [&](std::string_view piece) { sizes.push_back(piece.size()); });

@@ -11,22 +11,24 @@
 
 namespace dsmoe {
 
-/// Cuts a text into the pieces that merges stay within, as the pre_tokenizer of a `tokenizer.json`
-/// does: each step cuts the pieces of the one before it.
+/// Cuts a text into pieces, as the pre_tokenizer of a `tokenizer.json` does: each step cuts the
+/// pieces of the step before it. Merges stay within a piece.
 class PreTokenizer {
  public:
   using OnPiece = std::function<void(std::string_view piece)>;
 
   PreTokenizer() = default;
-  /// Throws Error naming source_name for a pattern that is not read.
+  /// Throws Error naming source_name for an unsupported pattern.
   PreTokenizer(const PreTokenizerSteps& steps, const std::string& source_name);
 
-  /// The pieces of a text in order. is_rest: the text continues one that was cut at a place().
+  /// Emits the pieces of a text in order. is_rest: the text continues one that was cut at a
+  /// place().
   void split(std::string_view text, bool is_rest, const OnPiece& on_piece) const;
 
-  /// The last place of a text where a piece begins, whatever follows the text, and after which
-  /// split(is_rest) gives the remaining pieces: above 0, allowed by may_cut; 0 if there is none.
-  /// may_join(a, b) is false for bytes that no merge joins: between two of them a piece may be cut.
+  /// Returns the last place of a text, above 0 and allowed by may_cut, where a piece begins
+  /// whatever follows the text, and after which split(is_rest) gives the remaining pieces; 0 if
+  /// there is none. may_join(a, b) is false for bytes that no merge joins: a piece may be cut
+  /// between them.
   size_t place(std::string_view text,
                const std::function<bool(size_t)>& may_cut,
                const std::function<bool(char, char)>& may_join) const;

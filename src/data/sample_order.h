@@ -4,15 +4,15 @@
 
 namespace dsmoe {
 
-/// Where a sample of the endless training stream comes from.
+/// Origin of a sample of the endless training stream.
 struct SamplePlace {
   int64_t epoch;  // 0, 1, ...
   int64_t index;  // of the sample in the data set, [0, n_samples)
 };
 
-/// The order of training samples: a pure function of (seed, epoch, position), with no memory and no
-/// state, so that neither ranks, threads, micro-batches nor resumes can change it. Each epoch holds
-/// every sample exactly once, in an order of its own.
+/// Order of training samples: a pure function of (seed, epoch, position) without state, so that no
+/// rank, thread, micro-batch or resume changes it. Each epoch holds every sample exactly once, in a
+/// different order.
 class SampleOrder {
  public:
   /// Throws Error if n_samples < 1.

@@ -17,15 +17,16 @@ class SentencePieceCharsmap {
   };
 
   SentencePieceCharsmap() = default;  ///< no keys
-  /// From the map's bytes, which inspect_sentencepiece_model has accepted and which must stay.
+  /// From the map's bytes, which inspect_sentencepiece_model has accepted and which must outlive
+  /// this.
   explicit SentencePieceCharsmap(std::string_view bytes);
 
   /// The longest key that `text` begins with.
   Match longest(std::string_view text) const;
-  /// True if no key that begins before `at` reaches over it: the text before it is replaced alike
-  /// whatever follows. at is below text.size().
+  /// Returns whether no key that begins before `at` reaches over it: then the replacement of the
+  /// text before it does not depend on the text after. at is below text.size().
   bool can_cut(std::string_view text, size_t at) const;
-  /// True if a key ends at `at`, so that the character before it is another one afterwards.
+  /// Returns whether a key ends at `at`, so that the character before it changes.
   bool ends_key(std::string_view text, size_t at) const;
 
  private:

@@ -9,8 +9,8 @@
 
 namespace dsmoe {
 
-/// What a SentencePiece model file says about itself, read from its bytes: the library has no
-/// public way to ask.
+/// Traits of a SentencePiece model file, read from its bytes: the library has no public way to
+/// query them.
 struct SentencePieceModelTraits {
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
@@ -26,8 +26,8 @@ struct SentencePieceModelTraits {
   bool has_line_piece = false;        ///< a piece with a line feed, which may escape the normalizer
 };
 
-/// Reads the traits and refuses what the library would read out of bounds: over-long pieces, a
-/// character map that points outside itself. Throws Error naming source_name.
+/// Reads the traits. Throws Error naming source_name for a model that the library would read out of
+/// bounds: over-long pieces, a character map that points outside itself.
 SentencePieceModelTraits inspect_sentencepiece_model(std::string_view model_bytes,
                                                      const std::string& source_name);
 
@@ -39,11 +39,11 @@ struct SentencePiece {
   uint32_t type = kNormal;
 };
 
-/// The pieces of a model that inspect_sentencepiece_model has accepted, by id.
+/// Returns the pieces of a model that inspect_sentencepiece_model has accepted, by id.
 std::vector<SentencePiece> read_sentencepiece_pieces(std::string_view model_bytes);
 
-/// The bytes of a `.model` file that encodes as llama2.c does with these tokens: BPE with byte
-/// fallback, a blank before every text, blanks kept as they are.
+/// Returns the bytes of a `.model` file that encodes as llama2.c does with these tokens: BPE with
+/// byte fallback, a blank before every text, blanks kept as they are.
 std::string sentencepiece_model_from(const std::vector<Llama2cToken>& tokens);
 
 }  // namespace dsmoe

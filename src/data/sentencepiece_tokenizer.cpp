@@ -43,8 +43,8 @@ bool begins_word(std::string_view text, size_t at) {
          !text.substr(0, at).ends_with(kBlankPiece);
 }
 
-// True if U+2581 itself may be the last that the normalizer leaves of a text: nothing after it is
-// sure to stay.
+// Returns whether U+2581 itself may be the last character that the normalizer leaves of a text: the
+// normalizer may remove any character after it.
 bool ends_with_mark(std::string_view text) {
   const size_t mark = text.rfind(kBlankPiece);
   if (mark == text.npos) return false;
@@ -80,7 +80,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string model_bytes,
                                                SpecialTokens special)
     : SentencePieceTokenizer(std::move(model_bytes), source_name, &special) {}
 
-// special: null for what the model says itself.
+// special: null for the model's own special tokens.
 SentencePieceTokenizer::SentencePieceTokenizer(std::string model_bytes,
                                                const std::string& source_name,
                                                const SpecialTokens* special)
@@ -108,7 +108,7 @@ void SentencePieceTokenizer::choose_cuts(const std::string& source_name) {
   if (!traits_.charsmap.empty()) charsmap_ = SentencePieceCharsmap(traits_.charsmap);
   if (has_plain_blanks && !normalizes && !traits_.has_piece_over_lines &&
       (traits_.byte_fallback || !traits_.add_dummy_prefix)) {
-    // Nothing looks across a line feed: neither the normalizer nor a piece.
+    // Neither the normalizer nor a piece reaches across a line feed.
     const bool by_words = traits_.is_bpe && traits_.byte_fallback && !traits_.has_piece_over_words;
     cuts_ = by_words ? Cuts::kWords : Cuts::kLines;
   } else if (has_plain_blanks && !traits_.has_piece_over_words && !traits_.is_word &&
@@ -185,7 +185,7 @@ std::vector<int32_t> SentencePieceTokenizer::encode_rest(std::string_view text) 
   return encode_parts(text, Before::kText);
 }
 
-// The texts between added tokens, each encoded for itself.
+// Encodes the texts between added tokens separately.
 std::vector<int32_t> SentencePieceTokenizer::encode_parts(std::string_view text,
                                                           Before before) const {
   if (added_.empty()) return encode_units(text, before);
@@ -203,8 +203,8 @@ std::vector<int32_t> SentencePieceTokenizer::encode_parts(std::string_view text,
   return ids;
 }
 
-// True if the normalizer makes a blank of the character at `at` and nothing joins it with what is
-// before. Where it keeps every blank, a run of them may be one piece and is not cut.
+// Returns whether the normalizer makes a blank of the character at `at` and nothing joins it with
+// the text before. If it keeps every blank, a run of blanks may be one piece and is not cut.
 bool SentencePieceTokenizer::begins_normalized_word(std::string_view text, size_t at) const {
   const auto is_space = [](char c) { return c == ' ' || c == '\n'; };
   if (at == 0 || !is_space(text[at]) || is_space(text[at - 1])) return false;
@@ -228,7 +228,7 @@ size_t SentencePieceTokenizer::divide(std::string_view text) const {
   if (cuts_ == Cuts::kNone) return 0;
   size_t least = 1;
   if (cuts_ == Cuts::kNormalizedWords && !traits_.add_dummy_prefix) {
-    // Only the first word of a text goes without a blank: one must be before the cut.
+    // Only the first word of a text has no blank: a word must be before the cut.
     const auto is_word = [](unsigned char c) { return c < 0x80 && std::isalnum(c) != 0; };
     least = static_cast<size_t>(std::find_if(text.begin(), text.end(), is_word) - text.begin()) + 1;
   }
@@ -238,7 +238,7 @@ size_t SentencePieceTokenizer::divide(std::string_view text) const {
   return 0;
 }
 
-// Bytes of the first piece of text that is encoded for itself.
+// Returns the bytes of the first piece of text that is encoded separately.
 size_t SentencePieceTokenizer::unit_bytes(std::string_view text) const {
   if (cuts_ == Cuts::kNone) return text.size();
   if (cuts_ == Cuts::kLines) return std::min(text.find('\n'), text.size() - 1) + 1;
@@ -273,7 +273,7 @@ std::vector<int32_t> SentencePieceTokenizer::encode_units(std::string_view text,
       known = &unit_ids;
     }
     ids.insert(ids.end(), known->begin(), known->end());
-    // What the normalizer takes away leaves a text at its beginning.
+    // A unit that the normalizer removes completely leaves the text at its beginning.
     if (!ids.empty() || cuts_ != Cuts::kNormalizedWords) before = Before::kText;
   }
   return ids;

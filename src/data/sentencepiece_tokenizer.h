@@ -20,19 +20,18 @@ namespace dsmoe {
 
 enum class SentencePieceKind { kBpe, kUnigram, kChars };
 
-/// A SentencePiece model; decoding never loses the dummy leading blank of a piece in the middle of
-/// a text. A model that keeps every character (no normalization) encodes each line of a text for
-/// itself, which keeps long texts exact; a BPE model whose pieces never reach over a blank each
-/// word, and remembers the words, which is many times faster and gives the same ids. So does a
-/// model with a normalizer whose pieces never reach over a blank; its words end before the white
-/// space that the normalizer makes a blank. Limit: SentencePiece writes blanks as U+2581, so that
-/// character itself decodes as a blank.
+/// A SentencePiece model. Decoding keeps the dummy leading blank of a piece in the middle of a
+/// text. A model without normalization encodes each line separately, which keeps long texts exact.
+/// A BPE model without pieces across blanks encodes each word separately and caches the words: many
+/// times faster, with the same ids. So does a model with a normalizer and no pieces across blanks;
+/// its words end before the white space that the normalizer makes a blank. Limit: SentencePiece
+/// writes blanks as U+2581, so that character itself decodes as a blank.
 class SentencePieceTokenizer final : public Tokenizer {
  public:
-  /// From the bytes of a `.model` file. Throws Error naming source_name if they are none.
+  /// From the bytes of a `.model` file. Throws Error naming source_name for other bytes.
   SentencePieceTokenizer(std::string model_bytes, const std::string& source_name);
-  /// The same with special tokens of files beside the model. Their added tokens are found in a text
-  /// as it is spelled, before the model's normalizer; ids past the model's pieces extend the
+  /// The same with special tokens of files beside the model. Finds their added tokens in a text as
+  /// it is spelled, before the model's normalizer; ids past the model's pieces extend the
   /// vocabulary. Throws Error for an id that leaves a gap of more ids than there are added tokens.
   SentencePieceTokenizer(std::string model_bytes,
                          const std::string& source_name,
@@ -41,7 +40,7 @@ class SentencePieceTokenizer final : public Tokenizer {
 
   /// Throws Error if the text is not UTF-8.
   std::vector<int32_t> encode(std::string_view text) const override;
-  /// Bytes are given as they are, also where they are no UTF-8.
+  /// Returns the bytes unchanged, even if they are not UTF-8.
   std::string decode(const std::vector<int32_t>& ids) const override;
   int64_t vocab_size() const override;
   bool has_token(int64_t id) const override;
@@ -51,20 +50,20 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::vector<int32_t> encode_rest(std::string_view text) const override;
 
   const std::string& model_bytes() const { return model_bytes_; }
-  int64_t n_pieces() const;  ///< of the model, without added tokens
-  /// How the id is written: the text of an added token, else the piece. Ids with a token only.
+  int64_t n_pieces() const;  ///< pieces of the model, without added tokens
+  /// Returns the text of an added token, else the piece. Only for ids with a token.
   std::string token_name(int32_t id) const;
 
  private:
-  // What an id adds to a text.
+  // Text that an id adds.
   struct Surface {
     std::string text = {};
     bool begins_with_mark = false;  // a blank that the model may have put there
     bool is_token = true;           // false: a gap between added tokens
   };
-  // Where a text can be cut without changing its ids.
+  // Places where a text can be cut without changing its ids.
   enum class Cuts { kNone, kLines, kWords, kNormalizedWords };
-  // What stands before a text that is encoded.
+  // Kind of text before the encoded one.
   enum class Before { kNothing, kText, kAddedToken };
 
   SentencePieceTokenizer(std::string model_bytes,
@@ -96,17 +95,17 @@ class SentencePieceTokenizer final : public Tokenizer {
   mutable WordCachePool word_caches_;
 };
 
-/// What a model is trained on: all of the text, or an even sample of it where there is more.
+/// Training text of a model: all of it, or an even sample if there is more than max_bytes.
 struct TrainingTexts {
   std::vector<std::string> paths;
   TextFormat format;
   size_t max_bytes = size_t{128} << 20;  ///< held in memory
 };
 
-/// Trains a model on text files, deterministically; byte fallback makes every text encodable (not
-/// for kChars, which takes every character of the text, sampled or not). Line ends are a symbol of
-/// their own, blanks are kept as they are. Returns the bytes of the `.model` file. Throws Error if
-/// the vocabulary size is outside what the text allows.
+/// Trains a model on text files, deterministically. Byte fallback makes every text encodable (not
+/// for kChars, which takes every character of the text, sampled or not). Line ends are separate
+/// symbols, blanks are kept as they are. Returns the bytes of the `.model` file. Throws Error if
+/// the text does not allow the vocabulary size.
 std::string train_sentencepiece(const TrainingTexts& texts,
                                 SentencePieceKind kind,
                                 int64_t vocab_size);

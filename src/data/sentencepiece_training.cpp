@@ -49,8 +49,8 @@ struct SampledText {
   bool is_last = false;
 };
 
-// Keeps an even sample of the parts of all documents: those whose random number is below a bound,
-// which is halved whenever they become too many.
+// Keeps an even sample of the parts of all documents: the parts with a random number below a bound.
+// Halves the bound whenever they become too many.
 class TextSample {
  public:
   explicit TextSample(size_t max_bytes) : max_bytes_(max_bytes) {}
@@ -80,7 +80,7 @@ class TextSample {
   std::vector<SampledText> texts_;
 };
 
-// The most frequent characters, as many as leave half of the free pieces for longer ones.
+// Returns the most frequent characters: as many as leave half of the free pieces for longer ones.
 CharacterCounts frequent_characters(const CharacterCounts& counts, int64_t vocab_size) {
   if (vocab_size <= kReservedPieces) {
     throw Error(fmt::format("sentencepiece training: expected a vocabulary above {}, got {}",
@@ -91,8 +91,8 @@ CharacterCounts frequent_characters(const CharacterCounts& counts, int64_t vocab
   std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
     return a.second != b.second ? a.second > b.second : a.first < b.first;
   });
-  const auto room = static_cast<size_t>((vocab_size - kReservedPieces + 1) / 2);
-  sorted.resize(std::min(sorted.size(), room));
+  const auto n_kept = static_cast<size_t>((vocab_size - kReservedPieces + 1) / 2);
+  sorted.resize(std::min(sorted.size(), n_kept));
   return {sorted.begin(), sorted.end()};
 }
 
@@ -183,7 +183,7 @@ TrainerOptions piece_options(SentencePieceKind kind, int64_t vocab_size) {
   return options;
 }
 
-// Line feeds and tabs never are in a sentence: they get their pieces here.
+// Sentences hold no line feeds and tabs: adds their pieces here.
 TrainerOptions character_options(const CharacterCounts& counts) {
   TrainerOptions options = common_options();
   options["model_type"] = "char";

@@ -150,10 +150,10 @@ bool holds_json_lines(const TextFile& file, const std::string& field) {
 void warn_of_json_as_text(Io& io, const std::string& path, const std::string& field) {
   const TextFile file(io, path);
   if (holds_json_lines(file, field) || !begins_with_object(file)) return;
-  log_warning(
-      fmt::format("{}: its first line is a JSON object, but it is read as plain text, with braces "
-                  "and keys; --field KEY, or a name that ends in .jsonl, reads JSON lines",
-                  path));
+  log_warning(fmt::format(
+      "{}: the first line is a JSON object, but the file is read as plain text, with "
+      "braces and keys; pass --field KEY, or a name that ends in .jsonl, to read JSON lines",
+      path));
 }
 
 std::string read_text_file(Io& io, const std::string& path, size_t max_bytes) {

@@ -19,10 +19,10 @@ class TextFile {
   /// Throws Error for a file that is missing or not a regular one, and for UTF-16.
   TextFile(Io& io, const std::string& path);
 
-  /// The next piece; empty at the end. Valid until the next call.
+  /// Returns the next piece; empty at the end. Valid until the next call.
   std::string_view next();
 
-  /// The first piece; only before the first call of next().
+  /// Returns the first piece; only before the first call of next().
   std::string_view beginning() const { return piece_; }
   const std::string& path() const { return path_; }
   uint64_t mark_bytes() const { return mark_bytes_; }  ///< of the byte order mark; 0: none
@@ -59,15 +59,16 @@ void check_utf8(const TextLine& line);
 /// Parses the object of one line. Throws Error naming its place: not UTF-8, not JSON, no object.
 nlohmann::json parse_json_line(const TextLine& line);
 
-/// Whether a file is read as JSON lines: one named `.jsonl`, `.ndjson` or `.json`, in any case,
-/// also before `.gz`, `.zst` or `.zstd`; and, where `field` names a key, one whose first line is an
-/// object.
+/// Returns whether a file is read as JSON lines: its name ends in `.jsonl`, `.ndjson` or `.json`,
+/// in any case, also before `.gz`, `.zst` or `.zstd`; or `field` names a key and the first line is
+/// an object.
 bool holds_json_lines(const TextFile& file, const std::string& field);
 
 /// Logs a warning if a file whose first line is a JSON object is read as plain text.
 void warn_of_json_as_text(Io& io, const std::string& path, const std::string& field);
 
-/// A whole text file, decompressed, without a byte order mark. Throws Error above max_bytes.
+/// Returns a whole text file, decompressed, without a byte order mark. Throws Error above
+/// max_bytes.
 std::string read_text_file(Io& io, const std::string& path, size_t max_bytes);
 
 }  // namespace dsmoe

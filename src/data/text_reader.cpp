@@ -69,7 +69,7 @@ class PlainText {
     return text.starts_with('\n') ? 1 : text.starts_with("\r\n") ? 2 : 0;
   }
 
-  // Gives out what is known not to change with `held_back` further bytes.
+  // Emits the text that `held_back` further bytes cannot change.
   void cut(size_t held_back, uint64_t file_position) {
     std::string_view rest = pending_;
     while (!separator_.empty()) {
@@ -101,7 +101,7 @@ class PlainText {
 void read_plain_text(TextFile& file, const TextFormat& format, Documents& documents) {
   PlainText text(format.separator, documents);
   Utf8Stream utf8;
-  uint64_t offset = file.mark_bytes();  // of the characters given out
+  uint64_t offset = file.mark_bytes();  // file offset of the emitted characters
   const auto push = [&](const std::string& characters) {
     const size_t bad = find_invalid_utf8(characters);
     if (bad != std::string::npos) {

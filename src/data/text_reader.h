@@ -9,13 +9,14 @@
 
 namespace dsmoe {
 
-/// How a file is cut into documents.
+/// Rules for cutting a file into documents.
 struct TextFormat {
   std::string field = {};                   ///< JSON lines: the key of the text; empty: "text"
-  std::string separator = "<|endoftext|>";  ///< plain text: stands between documents; empty: none
+  std::string separator = "<|endoftext|>";  ///< plain text: separates documents; empty: none
 };
 
-/// Some of a document: whole characters, in order. The parts from a first to a last are a document.
+/// A part of a document: whole characters, in order. The parts from a first to a last form a
+/// document.
 struct TextPart {
   std::string_view text;
   bool is_first = false;

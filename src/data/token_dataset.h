@@ -29,7 +29,7 @@ class TokenDataset final : public TokenSource {
   int64_t n_documents() const override { return n_documents_; }
   int64_t n_bytes() const { return n_bytes_; }  ///< of text, before tokenization
   const Tokenizer& tokenizer() const { return *tokenizer_; }
-  /// Changes when any token, the order of the shards or the tokenizer changes.
+  /// Changes with any token, the order of the shards or the tokenizer.
   const std::string& hash() const override { return hash_; }
 
   void copy(int64_t begin, std::span<int32_t> out) const override;

@@ -10,9 +10,9 @@
 
 namespace dsmoe {
 
-/// An open token shard, read by pread: a file that is cut off under us is an Error, where a mapping
-/// would end the process. Opening checks the header against the file's size; verify() reads all of
-/// it. May be read from several threads.
+/// An open token shard, read by pread: a file truncated while open is an Error, while a mapping
+/// would end the process. Opening checks the header against the file's size; verify() reads the
+/// whole file. Several threads may read it.
 class TokenShard {
  public:
   /// Throws Error naming the file: missing, not a shard, altered header, another size than the
@@ -40,7 +40,7 @@ class TokenShard {
                               int64_t shift,
                               std::vector<int64_t>& out) const;
 
-  /// Documents of the shard that start before a position in it.
+  /// Returns the documents of the shard that start before a position in it.
   int64_t documents_before(int64_t position) const;
 
   /// Hashes the payload, checks every id and that document starts rise. Throws Error.

@@ -39,8 +39,8 @@ TokenShardWriter::TokenShardWriter(Io& io,
   header_.bytes_per_token = bytes_per_token(vocab_size);
   header_.tokenizer_hash = hash_number(tokenizer);
   fd_ = open_for_writing(io_, path_, O_CREAT | O_TRUNC);
-  const std::string room(TokenShardHeader::kBytes, '\0');
-  write_all(io_, fd_, room.data(), room.size(), path_);
+  const std::string placeholder(TokenShardHeader::kBytes, '\0');
+  write_all(io_, fd_, placeholder.data(), placeholder.size(), path_);
 }
 
 TokenShardWriter::~TokenShardWriter() {

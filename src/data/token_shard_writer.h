@@ -12,8 +12,8 @@
 
 namespace dsmoe {
 
-/// Writes one token shard as its tokens come, in bounded memory (8 bytes a document, a buffer). The
-/// header is written last: a file left unfinished is no shard.
+/// Writes one token shard as its tokens arrive, in bounded memory (8 bytes per document, a buffer).
+/// Writes the header last: an unfinished file is not a shard.
 class TokenShardWriter {
  public:
   /// tokenizer  fingerprint. Throws RunError if the file cannot be made.
@@ -22,12 +22,12 @@ class TokenShardWriter {
   TokenShardWriter(const TokenShardWriter&) = delete;
   TokenShardWriter& operator=(const TokenShardWriter&) = delete;
 
-  /// The next token is the first of a document.
+  /// Marks the next token as the first of a document.
   void start_document();
   /// Throws Error for an id outside the vocabulary, RunError for a failed write.
   void add(std::span<const int32_t> ids);
   int64_t n_tokens() const { return header_.n_tokens; }
-  /// Makes the shard whole and durable. The record has no name yet.
+  /// Completes the shard and makes it durable. The record has no name yet.
   ShardRecord finish();
 
  private:

@@ -15,14 +15,16 @@ class TokenSource {
 
   virtual int64_t n_tokens() const = 0;
   virtual int64_t n_documents() const = 0;
-  /// Changes when any token or document changes; 32 hex digits.
+  /// Changes with any token or document; 32 hex digits.
   virtual const std::string& hash() const = 0;
-  /// Copies tokens [begin, begin + out.size()) of the stream. Throws Error outside of it, and if
-  /// the files no longer hold it.
+  /// Copies tokens [begin, begin + out.size()) of the stream. Throws Error outside the stream, and
+  /// if the files have become shorter.
   virtual void copy(int64_t begin, std::span<int32_t> out) const = 0;
-  /// Positions in [begin, end) where a document starts, in order. Throws Error as copy does.
+  /// Returns the positions in [begin, end) where a document starts, in order. Throws Error as copy
+  /// does.
   virtual std::vector<int64_t> document_starts(int64_t begin, int64_t end) const = 0;
-  /// How many documents start before a position: what holds it is the last of them.
+  /// Returns how many documents start before a position; the last of them contains the token before
+  /// it.
   virtual int64_t documents_before(int64_t position) const = 0;
 };
 

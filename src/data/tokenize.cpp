@@ -35,8 +35,8 @@ class ShardSeries {
     if (starts_document) shard_->start_document();
     while (!ids.empty()) {
       if (!shard_) open();
-      const auto room = static_cast<size_t>(shard_tokens_ - shard_->n_tokens());
-      const auto part = ids.first(std::min(ids.size(), room));
+      const auto n_free = static_cast<size_t>(shard_tokens_ - shard_->n_tokens());
+      const auto part = ids.first(std::min(ids.size(), n_free));
       shard_->add(part);
       ids = ids.subspan(part.size());
       if (shard_->n_tokens() == shard_tokens_) finish();

@@ -16,7 +16,7 @@ struct TokenizeOptions {
   TextFormat format;
   std::string tokenizer = "bytes";        ///< see make_tokenizer
   std::string out;                        ///< directory to make
-  Existing existing = Existing::kRefuse;  ///< what becomes of an earlier data set at `out`
+  Existing existing = Existing::kRefuse;  ///< treatment of an earlier data set at `out`
   int64_t shard_tokens = 100'000'000;
   int threads = 2;
   std::function<void(int64_t done_bytes, int64_t total_bytes)>
@@ -32,12 +32,11 @@ struct TokenizeResult {
   std::vector<std::string> shards;  ///< file names
 };
 
-/// Encodes files into a directory that TokenDataset opens; documents are encoded in parallel and
-/// written in input order, so the shards do not depend on the thread count. Memory does not grow
-/// with the corpus: it holds a window of text a thread, and 8 bytes for each document of a shard
-/// (training a tokenizer: a sample of the text beside that). The
-/// directory is complete or not there (staged_output.h). Throws Error for bad input and RunError
-/// for a failed write.
+/// Encodes files into a directory that TokenDataset opens. Encodes documents in parallel and writes
+/// them in input order, so the shards do not depend on the thread count. Memory does not grow with
+/// the corpus: it holds a window of text per thread and 8 bytes for each document of a shard, and a
+/// sample of the text when it trains a tokenizer. The directory is complete or absent
+/// (staged_output.h). Throws Error for bad input and RunError for a failed write.
 TokenizeResult tokenize_files(Io& io, const TokenizeOptions& options);
 
 }  // namespace dsmoe

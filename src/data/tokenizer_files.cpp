@@ -51,7 +51,7 @@ std::optional<int32_t> id_at(const nlohmann::json& record, const char* key) {
   return found->get<int32_t>();
 }
 
-// What a description without `special_tokens` meant: BOS was added to every text.
+// A description without `special_tokens` added BOS to every text.
 std::unique_ptr<Tokenizer> make_old(const nlohmann::json& record,
                                     bool is_bpe,
                                     std::string bytes,

@@ -9,7 +9,7 @@
 
 namespace dsmoe {
 
-/// The corpora of a run: opened, checked against one tokenizer.
+/// The corpora of a run, opened and checked against one tokenizer.
 class TrainingData {
  public:
   /// paths           directories of token shards, or Megatron pairs by their path without the
@@ -25,7 +25,7 @@ class TrainingData {
 
   const std::vector<WeightedSource>& sources() const { return sources_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
-  /// Changes when the tokens or the order of the corpora change.
+  /// Changes with the tokens or the order of the corpora.
   const std::string& hash() const { return hash_; }
 
  private:

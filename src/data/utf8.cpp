@@ -32,7 +32,7 @@ size_t unfinished_bytes(const std::string& text) {
   for (size_t back = 1; back <= 3 && back <= text.size(); ++back) {
     const auto byte = static_cast<unsigned char>(text[text.size() - back]);
     if (byte < 0x80) return 0;
-    if (byte < 0xC0) continue;  // a continuation: its lead byte stands before
+    if (byte < 0xC0) continue;  // a continuation: its lead byte is before it
     const size_t length = byte >= 0xF8 ? 1 : byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : 2;
     return length > back ? back : 0;
   }

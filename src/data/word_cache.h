@@ -11,12 +11,12 @@
 
 namespace dsmoe {
 
-/// Remembers the ids of words, in bounded memory. For one thread.
+/// Caches the ids of words in bounded memory. For one thread.
 class WordCache {
  public:
-  /// The word's ids until the next insert, or null.
+  /// Returns the word's ids, valid until the next insert, or null.
   const std::vector<int32_t>* find(std::string_view word) const;
-  /// Long words are not kept; a full cache begins anew.
+  /// Long words are not cached; a full cache is cleared.
   void insert(std::string_view word, const std::vector<int32_t>& ids);
 
  private:
@@ -27,7 +27,7 @@ class WordCache {
   std::unordered_map<std::string, std::vector<int32_t>, Hash, std::equal_to<>> words_;
 };
 
-/// Lends each caller a cache of its own; a returned one keeps its words for the next.
+/// Lends each caller a separate cache; a returned cache keeps its words for the next caller.
 class WordCachePool {
  public:
   class Loan {
@@ -46,7 +46,7 @@ class WordCachePool {
   Loan borrow();
 
  private:
-  std::mutex mutex_;  // guards what follows
+  std::mutex mutex_;  // guards the members below
   std::vector<std::unique_ptr<WordCache>> idle_;
 };
 

@@ -13,26 +13,26 @@ class Store;
 
 namespace dsmoe {
 
-/// Makes a backend that carries out collectives, from a store of its own.
+/// Makes a backend for collectives from the store of that backend.
 using MakeBackend =
     std::function<c10::intrusive_ptr<c10d::Backend>(c10::intrusive_ptr<c10d::Store> store,
                                                     int64_t rank,
                                                     int64_t size,
                                                     double timeout_seconds)>;
 
-/// Collectives over tensors of a device that works beside the CPU, such as NCCL over CUDA's.
+/// Collectives over tensors of an asynchronous device, such as NCCL over CUDA tensors.
 struct Accelerator {
   c10::DeviceType device;
   MakeBackend make_backend;
-  /// Returns when the device has finished what it was given: only then is a collective known to
-  /// have worked. Empty where waiting for its result is enough.
+  /// Returns when the device has finished all submitted work: only then is a collective known to
+  /// have succeeded. Empty if the result of a collective is enough to wait for.
   std::function<void()> finish = {};
 };
 
-/// For a module that brings an accelerator, while it is being opened.
+/// Registers an accelerator; a module calls it while it is opened.
 void register_accelerator(Accelerator accelerator);
 
-/// What an opened module brought. Throws Error for a device without one.
+/// Returns the accelerator of an opened module. Throws Error for a device without one.
 const Accelerator& accelerator_of(c10::DeviceType device);
 
 }  // namespace dsmoe

@@ -8,7 +8,7 @@
 
 namespace dsmoe {
 
-/// What every rank must have alike, and its value here; a value may have many lines.
+/// A value that must be equal on every rank, and its name; a value may have many lines.
 using Agreement = std::vector<std::pair<std::string, std::string>>;
 
 /// Compares the values of all ranks with rank 0's. Throws Error, on every rank, that names the

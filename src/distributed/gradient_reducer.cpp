@@ -79,9 +79,8 @@ GradientReducer::GradientReducer(RankGroup& group,
   lay_out_buckets(tensors);
 }
 
-// The reducer lays its buckets out anew in the order of its first backward pass, and the layout
-// decides in which order ranks are summed. A pass of its own makes it the same for a run that goes
-// on as for one that was not stopped.
+// The reducer orders its buckets anew in its first backward pass, and the order decides how ranks
+// are summed. A separate pass makes the order the same for a resumed and an uninterrupted run.
 void GradientReducer::lay_out_buckets(const std::vector<at::Tensor>& parameters) {
   auto sum = parameters.front().sum();
   for (size_t i = 1; i < parameters.size(); ++i) sum = sum + parameters[i].sum();

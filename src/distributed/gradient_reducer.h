@@ -16,13 +16,12 @@ class Reducer;
 namespace dsmoe {
 
 struct GradientReducerConfig {
-  double bucket_mebibytes = 25;    ///< gradients that travel together
-  bool compress_bfloat16 = false;  ///< halve the bytes; every rank gets the same rounded sums
+  double bucket_mebibytes = 25;    ///< gradients reduced together
+  bool compress_bfloat16 = false;  ///< halve the bytes; every rank receives the same rounded sums
 };
 
-/// Averages gradients over ranks while the backward pass still runs: buckets of parameters, last
-/// layer first, are all-reduced as soon as their gradients are there. On one rank it only calls
-/// backward.
+/// Averages gradients over ranks while the backward pass runs: buckets of parameters, last layer
+/// first, are all-reduced as soon as their gradients are ready. On one rank it only calls backward.
 class GradientReducer {
  public:
   /// Every parameter must get a gradient in each backward pass. Sends rank 0's values to all ranks,
@@ -34,8 +33,9 @@ class GradientReducer {
   GradientReducer(const GradientReducer&) = delete;
   GradientReducer& operator=(const GradientReducer&) = delete;
 
-  /// loss.backward(). With `is_last`, the micro-batch that ends a step, gradients of this and the
-  /// micro-batches before it are averaged over ranks; else they stay local and add up.
+  /// Calls loss.backward(). With `is_last`, the micro-batch that ends a step, averages the
+  /// gradients of this and the earlier micro-batches over ranks; otherwise they stay local and add
+  /// up.
   void backward(const at::Tensor& loss, bool is_last);
 
  private:

@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t kMaxWorldSize = 1 << 20;
 
-// Names in order of precedence; the first that is set counts.
+// Names in order of precedence; the first one set is used.
 using Names = std::vector<const char*>;
 
 struct Launcher {
@@ -70,7 +70,7 @@ std::optional<Variable> first_of(const Environment& environment, const Names& na
   return std::nullopt;
 }
 
-// sbatch and salloc set SLURM_* for themselves too; only srun's tasks have a SLURM_STEP_ID, besides
+// sbatch and salloc set SLURM_* for themselves too. Only srun's tasks have a SLURM_STEP_ID, besides
 // the steps in which Slurm runs a batch script or an interactive shell: their ids are reserved.
 bool is_slurm_task(const Environment& environment) {
   constexpr int64_t kFirstReservedStep = 0xfffffff0;
@@ -85,7 +85,8 @@ bool is_started_by(const Launcher& launcher, const Environment& environment) {
   return environment(launcher.rank) || first_of(environment, launcher.world_size);
 }
 
-// Of "2(x3),1" at 3: 1, the tasks of the fourth node. Nothing where the list is shorter.
+// Returns the tasks of `node`, counted from 0: 1 for node 3 of "2(x3),1". Returns nothing if the
+// list is shorter.
 std::optional<int64_t> tasks_of_node(const std::string& list, int64_t node) {
   constexpr const char* kName = "SLURM_STEP_TASKS_PER_NODE";
   std::istringstream entries(list);
@@ -126,30 +127,30 @@ std::string first_host(const std::string& list) {
 }
 
 Rendezvous find_rendezvous(const Environment& environment, const LaunchEnv& env) {
-  Rendezvous meeting;
-  meeting.file = environment("DSMOE_RENDEZVOUS_FILE").value_or("");
-  if (!meeting.file.empty()) return meeting;
-  meeting.address = environment("MASTER_ADDR").value_or("");
-  if (meeting.address.empty() && env.launcher == kSlurm) {
+  Rendezvous rendezvous;
+  rendezvous.file = environment("DSMOE_RENDEZVOUS_FILE").value_or("");
+  if (!rendezvous.file.empty()) return rendezvous;
+  rendezvous.address = environment("MASTER_ADDR").value_or("");
+  if (rendezvous.address.empty() && env.launcher == kSlurm) {
     const Names lists = {"SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"};
     const auto list = first_of(environment, lists);
-    if (list) meeting.address = first_host(list->value);
+    if (list) rendezvous.address = first_host(list->value);
   }
   if (const auto port = environment("MASTER_PORT")) {
-    meeting.port = static_cast<int>(number("MASTER_PORT", *port, 1, 65535));
+    rendezvous.port = static_cast<int>(number("MASTER_PORT", *port, 1, 65535));
   }
-  if (meeting.address.empty()) {
+  if (rendezvous.address.empty()) {
     throw Error(
         fmt::format("MASTER_ADDR: expected the host of rank 0, as {} starts {} ranks, got nothing; "
                     "set it and MASTER_PORT",
                     env.launcher,
                     env.world_size));
   }
-  meeting.is_hosted = environment("TORCHELASTIC_USE_AGENT_STORE") == "True";
+  rendezvous.is_hosted = environment("TORCHELASTIC_USE_AGENT_STORE") == "True";
   if (const auto start = environment("TORCHELASTIC_RESTART_COUNT")) {
-    meeting.start = number("TORCHELASTIC_RESTART_COUNT", *start, 0, kMaxWorldSize);
+    rendezvous.start = number("TORCHELASTIC_RESTART_COUNT", *start, 0, kMaxWorldSize);
   }
-  return meeting;
+  return rendezvous;
 }
 
 }  // namespace

@@ -30,7 +30,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kPollMilliseconds = 50;
 constexpr size_t kLongestLine = 1 << 16;
-// For a killed process to go, and for what its kin still prints after the last rank has ended.
+// Limit for a killed process to end, and for output of its descendants after the last rank has
+// ended.
 constexpr std::chrono::seconds kLastPatience{5};
 
 // One end of a rank's output, passed on line by line.
@@ -46,20 +47,21 @@ struct Rank {
   std::optional<int> exit_code;
 };
 
-class MeetingPoint {
+class RendezvousFolder {
  public:
-  explicit MeetingPoint(const std::string& scratch) : folder_(scratch + "/dsmoe-launch-XXXXXX") {
+  explicit RendezvousFolder(const std::string& scratch)
+      : folder_(scratch + "/dsmoe-launch-XXXXXX") {
     if (mkdtemp(folder_.data()) == nullptr) {
-      throw RunError(
-          fmt::format("launch: '{}' is no folder to write in: {}", scratch, strerror(errno)));
+      throw RunError(fmt::format(
+          "launch: expected a folder to write in, got '{}': {}", scratch, strerror(errno)));
     }
   }
-  ~MeetingPoint() {
+  ~RendezvousFolder() {
     std::error_code ignored;
     std::filesystem::remove_all(folder_, ignored);
   }
-  MeetingPoint(const MeetingPoint&) = delete;
-  MeetingPoint& operator=(const MeetingPoint&) = delete;
+  RendezvousFolder(const RendezvousFolder&) = delete;
+  RendezvousFolder& operator=(const RendezvousFolder&) = delete;
   std::string file() const { return folder_ + "/ranks"; }
 
  private:
@@ -76,8 +78,8 @@ std::vector<std::string> environment_of(const LocalLaunch& launch,
           "DSMOE_RENDEZVOUS_FILE=" + file};
 }
 
-// In the child: what this process ignores or handles, the rank decides anew. An ignored SIGHUP is
-// the caller's wish (nohup).
+// In the child: signals that this process ignores or handles get their default action, except an
+// ignored SIGHUP (nohup).
 void restore_signals(bool holds_signals) {
   for (const int signal_number : {SIGPIPE, SIGXFSZ, SIGINT, SIGTERM, SIGUSR1}) {
     signal(signal_number, SIG_DFL);
@@ -112,8 +114,8 @@ struct RankStart {
 
 class Job {
  public:
-  Job(const LocalLaunch& launch, const std::string& meeting_file) : launch_(launch) {
-    for (int64_t rank = 0; rank < launch.n_ranks; ++rank) start(rank, meeting_file);
+  Job(const LocalLaunch& launch, const std::string& rendezvous_file) : launch_(launch) {
+    for (int64_t rank = 0; rank < launch.n_ranks; ++rank) start(rank, rendezvous_file);
   }
   ~Job() { signal_all(SIGKILL); }
   Job(const Job&) = delete;
@@ -132,8 +134,8 @@ class Job {
   }
 
  private:
-  void start(int64_t rank, const std::string& meeting_file) {
-    auto variables = environment_of(launch_, rank, meeting_file);
+  void start(int64_t rank, const std::string& rendezvous_file) {
+    auto variables = environment_of(launch_, rank, rendezvous_file);
     std::vector<char*> variable_pointers;
     for (auto& variable : variables) variable_pointers.push_back(variable.data());
     variable_pointers.push_back(nullptr);
@@ -174,7 +176,7 @@ class Job {
     return n;
   }
 
-  // Waits a moment for output; true while there may be more.
+  // Waits a moment for output; returns whether there may be more.
   bool pass_output_on() {
     std::vector<pollfd> polls;
     for (const auto& stream : streams_)
@@ -187,8 +189,8 @@ class Job {
     return n_ready > 0;
   }
 
-  // What the ranks wrote before they ended. A process that left its rank's group may hold the pipes
-  // open, and write for ever.
+  // Reads the rest of the ranks' output. A process that left its rank's group may hold the pipes
+  // open and write forever.
   void drain() {
     const auto end = Clock::now() + kLastPatience;
     while (pass_output_on() && Clock::now() < end) continue;
@@ -214,7 +216,7 @@ class Job {
     }
   }
 
-  // Lost lines of standard error are no failure; StandardOutput keeps what became of results.
+  // Lost lines of standard error are no failure; StandardOutput records failed writes of results.
   static void print_line(Stream& stream) {
     const auto line = stream.prefix + stream.line + "\n";
     if (stream.to == stdout) {
@@ -229,13 +231,13 @@ class Job {
     for (size_t i = 0; i < ranks_.size(); ++i) {
       auto& rank = ranks_[i];
       if (rank.exit_code || !has_ended(rank.pid)) continue;
-      kill(-rank.pid, SIGKILL);  // before the number of the group can be another's
+      kill(-rank.pid, SIGKILL);  // before another group can get this number
       int status = 0;
       waitpid(rank.pid, &status, 0);
       rank.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
       if (*rank.exit_code == 0 || first_failure_) continue;
       first_failure_ = rank.exit_code;
-      // Ranks that stop as asked do so together; leave them their time.
+      // Ranks that stop on request do so together; leave them their time.
       if (*rank.exit_code == kExitStopped) {
         stop(0);
       } else {
@@ -252,7 +254,7 @@ class Job {
            info.si_pid == pid;
   }
 
-  // A process that waits for a disk or a driver may not even end by SIGKILL: it is left behind.
+  // A process that waits for a disk or a driver may survive SIGKILL: it is left behind.
   void end_by_force() {
     signal_all(SIGKILL);
     if (Clock::now() < *deadline_ + kLastPatience) return;
@@ -289,8 +291,8 @@ class Job {
 }  // namespace
 
 int launch_local(const LocalLaunch& launch) {
-  const MeetingPoint meeting(launch.scratch);
-  return Job(launch, meeting.file()).run();
+  const RendezvousFolder folder(launch.scratch);
+  return Job(launch, folder.file()).run();
 }
 
 }  // namespace dsmoe

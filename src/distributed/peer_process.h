@@ -10,14 +10,14 @@
 
 namespace dsmoe {
 
-/// The process of a rank, as the other ranks can look it up.
+/// The process of a rank, as other ranks can look it up.
 struct PeerProcess {
   std::string host;  ///< its name, for people
-  /// Kernel and PID namespace: processes with the same one see each other in /proc. Empty where
-  /// /proc does not say.
+  /// Kernel and PID namespace: equal for processes that see each other in /proc. Empty if /proc
+  /// does not report it.
   std::string pid_domain;
   int64_t pid = 0;
-  int64_t start_time = 0;  ///< in clock ticks since boot: a recycled pid has another
+  int64_t start_time = 0;  ///< in clock ticks since boot: differs for a recycled pid
 };
 
 PeerProcess this_process();
@@ -31,13 +31,13 @@ PeerProcess parse_peer_process(const std::string& text);
 /// The ranks' processes by rank, as far as they are known.
 using PeerProcesses = std::vector<std::optional<PeerProcess>>;
 
-/// Says what /proc shows of the other ranks' processes: which are gone or stopped; where none is,
-/// which were running. Names the ranks that could not be checked because they run elsewhere or are
-/// not known yet.
+/// Describes the other ranks' processes from /proc: names those that are gone or stopped; if there
+/// are none, those that run. Names the ranks that could not be checked because they run elsewhere
+/// or are not known yet.
 ///
-/// patience_seconds  how long to look again while every process is running: one whose sockets have
-///                   just closed takes a moment to end
-/// sleep             what it does between two looks; a test passes one that takes no time
+/// patience_seconds  time to look again while every process is running: a process needs a moment to
+///                   end after its sockets closed
+/// sleep             called between two looks; a test passes one that takes no time
 std::string describe_peers(const PeerProcesses& processes,
                            int64_t own_rank,
                            double patience_seconds,

@@ -18,7 +18,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// How long a peer that closed its sockets may take to end.
+// Time for a peer to end after it closed its sockets.
 constexpr double kPatienceSeconds = 0.5;
 
 double seconds_since(Clock::time_point start) {
@@ -34,13 +34,13 @@ struct RankGroup::Failure {
   std::string_view what;
   double seconds = 0;
   std::string reason;
-  /// A process whose sockets closed may not have ended yet; one that does not answer runs on.
+  /// A process may need a moment to end after its sockets closed; one that does not answer runs on.
   double patience_seconds = 0;
 };
 
 RankGroup::RankGroup() = default;
 
-// When an operation counts as one that ignores its own timeout. All of set-up has one limit.
+// Limit after which an operation counts as ignoring its own timeout. All of set-up has one limit.
 double RankGroup::limit_seconds() const {
   if (setup_deadline_) return -seconds_since(*setup_deadline_);
   return config_.step_timeout_seconds + config_.grace_seconds;
@@ -57,7 +57,7 @@ RankGroup::RankGroup(c10::intrusive_ptr<c10d::Store> store,
                 config,
                 make_backend) {}
 
-RankGroup::RankGroup(const MeetingPlace& place,
+RankGroup::RankGroup(const RendezvousStore& rendezvous,
                      int64_t rank,
                      int64_t world_size,
                      const RankGroupConfig& config,
@@ -67,7 +67,7 @@ RankGroup::RankGroup(const MeetingPlace& place,
   members_ = std::make_unique<Members>();
   members_->processes.resize(static_cast<size_t>(world_size));
   if (config.on_failure) start_watchdog();
-  set_up(place, make_backend);
+  set_up(rendezvous, make_backend);
 }
 
 void RankGroup::start_watchdog() {
@@ -82,7 +82,7 @@ void RankGroup::start_watchdog() {
                                                     .on_stop = reporter("a stop was asked for")});
 }
 
-// Backends and stores of others may wait for their peers when they go.
+// Destructors of backends and stores may wait for their peers.
 RankGroup::~RankGroup() {
   if (!members_ || has_failed_) return;
   auto& watchdog = members_->watchdog;
@@ -181,14 +181,14 @@ void RankGroup::run(std::string_view what, const std::function<void()>& operatio
                                     .patience_seconds = kPatienceSeconds}));
 }
 
-// The second to come waits until the first has been reported.
+// A second failure waits until the first is reported.
 std::string RankGroup::report_failure(const Failure& failure) {
   const std::lock_guard<std::mutex> lock(failure_mutex_);
   if (has_failed_) return failure_;
   failure_ = failure_text(failure);
   has_failed_ = true;
-  // After the text, which takes a moment: a stop goes to all ranks, and the first that leaves
-  // fails the others.
+  // Checked after the text is made, which takes a moment: a stop goes to all ranks, and the first
+  // that leaves fails the others.
   if (stops_before_first_step() && config_.on_stop) {
     failure_ = fmt::format(
         "rank {} of {}: stopped before the first step, while {}", rank_, world_size_, failure.what);
@@ -204,8 +204,9 @@ bool RankGroup::stops_before_first_step() const {
   return !has_begun_ && (peer_stopped_ || (config_.stop_requested && config_.stop_requested()));
 }
 
-// Ends what is in flight, so that no thread waits for it for ever; "" if that went well. An abort
-// may hang as what it aborts does: it gets a thread of its own, and some time.
+// Aborts running operations, so that no thread waits for them forever; returns "" on success. An
+// abort may block like the operation that it aborts: it runs on a separate thread with a time
+// limit.
 std::string RankGroup::abort_backends() const {
   if (members_ == nullptr) return "";
   auto done = std::make_shared<std::promise<std::string>>();

@@ -12,7 +12,7 @@
 
 namespace dsmoe {
 
-/// What a group of several ranks owns; for rank_group*.cpp only.
+/// Members of a group of several ranks; for rank_group*.cpp only.
 struct RankGroup::Members {
   c10::intrusive_ptr<c10d::Store> store;
   std::vector<c10::intrusive_ptr<c10d::Backend>> backends;

@@ -1,4 +1,4 @@
-// How ranks meet: the store, each other's processes, the connections.
+// Rendezvous of the ranks: the store, the other ranks' processes, the connections.
 #include <fmt/format.h>
 
 #include <torch/csrc/distributed/c10d/debug.h>
@@ -15,14 +15,14 @@ namespace {
 
 using std::chrono::duration;
 
-constexpr const char* kDecisionKey = "decision";  // to go on or to stop; the first one holds
+constexpr const char* kDecisionKey = "decision";  // to continue or to stop; first one holds
 constexpr const char* kGo = "go";
 constexpr const char* kStop = "stop";
 // Many ranks poll one store: ever more slowly.
 constexpr duration<double> kFirstPoll{0.005};
 constexpr duration<double> kSlowestPoll{0.25};
 
-// Less than the watchdog leaves to a rank that was asked to stop.
+// Shorter than the watchdog's limit for a rank that was asked to stop.
 constexpr std::chrono::milliseconds kLeavingPatience{700};
 
 std::string process_key(size_t rank) { return fmt::format("process/{}", rank); }
@@ -34,22 +34,25 @@ std::chrono::milliseconds milliseconds(double seconds) {
 
 }  // namespace
 
-void RankGroup::set_up(const MeetingPlace& place, const MakeBackend& make_backend) {
+void RankGroup::set_up(const RendezvousStore& rendezvous, const MakeBackend& make_backend) {
   const auto start = Clock::now();
   const auto after = [&](double seconds) {
     return start + std::chrono::duration_cast<Clock::duration>(duration<double>(seconds));
   };
   const double timeout = config_.setup_timeout_seconds;
-  // Once for the others to come, once for the connections.
+  // One timeout for the other ranks to arrive, one for the connections.
   setup_deadline_ = after(2 * timeout + config_.grace_seconds);
-  run("opening the store at " + place.name, [&] { members_->store = place.open_store(); });
-  run("waiting for the other ranks at " + place.name, [&] { exchange_processes(after(timeout)); });
+  run("opening the store at " + rendezvous.name,
+      [&] { members_->store = rendezvous.open_store(); });
+  run("waiting for the other ranks at " + rendezvous.name,
+      [&] { exchange_processes(after(timeout)); });
   run("connecting to the other ranks", [&] { connect(make_backend); });
   setup_deadline_.reset();
 }
 
-// Every rank publishes its process and waits for the decision, which rank 0 makes once all have
-// come. A rank that is asked to stop meanwhile decides for all; the store keeps the first decision.
+// Every rank publishes its process and waits for the decision. Rank 0 decides once all have
+// arrived. A rank that is asked to stop meanwhile decides for all; the store keeps the first
+// decision.
 void RankGroup::exchange_processes(Clock::time_point deadline) {
   auto& store = *members_->store;
   store.set(process_key(static_cast<size_t>(rank_)), to_text(this_process()));
@@ -57,7 +60,7 @@ void RankGroup::exchange_processes(Clock::time_point deadline) {
   auto pause = kFirstPoll;
   while (true) {
     const bool all_have_come = read_arrived(n_arrived);
-    // First: a rank 0 that was asked to stop does not send the others on.
+    // First: a rank 0 that was asked to stop does not let the others continue.
     if (config_.stop_requested && config_.stop_requested()) {
       store.compareSet(kDecisionKey, std::string(), kStop);
     }
@@ -76,7 +79,7 @@ void RankGroup::exchange_processes(Clock::time_point deadline) {
   }
 }
 
-// Rank 0 may serve the store: it leaves last, so that all read the decision.
+// Rank 0 may serve the store: it leaves last, after all have read the decision.
 void RankGroup::let_others_leave() {
   auto& store = *members_->store;
   if (rank_ != 0) {
@@ -93,8 +96,8 @@ void RankGroup::let_others_leave() {
   }
 }
 
-// Reads the processes of the ranks that have come, in order up to the first that has not; true if
-// that is all.
+// Reads the processes of the ranks that have arrived, in order, up to the first that has not;
+// returns whether all have.
 bool RankGroup::read_arrived(size_t& n_arrived) {
   auto& store = *members_->store;
   auto& processes = members_->processes;
@@ -140,11 +143,11 @@ void RankGroup::connect(const MakeBackend& make_backend) {
     return debug ? compare_collectives(backend, helper) : backend;
   };
   using Type = c10d::ProcessGroup::BackendType;
-  // A type of backend stands for one device.
+  // Each backend type serves one device type.
   auto& group = *members_->group;
   group.setBackend(at::kCPU, Type::CUSTOM, in_debug(make("cpu", make_backend, step_timeout)));
   if (const auto& accelerator = config_.accelerator) {
-    // What NCCL does about its own timeout would end the process without our text: ours is first.
+    // NCCL's own timeout would end the process without our text: our timeout comes first.
     const double timeout = config_.step_timeout_seconds + 3 * config_.grace_seconds;
     group.setBackend(accelerator->device,
                      Type::NCCL,

@@ -6,7 +6,7 @@ namespace dsmoe {
 namespace {
 
 constexpr std::chrono::milliseconds kLookInterval{100};
-// Time for the operation itself to see the stop, and to tell other ranks.
+// Time for the operation itself to read the stop flag, and to tell other ranks.
 constexpr std::chrono::seconds kStopPatience{1};
 
 }  // namespace
@@ -23,7 +23,7 @@ Watchdog::~Watchdog() {
   thread_.join();
 }
 
-// No signal to the thread here: it looks at the clock often enough for limits of seconds.
+// Does not signal the thread: it reads the clock often enough for limits of seconds.
 void Watchdog::begin(WatchedOperation operation) {
   const std::lock_guard<std::mutex> lock(mutex_);
   since_ = now_();

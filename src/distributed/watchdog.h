@@ -10,15 +10,15 @@
 
 namespace dsmoe {
 
-/// An operation that may block in code of others, which has no time-out or ignores it.
+/// An operation that may block in library code without a timeout, or beyond it.
 struct WatchedOperation {
   std::string what;
   double limit_seconds = 0;
-  bool ends_on_stop = false;  ///< nothing is lost when a stop cuts it short
+  bool ends_on_stop = false;  ///< a stop may cut it short without loss
 };
 
-/// The bound of waits that have none of their own: a thread that calls a handler, once, when an
-/// operation lasts longer than its limit, or has not ended a second after a stop.
+/// Bounds operations without a timeout: a thread calls a handler, once, when an operation exceeds
+/// its limit or has not ended a second after a stop request.
 class Watchdog {
  public:
   using Handler = std::function<void(const std::string& what, double seconds)>;

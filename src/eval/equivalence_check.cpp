@@ -5,10 +5,13 @@
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 
+#include "common/error.h"
+#include "common/random_seed.h"
 #include "eval/evaluation_mode.h"
 #include "model/linear.h"
 #include "model/named_tensors.h"
@@ -19,6 +22,12 @@ namespace {
 constexpr double kTolerance = 1e-5;
 constexpr double kDeadShare = 0.01;
 constexpr double kSameDirection = 0.999;
+
+constexpr int64_t kSequences = 4;  // of the tokens to check with
+
+int64_t check_length(const ModelConfig& config) {
+  return std::min<int64_t>(config.max_seq_len, 64);
+}
 
 double max_abs(const at::Tensor& tensor) { return tensor.abs().max().item<double>(); }
 
@@ -130,6 +139,42 @@ CheckReport check_equivalence(Transformer& model,
   }
   report.bfloat16_agreement = agreement(dense, run(0, 0, at::kBFloat16));
   return report;
+}
+
+RoutingPlan default_check_plan(const ModelConfig& config) {
+  auto plan = parse_routing_plan(config.training_policy);
+  if (!(plan == RoutingPlan(RoutingPolicy::all()))) return plan;
+  LayerRouting routing;
+  if (config.has_ffn_experts()) {
+    routing.moe = RoutingPolicy::top_k((config.ffn.n_experts + 3) / 4);
+  }
+  if (config.attention.kind == AttentionKind::kMoa) {
+    routing.moa = RoutingPolicy::top_k((config.attention.n_experts + 1) / 2);
+  }
+  return RoutingPlan(routing);
+}
+
+at::Tensor check_tokens(const EvalText& text,
+                        const ModelConfig& config,
+                        const std::string& source) {
+  const auto& sequence = text.sequences.front();
+  const int64_t seq = check_length(config);
+  if (static_cast<int64_t>(sequence.size()) < kSequences * seq) {
+    throw Error(
+        fmt::format("{}: expected {} tokens, got {}", source, kSequences * seq, sequence.size()));
+  }
+  const std::vector<int64_t> ids(sequence.begin(), sequence.begin() + kSequences * seq);
+  return at::tensor(ids, at::kLong).view({kSequences, seq});
+}
+
+at::Tensor random_check_tokens(const ModelConfig& config) {
+  const int64_t seq = check_length(config);
+  std::vector<int64_t> ids;
+  for (uint64_t i = 0; i < static_cast<uint64_t>(kSequences * seq); ++i) {
+    const auto draw = mix_bits(i) >> 33;
+    ids.push_back(static_cast<int64_t>(draw % static_cast<uint64_t>(config.vocab_size)));
+  }
+  return at::tensor(ids, at::kLong).view({kSequences, seq});
 }
 
 }  // namespace dsmoe

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "eval/eval_text.h"
 #include "model/transformer.h"
 
 namespace dsmoe {
@@ -44,6 +45,15 @@ struct CheckReport {
   /// reader to judge.
   bool passes() const;
 };
+
+/// The training selection where it leaves experts out, else a quarter of the FFN experts and half
+/// of the attention experts.
+RoutingPlan default_check_plan(const ModelConfig& config);
+
+/// Tokens to check with, [4, seq] int64 of at most 64 positions: the beginning of a text, or
+/// random ones, the same for the same model. Throws Error naming `source` if the text is too short.
+at::Tensor check_tokens(const EvalText& text, const ModelConfig& config, const std::string& source);
+at::Tensor random_check_tokens(const ModelConfig& config);
 
 /// tokens [batch, seq] int64. The model's weights are float32 and not packed, for packed ones have
 /// one execution only. `plan` says which experts count; its execution does not matter.

@@ -16,7 +16,7 @@
 namespace dsmoe {
 namespace {
 
-bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+bool is_blank_text(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 
 // What the model reads of one: at most max_seq_len tokens, the last of which is only a target.
 std::vector<int32_t> read_part(const Continuation& continuation, int64_t max_seq_len) {
@@ -63,7 +63,7 @@ Continuation encode_continuation(const Tokenizer& tokenizer,
                                  std::string_view context,
                                  std::string_view text) {
   size_t end = context.size();
-  while (end > 0 && is_blank(context[end - 1])) --end;
+  while (end > 0 && is_blank_text(context[end - 1])) --end;
   const auto whole = std::string(context) + std::string(text);
   auto n_context = static_cast<int64_t>(tokenizer.encode_with_bos(context.substr(0, end)).size());
   Continuation continuation{.tokens = tokenizer.encode_with_bos(whole)};

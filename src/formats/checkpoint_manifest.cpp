@@ -63,8 +63,7 @@ bool same(const TensorEntry& a, const TensorEntry& b) {
          a.end == b.end;
 }
 
-// Size and hash of a regular file; what the page cache holds is dropped first, so that the disk is
-// read.
+// Returns size and hash of a regular file; drops its page cache first, so that the disk is read.
 FileRecord hash_file(Io& io, const std::string& path, const std::string& name) {
   const int fd = io.open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
   if (fd < 0) throw Error(fmt::format("{}: cannot be opened: {}", path, strerror(errno)));
@@ -126,7 +125,8 @@ void check_file_list(const CheckpointManifest& manifest, const std::string& dire
   }
 }
 
-// The header against the manifest, then each tensor against its checksum; returns if none differs.
+// Compares the header with the manifest, then each tensor with its checksum; returns if none
+// differs.
 void check_tensors(Io& io,
                    const CheckpointManifest& manifest,
                    const FileRecord& expected,
@@ -227,7 +227,7 @@ CheckpointManifest parse_manifest(const std::string& text, const std::string& so
         throw Error(fmt::format("{}: expected plain file names, got '{}'", source_name, name));
       }
     }
-    // Only the text that we would have written is a manifest: this covers every bit of it.
+    // Only the exact text that this program would write is a manifest: this covers every bit of it.
     if (manifest_to_json(manifest) != text) {
       throw Error(fmt::format("{}: was altered: its own checksum differs", source_name));
     }
@@ -247,7 +247,8 @@ CheckpointManifest verify_checkpoint(Io& io, const std::string& directory) {
   check_file_list(manifest, directory);
   for (const auto& file : manifest.files) {
     const auto path = directory + "/" + file.name;
-    // Tensors first, as they say more; the hash of the file covers what is between them.
+    // Tensors first, since they name the damage; the hash of the file covers the bytes between
+    // them.
     if (file.name.ends_with(".safetensors")) check_tensors(io, manifest, file, path);
     if (hash_file(io, path, file.name).hash != file.hash) {
       throw Error(fmt::format("{}: was altered: its hash differs", path));

@@ -19,7 +19,8 @@ struct FileRecord {
   std::vector<std::string> checksums;  // one per tensor, see tensor_checksum
 };
 
-/// What a checkpoint directory holds; written last, so that a directory without it is none.
+/// List of the files of a checkpoint directory; written last: a directory without it is no
+/// checkpoint.
 struct CheckpointManifest {
   static constexpr int64_t kFormatVersion = 1;
   int64_t format_version = kFormatVersion;
@@ -47,7 +48,7 @@ void write_manifest(Io& io, const std::string& directory, const CheckpointManife
 /// Hashes a file that is already written. Throws Error.
 FileRecord describe_file(Io& io, const std::string& directory, const std::string& name);
 
-/// JSON, ending with the checksum of all that precedes it.
+/// Returns JSON that ends with the checksum of all bytes before it.
 std::string manifest_to_json(const CheckpointManifest& manifest);
 
 /// Throws Error if the text was altered, is of a newer format version (named), names a file with a

@@ -21,7 +21,7 @@ constexpr size_t kInputBytes = 1 << 18;
 constexpr std::string_view kGzipMagic = "\x1F\x8B";
 constexpr std::string_view kZstdMagic = "\x28\xB5\x2F\xFD";
 
-// What one call of a decoder used and gave.
+// Bytes that one call of a decoder consumed and produced.
 struct Decoded {
   size_t consumed = 0;
   size_t made = 0;
@@ -60,13 +60,13 @@ class GzipDecoder final : public Decoder {
     stream_.avail_in = static_cast<uInt>(in.size());
     stream_.next_out = reinterpret_cast<Bytef*>(out);
     stream_.avail_out = static_cast<uInt>(std::min<size_t>(size, 1 << 30));
-    const uInt room = stream_.avail_out;
+    const uInt capacity = stream_.avail_out;
     const int status = inflate(&stream_, Z_NO_FLUSH);
     const bool ended = status == Z_STREAM_END;
     if (!ended && status != Z_OK && status != Z_BUF_ERROR) {
       throw Error(stream_.msg != nullptr ? stream_.msg : "not gzip");
     }
-    const Decoded decoded{in.size() - stream_.avail_in, room - stream_.avail_out, ended};
+    const Decoded decoded{in.size() - stream_.avail_in, capacity - stream_.avail_out, ended};
     if (ended) inflateReset(&stream_);
     return decoded;
   }
@@ -118,7 +118,7 @@ struct CompressedFile::State {
   uint64_t file_bytes = 0;
   uint64_t offset = 0;  // of the next byte to read
   std::vector<char> buffer;
-  std::string_view input;  // what of the buffer is not yet decoded
+  std::string_view input;  // bytes of the buffer that are not yet decoded
   std::unique_ptr<Decoder> decoder;
   bool member_ended = true;
 };
@@ -165,7 +165,7 @@ size_t CompressedFile::read(char* out, size_t size) {
           fmt::format("{}: damaged near byte {}: {}", state.path, file_position(), error.what()));
     }
     state.input.remove_prefix(decoded.consumed);
-    // A call that neither takes nor gives says nothing about the member.
+    // A call that consumes and produces nothing tells nothing about the member.
     if (decoded.consumed + decoded.made > 0) state.member_ended = decoded.member_ended;
     if (decoded.made > 0) return decoded.made;
     if (at_end && !state.member_ended) {

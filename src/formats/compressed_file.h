@@ -10,7 +10,7 @@
 namespace dsmoe {
 
 /// The content of a file that is plain, gzip or zstd, read from its start in bounded memory. The
-/// first bytes tell which, not the name; members that follow one another are one content.
+/// first bytes decide the format, not the name; consecutive members form one content.
 class CompressedFile {
  public:
   /// Throws Error if the file is missing or not a regular one.

@@ -18,7 +18,7 @@ constexpr uint64_t kMaxHeaderBytes = 256 << 20;
 constexpr uint64_t kMaxDimensions = 4;
 constexpr uint64_t kReadBytes = 1 << 20;
 
-// The header as a stream that knows where the file ends; memory grows with the bytes really there.
+// The header as a stream bounded by the end of the file; memory grows only with bytes that exist.
 class HeaderReader {
  public:
   HeaderReader(Io& io, int fd, const std::string& path, uint64_t file_bytes)
@@ -57,7 +57,7 @@ class HeaderReader {
   [[noreturn]] void fail(const std::string& what) const {
     throw Error(fmt::format("{}: byte {}: {}", path_, position_, what));
   }
-  /// So many items of at least `each` bytes must still fit.
+  /// Checks that `count` items of at least `each` bytes still fit.
   void check_count(uint64_t count, uint64_t each) const {
     if (count > (end_ - position_) / each) fail(fmt::format("{} items do not fit", count));
   }
@@ -166,7 +166,9 @@ void GgufFile::read_header() {
   header.check_count(n_values, sizeof(uint64_t) + sizeof(uint32_t));
   std::set<std::string> seen;
   const auto check_once = [&](const std::string& name) {
-    if (!seen.insert(name).second) header.fail(fmt::format("'{}' is there twice", name));
+    if (!seen.insert(name).second) {
+      header.fail(fmt::format("expected '{}' once, got it twice", name));
+    }
   };
   for (uint64_t i = 0; i < n_values; ++i) {
     auto key = header.text();

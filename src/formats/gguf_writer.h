@@ -9,7 +9,7 @@
 namespace dsmoe {
 
 /// Writes a GGUF file, version 3: the header first, then the tensors one by one, so that only one
-/// of them is in memory. A file of that name is lost: give it one of write_output_file. Throws
+/// of them is in memory. Overwrites a file of that name: pass a path from write_output_file. Throws
 /// RunError for a failed write and Error for a key or name given twice.
 class GgufWriter {
  public:
@@ -21,9 +21,9 @@ class GgufWriter {
   GgufWriter(const GgufWriter&) = delete;
   GgufWriter& operator=(const GgufWriter&) = delete;
 
-  /// The bytes of the next tensor of the list.
+  /// Writes the bytes of the next tensor of the list.
   void add(const void* data);
-  /// After the last tensor: fsyncs and closes.
+  /// Call after the last tensor: fsyncs and closes.
   void finish();
 
  private:

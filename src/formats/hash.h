@@ -12,7 +12,7 @@ std::string hash64(std::string_view bytes);
 /// XXH3-128, 32 hex digits.
 std::string hash128(std::string_view bytes);
 
-/// XXH3-64 and XXH3-128 of a byte stream that comes in parts.
+/// XXH3-64 and XXH3-128 of a byte stream that arrives in parts.
 class StreamHash {
  public:
   StreamHash();

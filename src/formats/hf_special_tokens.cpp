@@ -155,7 +155,7 @@ class Reader {
     return id.get<int32_t>();
   }
 
-  // What names a token, by the order of files; null: it is not named.
+  // Returns the value that names a token under `key`, by the order of files; null if there is none.
   const Json* named(const char* key) const {
     const auto* mapped = has_decoder_ ? nullptr : map_.find(key);
     return mapped != nullptr ? mapped : names_.find(key);

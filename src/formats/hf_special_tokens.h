@@ -11,7 +11,7 @@
 
 namespace dsmoe {
 
-/// What a tokenizer's vocabulary says itself, where the files beside it do not.
+/// Special tokens of a tokenizer's vocabulary, used where the files beside it set none.
 struct OwnVocabulary {
   /// Id of a token of the vocabulary by its text.
   std::function<std::optional<int32_t>(const std::string& text)> find;
@@ -22,7 +22,7 @@ struct OwnVocabulary {
 };
 
 /// The special tokens of a Hugging Face directory. tokenizer_json: path of its `tokenizer.json`,
-/// empty if it has none; files that are missing say nothing. Which file decides what, as in
+/// empty if it has none; missing files set nothing. Precedence of the files, as in
 /// transformers 4.34 to 5:
 ///
 /// - Added tokens: those of the vocabulary, of `tokenizer.json`, then `added_tokens_decoder` of
@@ -32,7 +32,7 @@ struct OwnVocabulary {
 ///   that the vocabulary has keeps the vocabulary's id.
 /// - Names (`bos_token`, `eos_token`, `pad_token`, `unk_token`, ...): `tokenizer_config.json`;
 ///   without `added_tokens_decoder` those of `special_tokens_map.json` come first. null: none.
-/// - BOS: what the template of `tokenizer.json` puts first, else `bos_token`, else the
+/// - BOS: the first token of the template of `tokenizer.json`, else `bos_token`, else the
 ///   vocabulary's, else `bos_token_id` of `generation_config.json`, then of `config.json`.
 /// - Whether a text begins with BOS: the template of `tokenizer.json` where it has one, else
 ///   `add_bos_token` of `tokenizer_config.json`, else as the vocabulary does (a SentencePiece model
@@ -41,10 +41,10 @@ struct OwnVocabulary {
 ///   `config.json`. transformers stops at the second list where there is one, else at the third;
 ///   files often name the end of a turn in one of them only, so all of them count.
 /// - Padding: `pad_token`, else `pad_token_id` of `generation_config.json`, then of `config.json`.
-/// - Where a SentencePiece model's leading blank goes: `tokenizer.json` (normalizer Prepend or
+/// - Place of a SentencePiece model's leading blank: `tokenizer.json` (normalizer Prepend or
 ///   prepend_scheme), else `legacy` of `tokenizer_config.json`.
 ///
-/// Throws Error naming the file for what does not fit.
+/// Throws Error naming the file for an invalid value.
 SpecialTokens read_hf_special_tokens(Io& io,
                                      const std::string& directory,
                                      const std::string& tokenizer_json,

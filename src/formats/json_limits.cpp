@@ -21,7 +21,7 @@ constexpr size_t kMemberBytes = 104;
 constexpr size_t kContainerBytes = 64;
 constexpr size_t kTextBytes = 48;
 
-// What a text of this length has outside its object.
+// Returns the bytes that a text of this length has outside its object.
 size_t heap_bytes(size_t length) { return length < sizeof(std::string) / 2 ? 0 : length + 32; }
 
 // The longest text or number, which the parser holds whole.
@@ -137,7 +137,7 @@ class Inspector final : public nlohmann::json_sax<Json> {
   size_t bytes_ = 0;
 };
 
-// Of what the parser reads, what goes into the tree: all but the entries of tables.
+// Passes on the part of the parser's events that goes into the tree: all but the entries of tables.
 class TreeFilter {
  public:
   explicit TreeFilter(const std::vector<std::string>& tables) : place_(tables) {}
@@ -160,7 +160,7 @@ class TreeFilter {
         place_.key(parsed.get_ref<const std::string&>());
         return true;
       case Event::value:
-        // The value of a member that is left out goes with its key.
+        // A member that is left out loses its value together with its key.
         return !place_.in_table() || !place_.table_is_array();
     }
     return true;

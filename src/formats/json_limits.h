@@ -8,7 +8,7 @@
 
 namespace dsmoe {
 
-/// What JSON of unknown origin may cost.
+/// Limits for JSON of unknown origin.
 struct JsonLimits {
   size_t max_size_bytes = 1 << 20;
   size_t max_tree_bytes = 900'000;   ///< of the values in memory, by an estimate from above
@@ -19,13 +19,13 @@ struct JsonLimits {
 };
 
 /// Parses JSON of unknown origin. Throws Error naming the source: not JSON, not UTF-8, deeper than
-/// 64 levels, a key twice in one object (tables are left to their reader), above a limit. All is
-/// checked before anything is built, so that what is refused holds no more than the limits.
+/// 64 levels, a key twice in one object (tables are left to their reader), above a limit. Checks
+/// everything before it builds anything, so that refused input holds no more than the limits.
 nlohmann::json parse_json(const std::string& text,
                           const std::string& source_name,
                           const JsonLimits& limits);
 
-/// The same without a limit but the size, for what this program or its user wrote.
+/// The same with a limit of the size only, for files that this program or its user wrote.
 nlohmann::json parse_json(const std::string& text,
                           const std::string& source_name,
                           size_t max_size_bytes);

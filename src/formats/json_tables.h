@@ -8,7 +8,7 @@
 
 namespace dsmoe {
 
-/// Where a walk through JSON stands: inside one of the named tables (`model.vocab`) or outside.
+/// Position of a walk through JSON: inside one of the named tables (`model.vocab`) or outside.
 class JsonPlace {
  public:
   explicit JsonPlace(const std::vector<std::string>& tables) : tables_(tables) {}
@@ -33,8 +33,8 @@ class JsonPlace {
   bool table_is_array_ = false;
 };
 
-/// One entry of a table: a member's name and its number, or a text of a list, or the texts of a
-/// pair in it.
+/// One entry of a table: a member's name and number, a text of a list, or a pair of texts of a
+/// list.
 struct JsonTableEntry {
   std::vector<std::string> texts;
   uint64_t number = 0;

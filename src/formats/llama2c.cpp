@@ -49,7 +49,8 @@ Llama2cHeader parse_header(const std::array<int32_t, 7>& raw, const std::string&
   return header;
 }
 
-// Of a whole file; computed before any list is made, as a lying header could ask for a long one.
+// Returns the bytes of a whole file; called before any list is allocated, as a wrong header could
+// ask for a long one.
 uint64_t file_bytes(const Llama2cHeader& h) {
   using Wide = unsigned __int128;  // 4,096 layers of matrices of 2^48 leave 64 bits
   const auto wide = [](int64_t a, int64_t b) {
@@ -150,7 +151,8 @@ void Llama2cFile::read_header() {
 std::optional<double> Llama2cFile::rotary_theta() const {
   const auto half = static_cast<size_t>(header_.head_dim() / 2);
   if (header_.max_seq_len < 2 || half < 2) return std::nullopt;
-  // Of position 1: sin(theta^(-i / half)) for i from 0; the smallest angle is the most exact.
+  // The sines of position 1 are sin(theta^(-i / half)) for i from 0; the smallest angle is the most
+  // exact.
   std::vector<float> sines(half);
   const uint64_t row = half * sizeof(float);
   const uint64_t begin = rotary_begin_ + (static_cast<uint64_t>(header_.max_seq_len) + 1) * row;

@@ -19,7 +19,7 @@ struct Llama2cHeader {
   int64_t n_kv_heads = 0;
   int64_t vocab_size = 0;
   int64_t max_seq_len = 0;
-  bool tied = true;  // in the file: a negative vocab_size says no
+  bool tied = true;  // in the file: a negative vocab_size means false
   int64_t head_dim() const { return d_model / n_heads; }
 };
 
@@ -27,8 +27,8 @@ struct Llama2cHeader {
 /// Hugging Face's LLaMA; rotary pairs are neighbours (2 i, 2 i + 1) of a head's rows.
 class Llama2cFile final : public TensorSource {
  public:
-  /// Throws Error naming the path if the header is no such header or the file's size is another
-  /// than it says; nothing beyond the header is read before.
+  /// Throws Error naming the path for another header, or if the file's size differs from the
+  /// header's; reads only the header before that check.
   Llama2cFile(Io& io, const std::string& path);
   ~Llama2cFile() override;
   Llama2cFile(const Llama2cFile&) = delete;
@@ -38,8 +38,8 @@ class Llama2cFile final : public TensorSource {
   const std::vector<TensorEntry>& tensors() const override { return tensors_; }
   void read(const TensorEntry& entry, void* data) const override;
 
-  /// The base of the rotary frequencies whose sines the file holds, to 5 digits; empty where they
-  /// tell none: contexts of 1, heads of 2, zeros or other numbers.
+  /// Returns the base of the rotary frequencies, found from the sines in the file, to 5 digits;
+  /// empty if they do not determine it: contexts of 1, heads of 2, zeros or other numbers.
   std::optional<double> rotary_theta() const;
 
  private:

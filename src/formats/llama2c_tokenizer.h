@@ -6,7 +6,7 @@
 
 namespace dsmoe {
 
-/// One token of a llama2.c tokenizer; blanks stand for themselves, bytes are written `<0x41>`.
+/// One token of a llama2.c tokenizer; blanks are plain blanks, bytes are written `<0x41>`.
 struct Llama2cToken {
   std::string text;
   float score = 0;

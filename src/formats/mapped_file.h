@@ -6,8 +6,7 @@
 
 namespace dsmoe {
 
-/// A file's bytes in memory as they are asked for, read only. The file must keep its size
-/// meanwhile.
+/// A read-only mapping of a file; bytes are read on access. The file must keep its size meanwhile.
 class MappedFile {
  public:
   /// Throws Error if it cannot be opened or mapped.
@@ -21,8 +20,7 @@ class MappedFile {
   bool contains(const void* at) const {
     return at >= data_ && at < static_cast<const void*>(data_ + size_);
   }
-  /// Gives back the memory of the whole pages inside a part of it; they are read again when asked
-  /// for.
+  /// Releases the memory of the whole pages inside a range; the next access reads them again.
   void release(const void* begin, size_t size_bytes) const;
 
  private:

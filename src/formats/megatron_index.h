@@ -7,7 +7,7 @@
 
 namespace dsmoe {
 
-/// What the `.idx` file of a Megatron pair says about its `.bin` file of token ids.
+/// Content of the `.idx` file of a Megatron pair: describes its `.bin` file of token ids.
 struct MegatronIndex {
   int bytes_per_token = 4;               ///< 2: unsigned 16-bit ids, 4: signed 32-bit ids
   int64_t n_tokens = 0;                  ///< of the `.bin` file

@@ -17,7 +17,7 @@ using Json = nlohmann::json;
 constexpr size_t kMaxPatternBytes = 4096;
 constexpr size_t kMaxSplits = 32;
 constexpr size_t kMaxDepth = 8;
-// ByteLevel's own expression, which files name by `use_regex` only.
+// ByteLevel's built-in expression, which files select by `use_regex` only.
 constexpr const char* kByteLevelPattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 constexpr std::array kBehaviors = {

@@ -113,7 +113,7 @@ void check_layout(std::vector<TensorEntry>& entries, uint64_t data_bytes, const 
   }
 }
 
-// A file that hashes what it writes.
+// A file that hashes the bytes written to it.
 class HashingFile {
  public:
   HashingFile(Io& io, const std::string& path)
@@ -247,7 +247,7 @@ void SafetensorsFile::read_header() {
   }
   std::string text(header_bytes, '\0');
   read_all(*io_, fd_, text.data(), header_bytes, sizeof(header_bytes), path_);
-  // A header must not cost more than the tensors that it lists.
+  // A header may not cost more memory than the tensors that it lists.
   const uint64_t data_bytes = size - sizeof(header_bytes) - header_bytes;
   const auto json = parse_json(
       text,
@@ -261,10 +261,12 @@ void SafetensorsFile::read_header() {
       tensors_.push_back(parse_entry(name, value, path_));
       continue;
     }
-    if (!value.is_object()) throw Error(fmt::format("{}: __metadata__ is no object", path_));
+    if (!value.is_object()) {
+      throw Error(fmt::format("{}: expected __metadata__ to be an object", path_));
+    }
     for (const auto& [key, text_value] : value.items()) {
       if (!text_value.is_string()) {
-        throw Error(fmt::format("{}: __metadata__: '{}' is no text", path_, key));
+        throw Error(fmt::format("{}: expected '{}' of __metadata__ to be a text", path_, key));
       }
       metadata_[key] = text_value.get<std::string>();
     }

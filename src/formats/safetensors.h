@@ -19,8 +19,8 @@ struct TensorEntry {
   uint64_t end = 0;
 };
 
-/// A tensor to be written: contiguous bytes that outlive the call, or that `load` brings in when
-/// their turn comes and that stay until its next call, so that a file may exceed the memory.
+/// A tensor to write: contiguous bytes that outlive the call, or bytes that `load` returns when the
+/// tensor is written and that stay valid until its next call, so that a file may exceed the memory.
 struct TensorBytes {
   std::string name;
   std::string dtype;
@@ -32,11 +32,11 @@ struct TensorBytes {
 /// Bytes of one element. Throws Error for a dtype that is not in the list above.
 int64_t dtype_size_bytes(const std::string& dtype);
 
-/// XXH3-64 over name, dtype, shape and bytes, as 16 hex digits: two tensors of equal size that
-/// changed places are seen.
+/// Returns XXH3-64 over name, dtype, shape and bytes, as 16 hex digits: it detects two tensors of
+/// equal size that changed places.
 std::string tensor_checksum(const TensorEntry& entry, const void* data);
 
-/// What was written, for the manifest.
+/// Result of a write, for the manifest.
 struct WrittenSafetensors {
   uint64_t size_bytes = 0;
   std::string hash;                    // XXH3-128 of the whole file, 32 hex digits
@@ -70,7 +70,7 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   /// Null if there is no tensor of that name.
   const TensorEntry* find(const std::string& name) const;
-  /// Where in the file the offsets of tensors count from.
+  /// Returns the file position from which offsets of tensors count.
   uint64_t data_begin() const { return data_begin_; }
   /// Reads a tensor's bytes (entry.end - entry.begin) into `data`. Throws Error if the file ends
   /// early.

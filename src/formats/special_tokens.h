@@ -23,8 +23,8 @@ struct AddedToken {
   bool operator==(const AddedToken&) const = default;
 };
 
-/// The tokens of a tokenizer that are not text: where a text begins and ends, what fills a batch,
-/// and what is found in a text as it is spelled. Data sets and checkpoints carry it.
+/// The special tokens of a tokenizer: beginning and end of a text, padding, and added tokens, which
+/// are found in a text as spelled. Data sets and checkpoints store it.
 struct SpecialTokens {
   std::optional<int32_t> bos = {};
   bool adds_bos = false;  ///< encoding a text puts BOS first
@@ -54,8 +54,8 @@ nlohmann::ordered_json special_tokens_to_json(const SpecialTokens& special);
 /// Reads it back. Throws Error naming source_name and the key that does not fit.
 SpecialTokens special_tokens_from_json(const nlohmann::json& json, const std::string& source_name);
 
-/// What the added tokens contribute to a tokenizer's fingerprint: a hash of all that changes ids;
-/// empty where there are none.
+/// Returns the part of a tokenizer's fingerprint that covers added tokens: a hash of everything
+/// that changes ids; empty if there are none.
 std::string added_tokens_fingerprint(const SpecialTokens& special);
 
 /// An added token as Hugging Face's files write it: `content` and flags. `normalized` is by default
@@ -70,7 +70,7 @@ nlohmann::ordered_json added_token_to_json(const AddedToken& token);
 /// `pad_token_id` of a Hugging Face config; null where there is none.
 void set_special_ids(nlohmann::ordered_json& config, const SpecialTokens& special);
 
-/// What a `post_processor` puts around a text.
+/// Special tokens that a `post_processor` puts around a text.
 struct TextTemplate {
   bool is_there = false;
   std::string before;  ///< the special token that comes first; empty: none

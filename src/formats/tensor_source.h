@@ -12,7 +12,7 @@ namespace dsmoe {
 class TensorSource {
  public:
   virtual ~TensorSource() = default;
-  /// Every tensor; offsets mean something to the source only.
+  /// Returns every tensor; only the source can interpret the offsets.
   virtual const std::vector<TensorEntry>& tensors() const = 0;
   /// Reads the bytes of one of them, entry.end - entry.begin. Throws Error.
   virtual void read(const TensorEntry& entry, void* data) const = 0;
@@ -32,8 +32,8 @@ class SafetensorsSource final : public TensorSource {
   std::vector<size_t> file_of_tensor_;
 };
 
-/// The weights of a directory in Hugging Face's layout: `model.safetensors`, or the shards that
-/// `model.safetensors.index.json` names, compared with what it says they hold. Throws Error.
+/// Opens the weights of a directory in Hugging Face's layout: `model.safetensors`, or the shards of
+/// `model.safetensors.index.json`, checked against that index. Throws Error.
 SafetensorsSource open_sharded_safetensors(Io& io, const std::string& directory);
 
 }  // namespace dsmoe

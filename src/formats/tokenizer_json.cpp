@@ -48,7 +48,7 @@ class TokenIndex {
     entries_.push_back({static_cast<uint32_t>(texts_.size()), id});
     texts_.append(token).push_back('\0');
   }
-  // After the last token, before any is looked up. Returns one that is there twice, or null.
+  // Call after the last token and before any look-up. Returns a duplicate token, or null.
   const char* sort() {
     const auto before = [this](const Entry& a, const Entry& b) {
       return std::string_view(text(a)) < std::string_view(text(b));
@@ -60,7 +60,7 @@ class TokenIndex {
     const auto twice = std::adjacent_find(entries_.begin(), entries_.end(), same);
     return twice == entries_.end() ? nullptr : text(*twice);
   }
-  // Or -1.
+  // Returns the id, or -1.
   int32_t find(std::string_view token) const {
     const auto found = std::lower_bound(
         entries_.begin(), entries_.end(), token, [this](const Entry& entry, std::string_view key) {
@@ -83,8 +83,8 @@ class TokenIndex {
   std::string texts_;
 };
 
-// Reads one file; every method throws Error naming the source and what it was reading. All is
-// checked before anything larger than the text is built.
+// Reads one file; every method throws Error naming the source and the part. Checks everything
+// before it builds anything larger than the text.
 class Parser {
  public:
   Parser(const std::string& text, const Json& root, const std::string& source_name)

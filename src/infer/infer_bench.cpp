@@ -4,7 +4,9 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/randint.h>
 
+#include <algorithm>
 #include <chrono>
+#include <limits>
 
 #include "common/memory_bandwidth.h"
 #include "infer/decode_steps.h"
@@ -99,6 +101,12 @@ class Bench {
 };
 
 }  // namespace
+
+double InferBenchResult::least_decode_seconds() const {
+  double least = std::numeric_limits<double>::infinity();
+  for (const auto& round : rounds) least = std::min(least, round.decode_seconds);
+  return least;
+}
 
 InferBenchResult run_infer_bench(Transformer& model, const InferBenchOptions& options) {
   const at::NoGradGuard no_grad;

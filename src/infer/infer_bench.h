@@ -39,6 +39,8 @@ struct InferBenchRound {
 struct InferBenchResult {
   std::vector<InferBenchRound> rounds;
   ActiveExperts active;  ///< experts per token of the timed steps; on a device of the last one
+
+  double least_decode_seconds() const;  ///< of a round; infinite without one
 };
 
 /// Times a model whose weights are packed, or which is on a device. Neither tokenization nor

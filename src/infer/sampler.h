@@ -1,9 +1,9 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
-#include <vector>
+
+#include "infer/adjusted_logits.h"
 
 namespace dsmoe {
 
@@ -25,20 +25,17 @@ struct SamplingConfig {
 /// only, so batching changes nothing.
 class Sampler {
  public:
-  /// sampled: by id, whether it may be drawn; ids past its end may not. Null: every id may.
-  Sampler(const SamplingConfig& config,
-          int64_t sequence,
-          std::shared_ptr<const std::vector<bool>> sampled = nullptr);
+  Sampler(const SamplingConfig& config, int64_t sequence, ExcludedIds excluded = nullptr);
 
-  /// logits [vocab_size] finite; seen: prompt and generated ids. Order of the filters: ids that may
-  /// be drawn, repetition penalty, temperature, top_k, top_p, min_p. Greedy takes the lowest id
+  /// logits [vocab_size] finite; seen: prompt and generated ids. Order of the filters: excluded
+  /// ids, repetition penalty, temperature, top_k, top_p, min_p. Greedy takes the lowest id
   /// among equals. Throws RunError if a logit is not finite, or if no id may be drawn.
   int32_t sample(std::span<const float> logits, std::span<const int32_t> seen);
 
  private:
   SamplingConfig config_;
   uint64_t sequence_seed_;
-  std::shared_ptr<const std::vector<bool>> sampled_;
+  ExcludedIds excluded_;  // null: none
   uint64_t n_draws_ = 0;
 };
 

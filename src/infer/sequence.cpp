@@ -44,47 +44,39 @@ const char* to_string(FinishReason reason) {
   return "";
 }
 
-SampledIds sampled_ids(const Tokenizer& tokenizer) {
-  auto sampled = std::make_shared<std::vector<bool>>(tokenizer.vocab_size());
-  for (size_t id = 0; id < sampled->size(); ++id) {
-    (*sampled)[id] = tokenizer.has_token(static_cast<int64_t>(id));
+ExcludedIds ids_without_token(const Tokenizer& tokenizer, int64_t vocab_size) {
+  std::vector<int32_t> ids;
+  for (int32_t id = 0; id < vocab_size; ++id) {
+    if (!tokenizer.has_token(id) && !tokenizer.special_tokens().is_eos(id)) ids.push_back(id);
   }
-  for (const int32_t id : tokenizer.special_tokens().eos) {
-    const auto index = static_cast<size_t>(id);
-    if (index >= sampled->size()) sampled->resize(index + 1);
-    (*sampled)[index] = true;
-  }
-  return sampled;
+  return std::make_shared<const std::vector<int32_t>>(std::move(ids));
 }
 
-Sequence::Sequence(const GenerateRequest& request, const Tokenizer& tokenizer, SampledIds sampled)
+int32_t draw(Sampler& sampler, const at::Tensor& logits, std::span<const int32_t> seen) {
+  const auto row = logits.to(at::kFloat).contiguous().cpu();
+  return sampler.sample({row.const_data_ptr<float>(), static_cast<size_t>(row.numel())}, seen);
+}
+
+Sequence::Sequence(const GenerateRequest& request, const Tokenizer& tokenizer, ExcludedIds excluded)
     : n_prompt_(static_cast<int64_t>(request.prompt.size())),
       max_tokens_(request.max_tokens),
       ids_(request.prompt),
-      sampler_(request.sampling, request.draw, std::move(sampled)),
+      sampler_(request.sampling, request.draw, std::move(excluded)),
       text_(request.stop, &tokenizer.special_tokens()),
-      n_decoded_bytes_(tokenizer.decode(request.prompt).size()) {}
+      decoder_(tokenizer, request.prompt) {}
 
 std::string Sequence::extend(const at::Tensor& logits,
                              const Tokenizer& tokenizer,
                              int64_t max_seq_len) {
-  const auto row = logits.to(at::kFloat).contiguous().cpu();
-  const int32_t id =
-      sampler_.sample({row.const_data_ptr<float>(), static_cast<size_t>(row.numel())}, ids_);
+  const int32_t id = draw(sampler_, logits, ids_);
   ids_.push_back(id);
   if (tokenizer.special_tokens().is_eos(id)) {
     finish_reason_ = FinishReason::kEos;
     return text_.finish();
   }
   const auto* added = tokenizer.special_tokens().find(id);
-  std::string shown;
-  if (added != nullptr && added->special) {
-    shown = text_.push_hidden(added->content);
-  } else {
-    const auto whole = tokenizer.decode(ids_);
-    shown = text_.push(std::string_view(whole).substr(n_decoded_bytes_));
-    n_decoded_bytes_ = whole.size();
-  }
+  const bool is_hidden = added != nullptr && added->special;
+  auto shown = is_hidden ? text_.push_hidden(added->content) : text_.push(decoder_.push(id));
   if (text_.is_stopped()) {
     finish_reason_ = FinishReason::kStop;
   } else if (n_ids() - n_prompt_ >= max_tokens_) {

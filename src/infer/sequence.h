@@ -5,13 +5,16 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "data/tokenizer.h"
 #include "infer/completion_text.h"
+#include "infer/incremental_decoder.h"
 #include "infer/sampler.h"
 #include "model/model_config.h"
+#include "model/moe/routing_plan.h"
 
 namespace dsmoe {
 
@@ -19,6 +22,7 @@ struct GenerateRequest {
   std::vector<int32_t> prompt;  ///< ids, BOS included; at least one
   int64_t max_tokens = 128;
   SamplingConfig sampling;
+  std::optional<RoutingPlan> plan = {};  ///< of its passes; the engine's where it has none
   /// Texts that end the completion; they are not part of it. Special tokens count as spelled.
   std::vector<std::string> stop;
   int64_t draw = 0;  ///< which completion of its seed: draws of unlike numbers differ
@@ -38,16 +42,18 @@ struct Completion {
   FinishReason finish_reason = FinishReason::kLength;
 };
 
-/// By id, whether it may be drawn: ids with a token, and those that end a text. The other rows of a
-/// model pad its vocabulary.
-using SampledIds = std::shared_ptr<const std::vector<bool>>;
-SampledIds sampled_ids(const Tokenizer& tokenizer);
+/// Rows of a model that pad its vocabulary: ids below `vocab_size` without a token that end no
+/// text either.
+ExcludedIds ids_without_token(const Tokenizer& tokenizer, int64_t vocab_size);
+
+/// Draws a token from logits [vocab_size] on any device and of any type.
+int32_t draw(Sampler& sampler, const at::Tensor& logits, std::span<const int32_t> seen);
 
 /// One completion while it grows.
 class Sequence {
  public:
-  /// sampled: sampled_ids of the tokenizer, which outlives this.
-  Sequence(const GenerateRequest& request, const Tokenizer& tokenizer, SampledIds sampled);
+  /// excluded: ids_without_token of the tokenizer, which outlives this.
+  Sequence(const GenerateRequest& request, const Tokenizer& tokenizer, ExcludedIds excluded);
 
   /// Draws the next token from its logits [vocab_size] and notes whether the completion ends there.
   /// Returns the text that may be shown now.
@@ -68,7 +74,7 @@ class Sequence {
   std::vector<int32_t> ids_;
   Sampler sampler_;
   CompletionText text_;
-  size_t n_decoded_bytes_;  // of the text of all ids
+  IncrementalDecoder decoder_;
   std::optional<FinishReason> finish_reason_;
 };
 

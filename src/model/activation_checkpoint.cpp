@@ -31,7 +31,7 @@ struct Recipe : torch::CustomClassHolder {
   at::Tensor random_state;
 };
 
-// Autograd functions return defined tensors only: absent outputs travel as empty ones.
+// Autograd functions return defined tensors only: absent outputs are returned as empty tensors.
 struct Checkpoint : torch::autograd::Function<Checkpoint> {
   static variable_list forward(AutogradContext* ctx,
                                const at::Tensor& x,

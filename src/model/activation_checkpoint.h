@@ -10,9 +10,8 @@ namespace dsmoe {
 using CheckpointedFunction =
     std::function<std::vector<at::Tensor>(const at::Tensor& x, const at::Tensor& y)>;
 
-/// Runs `function(x, y)` without keeping what its backward needs; the backward runs it again first,
-/// from the same random state, so values and gradients are those of the plain call, dropout
-/// included.
+/// Runs `function(x, y)` without keeping its activations. The backward pass runs it again from the
+/// same random state, so that values and gradients equal those of the plain call, dropout included.
 ///
 /// y may be undefined. x or y must require grad, else the outputs are detached. Outputs may be
 /// undefined or non-floating; such outputs carry no gradient. Parameters that `function` uses

@@ -12,7 +12,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Hands out the copy; its gradient goes to the parameter.
+// Returns the copy; its gradient reaches the parameter.
 struct CopyOfParameter : torch::autograd::Function<CopyOfParameter> {
   static at::Tensor forward(AutogradContext* ctx,
                             const at::Tensor& parameter,
@@ -37,7 +37,7 @@ at::Tensor ComputeCopy::values(const std::vector<at::Tensor>& parameters, at::Sc
   }
   const bool is_fresh = copy_.defined() && copy_.scalar_type() == type && sources == sources_;
   if (!is_fresh) {
-    // A new tensor, never in place: a graph may still hold the old one.
+    // A new tensor, never in place: a graph may still use the old one.
     std::vector<at::Tensor> cast;
     for (const auto& parameter : parameters) cast.push_back(parameter.detach().to(type));
     copy_ = cast.size() == 1 ? cast[0] : at::cat(cast, 0);

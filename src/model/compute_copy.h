@@ -7,20 +7,21 @@
 
 namespace dsmoe {
 
-/// Parameters in the type of the products. They are cast once after each change, not once per use:
-/// a training step casts a weight once, however many micro-batches it has. Not safe from two
-/// threads at once.
+/// Caches parameters in the type of the matrix products. A parameter is cast once after each
+/// change, not once per use: a training step casts a weight once for all its micro-batches. Not
+/// thread-safe.
 class ComputeCopy {
  public:
-  /// The parameters' values one below the other in `type`, without gradient; a single parameter of
-  /// that type itself.
+  /// Returns the values of the parameters, concatenated along the rows, in `type` and without
+  /// gradient; a single parameter that already has the type is returned itself.
   at::Tensor values(const std::vector<at::Tensor>& parameters, at::ScalarType type);
 
-  /// One parameter with a gradient path: what comes back is widened to its type.
+  /// Returns one parameter in `type` with a gradient path; its gradient is widened to the type of
+  /// the parameter.
   at::Tensor differentiable(const at::Tensor& parameter, at::ScalarType type);
 
  private:
-  /// Tells one state of a parameter from the next.
+  /// Identifies one state of a parameter.
   struct Source {
     const void* data;
     int64_t version;

@@ -8,7 +8,7 @@
 namespace dsmoe {
 namespace {
 
-// Plain loops: one token at a time, as in decoding, tensor operations cost more than the count.
+// Plain loops: for one token, as in decoding, tensor operations cost more than the count.
 void add_layer(LayerUsage& layer, const RoutingRecord& record, const at::Tensor& token_mask) {
   const auto selected = record.selected.flatten(0, 1).contiguous().cpu();  // [n_tokens, n_experts]
   const auto probs = record.router_probs.defined()
@@ -61,7 +61,7 @@ double LayerUsage::mean_selected_prob() const {
 }
 
 void ExpertUsage::add(const ModelOutput& output, const at::Tensor& token_mask) {
-  // Logits may be those of some tokens only.
+  // Logits may cover only some of the tokens.
   const auto& of_tokens = output.features.defined() ? output.features : output.logits;
   n_tokens_ += token_mask.defined() ? token_mask.sum().item<int64_t>()
                                     : of_tokens.size(0) * of_tokens.size(1);
@@ -95,7 +95,7 @@ void ExpertUsage::add(const std::vector<double>& numbers) {
   n_tokens_ += next_count();
   const auto n_moe = static_cast<size_t>(next_count());
   const auto n_moa = static_cast<size_t>(next_count());
-  // A rank that scored nothing has no layers yet.
+  // A rank that scored no token has no layers yet.
   moe_.resize(std::max(moe_.size(), n_moe));
   moa_.resize(std::max(moa_.size(), n_moa));
   const auto add_layers = [&](std::vector<LayerUsage>& layers, size_t n) {

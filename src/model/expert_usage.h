@@ -8,31 +8,31 @@
 
 namespace dsmoe {
 
-/// How the tokens used one layer's experts.
+/// Expert use of the tokens in one layer.
 struct LayerUsage {
   std::vector<int64_t> tokens_per_expert;  // [n_experts]
   int64_t tokens_without_expert = 0;
-  double selected_probs = 0;  // sum of router_probs over what was selected
+  double selected_probs = 0;  // sum of router_probs over the selected pairs
 
   int64_t n_selected() const;
-  /// Mean router_prob of the selected; 0 if there is none.
+  /// Mean router_prob of the selected experts; 0 if there is none.
   double mean_selected_prob() const;
 };
 
-/// Sums of expert use over forward passes; sums of two add.
+/// Sums of expert use over forward passes; the sums of two objects can be added.
 class ExpertUsage {
  public:
   /// Adds the tokens of one pass. token_mask [batch, seq] bool, tokens that count; undefined: all.
   void add(const ModelOutput& output, const at::Tensor& token_mask = {});
 
-  /// All sums as numbers, for other ranks to add; of any length.
+  /// Returns all sums as a list of numbers that another rank can add.
   std::vector<double> numbers() const;
-  /// Adds what another's numbers() gave. Throws c10::Error if that is of another model.
+  /// Adds the numbers() of another object. Throws c10::Error if it belongs to another model.
   void add(const std::vector<double>& numbers);
 
   int64_t n_tokens() const { return n_tokens_; }
   ActiveExperts active_experts() const;
-  /// By layer; empty for a kind that the model lacks.
+  /// One entry per layer; empty if the model has no experts of the kind.
   const std::vector<LayerUsage>& moe() const { return moe_; }
   const std::vector<LayerUsage>& moa() const { return moa_; }
 

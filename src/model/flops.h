@@ -7,19 +7,19 @@
 
 namespace dsmoe {
 
-/// Floating-point operations of one token's forward pass: 2 per weight of a matrix product that it
-/// takes part in (the head included, the embedding look-up not) and, per layer, 4 * n_keys * width
-/// of attention, where width is head_dim times the query heads computed.
+/// Floating-point operations of one token's forward pass: 2 per weight of each matrix product (the
+/// head included, the embedding look-up not) and, per layer, 4 * n_keys * width of attention, where
+/// width is head_dim times the query heads computed.
 ///
 /// active  experts per layer, see all_experts
-/// n_keys  keys a query meets: half the sequence on average in a causal pass over all of it, the
+/// n_keys  keys per query: on average half the sequence in a causal pass over all of it, the
 ///         whole context in decoding
 double forward_flops_per_token(const ModelConfig& config,
                                const ActiveExperts& active,
                                double n_keys);
 
-/// Of one training token with every expert active: forward and, twice as much, backward. Computing
-/// activations a second time is not counted.
+/// Floating-point operations of one training token with every expert active: forward and backward
+/// (twice the forward). Recomputed activations are not counted.
 double train_flops_per_token(const ModelConfig& config, int64_t seq_len);
 
 }  // namespace dsmoe

@@ -18,8 +18,8 @@ LinearImpl::LinearImpl(int64_t d_in, int64_t d_out, bool with_bias) {
 at::Tensor LinearImpl::weight_as(at::ScalarType dtype) {
   TORCH_CHECK(
       weight.numel() > 0 || !packed_weight.defined(),
-      "Linear: expected the weight, which pack_weights gave up; gradients need a model that "
-      "is not packed or keeps its originals");
+      "Linear: expected the original weight, but pack_weights freed it; gradients need a model "
+      "that is not packed or keeps its originals");
   return copy.differentiable(weight, dtype);
 }
 

@@ -12,7 +12,8 @@
 
 namespace dsmoe {
 
-/// Converts to float32 for arithmetic that bfloat16 would spoil; float64 stays as it is.
+/// Converts to float32 for arithmetic that needs more precision than bfloat16; float64 stays as it
+/// is.
 at::Tensor at_least_float32(const at::Tensor& x);
 
 /// y = x W^T + b in the dtype of x; the stored weight may be wider.
@@ -24,8 +25,8 @@ class LinearImpl : public torch::nn::Module {
   LinearImpl(int64_t d_in, int64_t d_out, bool bias);
   at::Tensor forward(const at::Tensor& x);
 
-  /// The weight for products of type `dtype`, with gradient to the stored one. Throws c10::Error if
-  /// packing gave that up.
+  /// Returns the weight for products of type `dtype`, with gradient to the stored weight. Throws
+  /// c10::Error if packing freed the stored weight.
   at::Tensor weight_as(at::ScalarType dtype);
 
   /// Packs the weight for inference, cut into experts as pack_matrix does.
@@ -41,7 +42,7 @@ class LinearImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Linear);
 
-/// Several layers of one input, packed ones in one parallel region.
+/// Applies several layers to one input; packed layers share one parallel region.
 std::vector<at::Tensor> project_together(const at::Tensor& x, const std::vector<Linear>& layers);
 
 }  // namespace dsmoe

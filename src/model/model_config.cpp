@@ -39,7 +39,7 @@ void describe_router(ConfigVisitor& v, RouterConfig& router, bool is_used) {
             router.d_hidden,
             1,
             kMaxSize,
-            {.doc = "width of the hidden layer, where the kind has one",
+            {.doc = "width of the hidden layer of the kinds swiglu and mlp",
              .init = acts(is_used && router.has_hidden())});
   v.boolean("renormalise",
             router.renormalise,
@@ -98,8 +98,8 @@ void describe_attention(ConfigVisitor& v, ModelConfig& config) {
             {.doc = "key/value heads of the dense kind", .init = acts(!is_moa)});
   v.boolean("qk_norm",
             attention.qk_norm,
-            {.doc = "RMSNorm over all of a token's queries, another over its keys, before rotary "
-                    "positions; the dense kind only",
+            {.doc = "RMSNorm over all queries of a token and another one over its keys, before "
+                    "rotary positions; the dense kind only",
              .init = acts(!is_moa)});
   v.end_section();
   v.begin_section("moa", "mixture of attention heads");
@@ -112,7 +112,7 @@ void describe_attention(ConfigVisitor& v, ModelConfig& config) {
             attention.heads_per_expert,
             1,
             kMaxSize,
-            {.doc = "query heads of one expert; the number of shared key/value heads too",
+            {.doc = "query heads of one expert; also the number of shared key/value heads",
              .init = acts(is_moa)});
   describe_router(v, attention.router, is_moa);
   v.end_section();
@@ -121,30 +121,31 @@ void describe_attention(ConfigVisitor& v, ModelConfig& config) {
 void describe_partition(ConfigVisitor& v, PartitionConfig& partition, bool is_used) {
   const auto init = acts(is_used);
   v.begin_section("partition", "gates of the experts that a dense network was cut into");
-  v.text("layers",
-         partition.layers,
-         {.doc = "those cut into experts: all, or a list as 0-3,7; the others stay dense",
-          .init = init});
-  choice(
-      v,
-      "gates",
-      partition.gates,
-      {{"sigmoid", RouterActivation::kSigmoid}, {"softmax", RouterActivation::kSoftmax}},
-      {.doc = "sigmoid: each expert for itself; softmax: over the selected experts, as LLaMA-MoE "
-              "(arXiv:2406.16554), a baseline",
+  v.text(
+      "layers",
+      partition.layers,
+      {.doc =
+           "layers that are cut into experts: all, or a list such as 0-3,7; the others stay dense",
        .init = init});
+  choice(v,
+         "gates",
+         partition.gates,
+         {{"sigmoid", RouterActivation::kSigmoid}, {"softmax", RouterActivation::kSoftmax}},
+         {.doc = "sigmoid: an independent gate per expert; softmax: over the selected experts, as "
+                 "in the baseline LLaMA-MoE (arXiv:2406.16554)",
+          .init = init});
   v.boolean("ste",
             partition.straight_through,
             {.doc = "straight-through estimator: closed gates receive the gradient of open ones",
              .init = is_used ? InitRule::kTaken : InitRule::kFree});
   v.boolean("count_scale",
             partition.count_scale,
-            {.doc = "the output times n_experts / number of open gates", .init = init});
+            {.doc = "multiply the output by n_experts / number of open gates", .init = init});
   choice(v,
          "zero_active",
          partition.zero_active,
          {{"zero", ZeroActive::kZero}, {"argmax", ZeroActive::kArgmax}, {"all", ZeroActive::kAll}},
-         {.doc = "what a token that opens no gate uses: nothing, its strongest expert, or all",
+         {.doc = "experts of a token that opens no gate: none, its strongest expert, or all",
           .init = init});
   v.end_section();
 }
@@ -179,7 +180,7 @@ void describe_ffn(ConfigVisitor& v, ModelConfig& config) {
   describe_partition(v, ffn.partition, ffn.kind == FfnKind::kPartitioned);
 }
 
-// A list of layers and ranges, as `0-3,7`; bounds are checked by validate.
+// A list of layers and ranges such as `0-3,7`; bounds are checked by validate.
 std::vector<std::pair<int64_t, int64_t>> parse_layers(const std::string& text) {
   const auto fail = [&] {
     throw Error(
@@ -242,7 +243,7 @@ void describe(ConfigVisitor& v, ModelConfig& config) {
       "vocab_size", config.vocab_size, 0, kMaxSize, {.doc = "token ids; 0 takes the tokenizer's"});
   v.integer("d_model", config.d_model, 1, kMaxSize, {.doc = "width of the residual stream"});
   v.integer("n_layers", config.n_layers, 1, 4096, {.doc = "transformer blocks"});
-  // A learned position has a row of weights; rotary ones reach any context.
+  // A learned position has a row of weights; rotary positions have no limit.
   v.integer("max_seq_len",
             config.max_seq_len,
             1,
@@ -256,11 +257,13 @@ void describe(ConfigVisitor& v, ModelConfig& config) {
          config.norm,
          {{"layer_norm", NormKind::kLayerNorm}, {"rms_norm", NormKind::kRmsNorm}},
          {.doc = "normalisation before each half of a block and before the head"});
-  v.real("norm_eps",
-         config.norm_eps,
-         0.0,
-         1.0,
-         {.doc = "added under the root, to the variance, or for rms_norm to the mean square"});
+  v.real(
+      "norm_eps",
+      config.norm_eps,
+      0.0,
+      1.0,
+      {.doc =
+           "added under the root: to the variance (layer_norm) or to the mean square (rms_norm)"});
   choice(v,
          "positions",
          config.positions,
@@ -287,12 +290,12 @@ void describe(ConfigVisitor& v, ModelConfig& config) {
          config.dropout,
          0.0,
          0.99,
-         {.doc = "of the embedding and of each block's two outputs; 0 is off",
+         {.doc = "dropout rate of the embedding and of both outputs of each block; 0 is off",
           .init = InitRule::kFree});
   v.text("training_policy",
          config.training_policy,
-         {.doc = "experts that training uses, as on the command line; also the default of eval "
-                 "and generate",
+         {.doc = "routing policy of training, written as on the command line; also the default "
+                 "policy of eval and generate",
           .init = InitRule::kTaken});
   describe_rope_scaling(v, config.rope_scaling, is_rotary);
   describe_attention(v, config);
@@ -342,7 +345,7 @@ void ModelConfig::validate() const {
   if (moa && attention.qk_norm) {
     throw Error(
         "model.attention.qk_norm: expected false for kind moa, got true; a norm over all queries "
-        "would need those of the experts that are left out");
+        "needs the queries of every expert, also of unselected ones");
   }
   if (ffn.kind == FfnKind::kPartitioned) check_partition(*this);
   const auto plan = parse_routing_plan(training_policy);

@@ -16,18 +16,18 @@ enum class RopeScalingKind { kNone, kLlama3 };
 enum class AttentionKind { kDense, kMoa };
 enum class FfnKind { kDense, kMoe, kPartitioned };
 
-/// Which projections have biases; arXiv:2404.05567 does not say. kOutput: the last one of attention
-/// and FFN, whose bias is added once and never weighted.
+/// Projections with biases; arXiv:2404.05567 does not specify them. kOutput: only the last
+/// projection of attention and FFN; its bias is added once and not weighted.
 enum class Biases { kNone, kOutput, kAll };
 
-/// What a backward pass computes again instead of the forward pass keeping it.
+/// Activations that the backward pass recomputes instead of the forward pass keeping them.
 enum class Recompute {
   kNone,
-  kAttention,  ///< the attention half of each block: little work for what it keeps
-  kBlock,      ///< whole blocks: only their inputs are kept
+  kAttention,  ///< the attention half of each block: frees much memory for little work
+  kBlock,      ///< whole blocks: the forward pass keeps only their inputs
 };
 
-/// Rotary frequencies of a model that was taught a longer context. With wavelength w = 2 pi / f and
+/// Rotary frequencies of a model trained for a longer context. With wavelength w = 2 pi / f and
 /// context C: f stays where w < C / high_freq_factor, becomes f / factor where w > C /
 /// low_freq_factor, and is blended between. Acts at any context length.
 struct RopeScalingConfig {
@@ -38,10 +38,10 @@ struct RopeScalingConfig {
   int64_t original_max_seq_len = 8192;  ///< C, tokens
 };
 
-/// One router; arXiv:2404.05567, section 3.1. The paper does not name its form.
+/// One router; arXiv:2404.05567, section 3.1. The paper does not specify its form.
 struct RouterConfig {
   RouterKind kind = RouterKind::kSwiglu;
-  int64_t d_hidden = 256;    ///< width of the hidden layer, where the kind has one
+  int64_t d_hidden = 256;    ///< width of the hidden layer, if the kind has one
   bool renormalise = false;  ///< divide the selected weights by their sum
 
   bool has_hidden() const { return row_of(kind).hidden != Activation::kIdentity; }
@@ -68,14 +68,14 @@ struct AttentionConfig {
 
 /// How the gates of partitioned experts act; arXiv:2502.12455, section 4.
 struct PartitionConfig {
-  std::string layers = "all";  ///< those cut into experts, as `0-3,7`; the others stay dense
+  std::string layers = "all";  ///< layers cut into experts, as `0-3,7`; others are dense
   RouterActivation gates = RouterActivation::kSigmoid;  ///< softmax: over the selected (LLaMA-MoE)
   bool straight_through = true;                ///< closed gates receive the gradient of open ones
-  bool count_scale = true;                     ///< the output times n_experts / open gates
+  bool count_scale = true;                     ///< multiply the output by n_experts / open gates
   ZeroActive zero_active = ZeroActive::kZero;  ///< experts of a token that opens no gate
 };
 
-/// As the key model.ffn.activation names it.
+/// Name of the activation as a value of model.ffn.activation.
 std::string activation_name(Activation activation);
 
 /// Feed-forward: a dense one of width d_ffn, a mixture of n_experts of width d_expert, or a dense
@@ -89,11 +89,11 @@ struct FfnConfig {
   RouterConfig router;        ///< moe and partitioned
   PartitionConfig partition;  ///< partitioned
 
-  /// What turns the router's logits into router_probs.
+  /// The function that maps router_logits to router_probs.
   RouterActivation router_activation() const;
 };
 
-/// Everything that fixes the shape and the arithmetic of a model; stored in each checkpoint.
+/// Defines the shape and the arithmetic of a model; stored in each checkpoint.
 struct ModelConfig {
   int64_t vocab_size = 0;  ///< 0: taken from the tokenizer
   int64_t d_model = 512;
@@ -110,13 +110,13 @@ struct ModelConfig {
   double dropout = 0.0;      ///< of the embedding and of each block's two outputs; 0: off
   AttentionConfig attention;
   FfnConfig ffn;
-  std::string training_policy = "all";  ///< the selection trained with, and used when none is given
+  std::string training_policy = "all";  ///< selection of training, and the default elsewhere
 
   Biases biases() const {
     return bias ? Biases::kAll : output_bias ? Biases::kOutput : Biases::kNone;
   }
 
-  /// True if any FFN is a mixture, or that of one layer.
+  /// True if any FFN, or the FFN of the given layer, has experts.
   bool has_ffn_experts() const { return ffn.kind != FfnKind::kDense; }
   bool has_ffn_experts(int64_t layer) const;
 

@@ -9,7 +9,7 @@
 
 namespace dsmoe {
 
-/// What one mixture did in one call: what losses and usage statistics are computed from.
+/// Routing of one mixture in one call; the input of router losses and usage statistics.
 struct RoutingRecord {
   at::Tensor router_logits;  // [batch, seq, n_experts], float32, with gradient
   at::Tensor router_probs;   // [batch, seq, n_experts], float32, with gradient
@@ -24,12 +24,13 @@ struct HeadWeight {
 
 /// One forward pass. A model without experts of a kind leaves that list empty.
 struct ModelOutput {
-  at::Tensor logits;    // [batch, seq, vocab_size], in the compute dtype, if asked for
-  at::Tensor features;  // [batch, seq, d_model], what the head multiplies
+  at::Tensor logits;    // [batch, seq, vocab_size], in the compute dtype, if requested
+  at::Tensor features;  // [batch, seq, d_model], the input of the head
   HeadWeight head;
-  std::vector<RoutingRecord> moe;                                // one per layer with FFN experts
-  std::vector<RoutingRecord> moa;                                // one per layer
-  RouterActivation moe_activation = RouterActivation::kSoftmax;  // says which losses apply to moe
+  std::vector<RoutingRecord> moe;  // one per layer with FFN experts
+  std::vector<RoutingRecord> moa;  // one per layer
+  RouterActivation moe_activation =
+      RouterActivation::kSoftmax;  // selects the losses that apply to moe
 };
 
 }  // namespace dsmoe

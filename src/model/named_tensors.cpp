@@ -33,14 +33,15 @@ std::string dtype_name(at::ScalarType dtype) {
   for (const auto& [name, type] : kNames) {
     if (type == dtype) return name;
   }
-  throw Error(std::string("safetensors: expected a type it knows, got ") + c10::toString(dtype));
+  throw Error(std::string("safetensors: expected a type that the format has, got ") +
+              c10::toString(dtype));
 }
 
 at::ScalarType dtype_from_name(const std::string& name) {
   for (const auto& [known, type] : kNames) {
     if (known == name) return type;
   }
-  throw Error("safetensors: expected a type that tensors have, got '" + name + "'");
+  throw Error("safetensors: expected a type that torch has, got '" + name + "'");
 }
 
 }  // namespace dsmoe

@@ -9,8 +9,8 @@
 
 namespace dsmoe {
 
-/// The residual stream between half blocks: what has been summed, and the last half block's output,
-/// which the next norm adds on its way.
+/// The residual stream between half blocks: the sum so far, and the pending output of the last half
+/// block. The next norm adds the pending output.
 struct ResidualStream {
   at::Tensor sum;      // [batch, seq, d_model], float32 (float64 for float64)
   at::Tensor pending;  // the same shape in the compute dtype, or undefined

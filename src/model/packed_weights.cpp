@@ -8,7 +8,7 @@ namespace dsmoe {
 
 void pack_weights(Transformer& model, const PackOptions& options) {
   model->pack(options);
-  // The allocator would keep the originals' pages for later.
+  // Without this the allocator keeps the pages of the originals.
   if (!options.keep_original) malloc_trim(0);
 }
 

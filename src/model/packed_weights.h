@@ -6,20 +6,20 @@ namespace dsmoe {
 
 class Transformer;
 
-/// How weights are laid out for inference.
+/// Layout of weights for inference.
 struct PackOptions {
   PackedFormat format = PackedFormat::kBfloat16;
-  /// Also keep the weights as they were, which gradients need; else their memory is given back.
+  /// Keep the original weights too; gradients need them. Otherwise their memory is freed.
   bool keep_original = false;
-  /// Told of each piece of an original that was read for the last time, where they are given up.
+  /// Called for each part of an original after its last read, if originals are not kept.
   ReadCallback on_read = {};
 };
 
-/// Attaches a packed copy of its weight to every Linear: forward passes without gradients then use
-/// the kernels of inference, and a weight whose original is gone refuses gradients.
+/// Attaches a packed copy of its weight to every Linear. Forward passes without gradients then use
+/// the kernels of inference. A Linear without its original weight throws if a gradient is recorded.
 ///
-/// Routers stay in float32, their hidden layers are at least bfloat16; norms and biases stay as
-/// they are. An embedding that is only looked up is kept in bfloat16 unless the format is float32.
+/// Routers stay in float32, their hidden layers are at least bfloat16; norms and biases do not
+/// change. An embedding that is not also the head is kept in bfloat16 unless the format is float32.
 /// For one selection both executions then add the experts in one order: a token's result depends
 /// neither on the batch nor on the number of threads (threshold_top_k excepted, see
 /// depends_on_batch).

@@ -34,7 +34,7 @@ void add_ffn(ParameterCount& count, const ModelConfig& config) {
   if (config.biases() != Biases::kNone) count.biases += config.d_model;
 }
 
-// Parameters of one FFN expert: its matrices and, where there are any, their inner biases.
+// Parameters of one FFN expert: its matrices and their inner biases, if any.
 int64_t ffn_expert_size(const ModelConfig& config) {
   const int64_t biases = config.bias ? n_inputs(config.ffn.activation) * config.ffn.d_expert : 0;
   return (n_inputs(config.ffn.activation) + 1) * config.ffn.d_expert * config.d_model + biases;

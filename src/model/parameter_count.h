@@ -7,8 +7,8 @@
 
 namespace dsmoe {
 
-/// Parameters of a model by what they are. The paper's totals leave embeddings out, and its dense
-/// baselines share the matrices. Source: arXiv:2404.05567, section 4.1.
+/// Parameters of a model by kind. The totals of the paper omit embeddings; its dense baselines have
+/// the same matrices. Source: arXiv:2404.05567, section 4.1.
 struct ParameterCount {
   int64_t embeddings = 0;  ///< token and position embeddings and an untied head
   int64_t matrices = 0;    ///< of attention and FFN
@@ -20,10 +20,11 @@ struct ParameterCount {
   int64_t total() const { return embeddings + non_embedding(); }
 };
 
-/// Arithmetic over the config: no weight is allocated, whatever the size.
+/// Counts from the config alone; allocates no weight.
 ParameterCount count_parameters(const ModelConfig& config);
 
-/// Mean number of experts a token used, per layer; empty where the model has no experts of a kind.
+/// Mean number of experts that a token used, per layer; empty if the model has no experts of the
+/// kind.
 struct ActiveExperts {
   std::vector<double> moe;
   std::vector<double> moa;
@@ -32,8 +33,8 @@ struct ActiveExperts {
 /// Every expert of every layer, as dense execution computes them.
 ActiveExperts all_experts(const ModelConfig& config);
 
-/// Non-embedding parameters that a token uses: all of them but the matrices of the experts it
-/// leaves out (up, gate and down of an FFN expert, Q and O of an attention expert). Routers, norms,
+/// Non-embedding parameters that a token uses: all except the matrices of the experts that it does
+/// not select (up, gate and down of an FFN expert, Q and O of an attention expert). Routers, norms,
 /// shared K and V count in full. Source: arXiv:2404.05567, section 4.2 (totals without embeddings).
 double active_parameters(const ModelConfig& config, const ActiveExperts& active);
 

@@ -21,7 +21,7 @@ namespace {
 
 using BlockFunction = std::function<BlockOutput(const ResidualStream&)>;
 
-// The stream, then three tensors a record; an undefined record travels as empty tensors.
+// The stream, then three tensors a record; an undefined record is three empty tensors.
 std::vector<at::Tensor> to_list(const BlockOutput& output) {
   std::vector<at::Tensor> list{output.stream.sum, output.stream.pending};
   for (const auto* record : {&output.moa, &output.moe}) {
@@ -42,7 +42,7 @@ BlockOutput to_output(const std::vector<at::Tensor>& list) {
   return {{list[0], list[1]}, record(2), record(5)};
 }
 
-// Keeps the stream only; the backward pass runs the function again.
+// Keeps only the stream; the backward pass runs the function again.
 BlockOutput run_recomputed(BlockFunction function, const ResidualStream& stream) {
   if (!stream.sum.requires_grad()) return function(stream);
   return to_output(checkpoint_activations(
@@ -213,7 +213,7 @@ void TransformerImpl::pack(const PackOptions& options) {
   }
 }
 
-// Fills in the context's rotary tables where the model has them.
+// Fills in the rotary tables of the context if the model has rotary positions.
 ResidualStream TransformerImpl::embed(const at::Tensor& tokens,
                                       const at::Tensor& document_positions,
                                       AttentionContext& context) {
@@ -222,7 +222,7 @@ ResidualStream TransformerImpl::embed(const at::Tensor& tokens,
   if (position_embedding_.defined()) {
     x = x + at::embedding(position_embedding_, positions);
   } else {
-    // Without a cache or documents every sequence stands at the same positions.
+    // Without a cache or documents every sequence has the same positions.
     const bool all_alike = context.cache == nullptr && !document_positions.defined();
     context.rotary = rotary_tables(all_alike ? positions.select(0, 0) : positions,
                                    rotary_frequencies_,

@@ -19,27 +19,28 @@ namespace dsmoe {
 
 struct ForwardOptions {
   at::ScalarType compute_dtype =
-      at::kFloat;            ///< of the matrix products; norms, router logits, losses stay wide
+      at::kFloat;            ///< of matrix products; norms, router logits, losses stay float32
   KvCache* cache = nullptr;  ///< tokens continue its sequences; the caller advances it
-  /// [batch, 1] int64 on the model's device, positions of the cache's next tokens; undefined: they
-  /// are copied there, which is a host sync.
+  /// [batch, 1] int64 on the model's device, positions of the cache's next tokens; undefined:
+  /// forward copies them there, with a host sync.
   at::Tensor cached_positions{};
-  /// The cache's sequences that tokens [1, n_tokens] belong to, one part after another; needs
-  /// packed weights. Empty: tokens [batch, seq] are of all its sequences.
+  /// Sequences of the cache that tokens [1, n_tokens] continue, one segment after another; needs
+  /// packed weights. Empty: tokens [batch, seq] continue all sequences.
   std::vector<PassSegment> segments{};
   Recompute recompute = Recompute::kNone;
-  /// Position in this pass of the one token of each sequence whose logits are wanted, or with
-  /// segments of any tokens; empty: all.
+  /// Positions in this pass of the tokens that get logits: one per sequence, or any tokens with
+  /// segments; empty: all tokens.
   std::vector<int64_t> logits_at{};
-  bool logits = true;  ///< false: features only, for a loss that makes its own logits in chunks
-  /// [batch, seq] int64, of each token in its document, from 0: documents packed into one sequence
-  /// then see neither one another nor where they stand. Undefined: one document. Not with a cache.
+  bool logits = true;  ///< false: features only, for a loss that computes logits in chunks
+  /// [batch, seq] int64, position of each token in its document, from 0. Documents packed into one
+  /// sequence then do not attend to one another, and results do not depend on their place in it.
+  /// Undefined: one document. Not with a cache.
   at::Tensor document_positions{};
 };
 
 /// A decoder-only language model of attention and FFN blocks, dense or mixed.
 ///
-/// One class trains and infers: the plan says which experts count and how they are computed.
+/// One class trains and infers: the plan selects the experts and the way to compute them.
 class TransformerImpl : public torch::nn::Module {
  public:
   /// Weights are uninitialised except norms; see init_weights. Throws Error if the config is
@@ -58,20 +59,20 @@ class TransformerImpl : public torch::nn::Module {
   /// See pack_weights.
   void pack(const PackOptions& options);
 
-  /// Debug switch: while on, every gate of partitioned experts is 1, so that the model is the dense
-  /// one it was cut from.
+  /// Debug switch: while on, every gate of partitioned experts is 1, so that the model equals the
+  /// dense model that it was cut from.
   void force_gates(bool forced);
 
   const ModelConfig& config() const { return config_; }
-  /// Whether a pass of one token a sequence under `plan` runs without a host sync, so that it can
-  /// be recorded.
+  /// True if a pass of one token per sequence under `plan` runs without a host sync and so can be
+  /// recorded as a graph.
   bool can_record_decoding(const RoutingPlan& plan,
                            KvCache& cache,
                            at::ScalarType compute_dtype) const;
-  /// Where the parameters are, all of them.
+  /// Device of all parameters.
   at::Device device() const { return embedding_.device(); }
   int64_t n_kv_heads() const;
-  /// Of an embedding that is the head too, where weights are packed.
+  /// Packed embedding of a model with tied head and packed weights.
   const PackedMatrix& packed_embedding() const { return packed_embedding_; }
   KvShape kv_shape(at::ScalarType dtype) const;
   /// A cache for `batch` sequences of at most `capacity` tokens.
@@ -100,8 +101,8 @@ class TransformerImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Transformer);
 
-/// N(0, std) for every matrix, output projections of attention and FFN by std / sqrt(2 n_layers);
-/// norms one, biases zero. Deterministic from the seed, whatever the process drew before.
+/// Draws every matrix from N(0, std), output projections of attention and FFN from N(0, std /
+/// sqrt(2 n_layers)); sets norms to one and biases to zero. Depends on the seed only.
 void init_weights(Transformer& model, uint64_t seed, double std = 0.02);
 
 }  // namespace dsmoe

@@ -55,7 +55,7 @@ BlockOutput TransformerBlockImpl::ffn_half(const ResidualStream& stream,
 bool TransformerBlockImpl::decoding_needs_host_sync(const at::Tensor& x,
                                                     const LayerRouting& routing) const {
   if (!moa_.is_empty() &&
-      needs_host_sync({moa_->experts(), routing.moa, {}, ExpertUse::kDecoding}, x)) {
+      needs_host_sync({moa_->experts(), routing.moa, {}, ExpertRole::kDecoding}, x)) {
     return true;
   }
   if (!ffn_.is_empty()) return needs_host_sync({ffn_->experts()}, x);

@@ -14,8 +14,7 @@
 
 namespace dsmoe {
 
-/// The result of a block or of half of one; a record is undefined where its half is dense or did
-/// not run.
+/// The result of a block or of one half; a record is undefined if its half is dense or did not run.
 struct BlockOutput {
   ResidualStream stream;
   RoutingRecord moa;
@@ -28,7 +27,7 @@ class TransformerBlockImpl : public torch::nn::Module {
  public:
   TransformerBlockImpl(const ModelConfig& config, int64_t layer);
 
-  /// dtype: of the products, of what is pending and of what the norms hand on.
+  /// dtype: type of the products, of the pending output and of the output of the norms.
   BlockOutput attention_half(const ResidualStream& stream,
                              const AttentionContext& context,
                              int64_t layer,
@@ -38,7 +37,7 @@ class TransformerBlockImpl : public torch::nn::Module {
                        const RoutingPolicy& policy,
                        at::ScalarType dtype);
 
-  /// Whether a pass of one token a sequence over a cache needs a host sync in the experts.
+  /// True if a pass of one token per sequence over a cache needs a host sync in the experts.
   /// x [n_tokens, d_model], of the compute dtype
   bool decoding_needs_host_sync(const at::Tensor& x, const LayerRouting& routing) const;
 

@@ -11,8 +11,8 @@ namespace dsmoe {
 namespace {
 
 constexpr double kForwardAndBackward = 3.0;  // in forward passes
-constexpr int64_t kTwinExperts = 16;
-constexpr int64_t kTwinWidth = 2;  // FFN parameters of the twin, in those of this model
+constexpr int64_t kSparseExperts = 16;
+constexpr int64_t kSparseWidth = 2;  // FFN parameters of the baseline per those of this model
 
 double experts_under(const RoutingPolicy& policy, int64_t n_experts) {
   switch (policy.selection) {
@@ -24,10 +24,10 @@ double experts_under(const RoutingPolicy& policy, int64_t n_experts) {
     case Selection::kThresholdTopK:
       break;
   }
-  throw Error(fmt::format(
-      "plan: expected a policy with a fixed number of experts, got '{}'; how many it uses depends "
-      "on the data, 'dsmoe eval' counts them",
-      policy.to_string()));
+  throw Error(
+      fmt::format("plan: expected a policy with a fixed number of experts, got '{}'; its number of "
+                  "experts depends on the data, measure it with 'dsmoe eval'",
+                  policy.to_string()));
 }
 
 PolicyCost policy_cost(const ModelConfig& config, const RoutingPlan& plan) {
@@ -49,8 +49,8 @@ double training_flops(const ModelConfig& config, int64_t seq_len) {
          forward_flops_per_token(config, active, static_cast<double>(seq_len) / 2.0);
 }
 
-// Forward passes that one step computes per token, in those of a model that keeps everything: what
-// is computed again comes on top of forward and backward.
+// Returns the forward passes that one step computes per token, in those of a model that keeps all
+// activations: recomputation adds to forward and backward.
 double computed_passes(const RunConfig& config, double flops_per_token) {
   const auto& model = config.model;
   switch (config.train.checkpoint_activations) {
@@ -72,19 +72,19 @@ double computed_passes(const RunConfig& config, double flops_per_token) {
   return kForwardAndBackward + attention / (flops_per_token / kForwardAndBackward);
 }
 
-SparseTwin sparse_twin(const RunConfig& config, double flops_per_token) {
-  ModelConfig twin = config.model;
-  auto& ffn = twin.ffn;
+SparseBaseline sparse_baseline(const RunConfig& config, double flops_per_token) {
+  ModelConfig sparse = config.model;
+  auto& ffn = sparse.ffn;
   const int64_t width = ffn.kind == FfnKind::kMoe ? ffn.n_experts * ffn.d_expert : ffn.d_ffn;
   ffn.kind = FfnKind::kMoe;
-  ffn.n_experts = kTwinExperts;
-  ffn.d_expert = kTwinWidth * width / kTwinExperts;
-  twin.training_policy = "top_k=2";
-  const double twin_flops = training_flops(twin, config.seq_len());
-  const auto total = count_parameters(twin).total();
+  ffn.n_experts = kSparseExperts;
+  ffn.d_expert = kSparseWidth * width / kSparseExperts;
+  sparse.training_policy = "top_k=2";
+  const double sparse_flops = training_flops(sparse, config.seq_len());
+  const auto total = count_parameters(sparse).total();
   return {.parameters_total = total,
-          .train_flops_per_token = twin_flops,
-          .flops_ratio = flops_per_token / twin_flops,
+          .train_flops_per_token = sparse_flops,
+          .flops_ratio = flops_per_token / sparse_flops,
           .memory_ratio = static_cast<double>(count_parameters(config.model).total()) /
                           static_cast<double>(total)};
 }
@@ -117,8 +117,8 @@ std::vector<RoutingPlan> default_policies(const ModelConfig& config) {
 
 namespace {
 
-// A ring moves 2 (n - 1) / n of the bytes through the slowest link for a sum that everybody gets,
-// half of it for the sharing of parts.
+// A ring moves 2 (n - 1) / n of the bytes through the slowest link for an all-reduce, half of it
+// for an all-gather.
 double ring_seconds(double bytes, double passes, const PlanRequest& request) {
   const auto n = static_cast<double>(request.n_gpus);
   const double link =
@@ -132,7 +132,7 @@ void add_communication(CostPlan& plan, const RunConfig& config, const PlanReques
   const double gradients = plan.memory.gradients;
   const double reduce =
       ring_seconds(config.distributed.compress_gradients ? gradients / 2 : gradients, 2, request);
-  // Only the backward pass of a rank's last micro-batch runs beside it.
+  // Only the backward pass of a rank's last micro-batch overlaps with it.
   const double micro_batches = std::max(
       1.0, static_cast<double>(config.train.accumulation) / static_cast<double>(request.n_gpus));
   const double backward =
@@ -168,7 +168,7 @@ CostPlan plan_cost(const RunConfig& config, const PlanRequest& request) {
   plan.gpu_hours = plan.total_seconds / 3600.0 * static_cast<double>(request.n_gpus);
   plan.cost = plan.gpu_hours * request.price_per_hour;
   plan.fits = plan.memory.peak <= request.gpu.memory_bytes;
-  plan.twin = sparse_twin(config, plan.train_flops_per_token);
+  plan.sparse_baseline = sparse_baseline(config, plan.train_flops_per_token);
   return plan;
 }
 

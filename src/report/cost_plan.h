@@ -12,10 +12,10 @@
 
 namespace dsmoe {
 
-/// What a plan is asked for; every number of it is printed with the plan.
+/// Inputs of a plan; every number is printed with the plan.
 struct PlanRequest {
   GpuSpec gpu;
-  int64_t n_gpus = 1;  ///< they share the micro-batches of a step
+  int64_t n_gpus = 1;  ///< GPUs that share the micro-batches of a step
   int64_t gpus_per_host = 8;
   double network_bytes_per_second = 50e9;  ///< of one GPU to other hosts, each way
   double mfu = 0.4;                        ///< share of the GPU's peak that model operations reach
@@ -32,12 +32,12 @@ struct PolicyCost {
 };
 
 /// A sparsely trained model of equal quality, by the paper's measure: twice the FFN parameters in
-/// 16 experts, 2 of them used. Source: arXiv:2404.05567, section 4.4 and Table 3.
-struct SparseTwin {
+/// 16 experts, 2 of them active. Source: arXiv:2404.05567, section 4.4 and Table 3.
+struct SparseBaseline {
   int64_t parameters_total;
   double train_flops_per_token;
-  double flops_ratio;   ///< dense training of this model over sparse training of the twin
-  double memory_ratio;  ///< weights, gradients and optimizer of this model over the twin's
+  double flops_ratio;   ///< dense training of this model over sparse training of the baseline
+  double memory_ratio;  ///< weights, gradients and optimizer of this model over the baseline's
 };
 
 struct CostPlan {
@@ -49,23 +49,24 @@ struct CostPlan {
   double tokens_per_step;  ///< of all ranks
   double compute_seconds;  ///< of a step
   double reduce_seconds;  ///< for averaging gradients, and with a sharded optimizer sharing weights
-  double exposed_seconds;  ///< of these, what the last micro-batch's backward pass does not hide
+  double exposed_seconds;  ///< part of it that the last micro-batch's backward pass does not hide
   double step_seconds;     ///< compute and exposed
   double total_seconds;
   double gpu_hours;
   double cost;  ///< 0 without a price
   bool fits;    ///< memory.peak against the GPU's memory
-  SparseTwin twin;
+  SparseBaseline sparse_baseline;
 };
 
-/// Experts that tokens use under a plan. Throws Error for a policy whose number of experts depends
-/// on the data.
+/// Returns the active experts per token under a plan. Throws Error for a policy whose number of
+/// experts depends on the data.
 ActiveExperts planned_experts(const ModelConfig& config, const RoutingPlan& plan);
 
 /// `all`, and top_k = 1, 2, 4, ... of the FFN experts with every attention expert.
 std::vector<RoutingPlan> default_policies(const ModelConfig& config);
 
-/// Arithmetic only: nothing of the model's size is allocated. `config` is resolved. Throws Error.
+/// Computes a plan by arithmetic only: allocates nothing of the model's size. `config` is resolved.
+/// Throws Error.
 CostPlan plan_cost(const RunConfig& config, const PlanRequest& request);
 
 }  // namespace dsmoe

@@ -12,7 +12,7 @@ constexpr double kWide = 4;    // of a float32
 // Sums of a router's weight over chunks of rows, an expert (router_device_chunks).
 constexpr double kPartialSums = 1 << 14;
 
-// What a model's layers are made of, as numbers to multiply.
+// The sizes of a model's layers, as numbers to multiply.
 struct Shapes {
   explicit Shapes(const ModelConfig& config) {
     const auto& attention = config.attention;
@@ -120,8 +120,8 @@ void add_trained_router(Builder& builder,
                         s.layers,
                         s.layers * 2 * rows * width * experts,
                         s.layers * (rows * (kNarrow * inputs + 2 * kWide * experts) + weight));
-  // Those and the gradients of logits and probabilities in; out the hidden layer's gradient and
-  // sums over chunks of rows, which a second kernel adds up.
+  // Reads those and the gradients of logits and probabilities; writes the hidden layer's gradient
+  // and sums over chunks of rows, which a second kernel adds.
   builder.wide_products("router logits, softmax: gradients",
                         2 * s.layers,
                         s.layers * 4 * rows * width * experts,
@@ -129,7 +129,7 @@ void add_trained_router(Builder& builder,
                                     2 * weight + 2 * kWide * kPartialSums * experts));
 }
 
-// Means over the layers, of a token's experts.
+// Means over the layers, per token.
 double mean(const std::vector<double>& values, double otherwise) {
   if (values.empty()) return otherwise;
   double sum = 0;
@@ -137,7 +137,8 @@ double mean(const std::vector<double>& values, double otherwise) {
   return sum / static_cast<double>(values.size());
 }
 
-// Experts that some of `batch` tokens uses, if each picks `active` of `experts` at random.
+// Returns the expected experts that at least one of `batch` tokens uses, if each picks `active` of
+// `experts` at random.
 double used_by_any(double active, double experts, double batch) {
   return experts * (1 - std::pow(1 - std::min(active / experts, 1.0), batch));
 }
@@ -177,7 +178,8 @@ Roofline training_roofline(const ModelConfig& config,
   builder.trained_product("FFN up", s.n_in * s.layers, t, s.d, s.ffn_width);
   builder.trained_product("FFN down", s.layers, t, s.ffn_width, s.d);
   builder.trained_product("head", 1, t, s.d, s.vocab);
-  // A query meets half the sequence; backward computes the scores again: 2.5 times forward.
+  // A query attends to half the sequence on average; backward computes the scores again: 2.5 times
+  // forward.
   const double attended = 4 * t * (seq / 2) * s.q_width;
   const double heads = kNarrow * t * (2 * s.q_width + 2 * s.kv_width);
   builder.attention("attention", 2 * s.layers, s.layers * 3.5 * attended, s.layers * 3 * heads);
@@ -185,8 +187,8 @@ Roofline training_roofline(const ModelConfig& config,
   // normed and residual in, gradients of both out.
   const double norm = t * s.d * ((2 * kWide + 2 * kNarrow) + (3 * kWide + 2 * kNarrow));
   builder.stream("norms", 2 * (2 * s.layers + 1), (2 * s.layers + 1) * norm);
-  // Autograd adds up the gradients of what several products read: queries, keys and values, the
-  // FFN's inputs, routers.
+  // Autograd adds the gradients of an input that several products read: queries, keys and values,
+  // the FFN's inputs, routers.
   const double n_routers = (s.has_moa ? 1 : 0) + (s.has_moe ? 1 : 0);
   const double n_sums = 2 + (s.n_in - 1) + n_routers;
   builder.stream("sums of gradients", n_sums * s.layers, s.layers * n_sums * 3 * kNarrow * t * s.d);

@@ -10,23 +10,23 @@
 
 namespace dsmoe {
 
-/// What the kernels of one kind do in one pass, all layers together.
+/// The kernels of one kind in one pass, all layers together.
 struct KernelWork {
   std::string name;
   double launches = 0;
   double flops = 0;     ///< of matrix products on tensor cores; 0 for other kernels
   double bytes = 0;     ///< each input read once, each output written once
   double seconds = 0;   ///< expected, see RooflineAssumptions
-  bool matrix = false;  ///< whether FLOPs at the matrix share may bound it
+  bool matrix = false;  ///< whether FLOPs at matrix_share may bound it
 };
 
-/// What the expectation stands on; `scripts/gpu_selftest.sh` measures what it comes to.
+/// Assumptions of the expected times; `scripts/gpu_selftest.sh` measures the real ones.
 struct RooflineAssumptions {
-  double matrix_share = 0.70;      ///< of peak FLOP/s that large products reach
+  double matrix_share = 0.70;      ///< share of peak FLOP/s that large products reach
   double attention_share = 0.40;   ///< the same of fused attention
-  double float32_share = 0.50;     ///< of the float32 peak that routers' products reach
-  double stream_share = 0.80;      ///< of the memory's bandwidth that elementwise kernels reach
-  double vector_share = 0.70;      ///< of it that matrix-vector products of decoding reach
+  double float32_share = 0.50;     ///< share of the float32 peak that routers' products reach
+  double stream_share = 0.80;      ///< share of the memory bandwidth that elementwise kernels reach
+  double vector_share = 0.70;      ///< share of it that matrix-vector products of decoding reach
   double launch_seconds = 1.5e-6;  ///< between two kernels of a recorded decode step
 };
 
@@ -47,7 +47,7 @@ Roofline training_roofline(const ModelConfig& config,
 
 /// One decode step of `batch` sequences with n_keys keys each, `active` experts per token.
 ///
-/// sparse  weights of experts that no token uses are not read; tokens choose independently
+/// sparse  does not read the weights of experts that no token uses; tokens choose independently
 Roofline decode_roofline(const ModelConfig& config,
                          const GpuSpec& gpu,
                          int64_t batch,

@@ -5,7 +5,7 @@
 
 namespace dsmoe {
 
-/// What a vendor's data sheet says of a GPU.
+/// Data-sheet values of a GPU.
 struct GpuSpec {
   std::string name;
   double flops;             ///< bfloat16 matrix products without sparsity, operations per second
@@ -17,7 +17,7 @@ struct GpuSpec {
 
 const std::vector<GpuSpec>& gpu_specs();
 
-/// Throws Error listing the names there are.
+/// Throws Error that lists the known names.
 const GpuSpec& find_gpu(const std::string& name);
 
 }  // namespace dsmoe

@@ -13,9 +13,9 @@ constexpr double kBfloat16 = 2.0;
 constexpr double kNormStatistics = 2.0 * kFloat32;  // mean and scale of one token
 constexpr double kLossChunk = 4 << 20;              // logits that the loss holds at once
 constexpr double kLossChunkTokens = 256;            // or more, for this many tokens
-// Estimates for a CPU with AVX512-BF16; what they stand for depends on the CPU. A process has 36 to
-// 49 MiB beside its tensors' blocks. oneDNN compiles each product of selected experts for every
-// number of rows; on CPUs without AVX512 it compiles none.
+// Estimates for a CPU with AVX512-BF16; other CPUs differ. A process has 36 to 49 MiB beside its
+// tensors' blocks. oneDNN compiles each product of selected experts for every number of rows; on
+// CPUs without AVX512 it compiles none.
 constexpr double kRuntime = 45 << 20;
 constexpr double kProductCode = 0.34 * (1 << 20);
 constexpr double kProductCodeBfloat16 = 0.56 * (1 << 20);
@@ -27,7 +27,8 @@ double router_bytes(const RouterConfig& router, int64_t n_experts, double bytes_
          bytes_per_value * static_cast<double>(router.hidden_rows());
 }
 
-// A half's input: the float32 stream that its norm saw, and what the norm or the half before made.
+// A half's input: the float32 stream that its norm read, and the output of the norm or of the half
+// before.
 double input_bytes(const ModelConfig& config, double bytes_per_value) {
   return static_cast<double>(config.d_model) * (kFloat32 + bytes_per_value);
 }
@@ -57,8 +58,8 @@ double n_activation_inputs(const FfnConfig& ffn) {
   return static_cast<double>(n_inputs(ffn.activation));
 }
 
-// Experts of a token that training computes for themselves; 0 where it computes all of them wide.
-// What a threshold selects is not known beforehand: as many as it may.
+// Returns the experts per token that training computes separately; 0 if it computes all of them in
+// one wide product. The selection of a threshold is not known beforehand: takes its maximum.
 double sparse_rows(const ModelConfig& config) {
   if (!config.has_ffn_experts()) return 0.0;
   const auto policy = training_plan(config).layer(0).moe;
@@ -73,14 +74,14 @@ double ffn_bytes(const ModelConfig& config, double bytes_per_value) {
   const double n_rows = sparse_rows(config);
   double bytes = input_bytes(config, bytes_per_value) + kNormStatistics;
   if (n_rows > 0) {
-    // Each row's input, what enters the activation, its result, the weight and both indices; its
-    // output in float32, which the sum over rows keeps.
+    // Each row's input, the activation's input and result, the weight and both indices; its output
+    // in float32, which the sum over rows keeps.
     const auto d_model = static_cast<double>(config.d_model);
     const double values = d_model + (n_inputs + 1.0) * static_cast<double>(ffn.d_expert);
     bytes +=
         n_rows * (values * bytes_per_value + kFloat32 * (d_model + 1.0) + 2.0 * sizeof(int64_t));
   } else {
-    // What enters the activation; its result is computed again.
+    // The activation's input; its result is computed again.
     bytes += n_inputs * ffn_width(ffn) * bytes_per_value;
   }
   if (ffn.kind != FfnKind::kDense) {
@@ -89,7 +90,7 @@ double ffn_bytes(const ModelConfig& config, double bytes_per_value) {
   return bytes;
 }
 
-// Of one token, in the backward pass of the last block's FFN.
+// Bytes of one token in the backward pass of the last block's FFN.
 double ffn_workspace(const ModelConfig& config, double bytes_per_value) {
   const auto d_model = static_cast<double>(config.d_model);
   // The features, which the step's output holds, and the gradient of the stream, in the compute
@@ -103,12 +104,13 @@ double ffn_workspace(const ModelConfig& config, double bytes_per_value) {
   return bytes + (1.0 + n_activation_inputs(config.ffn)) * ffn_width(config.ffn) * bytes_per_value;
 }
 
-// Of an FFN's last matrix.
+// Bytes of the gradient of an FFN's last matrix.
 double matrix_gradient(const ModelConfig& config, double bytes_per_value) {
   return bytes_per_value * static_cast<double>(config.d_model) * ffn_width(config.ffn);
 }
 
-// What losses and measurements read of each token's routing when blocks are computed again.
+// Returns the bytes per token of routing data that losses and measurements read when blocks are
+// recomputed.
 double record_bytes(const ModelConfig& config) {
   double n_experts = 0;
   if (config.ffn.kind != FfnKind::kDense) n_experts += static_cast<double>(config.ffn.n_experts);
@@ -140,8 +142,8 @@ void add_activations(TrainingMemory& memory, const RunConfig& config, double byt
 // Numbers of rows up to n that grouped_linear's products are compiled for.
 double n_product_sizes(double n) { return n <= 128 ? n / 16 : 8 + 4 * std::log2(n / 128); }
 
-// The six products, forward and backward, of selected experts, compiled for every number of rows
-// that experts of unequal load meet: a quarter to four times the mean.
+// Returns the bytes of the six products, forward and backward, of selected experts, compiled for
+// the row counts of unequally loaded experts: a quarter to four times the mean.
 double product_code(const RunConfig& config, bool narrow) {
   const double n_rows = sparse_rows(config.model);
   if (n_rows == 0) return 0.0;
@@ -189,7 +191,7 @@ double kept_activations(const TrainingMemory& memory, Recompute recompute) {
   return memory.activations;
 }
 
-// The bytes of a step beside those that stay: the most at one time, and those of all its blocks.
+// Bytes of a step besides the permanent ones: the peak, and the sum of all its blocks.
 struct StepBytes {
   double most = 0;
   double blocks = 0;
@@ -226,7 +228,7 @@ StepBytes step_bytes(const TrainingMemory& memory, const RunConfig& config, int6
     step.blocks +=
         n_tokens * (attention_bytes(model, bytes_per_value) - input_bytes(model, bytes_per_value));
   }
-  // Gradients of each row's input and of what enters and leaves the activation.
+  // Gradients of each row's input and of the activation's input and output.
   const auto row_values = static_cast<double>(model.d_model + 2 * model.ffn.d_expert);
   step.blocks += n_tokens * sparse_rows(model) * row_values * bytes_per_value;
   return step;

@@ -18,13 +18,13 @@ constexpr double kTop = 32;
 constexpr double kBottom = 44;
 constexpr size_t kMaxPoints = 1000;
 constexpr size_t kLegendColumns = 4;
-// Told apart by readers who do not see red and green alike; Okabe and Ito's palette.
+// Distinct for readers with red-green blindness; Okabe and Ito's palette.
 constexpr std::array kColours =
     {"#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#999999"};
 
 const char* colour_of(size_t index) { return kColours.at(index % kColours.size()); }
 
-// What an axis spans, in its own measure: a logarithm where it is logarithmic.
+// Range of an axis, of the logarithms on a logarithmic axis.
 struct Scale {
   double low = std::numeric_limits<double>::infinity();
   double high = -std::numeric_limits<double>::infinity();
@@ -47,16 +47,16 @@ void widen(Scale& scale, const std::vector<double>& values) {
   }
 }
 
-// Never empty, with a little room.
+// Makes the range non-empty and adds a margin.
 void settle(Scale& scale) {
   if (scale.low > scale.high) {
     scale.low = 0;
     scale.high = 1;
   }
-  const double room = scale.high > scale.low ? 0.04 * (scale.high - scale.low)
-                                             : std::max(std::abs(scale.low), 1.0) * 0.1;
-  scale.low -= room;
-  scale.high += room;
+  const double margin = scale.high > scale.low ? 0.04 * (scale.high - scale.low)
+                                               : std::max(std::abs(scale.low), 1.0) * 0.1;
+  scale.low -= margin;
+  scale.high += margin;
 }
 
 // About five round values inside the scale.

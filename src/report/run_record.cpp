@@ -16,7 +16,7 @@ constexpr uint64_t kMaxFileBytes = uint64_t{1} << 32;
 constexpr size_t kMaxLineBytes = size_t{1} << 26;
 constexpr size_t kMaxNameBytes = 256;
 
-// The resolved config is our own: one key a line, those of the run itself not indented.
+// The resolved config is written by this program: one key a line, top-level keys not indented.
 std::string top_level_value(const std::string& yaml, const std::string& key) {
   std::istringstream lines(yaml);
   for (std::string line; std::getline(lines, line);) {

@@ -10,7 +10,7 @@
 
 namespace dsmoe {
 
-/// What a run directory says of its run.
+/// Content of a run directory.
 struct RunRecord {
   std::string name;                         ///< of the directory
   std::string config;                       ///< the resolved config, YAML
@@ -23,8 +23,8 @@ struct RunRecord {
 };
 
 /// Reads `RUN/metrics.jsonl`, `RUN/config.yaml` and the newest checkpoint's manifest, if there is
-/// one; a torn last line, of a run that goes on, is left out. Throws Error for a directory without
-/// the first two, a line that is not JSON, or a manifest that was altered.
+/// one; leaves out a torn last line of a run in progress. Throws Error for a directory without the
+/// first two, a line that is not JSON, or an altered manifest.
 RunRecord read_run(Io& io, const std::string& run_directory);
 
 }  // namespace dsmoe

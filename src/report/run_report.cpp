@@ -115,7 +115,7 @@ std::string table_of(const std::vector<RunRecord>& runs) {
   return html + "</table></div>\n";
 }
 
-// By layer: load of each expert in each of at most n_columns of the lines.
+// Load of each expert by layer, in each of at most n_columns of the lines.
 using LoadMap = std::vector<std::vector<double>>;
 
 std::vector<LoadMap> load_maps(const RunRecord& run, const std::string& kind, size_t n_columns) {
@@ -175,7 +175,7 @@ std::string heat_maps(const RunRecord& run) {
   return html.empty() ? "" : "<div class=\"plots\">" + html + "</div>\n";
 }
 
-// One line a layer of a number that each line holds for each layer.
+// Plots a number per layer, one line per layer.
 std::string by_layer_over_time(const RunRecord& run,
                                const std::string& kind,
                                const std::string& key,
@@ -197,7 +197,7 @@ std::string by_layer_over_time(const RunRecord& run,
                      {.title = fmt::format("{}, {}", title, name_of(kind)), .x_label = "step"});
 }
 
-// The shape of the paper's figure: experts that a token uses, layer by layer.
+// The paper's figure: active experts per token, layer by layer.
 std::string active_by_layer(const RunRecord& run) {
   if (run.validations.empty() || !run.validations.back().contains("experts")) return "";
   std::vector<PlotSeries> kinds;
@@ -216,7 +216,7 @@ std::string active_by_layer(const RunRecord& run) {
                       .y_label = "experts per token"});
 }
 
-// What each term contributes to the loss.
+// Plots the contribution of each term to the loss.
 std::string loss_terms(const RunRecord& run) {
   const auto& weights = run.steps.back().value("loss_weights", nlohmann::json::object());
   std::vector<PlotSeries> terms;

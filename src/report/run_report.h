@@ -9,16 +9,15 @@
 
 namespace dsmoe {
 
-/// A text to be shown, such as `generate` printed.
+/// A text to show, such as the output of `generate`.
 struct TextSample {
   std::string name;
   std::string text;
 };
 
-/// One HTML page that needs nothing outside itself: a table of the runs, their losses, learning
-/// rate, gradient norm and speed in common plots, then for each run how its experts were used over
-/// time, its events, its environment and its config. `curve` is what `curve --json` printed, or
-/// null; samples are shown as they are.
+/// Returns one self-contained HTML page: a table of the runs; their losses, learning rate, gradient
+/// norm and speed in common plots; then for each run its expert load over time, events, environment
+/// and config. `curve` is the output of `curve --json`, or null; samples are shown unchanged.
 std::string runs_to_html(const std::vector<RunRecord>& runs,
                          const nlohmann::json& curve,
                          const std::vector<TextSample>& samples = {});

@@ -28,7 +28,7 @@ struct Header {
   size_t filled_bytes;  // of the pool's block: the largest tensor that had it
 };
 
-// A number that any thread changes, and the greatest value that it had.
+// An atomic number and its peak value.
 class Gauge {
  public:
   void add(int64_t n) {
@@ -49,8 +49,8 @@ class Gauge {
 Gauge tensor_bytes;
 Gauge held_bytes;
 
-// Sizes that differ little share blocks. At most an eighth of a block is left over, and pages that
-// nobody touches cost nothing.
+// Similar sizes share blocks. At most an eighth of a block is unused, and untouched pages use no
+// memory.
 size_t rounded_up(size_t bytes) {
   const size_t grain = std::bit_floor(bytes) / 8;
   return (bytes + grain - 1) / grain * grain;
@@ -106,11 +106,11 @@ class BlockPool {
  private:
   struct Blocks {
     std::vector<void*> waiting;
-    size_t least_waiting = 0;  // since the last trim: so many were never needed
+    size_t least_waiting = 0;  // minimum since the last trim: this many were never needed
   };
 
   // Blocks start at different places of a page: streams over tensors that all start at the same one
-  // would meet in the same sets of the cache.
+  // would map to the same sets of the cache.
   void* map(size_t bytes) {
     void* pages = mmap(
         nullptr, bytes + kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -54,7 +54,7 @@ std::string step_name(int64_t step) { return fmt::format("step-{:08}", step); }
 constexpr const char* kTemporaryPrefix = ".tmp-";
 constexpr const char* kTrashPrefix = ".trash-";
 
-// -1 for a name that is none of ours.
+// Returns -1 for other names.
 int64_t step_of(const std::string& directory) {
   const auto name = fs::path(directory).filename().string();
   if (name.rfind("step-", 0) != 0) return -1;
@@ -110,7 +110,7 @@ void CheckpointStore::set_aside_after(int64_t step) {
 }
 
 void CheckpointStore::set_aside(const std::string& directory, const std::string& reason) {
-  // Another one may have been set aside before: it stays.
+  // Keeps one that was set aside before.
   const auto name = checkpoints_ + "/.damaged-" + fs::path(directory).filename().string();
   auto aside = name;
   for (int i = 2; fs::exists(fs::symlink_status(aside)); ++i) aside = fmt::format("{}.{}", name, i);
@@ -159,7 +159,7 @@ void CheckpointStore::verify_written(const std::string& directory) {
   try {
     verify_checkpoint(io_, directory);
   } catch (const Error& error) {
-    set_aside(directory, "it does not read back as it was written");
+    set_aside(directory, "its bytes differ from those written");
     throw RunError(fmt::format("checkpoint: written, but {}", error.what()));
   }
 }
@@ -192,7 +192,7 @@ void CheckpointStore::remove_old(int64_t newest_step, int64_t best_step) {
     const int64_t step = step_of(directory);
     if (step < newest_step) ++n_older;
     if (n_older < retention_.keep_last || is_kept(step, newest_step, best_step)) continue;
-    // Renamed first: what is half removed never bears a checkpoint's name.
+    // Renamed first, so that a half-removed directory never has the name of a checkpoint.
     const auto trash = checkpoints_ + "/" + kTrashPrefix + fs::path(directory).filename().string();
     rename_durably(io_, directory, trash);
     remove_tree(io_, trash);

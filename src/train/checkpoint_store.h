@@ -24,12 +24,12 @@ struct CheckpointContents {
 /// Which checkpoints survive a save, besides the one just saved.
 struct Retention {
   int64_t keep_last = 2;   ///< newest ones, the one just saved among them; at least 1
-  int64_t keep_every = 0;  ///< steps divisible by it stay for ever; 0: none
+  int64_t keep_every = 0;  ///< steps divisible by it are never removed; 0: none
   bool keep_best = false;  ///< the one of the lowest validation loss stays while it is the best
 };
 
-/// Writes and retains the checkpoints of one run: `RUN/checkpoints/step-00000120/`, complete or not
-/// there, whenever the process or the machine stops.
+/// Writes and retains the checkpoints of one run: `RUN/checkpoints/step-00000120/`. A checkpoint is
+/// complete or absent at any time that the process or the machine stops.
 class CheckpointStore {
  public:
   CheckpointStore(Io& io, std::string run_directory, const Retention& retention);
@@ -44,15 +44,15 @@ class CheckpointStore {
 
   /// Saves as the manifest's step: a temporary directory, every file fsynced, the manifest last,
   /// renamed, read back and verified; then the hints `latest` and `best`, then older ones are
-  /// removed. A step that is there and valid is left alone. Throws RunError if a tensor is not
+  /// removed. Keeps a valid checkpoint of the step unchanged. Throws RunError if a tensor is not
   /// finite, a write failed or the written bytes do not read back; the temporary directory is gone
   /// then and older checkpoints are untouched. Returns the directory.
   /// Uses no thread but the caller's.
   std::string save(const CheckpointContents& contents);
 
-  /// What a save ends with, for a checkpoint that is verified: writes the hints `latest` and, from
-  /// step 1 on, `best`, and removes what need not be kept beside it. A run calls it for the
-  /// checkpoint it resumes from, as the process before may have died in between. Throws RunError.
+  /// Last part of a save, for a verified checkpoint: writes the hints `latest` and, from step 1 on,
+  /// `best`, and removes the checkpoints that need not be kept. A run calls it for the checkpoint
+  /// that it resumes from, because the previous process may have died before it. Throws RunError.
   void publish(int64_t step, int64_t best_step);
 
  private:

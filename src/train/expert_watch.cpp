@@ -17,7 +17,7 @@ double entropy_of(const std::vector<double>& sums, double total) {
   double entropy = 0;
   for (const double sum : sums) {
     const double p = sum / total;
-    if (p != 0) entropy -= p * std::log(p);  // a NaN stays one
+    if (p != 0) entropy -= p * std::log(p);  // a NaN stays NaN
   }
   return entropy;
 }
@@ -70,7 +70,7 @@ void ExpertWatch::add_record(Layer& layer,
   layer.pending.push_back(at::cat(numbers));
 }
 
-// Reads what the device counted, all of it in one copy.
+// Reads all counts of the device in one copy.
 void ExpertWatch::collect() {
   std::vector<at::Tensor> pending;
   for (auto* layers : {&moe_, &moa_}) {
@@ -162,7 +162,8 @@ void ExpertWatch::check(Layer& layer, std::vector<std::string>& alarms) {
       std::exchange(layer.is_collapsed, !(share >= config_.collapse_entropy));
   if (layer.is_collapsed && !was_collapsed) {
     alarms.push_back(
-        fmt::format("{}: the router has collapsed: entropy of its mean is {:.3f} of log(n_experts)",
+        fmt::format("{}: the router has collapsed: entropy of the mean routing distribution is "
+                    "{:.3f} of log(n_experts)",
                     layer.name,
                     share));
   }

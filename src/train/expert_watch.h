@@ -13,7 +13,7 @@
 
 namespace dsmoe {
 
-/// Of the distributions p_t that a softmax router gives, in nats.
+/// Entropies of the distributions p_t of a softmax router, in nats.
 struct RouterEntropies {
   double token = 0;  ///< mean over tokens of the entropy of p_t
   double mean = 0;   ///< entropy of the mean of p_t
@@ -42,7 +42,7 @@ class ExpertWatch {
  public:
   ExpertWatch(const GuardConfig& config, RoutingPlan plan);
 
-  /// Adds one micro-batch. `measures`: entropies too, which cost more than counts; sigmoid routers
+  /// Adds one micro-batch. `measures`: entropies too, at more cost than counts; sigmoid routers
   /// have none.
   void add(const ModelOutput& output, bool measures);
 
@@ -50,9 +50,9 @@ class ExpertWatch {
   /// before the step ends.
   std::vector<double*> step_numbers();
 
-  /// Ends a step. Returns one text per alarm that begins with it: an expert without load for
-  /// dead_expert_steps, a layer of which no token used an expert, a collapsed router. An alarm is
-  /// raised again only after it was over.
+  /// Ends a step. Returns one text per alarm that begins with this step: an expert without load for
+  /// dead_expert_steps, a layer without any selected expert, a collapsed router. An alarm is raised
+  /// again only after it has ended.
   std::vector<std::string> end_step();
 
   /// Statistics of the steps since the last call.

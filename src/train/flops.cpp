@@ -20,7 +20,7 @@ double measure_matrix_speed(at::ScalarType dtype, at::Device device) {
                      .sin_()
                      .to(dtype)
                      .view({size, size});
-  // Reading an element waits for the device.
+  // Reading an element needs a host sync.
   const auto multiply = [&] { return at::mm(a, a).view(-1)[0].item<float>(); };
   multiply();
   double best = 0;

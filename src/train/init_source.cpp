@@ -19,7 +19,7 @@ Describe describer(ModelConfig& model) {
   return [&model](ConfigVisitor& visitor) { describe(visitor, model); };
 }
 
-// A checkpoint's own words; its bytes are verified when the weights are read.
+// Reads the config and the manifest only; the files are verified when the weights are read.
 InitSource read_source(Io& io, const std::string& directory, bool is_own) {
   return {.directory = directory,
           .model = read_model_config(io, directory),
@@ -27,7 +27,7 @@ InitSource read_source(Io& io, const std::string& directory, bool is_own) {
           .is_own = is_own};
 }
 
-// The newest readable one of a run, whose checkpoints share their model, or the checkpoint itself.
+// The newest readable checkpoint of a run (all have the same model), or the checkpoint itself.
 InitSource read_source_or_run(Io& io, const std::string& path, bool is_own) {
   std::string refusal;
   for (const auto& directory : list_checkpoints(path)) {
@@ -57,11 +57,11 @@ bool is_meant(const RunConfig& config, const std::string& key) {
   return std::find(keys.begin(), keys.end(), key) != keys.end();
 }
 
-// Silent keys get the source's values.
+// Unset keys get the source's values.
 std::vector<ConfigChange> take_over(RunConfig& config,
                                     std::set<std::string> given,
                                     const InitSource& source) {
-  // Zero asks for a value that is found elsewhere.
+  // Zero means that the value is derived elsewhere.
   if (config.model.vocab_size == 0) given.erase(kVocabSize);
   auto model = source.model;
   std::vector<ConfigChange> taken;
@@ -141,7 +141,7 @@ void log_inherited(const InheritedModel& inherited, const InitSource& source) {
   for (const auto& change : inherited.taken) {
     taken.push_back(fmt::format("{} = {}", change.key, change.new_value));
   }
-  // A warning, since these are not the values that --list-keys tells of.
+  // A warning: these values differ from the defaults that --list-keys prints.
   if (!taken.empty()) {
     log_warning(fmt::format("taken over from {}: {}", source.directory, fmt::join(taken, ", ")));
   }
@@ -160,7 +160,7 @@ void inherit_model_if_there(Io& io, RunConfig& config, const std::set<std::strin
   if (path.empty()) return;
   if (!std::filesystem::is_directory(path)) {
     log_warning(fmt::format(
-        "train.init_from: {} is not there; the model is that of this config alone", path));
+        "train.init_from: {} does not exist; using the model of this config alone", path));
     return;
   }
   const auto source = find_init_source(io, config, "none");

@@ -16,11 +16,11 @@ struct InitSource {
   std::string directory;
   ModelConfig model;
   std::string tokenizer_fingerprint;
-  bool is_own = false;  ///< of the run itself, which resumes: the weights are not init_from's
+  bool is_own = false;  ///< a checkpoint of the run itself, to resume from: init_from is not used
 };
 
-/// The checkpoint that a start of this config takes its weights from, by its config and manifest
-/// alone: the one to resume from if there is one, else train.init_from. Empty without
+/// Finds the checkpoint that provides the weights of this config and reads its config and manifest:
+/// the checkpoint to resume from if there is one, else train.init_from. Empty without
 /// train.init_from.
 ///
 /// resume   as for `dsmoe train --resume`
@@ -32,11 +32,11 @@ std::optional<InitSource> find_init_source(Io& io,
 /// What inherit_model did.
 struct InheritedModel {
   std::vector<ConfigChange> taken;   ///< from the default to the source's value
-  std::vector<ConfigChange> differ;  ///< from the source's value to the config's, which counts
+  std::vector<ConfigChange> differ;  ///< from the source's value to the config's, used here
 };
 
-/// Makes the model of a config that of the source, key by key and by the key's InitRule: keys that
-/// the config does not set are taken over; train.init_override names those that stay.
+/// Copies the model keys of the source into a config, each by its InitRule. Copies keys that the
+/// config does not set; keeps keys named in train.init_override.
 ///
 /// given  keys that the config sets, as read_config_text returns them
 /// Throws Error naming the key where a key that changes the function contradicts the source, or
@@ -45,17 +45,17 @@ InheritedModel inherit_model(RunConfig& config,
                              const std::set<std::string>& given,
                              const InitSource& source);
 
-/// Throws Error if the tokens are not of the source's tokenizer, unless train.init_override says
-/// that it is meant.
+/// Throws Error if the tokens were made with another tokenizer than the source's, unless
+/// train.init_override names `tokenizer`.
 void check_init_tokenizer(const RunConfig& config,
                           const std::string& fingerprint,
                           const InitSource& source);
 
-/// Logs what was taken over and what differs.
+/// Logs the copied keys and those that differ.
 void log_inherited(const InheritedModel& inherited, const InitSource& source);
 
-/// find_init_source, inherit_model and log_inherited: for commands that read the config of a run
-/// only. Where train.init_from is not there, a warning says that the model is the config's own.
+/// Calls find_init_source, inherit_model and log_inherited, for commands that only read the config
+/// of a run. If train.init_from is missing, warns that the model is that of the config.
 void inherit_model_if_there(Io& io, RunConfig& config, const std::set<std::string>& given);
 
 }  // namespace dsmoe

@@ -20,7 +20,7 @@ namespace {
 
 using Records = std::vector<RoutingRecord>;
 
-// What a loss is computed from.
+// Inputs of a loss.
 struct LossInputs {
   const ModelOutput& output;
   const at::Tensor& targets;  // [batch, seq]
@@ -116,7 +116,7 @@ at::Tensor balance_loss(const LossInputs& in, double weight) {
   });
 }
 
-// Of softmax routers only; those of attention always are.
+// Of softmax routers only; attention routers always are softmax routers.
 at::Tensor z_loss(const LossInputs& in, double weight) {
   return sum_over_kinds(
       in, weight, has_softmax(in.output), [&](size_t, const RoutingRecord& record) {

@@ -54,7 +54,7 @@ class StepRoutingSum {
   void add(const ModelOutput& output);
   /// The sums, for adding those of other ranks in place.
   std::vector<at::Tensor> tensors() const;
-  /// n_shares: ranks whose sums were added, of as many tokens each.
+  /// n_shares: number of ranks with added sums, each over the same number of tokens.
   StepRouting mean(int64_t n_shares = 1) const;
 
  private:

@@ -33,7 +33,7 @@ std::optional<int64_t> layer_of(const std::string& name) {
 }
 
 // Expert weights are stored wide: outputs of an expert are rows of the first projections and
-// columns of the last; a bias of the last belongs to none.
+// columns of the last; a bias of the last belongs to no expert.
 std::optional<ExpertBlocks> expert_blocks(const std::string& name,
                                           const at::Tensor& parameter,
                                           const ModelConfig& config) {
@@ -71,13 +71,13 @@ NonFiniteOrigin describe(const char* stage,
 
 bool is_finite(const at::Tensor& values) { return at::isfinite(values).all().item<bool>(); }
 
-// The attention or the FFN of a layer, which has a router of its own.
+// The attention or the FFN of a layer; each has its own router.
 struct Half {
   int64_t layer;
   const char* kind;
 };
 
-// The halves between the last router that saw finite values and the first that did not.
+// The half blocks between the last router with finite inputs and the first with non-finite ones.
 std::vector<Half> suspects(const ModelOutput& output) {
   std::vector<Half> between;
   const size_t n_layers = std::max(output.moe.size(), output.moa.size());

@@ -22,10 +22,10 @@ struct NonFiniteOrigin {
 };
 
 /// Looks for the origin of a non-finite loss or gradient, in this order: a weight; the forward pass
-/// without dropout, where the first layer whose router saw one is found and each of its experts
-/// switched off in turn until the pass is finite; the gradient nearest to the loss. Empty if all of
-/// these are finite, as where dropout was the cause. For the moment after a failure: it costs a
-/// forward pass per expert. The weights are as before afterwards.
+/// without dropout; the gradient nearest to the loss. In the forward pass it finds the first layer
+/// with a non-finite router input and switches off its experts one by one until the pass is finite.
+/// Empty if all of these are finite, for example if dropout was the cause. Costs a forward pass per
+/// expert: call it after a failure only. Restores the weights.
 std::optional<NonFiniteOrigin> locate_non_finite(Transformer& model,
                                                  const Batch& batch,
                                                  const RoutingPlan& plan,

@@ -40,7 +40,7 @@ at::Tensor Optimizer::moment_of(const Slot& slot, int64_t which) const {
       .view(slot.parameter.sizes());
 }
 
-// The shard's elements of a parameter; of no elements where it has none.
+// The elements of a parameter that belong to the shard; empty if there are none.
 AdamwSlot Optimizer::own_part(const Slot& slot) const {
   const int64_t first = std::max(slot.begin, shard_begin());
   const int64_t last =

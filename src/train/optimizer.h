@@ -17,10 +17,10 @@ struct OptimizerShard {
   int64_t count = 1;
 };
 
-/// AdamW over named parameters, in place, in one parallel pass, which applies the clipping too.
+/// AdamW over named parameters, in place. One parallel pass applies update and clipping.
 ///
-/// Matrices decay; biases and 1-D parameters (norm weights) do not. A parameter without a gradient
-/// is left alone, its moments and step count too. Parameters, gradients and state are float32 (all
+/// Matrices decay; biases and 1-D parameters (norm weights) do not. A parameter without a gradient,
+/// its moments and its step count stay unchanged. Parameters, gradients and state are float32 (all
 /// of them float64 for references), on one device. A shard keeps the moments of its elements and
 /// updates these only; share_parameters fetches the other elements.
 class Optimizer {

@@ -24,7 +24,7 @@ std::string hashes_of(const NamedTensors& tensors) {
   return hashes;
 }
 
-// The ranks whose hash is not the most frequent one; rank 0's wins a tie.
+// The ranks without the most frequent hash; on a tie the hash of rank 0 counts as most frequent.
 std::vector<size_t> minority(const std::vector<std::string_view>& hashes) {
   std::map<std::string_view, size_t> counts;
   for (const auto hash : hashes) ++counts[hash];

@@ -7,9 +7,9 @@
 
 namespace dsmoe {
 
-/// Compares a hash of every tensor over all ranks, which must hold the same bits: finds a flipped
-/// bit in memory and ranks that have diverged. Throws RunError, on every rank, that names the first
-/// tensor that differs and the ranks whose bits are not those of most ranks (of two, rank 1).
+/// Compares a hash of every tensor over all ranks; finds flipped bits in memory and diverged ranks.
+/// Throws RunError on every rank if a tensor differs, naming the first such tensor and the ranks in
+/// the minority (of two ranks, rank 1).
 void check_replicas(RankGroup& ranks, const NamedTensors& tensors, int64_t step);
 
 }  // namespace dsmoe

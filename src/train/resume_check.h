@@ -22,9 +22,9 @@ struct RunOrigin {
   std::string torch_version;
 };
 
-/// Throws Error if the checkpoint was trained on other tokens or with another tokenizer, which the
-/// hash of foreign token files does not cover; logs a warning for another program or torch version,
-/// with which the same bits are not promised.
+/// Throws Error if the checkpoint was trained on other tokens or with another tokenizer; the hash
+/// of foreign token files does not cover the tokenizer. Logs a warning for another program or torch
+/// version: results may then differ in bits.
 void check_origin(const CheckpointManifest& manifest, const RunOrigin& origin);
 
 }  // namespace dsmoe

@@ -33,7 +33,7 @@ Describe describer(RunConfig& config) {
   return [&config](ConfigVisitor& visitor) { describe(visitor, config); };
 }
 
-// A directory without a run may hold files of a person that have the names of a run's.
+// A directory without a run may hold user files with the names of a run's files.
 void check_new_run_directory(const std::string& run_dir) {
   if (fs::exists(run_dir + "/run.lock") || fs::exists(run_dir + "/checkpoints")) return;
   for (const char* name : {kRunConfigFile, "metrics.jsonl"}) {
@@ -144,7 +144,7 @@ TrainState RunCheckpoints::start_new() {
   return state;
 }
 
-// What is past a checkpoint that was asked for by name belongs to another course of the run.
+// Checkpoints after one that was requested by path belong to another history of the run.
 void RunCheckpoints::refuse_later_steps(const VerifiedCheckpoint& checkpoint,
                                         const std::string& resume) const {
   const auto& run_dir = context_.config.run_dir;
@@ -152,11 +152,11 @@ void RunCheckpoints::refuse_later_steps(const VerifiedCheckpoint& checkpoint,
   if (resume == "auto" || directories.empty()) return;
   const auto last = fs::path(directories.front()).filename().string();
   if (last <= fs::path(checkpoint.directory).filename().string()) return;
-  throw Error(fmt::format(
-      "--resume {}: run_dir '{}' has {}, which is later; remove it or take another run_dir",
-      resume,
-      run_dir,
-      last));
+  throw Error(
+      fmt::format("--resume {}: run_dir '{}' has the later {}; remove it or use another run_dir",
+                  resume,
+                  run_dir,
+                  last));
 }
 
 TrainState RunCheckpoints::resume_from(const VerifiedCheckpoint& checkpoint) {
@@ -180,7 +180,7 @@ TrainState RunCheckpoints::resume_from(const VerifiedCheckpoint& checkpoint) {
   resumed_from_ = directory;
   saved_step_ = state.step;
   log_info(fmt::format("resumed from {} at step {}", directory, state.step));
-  // Last: whatever ran before may have drawn numbers.
+  // Last, because earlier steps may draw random numbers.
   restore_random_state(state.random_state);
   return state;
 }

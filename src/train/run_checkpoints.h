@@ -15,7 +15,7 @@
 namespace dsmoe {
 
 /// Starts a run, or resumes it, and saves it: weights, optimizer state, random state and numbers.
-/// Rank 0 alone reads and writes the run directory.
+/// Only rank 0 reads and writes the run directory.
 class RunCheckpoints {
  public:
   /// optimizer  of the model's parameters; outlives this

@@ -3,9 +3,9 @@
 #include "distributed/rank_group.h"
 #include "train/optimizer.h"
 
-/// Exchanges between ranks of which each keeps the moments of its share of the elements (ZeRO-1,
-/// arXiv:1910.02054, section 5.1). All functions are collectives; on one rank, or where every rank
-/// keeps everything, they move nothing that is in place already.
+/// Exchanges between ranks that each keep the moments of their share of the elements (ZeRO-1,
+/// arXiv:1910.02054, section 5.1). All functions are collectives. They move nothing on one rank, or
+/// if every rank keeps all moments.
 namespace dsmoe {
 
 /// This rank's share of the elements, or all of them where the optimizer is not sharded.

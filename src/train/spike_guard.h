@@ -17,16 +17,16 @@ struct SpikeHistory {
   int64_t skipped_in_a_row = 0;
 };
 
-/// Judges the loss and the gradient norm of each step against those of the steps before it.
+/// Compares the loss and the gradient norm of each step with those of the steps before it.
 class SpikeGuard {
  public:
   explicit SpikeGuard(const GuardConfig& config) : config_(config) {}
 
-  /// Why the step is a spike, if it is one: a value more than spike_z standard deviations above the
-  /// mean of its window. A NaN or Inf is one whatever the window holds. Changes nothing.
+  /// Returns the reason if the step is a spike: a value more than spike_z standard deviations above
+  /// the mean of its window. A NaN or Inf is a spike for every window. Changes nothing.
   std::optional<std::string> judge(double loss, double gradient_norm) const;
 
-  /// Adds a step whose update was applied to the windows.
+  /// Adds a step with an applied update to the windows.
   void accept(double loss, double gradient_norm);
 
   /// Counts a skipped step and adds it to the windows too if it is finite: a lasting change of

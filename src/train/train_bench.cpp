@@ -50,7 +50,7 @@ Transformer make_model(const RunConfig& config) {
     print_note(fmt::format("{}\n", error.what()));
   }
   is_measured = is_measured && posix_io().write(pipe_end, &memory, sizeof memory) == sizeof memory;
-  // Without the destructors of what the parent owns.
+  // Skips the destructors of objects of the parent.
   _exit(is_measured ? 0 : 1);
 }
 
@@ -229,7 +229,7 @@ StepMemory measure_step_memory_apart(const RunConfig& config) {
   int status = 0;
   waitpid(child, &status, 0);
   if (!is_read) {
-    throw RunError("bench: the process that measures memory failed; --no-memory leaves it out");
+    throw RunError("bench: the process that measures memory failed; --no-memory skips it");
   }
   return memory;
 }

@@ -15,8 +15,8 @@
 
 namespace dsmoe {
 
-/// A config made ready to be measured: no data is read, so the vocabulary comes from it. Throws
-/// Error naming the key that does not fit.
+/// Prepares a config for measuring: no data is read, so the config must set the vocabulary. Throws
+/// Error naming an invalid key.
 RunConfig resolve_bench_config(RunConfig config);
 
 /// `[batch_size, seq_len + 1]` tokens of micro-batch `index`: the top bits of the SplitMix64 mixer,
@@ -55,8 +55,8 @@ class TrainBench {
 };
 
 struct TrainBenchOptions {
-  int64_t warmup = 3;        ///< steps of every config that are not counted
-  int64_t repetitions = 10;  ///< steps of every config that are
+  int64_t warmup = 3;        ///< uncounted steps of every config
+  int64_t repetitions = 10;  ///< counted steps of every config
 };
 
 /// Measurements of one config.
@@ -67,18 +67,18 @@ struct TrainBenchResult {
   int64_t n_ranks = 1;
   int64_t tokens_per_step = 0;  ///< of all ranks
   double flops_per_token = 0;
-  double peak_flops = 0;          ///< best matrix speed seen before, between and after the rounds
+  double peak_flops = 0;          ///< GEMM peak measured before, between and after the rounds
   int64_t peak_memory_bytes = 0;  ///< of the device; 0 on the CPU, see measure_step_memory
-  /// Whether the times of a step's parts are those of their work; off the CPU, which works while
-  /// they are asked for more, only the total is known.
+  /// True if the time of each part of a step is measured. On a device, which runs asynchronously,
+  /// only the total is.
   bool has_parts = true;
 
   double median_of(const std::function<double(const StepTimes&)>& value) const;
   double mfu() const;
 };
 
-/// Measures all configs in turn, one step each a round, so that a change of the machine affects
-/// all of them alike. Memory is not measured here.
+/// Measures one step of every config per round, so that a change of the machine affects all of them
+/// equally. Memory is not measured here.
 std::vector<TrainBenchResult> run_train_bench(const std::vector<RunConfig>& configs,
                                               const TrainBenchOptions& options,
                                               RankGroup& ranks);

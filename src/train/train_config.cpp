@@ -14,12 +14,11 @@ constexpr auto kFree = ResumeRule::kFree;
 
 void describe_data(ConfigVisitor& v, DataConfig& config) {
   v.begin_section("data", "tokens");
-  v.path_list(
-      "train",
-      config.train,
-      {.doc = "directories made by dsmoe tokenize, or Megatron pairs (the path without .bin "
-              "and .idx); one text is a list of one",
-       .resume = kFree});
+  v.path_list("train",
+              config.train,
+              {.doc = "directories made by dsmoe tokenize, or Megatron pairs (the path without "
+                      ".bin and .idx); a single text is a list of one",
+               .resume = kFree});
   v.number_list("weights",
                 config.weights,
                 0.0,
@@ -38,13 +37,13 @@ void describe_data(ConfigVisitor& v, DataConfig& config) {
           .resume = kFree});
   v.text("field",
          config.field,
-         {.doc = "key of the text where validation is a file of JSON lines; empty: text",
+         {.doc = "key of the text if validation is a file of JSON lines; empty: text",
           .resume = kFree});
-  v.text("separator",
-         config.separator,
-         {.doc = "stands between documents where validation is a file of plain text; empty: one "
-                 "document",
-          .resume = kFree});
+  v.text(
+      "separator",
+      config.separator,
+      {.doc = "separator of documents if validation is a file of plain text; empty: one document",
+       .resume = kFree});
   v.integer("seq_len",
             config.seq_len,
             0,
@@ -58,7 +57,7 @@ void describe_data(ConfigVisitor& v, DataConfig& config) {
             config.prefetch,
             0,
             1024,
-            {.doc = "micro-batches made ahead by a thread; 0: none", .resume = kFree});
+            {.doc = "micro-batches that a thread prepares ahead; 0: none", .resume = kFree});
   v.end_section();
 }
 
@@ -95,20 +94,21 @@ void describe_schedule(ConfigVisitor& v, ScheduleConfig& config) {
             {.doc = "linear rise: step n, counted from 1, takes peak * n / warmup_steps; 0 is off",
              .unit = "steps",
              .resume = kApplied});
-  v.integer("decay_steps",
-            config.decay_steps,
-            0,
-            kMany,
-            {.doc = "wsd: length of the decay at the end, whose first step still has the peak; 0: "
-                    "none",
-             .unit = "steps",
-             .resume = kApplied});
+  v.integer(
+      "decay_steps",
+      config.decay_steps,
+      0,
+      kMany,
+      {.doc =
+           "wsd: length of the decay at the end; its first step still has the peak rate; 0: none",
+       .unit = "steps",
+       .resume = kApplied});
   choice(v,
          "decay_shape",
          config.decay_shape,
          {{"linear", DecayShape::kLinear}, {"one_minus_sqrt", DecayShape::kOneMinusSqrt}},
-         {.doc = "wsd: share of the way from peak to final_ratio that n steps of decay have gone: "
-                 "n / decay_steps, or its square root",
+         {.doc = "wsd: fraction of the way from peak to final_ratio after n steps of decay: n / "
+                 "decay_steps, or its square root",
           .resume = kApplied});
   v.end_section();
 }
@@ -165,8 +165,8 @@ void describe_loss(ConfigVisitor& v, LossConfig& config) {
          "mi_scope",
          config.mi_scope,
          {{"local", MiScope::kLocal}, {"global", MiScope::kGlobal}},
-         {.doc = "tokens of one mean distribution: a micro-batch, or the accumulated batch (exact, "
-                 "at the price of a first forward pass without gradients when accumulation > 1)",
+         {.doc = "tokens of one mean distribution: a micro-batch, or the accumulated batch (exact; "
+                 "needs a first forward pass without gradients when accumulation > 1)",
           .resume = kApplied});
   v.real("sparsity_weight",
          config.sparsity_weight,
@@ -194,19 +194,19 @@ void describe_loss(ConfigVisitor& v, LossConfig& config) {
 
 void describe_guard(ConfigVisitor& v, GuardConfig& config) {
   v.begin_section("guard", "what a bad step may do, and alarms");
-  choice(
-      v,
-      "on_non_finite",
-      config.on_non_finite,
-      {{"stop", OnNonFinite::kStop}, {"skip", OnNonFinite::kSkip}},
-      {.doc = "a NaN or Inf in loss or gradient: stop before the weights are touched, or drop the "
-              "step's update",
-       .resume = kApplied});
+  choice(v,
+         "on_non_finite",
+         config.on_non_finite,
+         {{"stop", OnNonFinite::kStop}, {"skip", OnNonFinite::kSkip}},
+         {.doc = "action on a NaN or Inf in loss or gradient: stop before the weights change, or "
+                 "skip the step's update",
+          .resume = kApplied});
   choice(v,
          "on_spike",
          config.on_spike,
          {{"report", OnSpike::kReport}, {"skip", OnSpike::kSkip}},
-         {.doc = "a spike of loss or gradient norm: say so, or drop the step's update too",
+         {.doc = "action on a spike of loss or gradient norm: report it, or report it and skip the "
+                 "step's update",
           .resume = kApplied});
   v.real("spike_z",
          config.spike_z,
@@ -215,27 +215,28 @@ void describe_guard(ConfigVisitor& v, GuardConfig& config) {
          {.doc = "standard deviations above the window's mean beyond which a loss or gradient norm "
                  "is a spike; 0 is off",
           .resume = kApplied});
-  v.integer(
-      "spike_window",
-      config.spike_window,
-      2,
-      1 << 16,
-      {.doc = "finite steps that a step is compared with; none is a spike before there are so many",
-       .unit = "steps",
-       .resume = kApplied});
-  v.integer(
-      "max_skips",
-      config.max_skips,
-      1,
-      kMany,
-      {.doc = "dropped updates in a row that stop the run", .unit = "steps", .resume = kApplied});
+  v.integer("spike_window",
+            config.spike_window,
+            2,
+            1 << 16,
+            {.doc = "number of finite steps that a step is compared with; no step is a spike "
+                    "before the window is full",
+             .unit = "steps",
+             .resume = kApplied});
+  v.integer("max_skips",
+            config.max_skips,
+            1,
+            kMany,
+            {.doc = "number of consecutive skipped updates that stops the run",
+             .unit = "steps",
+             .resume = kApplied});
   v.integer("dead_expert_steps",
             config.dead_expert_steps,
             0,
             kMany,
-            {.doc = "alarm for an expert without load for so many steps of this process; load: "
-                    "tokens that select it, where all are selected those that give it at least "
-                    "1/n_experts; 0 is off",
+            {.doc = "alarm for an expert without load for this many steps of this process; load: "
+                    "tokens that select the expert or, if all experts are selected, tokens that "
+                    "give it at least 1/n_experts; 0 is off",
              .unit = "steps",
              .resume = kFree});
   v.real("collapse_entropy",
@@ -268,28 +269,29 @@ void describe_distributed(ConfigVisitor& v, DistributedConfig& config) {
       {.doc = "collective timeout; must exceed the longest stall of any rank, a save for example",
        .unit = "seconds",
        .resume = kFree});
-  v.integer("bucket_mebibytes",
-            config.bucket_mebibytes,
-            1,
-            1 << 16,
-            {.doc = "gradients per all-reduce, which overlaps with the backward pass",
-             .unit = "MiB",
-             .resume = kFree});
+  v.integer(
+      "bucket_mebibytes",
+      config.bucket_mebibytes,
+      1,
+      1 << 16,
+      {.doc = "size of one all-reduce of gradients; all-reduces overlap with the backward pass",
+       .unit = "MiB",
+       .resume = kFree});
   v.boolean("compress_gradients",
             config.compress_gradients,
             {.doc = "all-reduce gradients in bfloat16, which rounds; ranks stay bit-identical",
              .resume = kApplied});
-  v.boolean(
-      "debug",
-      config.debug,
-      {.doc = "compare every collective across ranks before it begins and name those that differ; "
-              "slow, for finding a fault",
-       .resume = kFree});
+  v.boolean("debug",
+            config.debug,
+            {.doc = "compare every collective across ranks before it begins and name those that "
+                    "differ; slow, for debugging",
+             .resume = kFree});
   v.integer("check_every",
             config.check_every,
             0,
             kMany,
-            {.doc = "ranks compare a hash of every parameter, and stop where one differs; 0: never",
+            {.doc = "steps between checks: ranks compare a hash of every parameter and stop if one "
+                    "differs; 0: never",
              .unit = "steps",
              .resume = kFree});
   v.end_section();
@@ -302,97 +304,101 @@ void describe_train(ConfigVisitor& v, TrainConfig& config) {
             1,
             kMany,
             {.doc = "optimizer steps of the whole run", .unit = "steps", .resume = kApplied});
-  v.integer(
-      "batch_size", config.batch_size, 1, 1 << 20, {.doc = "per micro-batch", .unit = "sequences"});
+  v.integer("batch_size",
+            config.batch_size,
+            1,
+            1 << 20,
+            {.doc = "sequences per micro-batch", .unit = "sequences"});
   v.integer("accumulation",
             config.accumulation,
             1,
             1 << 20,
-            {.doc = "micro-batches per optimizer step, which the ranks of a job share evenly"});
-  choice(
-      v,
-      "compute_dtype",
-      config.compute_dtype,
-      {{"auto", ComputeDtype::kAuto},
-       {"float32", ComputeDtype::kFloat32},
-       {"bfloat16", ComputeDtype::kBfloat16}},
-      {.doc = "of matrix products, over float32 weights; auto: bfloat16 on a GPU and where the CPU "
-              "has AVX512-BF16, else float32"});
+            {.doc = "micro-batches per optimizer step, divided evenly among the ranks of a job"});
+  choice(v,
+         "compute_dtype",
+         config.compute_dtype,
+         {{"auto", ComputeDtype::kAuto},
+          {"float32", ComputeDtype::kFloat32},
+          {"bfloat16", ComputeDtype::kBfloat16}},
+         {.doc = "number type of matrix products; weights stay float32; auto: bfloat16 on a GPU "
+                 "and on a CPU with AVX512-BF16, else float32"});
   v.boolean("fast_float32",
             config.fast_float32,
-            {.doc = "float32 products by oneDNN, about twice as fast as MKL on AMD CPUs; no effect "
-                    "where the CPU has AMX, which would round them"});
-  choice(
-      v,
-      "checkpoint_activations",
-      config.checkpoint_activations,
-      {{"none", Recompute::kNone},
-       {"selective", Recompute::kAttention},
-       {"full", Recompute::kBlock}},
-      {.doc = "compute again in the backward pass instead of keeping: nothing, the attention half "
-              "of every block, or whole blocks",
-       .resume = kApplied});
+            {.doc = "compute float32 products with oneDNN, about twice as fast as MKL on AMD CPUs; "
+                    "no effect on a CPU with AMX, because oneDNN would round there"});
+  choice(v,
+         "checkpoint_activations",
+         config.checkpoint_activations,
+         {{"none", Recompute::kNone},
+          {"selective", Recompute::kAttention},
+          {"full", Recompute::kBlock}},
+         {.doc = "activations that the backward pass recomputes: none, those of the attention half "
+                 "of every block, or those of whole blocks",
+          .resume = kApplied});
   v.path("init_from",
          config.init_from,
-         {.doc = "checkpoint or run whose weights start the run; empty: random. What changes the "
-                 "model's function is taken over from it where this config is silent, and refused "
-                 "where it contradicts",
+         {.doc = "checkpoint or run that provides the initial weights; empty: random weights. Keys "
+                 "that change the model's function are copied from it if this config leaves them "
+                 "out; a contradicting key is refused",
           .resume = kFree});
   v.text_list("init_override",
               config.init_override,
-              {.doc = "keys of the model, as model.rope_theta, whose value here is meant to differ "
-                      "from that of init_from, and tokenizer for data of another tokenizer",
+              {.doc = "model keys, such as model.rope_theta, that may differ from those of "
+                      "init_from; tokenizer allows data of another tokenizer",
                .resume = kFree});
-  v.integer(
-      "log_every",
-      config.log_every,
-      1,
-      kMany,
-      {.doc = "between log lines; the last step has one too", .unit = "steps", .resume = kFree});
-  v.integer(
-      "validate_every",
-      config.validate_every,
-      0,
-      kMany,
-      {.doc = "between validations, and at the end; 0: never", .unit = "steps", .resume = kFree});
-  v.integer("save_every",
-            config.save_every,
-            0,
+  v.integer("log_every",
+            config.log_every,
+            1,
             kMany,
-            {.doc = "between checkpoints, and at the end or a stop; 0: at these only",
+            {.doc = "steps between log lines; the last step is logged too",
              .unit = "steps",
              .resume = kFree});
+  v.integer("validate_every",
+            config.validate_every,
+            0,
+            kMany,
+            {.doc = "steps between validations; the last step is validated too; 0: never",
+             .unit = "steps",
+             .resume = kFree});
+  v.integer(
+      "save_every",
+      config.save_every,
+      0,
+      kMany,
+      {.doc =
+           "steps between checkpoints; the end of the run and a stop save one too; 0: only these",
+       .unit = "steps",
+       .resume = kFree});
   v.integer("keep_checkpoints",
             config.keep_checkpoints,
             1,
             kMany,
-            {.doc = "newest ones kept", .resume = kFree});
+            {.doc = "number of newest checkpoints that are kept", .resume = kFree});
   v.integer("keep_every",
             config.keep_every,
             0,
             kMany,
-            {.doc = "checkpoints of steps divisible by it stay for ever; 0: none",
+            {.doc = "checkpoints of steps divisible by this number are never removed; 0: none",
              .unit = "steps",
              .resume = kFree});
   v.boolean("keep_best",
             config.keep_best,
-            {.doc = "of the checkpoints whose step was validated, the one of the lowest validation "
-                    "loss stays too",
+            {.doc = "also keep the checkpoint with the lowest validation loss among those of "
+                    "validated steps",
              .resume = kFree});
-  choice(
-      v,
-      "on_save_failure",
-      config.on_save_failure,
-      {{"stop", OnSaveFailure::kStop}, {"continue", OnSaveFailure::kContinue}},
-      {.doc = "when a checkpoint cannot be written: stop the run, or say so and try again when the "
-              "next one is due; the last one must succeed",
-       .resume = kFree});
+  choice(v,
+         "on_save_failure",
+         config.on_save_failure,
+         {{"stop", OnSaveFailure::kStop}, {"continue", OnSaveFailure::kContinue}},
+         {.doc = "action when a checkpoint cannot be written: stop the run, or log the failure and "
+                 "try again at the next save; the last save must succeed",
+          .resume = kFree});
   v.integer("trace_steps",
             config.trace_steps,
             0,
             1000,
-            {.doc = "steps of each start, after the first two, whose operators are written to "
-                    "run_dir as a Chrome trace; 0: none, unless SIGUSR1 asks for one step",
+            {.doc = "steps per start, after the first two, that are traced to run_dir as a Chrome "
+                    "trace; 0: none; SIGUSR1 traces one step",
              .unit = "steps",
              .resume = kFree});
   describe_schedule(v, config.schedule);
@@ -445,24 +451,24 @@ void RunConfig::validate() const {
 }
 
 void describe(ConfigVisitor& v, RunConfig& config) {
-  v.path("run_dir", config.run_dir, {.doc = "where checkpoints and metrics go", .resume = kFree});
-  v.integer("seed", config.seed, 0, kMany, {.doc = "of weights, data order and dropout"});
+  v.path(
+      "run_dir", config.run_dir, {.doc = "directory for checkpoints and metrics", .resume = kFree});
+  v.integer("seed", config.seed, 0, kMany, {.doc = "seed of weights, data order and dropout"});
   v.integer("threads",
             config.threads,
             0,
             4096,
-            {.doc = "0: OMP_NUM_THREADS, else all cores; of several ranks on a host each takes its "
-                    "share of the cores; results are the same bits only for the same number",
+            {.doc = "CPU threads; 0: OMP_NUM_THREADS, else all cores, divided among the ranks of a "
+                    "host; results are bit-identical only for the same number",
              .resume = kApplied});
-  choice(
-      v,
-      "device",
-      config.device,
-      {{"cpu", DeviceKind::kCpu}, {"cuda", DeviceKind::kCuda}, {"auto", DeviceKind::kAuto}},
-      {.doc = "where the model is; cuda needs a build of the cuda preset and has not been run on "
-              "hardware, auto takes it where there is a GPU. A rank takes the GPU of its number "
-              "on its host",
-       .resume = kApplied});
+  choice(v,
+         "device",
+         config.device,
+         {{"cpu", DeviceKind::kCpu}, {"cuda", DeviceKind::kCuda}, {"auto", DeviceKind::kAuto}},
+         {.doc = "device of the model; cuda needs a build of the cuda preset and has not been run "
+                 "on hardware; auto selects cuda if there is a GPU. Each rank uses the GPU that "
+                 "has the rank's number on its host",
+          .resume = kApplied});
   describe(v, config.model);
   describe_data(v, config.data);
   describe_train(v, config.train);

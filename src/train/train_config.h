@@ -49,7 +49,7 @@ struct LossConfig {
   double z_weight = 0.0;
 };
 
-/// What protects weights from a bad step and a run from going on unnoticed.
+/// Guards of the weights against bad steps, and alarms.
 struct GuardConfig {
   OnNonFinite on_non_finite = OnNonFinite::kStop;
   OnSpike on_spike = OnSpike::kSkip;
@@ -60,7 +60,7 @@ struct GuardConfig {
   double collapse_entropy = 0.05;   ///< alarm below this share of log(n_experts); 0: off
 };
 
-/// Where the text comes from; see open_training_data.
+/// Training and validation data; see open_training_data.
 struct DataConfig {
   std::vector<std::string> train;  ///< directories of token shards, Megatron pairs
   std::vector<double> weights;     ///< shares of the training sequences; empty: equal
@@ -73,7 +73,7 @@ struct DataConfig {
   int64_t prefetch = 4;                     ///< micro-batches made ahead; 0: none
 };
 
-/// Of each rank, that travel together when updated parameters or moments are exchanged.
+/// Elements of each rank per exchange of updated parameters or moments.
 constexpr int64_t kExchangeBytes = int64_t{1} << 20;
 
 /// Ranks of one job; without effect on one rank.
@@ -81,8 +81,8 @@ struct DistributedConfig {
   bool shard_optimizer = false;     ///< each rank keeps and applies its share of the moments
   double setup_timeout = 30;        ///< seconds for the rendezvous
   double step_timeout = 300;        ///< collective timeout in seconds
-  int64_t bucket_mebibytes = 25;    ///< gradients that travel together
-  bool compress_gradients = false;  ///< travel in bfloat16
+  int64_t bucket_mebibytes = 25;    ///< size of one gradient all-reduce
+  bool compress_gradients = false;  ///< all-reduce in bfloat16
   bool debug = false;               ///< compare every collective before it begins
   int64_t check_every = 500;        ///< steps between comparisons of the ranks' weights; 0: none
 };
@@ -90,18 +90,18 @@ struct DistributedConfig {
 struct TrainConfig {
   int64_t steps = 1000;      ///< optimizer steps of the whole run
   int64_t batch_size = 16;   ///< sequences per micro-batch
-  int64_t accumulation = 1;  ///< micro-batches per optimizer step, which the ranks share
+  int64_t accumulation = 1;  ///< micro-batches per optimizer step, over all ranks
   ComputeDtype compute_dtype =
       ComputeDtype::kAuto;   ///< of matrix products; master weights are float32
   bool fast_float32 = true;  ///< float32 products by oneDNN; see use_fast_float32_products
-  Recompute checkpoint_activations = Recompute::kNone;  ///< what the backward pass computes again
-  std::string init_from;  ///< checkpoint whose weights start the run; empty: random
-  std::vector<std::string> init_override;  ///< keys meant to differ from the checkpoint's
+  Recompute checkpoint_activations = Recompute::kNone;  ///< recomputed in the backward pass
+  std::string init_from;                   ///< checkpoint of the initial weights; empty: random
+  std::vector<std::string> init_override;  ///< keys that may differ from the checkpoint's
   int64_t log_every = 10;                  ///< steps
   int64_t validate_every = 250;            ///< steps, and at the end; 0: never
   int64_t save_every = 500;                ///< steps, and at the end; 0: at the end only
-  int64_t keep_checkpoints = 2;            ///< newest ones kept
-  int64_t keep_every = 0;                  ///< checkpoints of its multiples stay for ever; 0: none
+  int64_t keep_checkpoints = 2;            ///< number of newest checkpoints kept
+  int64_t keep_every = 0;                  ///< multiples of it are never removed; 0: none
   bool keep_best = true;                   ///< keep the one of the lowest validation loss
   OnSaveFailure on_save_failure = OnSaveFailure::kStop;
   int64_t trace_steps = 0;  ///< profiled after the first two of a process; 0: none
@@ -113,9 +113,9 @@ struct TrainConfig {
   ScheduleConfig schedule_of_run() const;
 };
 
-/// Everything one `dsmoe train` needs; a YAML file holds it.
+/// The config of one `dsmoe train`; a YAML file holds it.
 struct RunConfig {
-  std::string run_dir;  ///< where checkpoints and metrics go
+  std::string run_dir;  ///< directory for checkpoints and metrics
   int64_t seed = 0;     ///< of weights, data order and dropout
   int64_t threads = 0;  ///< 0: all cores
   DeviceKind device = DeviceKind::kCpu;
@@ -129,9 +129,9 @@ struct RunConfig {
   void validate() const;
 };
 
-/// model.training_policy for every layer. What selects some of the experts computes these only, as
-/// the sparse-trained baseline costs what it would cost; but a straight-through estimator needs
-/// all.
+/// model.training_policy for every layer. A policy that selects some experts computes only these,
+/// so that a sparse-trained baseline has its real cost. A straight-through estimator needs all
+/// experts.
 RoutingPlan training_plan(const ModelConfig& config);
 
 /// Names every key of a run, for reading, writing, documentation and comparison.

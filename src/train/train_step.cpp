@@ -61,7 +61,7 @@ StepSettings step_settings(const RunConfig& config) {
   settings.forward.compute_dtype =
       config.train.compute_dtype == ComputeDtype::kBfloat16 ? at::kBFloat16 : at::kFloat;
   settings.forward.recompute = config.train.checkpoint_activations;
-  settings.forward.logits = false;  // the loss makes them in chunks
+  settings.forward.logits = false;  // the loss computes them in chunks
   return settings;
 }
 
@@ -76,11 +76,9 @@ TrainStep::TrainStep(Transformer model,
 
 int64_t share_micro_batches(int64_t accumulation, const RankGroup& ranks) {
   if (accumulation % ranks.world_size() == 0) return accumulation / ranks.world_size();
-  throw Error(
-      fmt::format("train.accumulation: expected a multiple of the {} ranks, which share its "
-                  "micro-batches, got {}",
-                  ranks.world_size(),
-                  accumulation));
+  throw Error(fmt::format("train.accumulation: expected a multiple of the {} ranks, got {}",
+                          ranks.world_size(),
+                          accumulation));
 }
 
 void TrainStep::join_ranks(const DistributedConfig& config) {
@@ -92,9 +90,9 @@ void TrainStep::join_ranks(const DistributedConfig& config) {
 }
 
 StepContext TrainStep::begin(const std::vector<Batch>& batches) {
-  // What set-up left behind is of sizes that no step asks for.
-  if (is_first_) caching_allocator::release_waiting();
-  is_first_ = false;
+  // No step requests the block sizes that set-up left.
+  if (is_first_step_) caching_allocator::release_waiting();
+  is_first_step_ = false;
   use_fast_float32_products(settings_.fast_float32);
   return {.n_micro_batches = static_cast<int64_t>(batches.size()) * ranks_.world_size(),
           .routing = measure_routing(batches)};
@@ -137,7 +135,7 @@ MicroBatchResult TrainStep::forward_backward(const Batch& batch,
   if (reducer_ == nullptr) {
     result.loss.total.backward();
   } else {
-    // The reducer takes the mean over ranks where the loss's terms are shares of a sum.
+    // The reducer computes the mean over ranks, but the terms of the loss are shares of a sum.
     reducer_->backward(result.loss.total * static_cast<double>(ranks_.world_size()), is_last);
   }
   credit(timer, StepPart::kBackward);

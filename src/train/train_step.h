@@ -31,9 +31,9 @@ StepSettings step_settings(const RunConfig& config);
 /// `auto` decided for this CPU, or bfloat16 elsewhere; warns where bfloat16 would be slow.
 ComputeDtype resolve_compute_dtype(ComputeDtype dtype, DeviceKind device = DeviceKind::kCpu);
 
-/// Chooses the library of float32 products for the whole process: oneDNN, which is about twice as
-/// fast as MKL on AMD CPUs, or MKL. Stays with MKL where the CPU has AMX, on which oneDNN would
-/// round to bfloat16. Returns whether it is oneDNN.
+/// Chooses the library of float32 products for the whole process: oneDNN (about twice as fast as
+/// MKL on AMD CPUs) or MKL. Keeps MKL on a CPU with AMX, because oneDNN would round to bfloat16
+/// there. Returns true for oneDNN.
 bool use_fast_float32_products(bool fast);
 
 /// Results of a step, over the micro-batches of all ranks.
@@ -59,8 +59,8 @@ struct MicroBatchResult {
 /// The micro-batches of a step that are this rank's. Throws Error unless all ranks have as many.
 int64_t share_micro_batches(int64_t accumulation, const RankGroup& ranks);
 
-/// The parts of one optimizer step, in the order in which they are called: `Trainer::train_step`
-/// calls them one by one, `bench --train` through run().
+/// The parts of one optimizer step, in calling order. `Trainer::train_step` calls them one by one,
+/// `bench --train` calls run().
 class TrainStep {
  public:
   /// model and optimizer over the same parameters; the optimizer and the ranks outlive this.
@@ -115,7 +115,7 @@ class TrainStep {
   StepSettings settings_;
   RankGroup& ranks_;
   std::unique_ptr<GradientReducer> reducer_;  // after the model: it observes the parameters
-  bool is_first_ = true;
+  bool is_first_step_ = true;
 };
 
 }  // namespace dsmoe

@@ -26,7 +26,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// Ranks may have scored unlike numbers of windows, or none.
+// Ranks may have scored different numbers of windows, or none.
 void add_usage(ExpertUsage& usage, RankGroup& ranks) {
   if (ranks.world_size() == 1) return;
   const auto mine = usage.numbers();
@@ -66,7 +66,7 @@ TrainResult Trainer::run() {
 
 bool Trainer::step() {
   if (state_.step >= config_.train.steps || is_stopping()) return false;
-  checkpoints_.check();  // a save that failed meanwhile stops the run here
+  checkpoints_.check();  // stops the run if a save has failed
   train_step();
   const auto pause = Clock::now();
   if (is_validation_due()) validate();
@@ -91,8 +91,8 @@ TrainResult Trainer::finish() {
   return result_;
 }
 
-// One optimizer step over `accumulation` micro-batches. A step whose update is dropped counts as
-// one: data and schedule move on, weights and moments do not.
+// One optimizer step over `accumulation` micro-batches. A step with a dropped update counts as
+// one: data and schedule advance, weights and moments do not change.
 void Trainer::train_step() {
   const int64_t step = state_.step + 1;
   trace_.begin_step();
@@ -121,8 +121,8 @@ void Trainer::train_step() {
   report(result);
 }
 
-// A function of the step, so that ranks draw apart and a resume needs no state of theirs, nor of
-// another device's. One rank on the CPU goes on from the state of its checkpoint.
+// Derived from the step, so that ranks draw different numbers and a resume needs no random state of
+// other ranks or devices. One rank on the CPU continues from the state of its checkpoint.
 void Trainer::seed_dropout() {
   if (ranks_->world_size() == 1 && model_->device().is_cpu()) return;
   const auto index = static_cast<uint64_t>(state_.step * ranks_->world_size() + ranks_->rank());
@@ -233,7 +233,7 @@ void Trainer::validate() {
                                at::kDouble);
   ranks_->all_reduce_sum(sums, "adding the validation losses");
   if (sums[2].item<double>() > 0) {
-    is_stopping_ = true;  // a rank was asked to; the next start makes up for this validation
+    is_stopping_ = true;  // a rank received a signal; the next start repeats this validation
     return;
   }
   state_.validated_step = state_.step;

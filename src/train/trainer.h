@@ -29,8 +29,8 @@ namespace dsmoe {
 struct TrainResult {
   int64_t step = 0;    ///< steps done
   int64_t tokens = 0;  ///< consumed in them
-  /// Of step `step`, of this process or where it took no step of the one before (metrics.jsonl, of
-  /// rank 0 alone); none if no numbers of that step were kept.
+  /// Numbers of step `step`; read from metrics.jsonl (rank 0 only) if this process took no step;
+  /// none if that step has no numbers.
   std::optional<StepMetrics> last;
   std::optional<double>
       validation_loss;     ///< of the last validation of the run; none: there was none
@@ -39,7 +39,7 @@ struct TrainResult {
 };
 
 /// Trains one model in one process, or as one of several ranks: these share every step's
-/// micro-batches, rank 0 alone reads and writes the run directory.
+/// micro-batches, only rank 0 reads and writes the run directory.
 class Trainer {
  public:
   /// Opens data, model and optimizer of a resolved config (see resolve_run_config) and starts or
@@ -63,7 +63,7 @@ class Trainer {
   /// Trains one step, then validates and saves where that is due. Returns false, without a step,
   /// once the run has train.steps or a stop signal came. Throws RunError for a non-finite loss or
   /// gradient, before the weights are touched, and for a checkpoint that could not be saved, at the
-  /// step after it failed; train.guard and train.on_save_failure say otherwise.
+  /// step after it failed; train.guard and train.on_save_failure can change both.
   bool step();
 
   /// Saves a run that has not all its steps, and waits for the save. Throws RunError if it failed.

@@ -1,4 +1,4 @@
-// How a trainer begins; trainer.cpp holds the loop and the step.
+// Start of a trainer; trainer.cpp has the loop and the step.
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <torch/version.h>
@@ -27,7 +27,7 @@ TrainingData open_data(const RunConfig& config) {
   return TrainingData(config.data.train, config.data.weights, config.data.tokenizer);
 }
 
-// What is trained one document at a time is scored so.
+// A run with a document mask also validates one document at a time.
 EvalText read_validation(const RunConfig& config, const TrainingData& dataset) {
   if (config.data.validation.empty()) return {};
   return read_eval_text(config.data.validation,
@@ -102,7 +102,7 @@ Trainer::Trainer(Io& io,
   interval_.first_step = state_.step;
 }
 
-// Before the first collective of training, which would block with other programs or data.
+// Before the first collective of training: with other programs or data it would block.
 void Trainer::check_ranks() {
   share_micro_batches(config_.train.accumulation, *ranks_);
   check_agreement(*ranks_,

@@ -74,7 +74,7 @@ TEST_CASE("config: a reader returns the keys that the text and the overrides set
                                                                       "train.inner.depth"});
 }
 
-TEST_CASE("config: lists of texts and numbers; one text stands for a list of one",
+TEST_CASE("config: reads lists of texts and numbers; reads one text as a list of one",
           "[common][config]") {
   Settings s;
   read_config_text("train: {files: a b, shares: [1, 2.5e-1]}", "t.yaml", {}, describe_settings(s));
@@ -167,7 +167,7 @@ TEST_CASE("config: text that is not one plain document is refused", "[common][co
   CHECK_THAT(error_of(std::string((1 << 20) + 1, ' ')), Contains("at most"));
 }
 
-TEST_CASE("config: what a YAML library lets through or chokes on is refused in one line",
+TEST_CASE("config: YAML that a library accepts or fails on is refused in one line",
           "[common][config]") {
   using Catch::Contains;
   const auto is_one_line = [](const std::string& text) {
@@ -187,7 +187,7 @@ TEST_CASE("config: what a YAML library lets through or chokes on is refused in o
     CHECK(is_one_line(error_of(nested + "1" + std::string(n, '}'))));
   }
   CHECK_THAT(error_of("train: {name: '" + std::string(10 << 20, 'x') + "'}"), Contains("at most"));
-  // Nine lists of nine aliases each: 442 bytes that stand for millions of nodes.
+  // Nine lists of nine aliases each: 442 bytes that expand to millions of nodes.
   std::string bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n";
   for (int i = 1; i < 9; ++i) {
     bomb += "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [";
@@ -212,7 +212,7 @@ TEST_CASE("config: an override is a list only where the key is one", "[common][c
   CHECK(s.files == std::vector<std::string>{"{x}"});
 }
 
-TEST_CASE("config: paths are expanded where they are read, and written so that they read back",
+TEST_CASE("config: paths are expanded when read, and written so that they read back",
           "[common][config]") {
   ::setenv("HOME", "/home/ada", 1);
   ::unsetenv("DSMOE_TEST_NONE");
@@ -262,7 +262,8 @@ TEST_CASE("config: octal-looking integers are decimal", "[common][config]") {
   REQUIRE(s.steps == 10);
 }
 
-TEST_CASE("config: changes carry their resume rule, the table every key", "[common][config]") {
+TEST_CASE("config: changes carry their resume rule; the table lists every key",
+          "[common][config]") {
   Settings before;
   Settings after;
   after.steps = 11;

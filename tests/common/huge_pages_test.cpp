@@ -20,10 +20,10 @@ TEST_CASE("HugePages: memory is zeroed, writable to its end and aligned to a hug
   }
 }
 
-TEST_CASE("measure_read_bandwidth: is positive, as every word was read in every round",
+TEST_CASE("measure_read_bandwidth: is positive when every word was read in every round",
           "[common]") {
   const double bytes_per_second = measure_read_bandwidth();
-  CHECK(bytes_per_second > 0);  // 0 where the sum over all rounds is not that of the words
+  CHECK(bytes_per_second > 0);  // 0 if the sum over all rounds differs from that of the words
   CHECK(std::isfinite(bytes_per_second));
   release_bandwidth_memory();
 }

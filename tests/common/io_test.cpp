@@ -10,7 +10,7 @@
 
 using namespace dsmoe;
 
-TEST_CASE("io: what write_file wrote is what read_file reads", "[common][io]") {
+TEST_CASE("io: read_file returns the bytes that write_file wrote", "[common][io]") {
   const TemporaryDirectory directory;
   const std::string path = directory.file("a.bin");
   const std::string bytes("\0a\xff\n", 4);
@@ -81,8 +81,7 @@ TEST_CASE("io: write_directory leaves all files or no directory, whichever call 
   }
 }
 
-TEST_CASE("io: write_directory passes on what its filling throws and leaves nothing",
-          "[common][io]") {
+TEST_CASE("io: write_directory rethrows exceptions of fill and leaves nothing", "[common][io]") {
   const TemporaryDirectory directory;
   const std::string temporary = directory.file("tmp");
   const auto fill = [&] {

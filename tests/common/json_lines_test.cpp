@@ -29,7 +29,7 @@ TEST_CASE("JSON lines are appended in full precision; NaN and Inf become null") 
   }
 }
 
-TEST_CASE("lines after a step and a torn last line go, the others stay as they were") {
+TEST_CASE("lines after a step and a torn last line are removed, the others stay unchanged") {
   const TemporaryDirectory directory;
   const auto path = directory.file("metrics.jsonl");
   const std::string kept = "{\"step\":1,\"x\":0.1}\n{\"step\":2}\n";

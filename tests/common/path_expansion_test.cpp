@@ -11,7 +11,7 @@ namespace {
 
 using Catch::Matchers::Contains;
 
-// Of this process, whose environment no other test reads.
+// Changes the environment of this process; no other test reads it.
 void set_variables() {
   ::setenv("HOME", "/home/ada", 1);
   ::setenv("DSMOE_TEST_DISK", "/disk", 1);
@@ -21,7 +21,8 @@ void set_variables() {
 
 }  // namespace
 
-TEST_CASE("expand_path: ~ and variables read as in a shell, everything else is kept", "[common]") {
+TEST_CASE("expand_path: ~ and variables expand as in a shell, everything else is kept",
+          "[common]") {
   set_variables();
   for (const auto& [path, expected] : std::vector<std::pair<std::string, std::string>>{
            {"~", "/home/ada"},
@@ -38,7 +39,7 @@ TEST_CASE("expand_path: ~ and variables read as in a shell, everything else is k
   }
 }
 
-TEST_CASE("expand_path: what has no value is refused by key and name", "[common]") {
+TEST_CASE("expand_path: a variable without a value is refused by key and name", "[common]") {
   set_variables();
   for (const auto& [path, says] : std::vector<std::pair<std::string, std::string>>{
            {"$DSMOE_TEST_NONE/a", "DSMOE_TEST_NONE"},
@@ -56,7 +57,7 @@ TEST_CASE("expand_path: what has no value is refused by key and name", "[common]
   set_variables();
 }
 
-TEST_CASE("quote_path: what it writes reads back as the path", "[common]") {
+TEST_CASE("quote_path: the quoted text reads back as the path", "[common]") {
   set_variables();
   for (const std::string path : {"a", "~", "~x/y", "$HOME", "$$", "a$b${c}", "/x y/[z]"}) {
     CAPTURE(path);
@@ -66,7 +67,7 @@ TEST_CASE("quote_path: what it writes reads back as the path", "[common]") {
   }
 }
 
-TEST_CASE("expand_home: arguments lose ~ alone; names that only begin with it stay", "[common]") {
+TEST_CASE("expand_home: only ~ and ~/ are expanded; names that begin with ~ stay", "[common]") {
   set_variables();
   CHECK(expand_home("~/x", "--out") == "/home/ada/x");
   CHECK(expand_home("~", "--out") == "/home/ada");

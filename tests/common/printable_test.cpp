@@ -45,7 +45,7 @@ TEST_CASE("printable_line: controls and broken bytes become escapes, other text 
   CHECK(printable_text("a\tb\n\x1b[2Jc\rd\n") == "a\tb\n\\u001b[2Jc\\rd\n");
 }
 
-TEST_CASE("printable_line: whatever the bytes, the result is UTF-8 without a control character") {
+TEST_CASE("printable_line: the result of any bytes is UTF-8 without a control character") {
   uint64_t state = 1;
   for (int trial = 0; trial < 2000; ++trial) {
     std::string text;

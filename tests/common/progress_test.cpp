@@ -4,7 +4,7 @@
 
 namespace dsmoe {
 
-TEST_CASE("progress: share, rate and time left of a bar") {
+TEST_CASE("progress: a bar shows share, rate and remaining time") {
   CHECK(progress_line("t", 0, 100, 0) == "t [                              ]   0 %");
   CHECK(progress_line("t", 50'000'000, 200'000'000, 2.0) ==
         "t [#######                       ]  25 %  25.0 MB/s  eta 0:06");

@@ -49,7 +49,7 @@ void make_old_directory(const std::string& path) {
   fill_with(posix_io(), path, "old");
 }
 
-// Things of a person that have the names that outputs were once prepared under.
+// A user's files with the names of temporaries of earlier versions.
 void add_neighbours(const TemporaryDirectory& directory) {
   for (const std::string name : {"out.tmp", "out.tmp-convert", ".out.tmp-1-0000000f"}) {
     fs::create_directory(directory.file(name));
@@ -68,7 +68,7 @@ Names with_neighbours(Names names) {
   return names;
 }
 
-// True if the work failed under the fault.
+// Returns whether the work failed under the fault.
 bool fails(FaultIo& io, const std::function<void(Io& io)>& work) {
   try {
     work(io);
@@ -86,7 +86,7 @@ struct Trial {
   bool has_failed = false;
   std::vector<Operation> operations;
 
-  // Only a fault that keeps the removal from working leaves a temporary.
+  // Only a fault that makes the removal fail leaves a temporary.
   bool may_leave_temporary() const {
     if (fault.kind != Fault::Kind::kFailOnce) return true;
     const auto at = static_cast<size_t>(fault.at);
@@ -95,7 +95,8 @@ struct Trial {
   }
 };
 
-// Every kind of failure at every operation of `work`; `prepare` before and `check` after each.
+// Injects every kind of failure at every operation of `work`; calls `prepare` before each, `check`
+// after.
 void try_every_fault(const std::function<void()>& prepare,
                      const std::function<void(Io& io)>& work,
                      const std::function<void(const Trial& trial)>& check) {
@@ -117,7 +118,7 @@ void try_every_fault(const std::function<void()>& prepare,
 }
 
 TEST_CASE(
-    "write_output_file: a new file is whole or absent and no neighbour changes, whatever fails",
+    "write_output_file: under any fault a new file is whole or absent and no neighbour changes",
     "[common][output]") {
   const TemporaryDirectory directory(TemporaryDirectory::memory());
   const auto path = directory.file("out");
@@ -141,7 +142,7 @@ TEST_CASE(
       });
 }
 
-TEST_CASE("write_output_file: a replaced file has the old content or the new, whatever fails",
+TEST_CASE("write_output_file: under any fault a replaced file has the old content or the new",
           "[common][output]") {
   const TemporaryDirectory directory(TemporaryDirectory::memory());
   const auto path = directory.file("out");
@@ -160,7 +161,7 @@ TEST_CASE("write_output_file: a replaced file has the old content or the new, wh
       });
 }
 
-TEST_CASE("write_output_directory: a new directory is whole or absent, whatever fails",
+TEST_CASE("write_output_directory: under any fault a new directory is whole or absent",
           "[common][output]") {
   const TemporaryDirectory directory(TemporaryDirectory::memory());
   const auto path = directory.file("out");
@@ -310,7 +311,8 @@ TEST_CASE("write_output_directory: where two names cannot be swapped, the old on
   }
 }
 
-TEST_CASE("write_output_*: what another process finished meanwhile stays", "[common][output]") {
+TEST_CASE("write_output_*: an output that another process finished meanwhile stays",
+          "[common][output]") {
   const TemporaryDirectory directory;
   const auto path = directory.file("out");
   SECTION("a file") {
@@ -347,7 +349,8 @@ TEST_CASE("write_output_*: what another process finished meanwhile stays", "[com
   CHECK(names_in(directory.file("")) == Names{"out"});
 }
 
-TEST_CASE("check_output_*: what exists is refused with the way out", "[common][output]") {
+TEST_CASE("check_output_*: an existing output is refused, and the error says what to do",
+          "[common][output]") {
   const TemporaryDirectory directory;
   const auto file = directory.file("file");
   const auto folder = directory.file("folder");
@@ -393,7 +396,7 @@ TEST_CASE("check_output_directory: only an earlier output of the same kind may b
   CHECK_THROWS_WITH(check_output_directory(output), Contains("--force expects"));
 }
 
-TEST_CASE("write_output_directory: an empty directory counts as none and gives way",
+TEST_CASE("write_output_directory: an empty directory counts as absent and is replaced",
           "[common][output]") {
   const TemporaryDirectory directory;
   fs::create_directory(directory.file("out"));
@@ -431,7 +434,7 @@ TEST_CASE("write_output_file: a pipe gets the bytes and stays a pipe", "[common]
                   Error);
 }
 
-TEST_CASE("write_output_*: errors of the filling name the target", "[common][output]") {
+TEST_CASE("write_output_*: errors of fill name the target", "[common][output]") {
   const TemporaryDirectory directory;
   const auto path = directory.file("out");
   const auto fill = [](const std::string& temporary) { throw Error(temporary + "/x: is bad"); };
@@ -441,7 +444,7 @@ TEST_CASE("write_output_*: errors of the filling name the target", "[common][out
   CHECK(names_in(directory.file("")).empty());
 }
 
-TEST_CASE("is_temporary_of: temporaries of the target and nothing else", "[common][output]") {
+TEST_CASE("is_temporary_of: accepts temporaries of the target only", "[common][output]") {
   const TemporaryDirectory directory;
   std::string made;
   write_output_file(
@@ -463,7 +466,7 @@ TEST_CASE("is_temporary_of: temporaries of the target and nothing else", "[commo
   }
 }
 
-TEST_CASE("write_output_file: names up to the system's limit", "[common][output]") {
+TEST_CASE("write_output_file: accepts names up to the system's limit", "[common][output]") {
   const TemporaryDirectory directory;
   const auto path = directory.file(std::string(255, 'n'));
   write_output_file(posix_io(), path, kNew, Existing::kRefuse);

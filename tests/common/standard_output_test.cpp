@@ -21,7 +21,7 @@ int new_file(const TemporaryDirectory& directory) {
   return posix_io().open(directory.file("out"), O_WRONLY | O_CREAT, kFileMode);
 }
 
-TEST_CASE("StandardOutput: what is printed arrives in order, also through short writes",
+TEST_CASE("StandardOutput: printed text arrives in order, also through short writes",
           "[common][output]") {
   const TemporaryDirectory directory;
   FaultIo io({.kind = Fault::Kind::kShort, .at = 1});
@@ -80,7 +80,7 @@ TEST_CASE("StandardOutput: a closed pipe and a closed descriptor are failures",
   std::signal(SIGPIPE, previous);
 }
 
-TEST_CASE("StandardOutput: a full non-blocking pipe is waited for", "[common][output]") {
+TEST_CASE("StandardOutput: waits for a full non-blocking pipe", "[common][output]") {
   std::array<int, 2> ends{};
   REQUIRE(::pipe2(ends.data(), O_NONBLOCK) == 0);
   const std::string text(1 << 20, 'x');  // a pipe holds 64 KiB

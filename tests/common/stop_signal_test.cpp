@@ -23,7 +23,7 @@ int status_of_child(void (*work)()) {
 
 }  // namespace
 
-TEST_CASE("the first SIGTERM or SIGINT asks for a stop, the second ends the process") {
+TEST_CASE("the first SIGTERM or SIGINT sets the stop flag, the second ends the process") {
   const int first = status_of_child([] {
     install_stop_signal();
     const bool before = stop_requested();

@@ -10,7 +10,7 @@
 namespace dsmoe {
 namespace {
 
-// How often each item was done.
+// Counts how often each item was done.
 std::vector<int> counts_of_run(ThreadPool& pool, int64_t n_items) {
   std::vector<std::atomic<int>> counts(static_cast<size_t>(n_items));
   pool.run(n_items, [&](int64_t item, int) { counts[static_cast<size_t>(item)] += 1; });
@@ -20,7 +20,7 @@ std::vector<int> counts_of_run(ThreadPool& pool, int64_t n_items) {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-// Waits for another thread, however busy the machine is; false where it never comes.
+// Waits for another thread on a machine of any load; false after two minutes.
 bool wait_until(const std::function<bool()>& is_true) {
   const auto end = steady_clock::now() + std::chrono::minutes(2);
   while (!is_true()) {
@@ -30,13 +30,13 @@ bool wait_until(const std::function<bool()>& is_true) {
   return true;
 }
 
-// Begins one item on each of two threads; false if the pool left both to one.
-bool meet(std::atomic<int>& n_begun) {
+// Begins one item on each of two threads; false if the pool gave both to one.
+bool wait_for_both(std::atomic<int>& n_begun) {
   n_begun += 1;
   return wait_until([&] { return n_begun == 2; });
 }
 
-// A pool's clock that stands still until a test advances it. It counts how often it is read.
+// A pool's clock that only a test advances. It counts how often it is read.
 struct StillClock {
   static inline std::atomic<int64_t> nanoseconds{1};
   static inline std::atomic<int> n_reads{0};
@@ -48,36 +48,36 @@ struct StillClock {
   static void advance(std::chrono::nanoseconds by) { nanoseconds += by.count(); }
 };
 
-// A region of two items in which the worker's takes `late` longer than the caller's. The pool reads
-// its clock before a region, where it begins, and when the caller's items are done.
+// Runs a region of two items; the worker's item takes `late` longer than the caller's. The pool
+// reads its clock before a region, where it begins, and when the caller's items are done.
 bool run_late(ThreadPool& pool, std::chrono::nanoseconds late) {
   std::atomic<int> n_begun{0};
-  std::atomic<bool> met{true};
+  std::atomic<bool> both_began{true};
   const int n_reads = StillClock::n_reads;
   pool.run(2, [&](int64_t, int thread) {
-    met = meet(n_begun) && met;
+    both_began = wait_for_both(n_begun) && both_began;
     if (thread == 0) return;
-    met = wait_until([&] { return StillClock::n_reads == n_reads + 3; }) && met;
+    both_began = wait_until([&] { return StillClock::n_reads == n_reads + 3; }) && both_began;
     StillClock::advance(late);
   });
-  return met;
+  return both_began;
 }
 
 bool runs_alone(ThreadPool& pool) {
-  std::atomic<bool> is_alone{true};
+  std::atomic<bool> is_caller_only{true};
   const int n_reads = StillClock::n_reads;
   pool.run(64, [&](int64_t, int thread) {
-    if (thread != 0) is_alone = false;
+    if (thread != 0) is_caller_only = false;
   });
-  // Without a look at the clock for the region's length.
-  return is_alone && StillClock::n_reads == n_reads + 1;
+  // The clock is not read for the region's length.
+  return is_caller_only && StillClock::n_reads == n_reads + 1;
 }
 
 bool runs_together(ThreadPool& pool) {
   std::atomic<int> n_begun{0};
-  std::atomic<bool> met{true};
-  pool.run(2, [&](int64_t, int) { met = meet(n_begun) && met; });
-  return met;
+  std::atomic<bool> both_began{true};
+  pool.run(2, [&](int64_t, int) { both_began = wait_for_both(n_begun) && both_began; });
+  return both_began;
 }
 
 }  // namespace
@@ -93,7 +93,7 @@ TEST_CASE("ThreadPool: does every item once, region after region", "[common][thr
   }
 }
 
-TEST_CASE("ThreadPool: results of a region are seen after it", "[common][thread_pool]") {
+TEST_CASE("ThreadPool: results of a region are visible after it", "[common][thread_pool]") {
   ThreadPool pool(3);
   std::vector<int64_t> values(64);
   for (int64_t region = 1; region <= 2000; ++region) {
@@ -103,7 +103,7 @@ TEST_CASE("ThreadPool: results of a region are seen after it", "[common][thread_
   }
 }
 
-TEST_CASE("ThreadPool: workers that went to sleep take part again", "[common][thread_pool]") {
+TEST_CASE("ThreadPool: sleeping workers take part in the next region", "[common][thread_pool]") {
   ThreadPool pool(3, &StillClock::now);
   for (int round = 0; round < 3; ++round) {
     REQUIRE(wait_until([&] { return pool.n_asleep() == 2; }));
@@ -111,8 +111,9 @@ TEST_CASE("ThreadPool: workers that went to sleep take part again", "[common][th
   }
 }
 
-TEST_CASE("ThreadPool: after a late worker the caller goes on alone for a while, then together",
-          "[common][thread_pool]") {
+TEST_CASE(
+    "ThreadPool: after a late worker the caller works alone for a while, then with the others",
+    "[common][thread_pool]") {
   ThreadPool pool(2, &StillClock::now);
   // The caller's items took no time at all.
   REQUIRE(run_late(pool, std::chrono::microseconds(200)));
@@ -125,17 +126,17 @@ TEST_CASE("ThreadPool: after a late worker the caller goes on alone for a while,
   CHECK(runs_together(pool));
 }
 
-TEST_CASE("ThreadPool: a worker that is late again soon is left alone longer, up to 256 ms",
+TEST_CASE("ThreadPool: a worker that is late again soon is left out longer, up to 256 ms",
           "[common][thread_pool]") {
   ThreadPool pool(2, &StillClock::now);
   const auto alone_after_lateness = [&] {
     if (!run_late(pool, milliseconds(1))) return milliseconds(-1);
-    auto alone = milliseconds(0);
+    auto serial_time = milliseconds(0);
     while (runs_alone(pool)) {
       StillClock::advance(milliseconds(1));
-      alone += milliseconds(1);
+      serial_time += milliseconds(1);
     }
-    return alone;
+    return serial_time;
   };
   for (const int expected : {4, 8, 16, 32, 64, 128, 256, 256}) {
     CHECK(alone_after_lateness() == milliseconds(expected));
@@ -144,24 +145,24 @@ TEST_CASE("ThreadPool: a worker that is late again soon is left alone longer, up
   CHECK(alone_after_lateness() == milliseconds(4));
 }
 
-TEST_CASE("ThreadPool: a region ends when its slowest item has", "[common][thread_pool]") {
+TEST_CASE("ThreadPool: a region ends when its slowest item ends", "[common][thread_pool]") {
   ThreadPool pool(2, &StillClock::now);
   for (int round = 0; round < 50; ++round) {
     std::atomic<int> n_begun{0};
     std::atomic<int> n_done{0};
-    std::atomic<bool> met{true};
+    std::atomic<bool> both_began{true};
     const int n_reads = StillClock::n_reads;
     // One on each thread: the caller has done its own when the worker ends.
     pool.run(2, [&](int64_t, int thread) {
-      met = meet(n_begun) && met;
+      both_began = wait_for_both(n_begun) && both_began;
       if (thread != 0) {
-        met = wait_until([&] { return StillClock::n_reads == n_reads + 3; }) && met;
+        both_began = wait_until([&] { return StillClock::n_reads == n_reads + 3; }) && both_began;
         for (int i = 0; i < 1000; ++i) std::this_thread::yield();
       }
       n_done += 1;
     });
     CHECK(n_done == 2);
-    CHECK(met);
+    CHECK(both_began);
   }
 }
 
@@ -174,7 +175,7 @@ TEST_CASE("ThreadPool: a region does not wait for workers that took no item",
   CHECK(sum == 200 * 6);
 }
 
-TEST_CASE("ThreadPool: regions inside a region and beside one run on their callers",
+TEST_CASE("ThreadPool: regions inside a region and beside a region run on their callers",
           "[common][thread_pool]") {
   ThreadPool pool(2);
   std::atomic<int> inner{0};

@@ -40,7 +40,7 @@ TEST_CASE("AddedTokens: the parts of a text, joined, are the text", "[data]") {
   }
 }
 
-TEST_CASE("AddedTokens: a text cut where can_cut says has the same tokens apart", "[data]") {
+TEST_CASE("AddedTokens: a text cut where can_cut allows has the same tokens", "[data]") {
   const auto json = golden();
   const HfBpeTokenizer tokenizer(json["tokenizer"].dump(), "flags.json", SpecialTokens{});
   const auto& cases = json["cases"];

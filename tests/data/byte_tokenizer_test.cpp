@@ -6,7 +6,7 @@
 
 using namespace dsmoe;
 
-TEST_CASE("ByteTokenizer: every byte goes to its own number and back", "[data][tokenizer]") {
+TEST_CASE("ByteTokenizer: every byte maps to its value and back", "[data][tokenizer]") {
   std::string text;
   for (int byte = 0; byte < 256; ++byte) text.push_back(static_cast<char>(byte));
   const ByteTokenizer tokenizer;

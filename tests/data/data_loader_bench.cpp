@@ -1,4 +1,4 @@
-// What a step waits for its batch, and batches per second: run with the tag [.bench].
+// Measures the wait of a step for its batch, and batches per second: run with the tag [.bench].
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <iostream>
@@ -39,7 +39,7 @@ double seconds_since(Clock::time_point start) {
 
 }  // namespace
 
-TEST_CASE("data loader: wait of a step that takes 50,000 tokens a second", "[.bench][data]") {
+TEST_CASE("data loader: measures the wait of a step of 50,000 tokens a second", "[.bench][data]") {
   const TemporaryDirectory directory;
   const auto dataset = std::make_shared<const TokenDataset>(make_bench_shards(directory));
   DataLoaderConfig config{.seq_len = kBenchSeqLen, .batch_size = kBatch, .document_mask = true};

@@ -191,7 +191,7 @@ TEST_CASE("data loader: neither batch size nor prefetch nor a seek changes the o
   CHECK(read_rows(other, 120) != expected);
 }
 
-// What a run consumed: one entry per sequence, in order.
+// The sequences that a run consumed, in order.
 using IdLog = std::vector<std::tuple<size_t, int64_t, int64_t>>;  // corpus, epoch, index
 
 struct Ranks {
@@ -201,8 +201,8 @@ struct Ranks {
 };
 
 // Trains n_steps from `position` as `ranks` would; returns the position after. Each rank has a
-// loader of its own, as each has a process of its own. The log is in the order of the global batch,
-// and the tokens read are checked against the sample named.
+// separate loader, as it has a separate process. The log is in the order of the global batch, and
+// the tokens read are checked against the sample named.
 int64_t simulate(const std::vector<WeightedSource>& sources,
                  const Ranks& ranks,
                  int64_t position,
@@ -360,14 +360,14 @@ TEST_CASE("data loader: a training source may be a Megatron pair") {
   }
 }
 
-TEST_CASE("data loader: prefetch batches are ready before they are asked for, made by a thread") {
+TEST_CASE("data loader: a thread makes prefetch batches before they are requested") {
   const auto source = std::make_shared<CountedSource>();
   source->allow(6);
   DataLoader loader(source, loader_config(2, 3));
   // The thread must not wait where a check fails.
   const std::shared_ptr<void> at_end(nullptr, [&](void*) { source->allow(1000); });
   REQUIRE(source->wait_for_reads(6));  // three batches of two rows, none asked for yet
-  // The source gives no more: a batch that were not ready would never come.
+  // The source gives no more tokens: a batch that is not ready would never arrive.
   const auto rows = read_rows(loader, 3);
   CHECK_FALSE(source->has_reader(std::this_thread::get_id()));
   CHECK(source->n_reads() == 6);
@@ -379,7 +379,7 @@ TEST_CASE("data loader: prefetch batches are ready before they are asked for, ma
   CHECK(source->has_reader(std::this_thread::get_id()));
 }
 
-TEST_CASE("data loader: what the prefetch thread meets comes out of next, again and again") {
+TEST_CASE("data loader: every call of next rethrows an exception of the prefetch thread") {
   const TemporaryDirectory directory;
   const auto shards = make_shards(directory, 500);
   const auto dataset = std::make_shared<const TokenDataset>(shards);
@@ -397,7 +397,7 @@ TEST_CASE("data loader: 11,000 small batches made ahead take less than 1 MiB mor
   WARN("skipped: AddressSanitizer keeps what is freed");
   return;
 #endif
-  setup_process();  // its top pad is what let free pieces of a heap add up
+  setup_process();  // its top pad let free pieces of a heap add up
   const TemporaryDirectory directory;
   const auto source = std::make_shared<TokenDataset>(make_shards(directory, 1000));
   auto config = loader_config(2, 4);

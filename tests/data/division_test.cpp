@@ -1,5 +1,4 @@
-// Texts that are encoded in parts: every tokenizer gives the ids of the whole, and holds a window
-// only.
+// Texts encoded in parts: every tokenizer gives the ids of the whole and holds only a window.
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
 
@@ -22,7 +21,7 @@ using Catch::Matchers::Contains;
 using Ids = std::vector<int32_t>;
 using Json = nlohmann::json;
 
-// What makes a cut hard: blanks of all kinds, marks that compose, rules over several characters,
+// Text that is hard to cut: blanks of all kinds, marks that compose, rules over several characters,
 // unknown ones.
 const std::vector<std::string> kHard = {" ",
                                         "  ",
@@ -262,7 +261,7 @@ Ids in_two(const Tokenizer& tokenizer, std::string_view text, size_t cut) {
   return ids;
 }
 
-// A text that ends anywhere is divided; what follows the end was not seen.
+// Divides a text that ends anywhere; the tokenizer has not read the text after the end.
 void check_divided_anywhere(const Case& item, const std::string& text, size_t step) {
   const auto whole = item.tokenizer->encode(text);
   size_t furthest = 0;
@@ -304,7 +303,7 @@ double score_of(const sentencepiece::SentencePieceProcessor& library, const Ids&
 }
 
 // Of segmentations of the same score the library takes any: its sums over the whole text round.
-TEST_CASE("SentencePieceTokenizer: units give the ids of the library's whole text") {
+TEST_CASE("SentencePieceTokenizer: separate units give the library's ids of the whole text") {
   for (const auto& item : sentencepiece_cases()) {
     sentencepiece::SentencePieceProcessor library;
     REQUIRE(library.LoadFromSerializedProto(item.model).ok());
@@ -349,7 +348,7 @@ size_t longest_held(const Tokenizer& tokenizer, const std::string& unit, size_t 
 
 TEST_CASE("ParallelEncoder: every tokenizer holds a long document in windows") {
   constexpr size_t kDocument = 2 << 20;
-  constexpr size_t kWindow = 5 << 18;  // a part, and what was left of the one before it
+  constexpr size_t kWindow = 5 << 18;  // a part, and the rest of the one before it
   std::vector<Case> cases;
   cases.push_back({"bytes", std::make_unique<ByteTokenizer>(), "", true});
   for (auto* kind : {&hf_cases, &sentencepiece_cases}) {

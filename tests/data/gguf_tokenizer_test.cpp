@@ -28,7 +28,7 @@ TEST_CASE("gguf_tokenizer: byte-level BPE has the tokens and merges of its file"
   const std::string folder = GENERATE("bpe_gpt2", "bpe_llama3");
   const auto path = DSMOE_SOURCE_DIR "/tests/golden/" + folder + "/tokenizer.json";
   auto json = nlohmann::json::parse(read_file(posix_io(), path, 1 << 24));
-  if (folder == "bpe_gpt2") {  // with the blank before a text the format has no way to say it
+  if (folder == "bpe_gpt2") {  // the format cannot express its blank before a text
     CHECK(gguf_tokenizer(*make_tokenizer(path, {}), 512).empty());
     json["pre_tokenizer"]["add_prefix_space"] = false;
   }
@@ -122,7 +122,7 @@ TEST_CASE("gguf_tokenizer: special tokens have their ids, types and every end of
   CHECK(value_of<std::vector<int32_t>>(gpt2, "token_type")[258] == SentencePiece::kControl);
 }
 
-TEST_CASE("gguf_tokenizer: what the format lacks gives nothing", "[data]") {
+TEST_CASE("gguf_tokenizer: a tokenizer that the format cannot express gives nothing", "[data]") {
   CHECK(gguf_tokenizer(*make_tokenizer("bytes", {}), 257).empty());
   const TemporaryDirectory directory;
   const auto path = DSMOE_SOURCE_DIR "/data/tinyshakespeare/valid.txt";

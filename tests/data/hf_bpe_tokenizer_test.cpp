@@ -57,7 +57,8 @@ TEST_CASE("HfBpeTokenizer: ids are those of the tokenizers library, for both for
   }
 }
 
-TEST_CASE("HfBpeTokenizer: BOS is what the template puts first, or what the files beside it say") {
+TEST_CASE(
+    "HfBpeTokenizer: BOS is the first token of the template, or that of the files beside it") {
   const auto llama = tokenizer_of(nlohmann::json::parse(read_golden("llama3")));
   REQUIRE(llama.bos_id().has_value());
   CHECK(llama.encode("<|begin_of_text|>") == Ids{*llama.bos_id()});
@@ -92,7 +93,7 @@ TEST_CASE("HfBpeTokenizer: its files make the same tokenizer again") {
   CHECK_THROWS_WITH(load_tokenizer(posix_io(), directory.file("")), Contains("fingerprint"));
 }
 
-TEST_CASE("HfBpeTokenizer: a long piece takes time in proportion") {
+TEST_CASE("HfBpeTokenizer: the time of a long piece is linear in its length") {
   const auto tokenizer = tokenizer_of(nlohmann::json::parse(read_golden("llama3")));
   const std::string text(1 << 20, 'a');  // one piece; quadratic merging would take hours
   CHECK(tokenizer.decode(tokenizer.encode(text)) == text);
@@ -105,7 +106,7 @@ TEST_CASE("HfBpeTokenizer: negative ids and bytes that are not UTF-8 are refused
   CHECK_THROWS_WITH(tokenizer.encode("a\xFF"), Contains("offset 1"));
 }
 
-TEST_CASE("parse_bpe_tokenizer: what is not supported or does not fit is named") {
+TEST_CASE("parse_bpe_tokenizer: the error names the unsupported or invalid part") {
   const auto good = nlohmann::json::parse(read_golden("llama3"));
   CHECK(refusal(good).empty());
   const auto changed = [&](const std::string& path, const nlohmann::json& value) {

@@ -122,7 +122,7 @@ TEST_CASE("Hugging Face directories: the shared tokenizers have their BOS and ev
     try {
       tokenizer = make_tokenizer((entry.path() / "tokenizer.json").string(), {});
     } catch (const Error&) {
-      continue;  // a kind of vocabulary that is not read
+      continue;  // an unsupported kind of vocabulary
     }
     ++n_read;
     const auto& special = tokenizer->special_tokens();
@@ -185,7 +185,7 @@ TEST_CASE("descriptions of older versions add BOS to every text", "[data]") {
   const auto loaded = load_tokenizer(posix_io(), directory.file(""));
   CHECK(loaded->encode_with_bos("a") == Ids{257, 'a'});
   CHECK(loaded->special_tokens().eos == Ids{258});
-  // An export of it says so in a template, which transformers reads instead of add_bos_token.
+  // An export of it has a template, which transformers reads instead of add_bos_token.
   const auto exported = exported_and_read(*loaded);
   CHECK(exported->encode_with_bos("a") == Ids{257, 'a'});
 }

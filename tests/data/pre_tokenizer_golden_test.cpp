@@ -138,7 +138,7 @@ TEST_CASE("pre-tokenizers: ids are those of the tokenizers library on every code
   CHECK(n_forms >= 3);
 }
 
-TEST_CASE("pre-tokenizers: a form that is not read is refused by its name") {
+TEST_CASE("pre-tokenizers: an unsupported form is refused by its name") {
   const auto refusal = [](const Json& pre_tokenizer, const Json& normalizer) -> std::string {
     try {
       HfBpeTokenizer(golden_tokenizer(pre_tokenizer, normalizer).dump(), "t.json", {}, {});
@@ -171,7 +171,7 @@ TEST_CASE("pre-tokenizers: a form that is not read is refused by its name") {
   CHECK_THAT(refusal(sequence({split("a")}), nullptr), Contains("ends with ByteLevel"));
   CHECK_THAT(refusal(sequence({level, split("a")}), nullptr), Contains("Split after it"));
   CHECK_THAT(refusal(nullptr, nullptr), Contains("none"));
-  // What Oniguruma and PCRE2 read differently, or a table is missing for.
+  // Patterns that Oniguruma and PCRE2 read differently, or that lack a table.
   for (const std::string construct : {"\\w",
                                       "\\b",
                                       "\\h",

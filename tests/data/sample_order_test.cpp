@@ -23,7 +23,7 @@ TEST_CASE("SampleOrder: each epoch holds every sample exactly once", "[data][ord
   }
 }
 
-TEST_CASE("SampleOrder: epochs and seeds have orders of their own", "[data][order]") {
+TEST_CASE("SampleOrder: epochs and seeds have different orders", "[data][order]") {
   constexpr int64_t kSamples = 1000;
   const SampleOrder order(kSamples, 7);
   const SampleOrder other(kSamples, 8);
@@ -41,7 +41,7 @@ TEST_CASE("SampleOrder: epochs and seeds have orders of their own", "[data][orde
   REQUIRE(in_place < 10);
 }
 
-TEST_CASE("SampleOrder: a place depends on nothing but seed and position", "[data][order]") {
+TEST_CASE("SampleOrder: a sample depends on seed and position only", "[data][order]") {
   const SampleOrder order(100, 3);
   const auto late = order.at(250);
   const SampleOrder fresh(100, 3);

@@ -97,7 +97,7 @@ TEST_CASE("a text divided anywhere gives the ids of the whole") {
   }
 }
 
-TEST_CASE("words encoded apart give the ids of the library's whole text") {
+TEST_CASE("separately encoded words give the library's ids of the whole text") {
   const std::string shared = DSMOE_SOURCE_DIR "/../shared/data/";
   const auto model = shared + "tokenizers/mistral-v1.model";
   const auto book = shared + "tokenizers/botchan.txt";
@@ -122,7 +122,7 @@ TEST_CASE("words encoded apart give the ids of the library's whole text") {
   CHECK(tokenizer->divide("one  ") == 3);
 }
 
-TEST_CASE("a tokenizer trained on a sample of the text is deterministic and knows all characters") {
+TEST_CASE("a tokenizer trained on a sample of the text is deterministic and has all characters") {
   const TemporaryDirectory directory;
   std::string text;
   for (int i = 0; i < 3000; ++i) {
@@ -159,7 +159,7 @@ TEST_CASE("tokenizer files make the same tokenizer again and are refused when ex
   CHECK_THROWS_WITH(load_tokenizer(posix_io(), directory.file("")), Contains("'words'"));
 }
 
-TEST_CASE("bytes that are no SentencePiece model are refused") {
+TEST_CASE("bytes that are not a SentencePiece model are refused") {
   CHECK_THROWS_WITH(SentencePieceTokenizer("", "m"), Contains("m: expected a SentencePiece model"));
   CHECK_THROWS_AS(SentencePieceTokenizer("not a model at all", "m"), Error);
   const auto tokenizer = trained("train:bpe:300", kText);

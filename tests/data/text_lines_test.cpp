@@ -12,7 +12,7 @@ namespace {
 using Catch::Matchers::Contains;
 using Lines = std::vector<std::pair<std::string, std::string>>;  // place, text
 
-// The file lies in a directory of its own; places are given without it.
+// The file is in a temporary directory; places are given without it.
 Lines lines_of(const std::string& bytes, bool are_json = false, const std::string& name = "a.txt") {
   const TemporaryDirectory directory;
   write_file(posix_io(), directory.file(name), bytes);
@@ -54,7 +54,7 @@ TEST_CASE("read_lines: lines are whole wherever the pieces end", "[data]") {
   CHECK(n_wrong == 0);
 }
 
-TEST_CASE("read_json_lines: one array or object of several lines is refused with a way out",
+TEST_CASE("read_json_lines: one array or object of several lines is refused with advice",
           "[data]") {
   CHECK_THROWS_WITH(lines_of("\n [{\"text\": \"a\"}]\n", true),
                     Contains("array") && Contains("jq"));
@@ -63,14 +63,16 @@ TEST_CASE("read_json_lines: one array or object of several lines is refused with
   CHECK(lines_of("{\"a\": 1}\n", true) == Lines{{"a.txt:1", "{\"a\": 1}"}});
 }
 
-TEST_CASE("parse_json_line: what is no object of UTF-8 is named by its place", "[data]") {
+TEST_CASE("parse_json_line: the error names the place of a line that is not a UTF-8 object",
+          "[data]") {
   CHECK(parse_json_line({"{\"a\": 1} ", "f:3"})["a"] == 1);
   for (const std::string line : {"3", "[1]", "{\"a\": ", "{\"a\": \"\xFF\"}"}) {
     CHECK_THROWS_WITH(parse_json_line({line, "f:3"}), Contains("f:3"));
   }
 }
 
-TEST_CASE("holds_json_lines: by ending in any case, or by a key and the first line", "[data]") {
+TEST_CASE("holds_json_lines: decides by ending in any case, or by a key and the first line",
+          "[data]") {
   for (const std::string name :
        {"a.jsonl", "A.JSONL", "a.ndjson", "a.json", "a.Json.GZ", "a.jsonl.zst"}) {
     CAPTURE(name);
@@ -85,12 +87,12 @@ TEST_CASE("holds_json_lines: by ending in any case, or by a key and the first li
   }
 }
 
-TEST_CASE("TextFile: UTF-16 is refused with a way out", "[data]") {
+TEST_CASE("TextFile: UTF-16 is refused with advice", "[data]") {
   CHECK_THROWS_WITH(lines_of(std::string("\xFF\xFEt\0", 4)),
                     Contains("UTF-16") && Contains("iconv"));
 }
 
-TEST_CASE("read_text_file: the whole text, without its mark, within a limit", "[data]") {
+TEST_CASE("read_text_file: reads the whole text, without its mark, within a limit", "[data]") {
   const TemporaryDirectory directory;
   write_file(posix_io(),
              directory.file("a"),

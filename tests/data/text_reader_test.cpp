@@ -47,13 +47,13 @@ TEST_CASE("a separator that fills a line takes the line's end with it") {
   CHECK(read("a.txt", "<|endoftext|>\n<|endoftext|>\n\nx") == Texts{"\nx"});
 }
 
-TEST_CASE("the separator is a choice; without one a file is one document") {
+TEST_CASE("the separator is optional; without one a file is one document") {
   CHECK(read("a.txt", "a--b--", {.separator = "--"}) == Texts{"a", "b"});
   CHECK(read("a.txt", "a<|endoftext|>b", {.separator = ""}) == Texts{"a<|endoftext|>b"});
   CHECK(read("a.txt", "a\n\nb\n\nc\n", {.separator = "\n\n"}) == Texts{"a", "b", "c\n"});
 }
 
-TEST_CASE("a long file gives the documents of its text, wherever its reading is cut") {
+TEST_CASE("a long file gives the documents of its text for any size of reads") {
   const std::string line_end = GENERATE("\n", "\r\n");
   for (const size_t shift : {0, 1, 5, 9, 14, 17, 23}) {
     const auto texts = read("a.txt", text_beyond_a_window(shift, line_end));
@@ -88,14 +88,15 @@ TEST_CASE("a document above a megabyte comes in parts of whole characters, and i
   CHECK((read("a.txt", text) == Texts{text}));
 }
 
-TEST_CASE("JSON lines give their texts in order; blank lines are nothing") {
+TEST_CASE("JSON lines give their texts in order; blank lines are skipped") {
   CHECK(read("a.jsonl", "{\"text\": \"one\\n\"}\n\n{\"id\": 3, \"text\": \"\\u00e4\"}") ==
         Texts{"one\n", "\xC3\xA4"});
   CHECK(read("a.jsonl", "{\"text\": 1, \"body\": \"b\"}\n", {.field = "body"}) == Texts{"b"});
   CHECK(read("a.jsonl.gz", "{\"text\": \"x\"}") == Texts{"x"});  // the name, not the content
 }
 
-TEST_CASE("a byte order mark is no text; CR LF is, but behind a separator that fills a line") {
+TEST_CASE(
+    "a byte order mark is dropped; CR LF is kept, except behind a separator that fills a line") {
   CHECK(read("a.txt",
              "\xEF\xBB\xBF"
              "one\r\n") == Texts{"one\r\n"});
@@ -111,7 +112,7 @@ TEST_CASE("a byte order mark is no text; CR LF is, but behind a separator that f
   CHECK_THROWS_WITH(read("a.txt", "\xEF\xBB\xBF"), Contains("empty"));
 }
 
-TEST_CASE("JSON lines are known by ending in any case, or by a key and the first line") {
+TEST_CASE("JSON lines are recognized by ending in any case, or by a key and the first line") {
   const std::string lines = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n";
   for (const std::string name : {"a.json", "A.JSONL", "a.Json.GZ", "a.ndjson"}) {
     CHECK(read(name, lines) == Texts{"one", "two"});
@@ -125,7 +126,7 @@ TEST_CASE("JSON lines are known by ending in any case, or by a key and the first
   CHECK_THROWS_WITH(read("a.json", "plain"), Contains("a.json:1"));
 }
 
-TEST_CASE("text that cannot be read is refused by file and place") {
+TEST_CASE("the error for unreadable text names file and place") {
   CHECK_THROWS_WITH(read("a.txt", ""), Contains("a.txt") && Contains("empty"));
   CHECK_THROWS_WITH(read("a.txt", "<|endoftext|>"), Contains("no document"));
   CHECK_THROWS_WITH(read("a.txt", "ab\xFF"), Contains("a.txt") && Contains("0xff at offset 2"));

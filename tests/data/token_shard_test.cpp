@@ -60,7 +60,7 @@ TEST_CASE("token shards: ids come back from 2 and from 4 bytes each") {
   }
 }
 
-TEST_CASE("token shards: the bytes are those of the header's description") {
+TEST_CASE("token shards: the bytes match the description in the header file") {
   const TemporaryDirectory directory;
   const auto path = directory.file("shard.bin");
   write_token_shard(posix_io(), path, {258, 1}, 300, {1});
@@ -73,7 +73,7 @@ TEST_CASE("token shards: the bytes are those of the header's description") {
   CHECK(bytes.substr(64) == std::string("\2\1\1\0\1\0\0\0\0\0\0\0", 12));
 }
 
-TEST_CASE("token shards: the document starts of any range, and the tokenizer's name") {
+TEST_CASE("token shards: return the document starts of any range, and the tokenizer's name") {
   const TemporaryDirectory directory;
   const auto path = directory.file("shard.bin");
   const std::vector<int32_t> ids(50, 7);
@@ -97,7 +97,7 @@ TEST_CASE("token shards: the document starts of any range, and the tokenizer's n
   CHECK(shard.documents_before(50) == 4);
 }
 
-TEST_CASE("token shards: another version, and ids beyond the vocabulary when they are read") {
+TEST_CASE("token shards: refuse another version when opened, ids beyond the vocabulary when read") {
   const TemporaryDirectory directory;
   const auto path = directory.file("shard.bin");
   write_token_shard(posix_io(), path, {5, 299, 7}, 300);

@@ -97,7 +97,7 @@ TEST_CASE("tokenize: the shards do not depend on the number of threads") {
   }
 }
 
-TEST_CASE("tokenize: documents keep their starts over shards and within them") {
+TEST_CASE("tokenize: documents keep their starts across shards and within them") {
   const TemporaryDirectory directory;
   auto options = options_for(directory, "ab<|endoftext|>cdefgh<|endoftext|>i\n<|endoftext|>\nj");
   options.shard_tokens = 4;
@@ -139,7 +139,7 @@ TEST_CASE("tokenize: a document above the window is encoded in parts as if it we
   CHECK(dataset.document_starts(0, dataset.n_tokens()) == std::vector<int64_t>{0});
 }
 
-TEST_CASE("tokenize: many files of any kind, in the order given") {
+TEST_CASE("tokenize: reads many files of any kind in the given order") {
   const TemporaryDirectory directory;
   auto options = options_for(directory, "a|b");
   write_file(posix_io(), directory.file("b.jsonl"), "{\"body\": \"c\"}\n{\"body\": \"d\"}\n");
@@ -150,7 +150,7 @@ TEST_CASE("tokenize: many files of any kind, in the order given") {
         std::vector<int32_t>{256, 'c', 256, 'd', 256, 'a', 256, 'b', 256, 'c', 256, 'd'});
 }
 
-TEST_CASE("tokenize: progress grows and ends at the whole") {
+TEST_CASE("tokenize: progress grows and ends at 100 %") {
   const TemporaryDirectory directory;
   auto options = options_for(directory, "a<|endoftext|>b<|endoftext|>c");
   int64_t last = 0;
@@ -165,7 +165,7 @@ TEST_CASE("tokenize: progress grows and ends at the whole") {
   CHECK(total == 29);
 }
 
-TEST_CASE("tokenize: whatever fails, no part of a data set is left in its place") {
+TEST_CASE("tokenize: under any fault no part of a data set is left in its place") {
   const TemporaryDirectory directory;
   auto options = options_for(directory, "some text");
   bool succeeded = false;
@@ -177,7 +177,7 @@ TEST_CASE("tokenize: whatever fails, no part of a data set is left in its place"
       succeeded = true;
     } catch (const RunError&) {
       // Removing fails too, as every call after the first failure does: the temporary may stay, and
-      // what was renamed before the failure is whole.
+      // an output renamed before the failure is whole.
       if (fs::exists(options.out)) CHECK_NOTHROW(TokenDataset(options.out).verify());
       fs::remove_all(options.out);
     }
@@ -185,7 +185,7 @@ TEST_CASE("tokenize: whatever fails, no part of a data set is left in its place"
   CHECK_NOTHROW(TokenDataset(options.out).verify());
 }
 
-TEST_CASE("tokenize: of two with the same output the one that ends first keeps it") {
+TEST_CASE("tokenize: of two processes with the same output the first to end keeps it") {
   const TemporaryDirectory directory;
   auto options = options_for(directory, "a text");
   auto other = options;
@@ -209,7 +209,7 @@ TEST_CASE("tokenize: of two with the same output the one that ends first keeps i
   CHECK(names_in(directory.file("")) == std::vector<std::string>{"a.txt", "b.txt", "shards"});
 }
 
-TEST_CASE("tokenize: an earlier data set is replaced where asked for, and stays if that fails") {
+TEST_CASE("tokenize: an earlier data set is replaced on request, and stays if that fails") {
   const TemporaryDirectory directory;
   auto options = options_for(directory, "old");
   tokenize_files(posix_io(), options);
@@ -225,7 +225,7 @@ TEST_CASE("tokenize: an earlier data set is replaced where asked for, and stays 
   CHECK_THROWS_WITH(tokenize_files(posix_io(), options), Contains("--force expects"));
 }
 
-TEST_CASE("tokenize: bad input leaves nothing and says why") {
+TEST_CASE("tokenize: bad input leaves nothing and gives the reason") {
   const TemporaryDirectory directory;
   auto options = options_for(directory, "good");
   write_file(posix_io(), directory.file("bad.txt"), "\xFF");

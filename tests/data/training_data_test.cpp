@@ -59,7 +59,7 @@ TEST_CASE("Megatron source: the stream is the sequences one after another, in bo
   }
 }
 
-TEST_CASE("Megatron source: half a pair names the other half") {
+TEST_CASE("Megatron source: the error for half a pair names the other half") {
   const TemporaryDirectory directory;
   for (const std::string missing : {".idx", ".bin"}) {
     const auto prefix = directory.file("half" + missing);
@@ -102,7 +102,7 @@ TEST_CASE("Megatron source: the hash changes with the tokens and with the docume
   CHECK(hash_of({{{1, 2}, {3}}}) != hash);
 }
 
-TEST_CASE("training data: shards and Megatron pairs under one tokenizer") {
+TEST_CASE("training data: opens shards and Megatron pairs under one tokenizer") {
   const TemporaryDirectory directory;
   const auto shards = make_shards(directory, "a", "some text");
   const auto pair = directory.file("pair");
@@ -120,7 +120,7 @@ TEST_CASE("training data: shards and Megatron pairs under one tokenizer") {
   CHECK(TrainingData({pair, shards}, {}, "").hash() != mixed.hash());
 }
 
-TEST_CASE("training data: what does not fit together is refused") {
+TEST_CASE("training data: refuses corpora that do not fit together") {
   const TemporaryDirectory directory;
   const auto shards = make_shards(directory, "a", "some text");
   const auto others = make_shards(directory, "b", "some text", "chars");

@@ -4,7 +4,7 @@
 
 using namespace dsmoe;
 
-TEST_CASE("UTF-8: the first byte that breaks it, by the table of the Unicode standard") {
+TEST_CASE("UTF-8: finds the first bad byte by the table of the Unicode standard") {
   for (const std::string good : {"",
                                  "abc",
                                  "\xC2\x80",
@@ -37,7 +37,7 @@ TEST_CASE("UTF-8: the first byte that breaks it, by the table of the Unicode sta
   }
 }
 
-TEST_CASE("Utf8Stream: characters come out whole, whatever the cut", "[data][utf8]") {
+TEST_CASE("Utf8Stream: emits whole characters for any cut", "[data][utf8]") {
   const std::string text = "a\u00e9\u20ac\U0001F600z";  // 1, 2, 3, 4 and 1 bytes
   Utf8Stream stream;
   std::vector<std::string> pieces;
@@ -49,7 +49,7 @@ TEST_CASE("Utf8Stream: characters come out whole, whatever the cut", "[data][utf
   REQUIRE(stream.finish().empty());
 }
 
-TEST_CASE("Utf8Stream: the pieces of any bytes join to the bytes", "[data][utf8]") {
+TEST_CASE("Utf8Stream: the emitted pieces join to the input", "[data][utf8]") {
   const std::string bytes("\xff\x80\x80\x80\x80\xc3(\xe2\x82\xf0\x9f\x98", 12);
   for (size_t cut = 0; cut <= bytes.size(); ++cut) {
     Utf8Stream stream;

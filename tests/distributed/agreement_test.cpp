@@ -6,9 +6,9 @@
 
 namespace dsmoe {
 
-TEST_CASE("check_agreement: equal values pass, one rank too", "[distributed]") {
-  RankGroup alone;
-  check_agreement(alone, {{"config", "a"}});
+TEST_CASE("check_agreement: equal values pass, also with one rank", "[distributed]") {
+  RankGroup one_rank;
+  check_agreement(one_rank, {{"config", "a"}});
   int64_t passed = 0;
   run_ranks(2, [&](RankGroup& group) {
     check_agreement(group, {{"config", "a: 1\nb: 2"}, {"data", ""}});
@@ -17,7 +17,8 @@ TEST_CASE("check_agreement: equal values pass, one rank too", "[distributed]") {
   CHECK(passed == 1);
 }
 
-TEST_CASE("check_agreement: every rank reads who differs in what", "[distributed]") {
+TEST_CASE("check_agreement: the error of every rank names the rank, field and line that differ",
+          "[distributed]") {
   std::vector<std::string> texts(3);
   run_ranks(3, [&](RankGroup& group) {
     const std::string config = group.rank() == 2 ? "a: 1\nb: 3\nc: 4" : "a: 1\nb: 2\nc: 4";

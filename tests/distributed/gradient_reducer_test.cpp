@@ -81,8 +81,8 @@ TEST_CASE("GradientReducer: averages the sums of micro-batches over ranks", "[di
     gradients[static_cast<size_t>(group.rank())] = gradients_of_rank(group, n_micro, config);
   };
   if (size == 1) {
-    RankGroup alone;
-    work(alone);
+    RankGroup one_rank;
+    work(one_rank);
   } else {
     run_ranks(size, work);
   }
@@ -94,7 +94,8 @@ TEST_CASE("GradientReducer: averages the sums of micro-batches over ranks", "[di
   }
 }
 
-TEST_CASE("GradientReducer: bfloat16 travel costs its rounding and no agreement", "[distributed]") {
+TEST_CASE("GradientReducer: bfloat16 all-reduce rounds and keeps ranks bit-identical",
+          "[distributed]") {
   std::vector<std::vector<at::Tensor>> gradients(2);
   run_ranks(2, [&](RankGroup& group) {
     gradients[static_cast<size_t>(group.rank())] =
@@ -141,9 +142,9 @@ TEST_CASE("GradientReducer: buckets are reduced in the last micro-batch's backwa
   }
 }
 
-TEST_CASE("GradientReducer: a bucket that cannot be reduced ends the backward pass with the step",
+TEST_CASE("GradientReducer: a failed reduction ends the backward pass and names the step",
           "[distributed][failure]") {
-  // Counted in a run without a fault: the reducer begins with some of its own.
+  // Counted in a run without a fault: the reducer begins with collectives of set-up.
   FakeNetwork healthy(2);
   const auto steps = [](FakeNetwork& network, RankGroup& group) {
     Net net(1);
@@ -190,7 +191,7 @@ TEST_CASE("GradientReducer: a bucket that cannot be reduced ends the backward pa
   }
 }
 
-TEST_CASE("GradientReducer: ranks with other shapes are refused", "[distributed]") {
+TEST_CASE("GradientReducer: ranks with different shapes are refused", "[distributed]") {
   REQUIRE_THROWS_AS(run_ranks(2,
                               [&](RankGroup& group) {
                                 Net net(1);

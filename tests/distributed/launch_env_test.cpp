@@ -20,14 +20,14 @@ LaunchEnv read(const Variables& variables) {
 
 }  // namespace
 
-TEST_CASE("read_launch_env: nothing set is one rank", "[distributed]") {
+TEST_CASE("read_launch_env: no variables mean one rank", "[distributed]") {
   const auto env = read({{"MASTER_ADDR", "unused"}, {"LOCAL_RANK", "3"}});
   CHECK(env.rank == 0);
   CHECK(env.world_size == 1);
   CHECK(env.launcher.empty());
 }
 
-TEST_CASE("read_launch_env: torchrun, with and without the agent's store", "[distributed]") {
+TEST_CASE("read_launch_env: reads torchrun, with and without the agent's store", "[distributed]") {
   Variables variables = {{"RANK", "5"},
                          {"WORLD_SIZE", "8"},
                          {"LOCAL_RANK", "1"},
@@ -47,7 +47,7 @@ TEST_CASE("read_launch_env: torchrun, with and without the agent's store", "[dis
   CHECK(read(variables).rendezvous.start == 0);
   variables["TORCHELASTIC_RESTART_COUNT"] = "2";
   CHECK(read(variables).rendezvous.start == 2);
-  // They win over what the batch system around them set.
+  // They override the variables of the batch system around them.
   variables["SLURM_PROCID"] = "0";
   variables["SLURM_NTASKS"] = "2";
   variables["SLURM_STEP_ID"] = "0";
@@ -56,7 +56,7 @@ TEST_CASE("read_launch_env: torchrun, with and without the agent's store", "[dis
   CHECK(env.launcher == "torchrun");
 }
 
-TEST_CASE("read_launch_env: Slurm's first host is where rank 0 is", "[distributed]") {
+TEST_CASE("read_launch_env: Slurm's first host is the host of rank 0", "[distributed]") {
   const auto [list, host] =
       GENERATE(table<std::string, std::string>({{"node7", "node7"},
                                                 {"node[03-05,9]", "node03"},
@@ -75,7 +75,7 @@ TEST_CASE("read_launch_env: Slurm's first host is where rank 0 is", "[distribute
 
 namespace {
 
-// What Slurm sets and which ranks these are.
+// Slurm's variables and the ranks that they mean.
 struct SlurmCase {
   std::string name;
   Variables variables;
@@ -84,7 +84,7 @@ struct SlurmCase {
   int64_t local_size;
 };
 
-// The job: 8 tasks, 4 on each of two nodes. `more` wins.
+// The job: 8 tasks, 4 on each of two nodes. `more` overrides.
 Variables in_job(Variables more) {
   more.insert({{"SLURM_JOB_ID", "7"},
                {"SLURM_NTASKS", "8"},
@@ -174,7 +174,7 @@ TEST_CASE("read_launch_env: the tasks of Slurm's step are the ranks, not those o
   }
 }
 
-TEST_CASE("read_launch_env: a wrong variable of Slurm is named", "[distributed]") {
+TEST_CASE("read_launch_env: the error names a wrong variable of Slurm", "[distributed]") {
   const auto [variables, text] = GENERATE(table<Variables, std::string>({
       {in_step("two", "2", {}), "SLURM_STEP_NUM_TASKS: expected an integer"},
       {in_step("2", "2", {{"SLURM_PROCID", "2"}}), "SLURM_PROCID: expected an integer from 0 to 1"},
@@ -185,7 +185,7 @@ TEST_CASE("read_launch_env: a wrong variable of Slurm is named", "[distributed]"
   REQUIRE_THROWS_WITH(read(variables), Catch::Contains(text));
 }
 
-TEST_CASE("read_launch_env: Open MPI and PMI", "[distributed]") {
+TEST_CASE("read_launch_env: reads Open MPI and PMI", "[distributed]") {
   const auto open_mpi = read({{"OMPI_COMM_WORLD_RANK", "2"},
                               {"OMPI_COMM_WORLD_SIZE", "3"},
                               {"OMPI_COMM_WORLD_LOCAL_RANK", "0"},
@@ -198,7 +198,7 @@ TEST_CASE("read_launch_env: Open MPI and PMI", "[distributed]") {
   CHECK(pmi.rendezvous.file == "/x/y");
 }
 
-TEST_CASE("read_launch_env: says which variable is missing or wrong", "[distributed]") {
+TEST_CASE("read_launch_env: the error names the missing or wrong variable", "[distributed]") {
   const auto [variables, text] = GENERATE(table<Variables, std::string>({
       {{{"RANK", "1"}}, "WORLD_SIZE: expected a number"},
       {{{"WORLD_SIZE", "2"}}, "RANK: expected a number"},

@@ -15,11 +15,11 @@ namespace {
 
 struct Outcome {
   int code;
-  std::string files;  // that the ranks left, in order
-  std::string pid;    // what a file of that name holds
+  std::string files;  // names of the ranks' files, in order
+  std::string pid;    // content of the file of that name
 };
 
-// Ranks run a line of shell in a folder of their own.
+// Runs a line of shell on every rank, in a temporary folder.
 Outcome launch_shell(int64_t n_ranks, const std::string& line, double grace_seconds = 20) {
   const TemporaryDirectory folder;
   Outcome outcome = {};
@@ -38,22 +38,22 @@ Outcome launch_shell(int64_t n_ranks, const std::string& line, double grace_seco
 
 }  // namespace
 
-TEST_CASE("launch_local: every rank gets its place, and the meeting point goes", "[distributed]") {
+TEST_CASE("launch_local: every rank gets its number, and the rendezvous file is removed",
+          "[distributed]") {
   const auto outcome = launch_shell(
       3, "test -d $(dirname $DSMOE_RENDEZVOUS_FILE) && touch $RANK-$LOCAL_RANK-of-$WORLD_SIZE");
   CHECK(outcome.code == 0);
   CHECK(outcome.files == "0-0-of-3 1-1-of-3 2-2-of-3 ");
 }
 
-TEST_CASE("launch_local: one failure ends all, with its code", "[distributed]") {
+TEST_CASE("launch_local: one failure ends all ranks and gives the exit code", "[distributed]") {
   const auto outcome =
       launch_shell(3, "if [ $RANK = 1 ]; then exit 9; fi; sleep 250; touch late-$RANK");
   CHECK(outcome.code == 9);
-  CHECK(outcome.files.empty());  // the others did not come to their end
+  CHECK(outcome.files.empty());  // the others were stopped before their end
 }
 
-TEST_CASE("launch_local: ranks that will not stop are killed after the grace time",
-          "[distributed]") {
+TEST_CASE("launch_local: ranks that do not stop are killed after the grace time", "[distributed]") {
   // Rank 0 dies once rank 1 ignores the request to stop; rank 1 leaves a file when it is asked.
   const auto outcome =
       launch_shell(2,
@@ -65,7 +65,7 @@ TEST_CASE("launch_local: ranks that will not stop are killed after the grace tim
   CHECK(outcome.files == "asked ready ");
 }
 
-TEST_CASE("launch_local: ranks that stop as asked are left their time", "[distributed]") {
+TEST_CASE("launch_local: ranks that stop on request may use the grace time", "[distributed]") {
   // The launcher has seen the end of rank 0 once its process is gone.
   const auto outcome =
       launch_shell(2,
@@ -77,7 +77,7 @@ TEST_CASE("launch_local: ranks that stop as asked are left their time", "[distri
   CHECK(outcome.files == "finished pid ");
 }
 
-TEST_CASE("launch_local: a process that a rank leaves behind ends with it, and holds up nothing",
+TEST_CASE("launch_local: a process that a rank leaves behind ends with the rank and delays nothing",
           "[distributed]") {
   const auto outcome = launch_shell(1,
                                     "(while true; do echo more; sleep 0.02; done) & (sleep 600; "
@@ -86,7 +86,7 @@ TEST_CASE("launch_local: a process that a rank leaves behind ends with it, and h
   CHECK(outcome.files == "finished ");
 }
 
-TEST_CASE("launch_local: a process that left its rank's group cannot hold the job by its output",
+TEST_CASE("launch_local: the output of a process that left its rank's group does not delay the job",
           "[distributed]") {
   const auto outcome =
       launch_shell(1,
@@ -99,7 +99,7 @@ TEST_CASE("launch_local: a process that left its rank's group cannot hold the jo
   kill(stray, SIGKILL);
 }
 
-TEST_CASE("launch_local: ranks handle the signals that this process ignores, but SIGHUP",
+TEST_CASE("launch_local: ranks handle the signals that this process ignores, except SIGHUP",
           "[distributed]") {
   const auto pipe_before = signal(SIGPIPE, SIG_IGN);
   const auto hangup_before = signal(SIGHUP, SIG_IGN);

@@ -74,7 +74,7 @@ std::string describe(const PeerProcess& peer) {
 
 }  // namespace
 
-TEST_CASE("PeerProcess: its text reads back", "[distributed]") {
+TEST_CASE("PeerProcess: to_text reads back", "[distributed]") {
   const auto mine = this_process();
   CHECK(mine.pid == getpid());
   CHECK(mine.start_time > 0);
@@ -87,7 +87,7 @@ TEST_CASE("PeerProcess: its text reads back", "[distributed]") {
   REQUIRE_THROWS_AS(parse_peer_process("no process"), RunError);
 }
 
-TEST_CASE("describe_peers: says how each process was found", "[distributed]") {
+TEST_CASE("describe_peers: reports the state of each process", "[distributed]") {
   Child child;
   const auto peer = child.process();
   CHECK(describe(peer) == "rank 1 on this host was running when checked");
@@ -108,7 +108,7 @@ TEST_CASE("describe_peers: another process with a rank's number is not that rank
   CHECK(describe(peer) == "rank 1 is gone");
 }
 
-TEST_CASE("describe_peers: a process that ends within the patience is found gone",
+TEST_CASE("describe_peers: a process that ends within the patience is reported gone",
           "[distributed]") {
   Child child;
   const auto peer = child.process();
@@ -120,7 +120,7 @@ TEST_CASE("describe_peers: a process that ends within the patience is found gone
   CHECK(text == "rank 1 has ended");
 }
 
-TEST_CASE("describe_peers: says which processes were not checked, and why", "[distributed]") {
+TEST_CASE("describe_peers: names the processes that were not checked, and why", "[distributed]") {
   const auto mine = this_process();
   auto elsewhere = mine;
   elsewhere.pid_domain = "another boot/pid:[1]";
@@ -138,7 +138,7 @@ TEST_CASE("describe_peers: says which processes were not checked, and why", "[di
         "not known yet");
 }
 
-TEST_CASE("describe_peers: of many ranks the first are named", "[distributed]") {
+TEST_CASE("describe_peers: names the first of many ranks", "[distributed]") {
   const PeerProcesses many(20, this_process());
   CHECK(describe_peers(many, 0, 0) ==
         "ranks 1, 2, 3, 4, 5, 6, 7, 8 and 11 more on this host were running when checked");

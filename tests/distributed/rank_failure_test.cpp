@@ -1,5 +1,5 @@
-// What a group does when its backend fails, over a fake that fails on order; NCCL's backend has the
-// same interface.
+// Behaviour of a group when its backend fails, over a fake that fails on request; NCCL's backend
+// has the same interface.
 #include <ATen/ops/ones.h>
 
 #include <algorithm>
@@ -13,12 +13,12 @@ namespace dsmoe {
 namespace {
 
 constexpr double kGrace = 0.3;
-constexpr double kShort = 1.5;  // where something hangs: it has to pass
-constexpr double kLong = 60;    // where nothing does: a busy machine is no failure
+constexpr double kShort = 1.5;  // where something hangs: the test waits for it
+constexpr double kLong = 60;    // where nothing hangs: a busy machine is no failure
 
 struct Report {
   std::string thrown;                   // by the group's constructor or its collectives
-  std::vector<std::string> on_failure;  // what the handler was told
+  std::vector<std::string> on_failure;  // texts that the handler received
 };
 
 // Two ranks that add a tensor up to ten times, in steps from 1 on: the k-th collective is that of
@@ -50,7 +50,7 @@ std::vector<Report> run_with(FakeNetwork& network, double limit_seconds) {
   return reports;
 }
 
-// What came after the first abort.
+// Log lines after the first abort.
 std::vector<std::string> after_abort(const FakeNetwork& network, int64_t rank) {
   const auto log = network.log(rank);
   const auto abort = std::find(log.begin(), log.end(), "abort");
@@ -70,7 +70,7 @@ TEST_CASE("RankGroup: a backend that works is not aborted", "[distributed][failu
   }
 }
 
-TEST_CASE("RankGroup: a rank that cannot set up fails, and the other does not wait for ever",
+TEST_CASE("RankGroup: a rank that cannot set up fails, and the other does not wait forever",
           "[distributed][failure]") {
   FakeNetwork network(2, {.rank = 1, .throws_at = 0});
   const auto reports = run_with(network, kShort);
@@ -111,7 +111,7 @@ TEST_CASE("RankGroup: a failure in the k-th collective ends both ranks' collecti
   }
 }
 
-TEST_CASE("RankGroup: after a failure every collective throws it again and begins nothing",
+TEST_CASE("RankGroup: after a failure every collective rethrows it and starts nothing",
           "[distributed][failure]") {
   FakeNetwork network(2, {.rank = 1, .throws_at = 1});
   std::vector<std::string> first(2), second(2);
@@ -142,7 +142,8 @@ TEST_CASE("RankGroup: after a failure every collective throws it again and begin
 TEST_CASE("RankGroup: a collective that hangs is ended by the watchdog within its bound",
           "[distributed][failure]") {
   FakeNetwork network(2, {.rank = 1, .hangs_at = 3});
-  const auto reports = run_with(network, kShort);  // returns: else it is CTest's limit that ends it
+  const auto reports =
+      run_with(network, kShort);  // returns; otherwise CTest's timeout ends the test
   CHECK_THAT(reports[1].thrown,
              Catch::Matches("rank 1 of 2: step 3: adding threes failed after [0-9.]+ s, .*: "
                             "(it does not return|NCCL error: connection closed by peer); .*"));
@@ -166,8 +167,7 @@ TEST_CASE("RankGroup: an abort that fails is part of the report", "[distributed]
   CHECK(reports[1].on_failure == std::vector<std::string>{reports[1].thrown});
 }
 
-TEST_CASE("RankGroup: an abort that hangs does not keep the report back",
-          "[distributed][failure]") {
+TEST_CASE("RankGroup: an abort that hangs does not delay the report", "[distributed][failure]") {
   FakeNetwork network(2, {.rank = 1, .throws_at = 2, .abort_hangs = true});
   const auto reports = run_with(network, kShort);
   CHECK_THAT(reports[1].thrown, Catch::EndsWith("; aborting did not end within 0.1 s"));

@@ -18,7 +18,7 @@
 
 namespace dsmoe {
 
-TEST_CASE("RankGroup: collectives over three ranks", "[distributed]") {
+TEST_CASE("RankGroup: collectives work over three ranks", "[distributed]") {
   std::vector<at::Tensor> sums(3), sent(3), gathered(3);
   std::vector<std::vector<std::string>> texts(3);
   run_ranks(3, [&](RankGroup& group) {
@@ -39,7 +39,7 @@ TEST_CASE("RankGroup: collectives over three ranks", "[distributed]") {
   }
 }
 
-TEST_CASE("RankGroup: one rank needs no others", "[distributed]") {
+TEST_CASE("RankGroup: one rank needs no other rank", "[distributed]") {
   RankGroup group;
   auto tensor = at::full({2}, 3.0);
   group.all_reduce_sum(tensor, "sums");
@@ -51,27 +51,26 @@ TEST_CASE("RankGroup: one rank needs no others", "[distributed]") {
   CHECK(group.world_size() == 1);
 }
 
-TEST_CASE("RankGroup: ranks that stay away fail the meeting and are named", "[distributed]") {
+TEST_CASE("RankGroup: missing ranks fail the rendezvous and are named", "[distributed]") {
   auto store = c10::make_intrusive<c10d::HashStore>();
-  const auto meet = [&] {
+  const auto set_up = [&] {
     RankGroup group(store, 1, 3, {.setup_timeout_seconds = 1}, gloo_backend());
   };
-  REQUIRE_THROWS_AS(meet(), RankFailure);
-  REQUIRE_THROWS_WITH(meet(),
+  REQUIRE_THROWS_AS(set_up(), RankFailure);
+  REQUIRE_THROWS_WITH(set_up(),
                       Catch::Matches("rank 1 of 3: before the first step: waiting for the other "
                                      "ranks at an open store failed after 1\\.[0-9] s, the other "
                                      "ranks' processes are not known yet: these ranks did not "
                                      "come within the set-up timeout of 1.0 s: 0, 2"));
 }
 
-TEST_CASE("RankGroup: a store that never opens is left within the set-up's bound",
-          "[distributed]") {
+TEST_CASE("RankGroup: a store that never opens fails within the set-up timeout", "[distributed]") {
   std::promise<void> end;
-  const MeetingPlace place{.name = "host:1",
-                           .open_store = [&]() -> c10::intrusive_ptr<c10d::Store> {
-                             end.get_future().wait();  // as a peer that does not answer would
-                             throw std::runtime_error("ended");
-                           }};
+  const RendezvousStore rendezvous{.name = "host:1",
+                                   .open_store = [&]() -> c10::intrusive_ptr<c10d::Store> {
+                                     end.get_future().wait();  // like a peer that does not answer
+                                     throw std::runtime_error("ended");
+                                   }};
   std::string text;
   const RankGroupConfig config{.setup_timeout_seconds = 0.2,
                                .step_timeout_seconds = 600,
@@ -81,22 +80,22 @@ TEST_CASE("RankGroup: a store that never opens is left within the set-up's bound
                                      end.set_value();
                                    },
                                .grace_seconds = 0.3};
-  REQUIRE_THROWS_AS(RankGroup(place, 1, 2, config, gloo_backend()), RankFailure);
+  REQUIRE_THROWS_AS(RankGroup(rendezvous, 1, 2, config, gloo_backend()), RankFailure);
   CHECK_THAT(text,
              Catch::Matches("rank 1 of 2: before the first step: opening the store at host:1 "
                             "failed after [0-9.]+ s, the other ranks' processes are not known "
                             "yet: it does not return"));
 }
 
-TEST_CASE("RankGroup: a stop while a store does not open leaves it", "[distributed]") {
+TEST_CASE("RankGroup: a stop request ends the wait for a store", "[distributed]") {
   std::promise<void> end;
   std::atomic<bool> stop = false;
-  const MeetingPlace place{.name = "host:1",
-                           .open_store = [&]() -> c10::intrusive_ptr<c10d::Store> {
-                             stop = true;
-                             end.get_future().wait();
-                             throw std::runtime_error("ended");
-                           }};
+  const RendezvousStore rendezvous{.name = "host:1",
+                                   .open_store = [&]() -> c10::intrusive_ptr<c10d::Store> {
+                                     stop = true;
+                                     end.get_future().wait();
+                                     throw std::runtime_error("ended");
+                                   }};
   std::string text;
   const RankGroupConfig config{
       .setup_timeout_seconds = 600,
@@ -108,11 +107,11 @@ TEST_CASE("RankGroup: a stop while a store does not open leaves it", "[distribut
             end.set_value();
           },
   };
-  REQUIRE_THROWS_AS(RankGroup(place, 1, 2, config, gloo_backend()), RankFailure);
+  REQUIRE_THROWS_AS(RankGroup(rendezvous, 1, 2, config, gloo_backend()), RankFailure);
   CHECK(text == "rank 1 of 2: stopped before the first step, while opening the store at host:1");
 }
 
-TEST_CASE("RankGroup: a stop that one rank gets while it waits makes all that have come leave",
+TEST_CASE("RankGroup: a stop request to one waiting rank makes all arrived ranks leave",
           "[distributed]") {
   const int64_t asked = GENERATE(0, 1);
   CAPTURE(asked);
@@ -140,7 +139,7 @@ TEST_CASE("RankGroup: a stop that one rank gets while it waits makes all that ha
   }
 }
 
-TEST_CASE("RankGroup: messages say where between steps a rank is", "[distributed]") {
+TEST_CASE("RankGroup: messages give the step, or the steps around it", "[distributed]") {
   struct Case {
     std::function<void(RankGroup&)> before;
     std::string says;
@@ -183,8 +182,9 @@ TEST_CASE("RankGroup: messages say where between steps a rank is", "[distributed
   CHECK_THAT(text, Catch::StartsWith(says) && Catch::Matches(".*" + ends_with));
 }
 
-TEST_CASE("RankGroup: a rank that leaves fails the others, who say when and where",
-          "[distributed]") {
+TEST_CASE(
+    "RankGroup: a rank that leaves fails the others, and their errors give step and operation",
+    "[distributed]") {
   std::vector<std::string> failures(3);
   const auto leave_one = [&] {
     run_ranks(3, [&](RankGroup& group) {
@@ -206,8 +206,7 @@ TEST_CASE("RankGroup: a rank that leaves fails the others, who say when and wher
   }
 }
 
-TEST_CASE("RankGroup: in debug mode ranks that call unlike collectives are told which",
-          "[distributed]") {
+TEST_CASE("RankGroup: debug mode names collectives that differ between ranks", "[distributed]") {
   RankGroupConfig config{.setup_timeout_seconds = 20, .step_timeout_seconds = 20, .debug = true};
   std::vector<std::string> failures(2);
   const auto part_ways = [&] {
@@ -240,7 +239,7 @@ TEST_CASE("RankGroup: in debug mode ranks that call unlike collectives are told 
                  Catch::Contains("Detected mismatch between collectives on ranks"));
 }
 
-TEST_CASE("RankGroup: in debug mode unlike shapes are told, not left to end the process",
+TEST_CASE("RankGroup: debug mode reports different shapes instead of ending the process",
           "[distributed]") {
   RankGroupConfig config{.setup_timeout_seconds = 20, .step_timeout_seconds = 20, .debug = true};
   const auto part_ways = [&] {

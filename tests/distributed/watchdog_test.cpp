@@ -9,8 +9,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-// A clock that stands still until a test advances it. It counts how often it is read: by begin(),
-// and once each time that the watchdog looks.
+// A clock that only a test advances. It counts how often it is read: by begin(), and once per check
+// of the watchdog.
 struct StillClock {
   static inline std::atomic<int64_t> nanoseconds{1};
   static inline std::atomic<int> n_reads{0};
@@ -22,13 +22,13 @@ struct StillClock {
   static void advance(std::chrono::nanoseconds by) { nanoseconds += by.count(); }
 };
 
-// However busy the machine is; the test's own time-out bounds it.
+// Works on a machine of any load; the test's timeout bounds it.
 template <class Condition>
 void wait_until(const Condition& condition) {
   while (!condition()) std::this_thread::yield();
 }
 
-// Returns when the watchdog has looked at what is now: the next look may have begun before.
+// Returns when the watchdog has checked the current state: the next check may have begun before.
 void let_it_look() {
   const int n_reads = StillClock::n_reads;
   wait_until([&] { return StillClock::n_reads >= n_reads + 2; });
@@ -77,7 +77,7 @@ TEST_CASE("Watchdog: time between operations does not count, nor many short ones
   CHECK(n_calls == 0);
 }
 
-TEST_CASE("Watchdog: a stop cuts short what loses nothing by it, and only that", "[distributed]") {
+TEST_CASE("Watchdog: a stop cuts short only operations that lose nothing", "[distributed]") {
   std::atomic<bool> stop = false;
   std::atomic<int> n_stops = 0, n_hangs = 0;
   std::string what;

@@ -85,4 +85,23 @@ TEST_CASE("CheckReport: an error of one layer, or a NaN, fails") {
   CHECK_FALSE(report.passes());
 }
 
+TEST_CASE("default_check_plan: leaves experts out; check_tokens: the beginning of a text") {
+  auto config = tiny_model_config();
+  const auto plan = default_check_plan(config);
+  CHECK(plan.layer(0).moe == RoutingPolicy::top_k(2));
+  CHECK(plan.layer(0).moa == RoutingPolicy::top_k(2));
+  config.training_policy = "threshold=0.5";
+  CHECK(default_check_plan(config).layer(1).moe == RoutingPolicy::threshold(0.5));
+
+  EvalText text;
+  text.sequences.emplace_back();
+  for (int32_t i = 0; i < 4 * 24; ++i) text.sequences[0].push_back(i);
+  const auto tokens = check_tokens(text, config, "a.txt");
+  CHECK(tokens.sizes() == at::IntArrayRef({4, 24}));
+  CHECK(tokens[3][23].item<int64_t>() == 95);
+  text.sequences[0].pop_back();
+  CHECK_THROWS_WITH(check_tokens(text, config, "a.txt"), "a.txt: expected 96 tokens, got 95");
+  CHECK(random_check_tokens(config).equal(random_check_tokens(config)));
+}
+
 }  // namespace dsmoe

@@ -14,7 +14,7 @@
 namespace dsmoe {
 namespace {
 
-constexpr int32_t kBoundary = 256;
+constexpr int32_t kTextBoundary = 256;
 
 EvalText invariance_text() {
   EvalText text;
@@ -23,11 +23,11 @@ EvalText invariance_text() {
     auto& sequence = text.sequences.emplace_back();
     for (int64_t i = 0; i < length; ++i) {
       state = state * 6364136223846793005u + 1442695040888963407u;
-      sequence.push_back(i % 90 == 0 ? kBoundary : static_cast<int32_t>(state >> 56));
+      sequence.push_back(i % 90 == 0 ? kTextBoundary : static_cast<int32_t>(state >> 56));
     }
     text.n_bytes += length;
   }
-  text.unscored_id = kBoundary;
+  text.unscored_id = kTextBoundary;
   return text;
 }
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What a checkpoint costs the training of the quick start's model, as a share of 50 steps.
+"""Measures the cost of a checkpoint in the training of the quick start's model, as a share of 50 steps.
 
 Usage: checkpoint_cost.py PATH/TO/dsmoe [--steps N] [--every N] [--rounds N] [--config FILE]
-Trains with a checkpoint every N steps and with one at the end only, in turn; what a checkpoint adds is set against 50 steps.
+Trains alternately with a checkpoint every N steps and with one at the end only; compares the time per checkpoint with 50 steps.
 Wall seconds are those from the 3rd step's log line to the last one's; processor seconds are those of the whole process, all
 threads: on a busy machine the second number is the steadier one, and it bounds the first where every core trains.
 """
@@ -21,7 +21,7 @@ INTERVAL = 50
 
 
 def seconds_of(dsmoe, config, root, steps, save_every):
-    """Wall seconds per step, processor seconds of the process."""
+    """Returns wall seconds per step and processor seconds of the process."""
     run = root / f"run-{save_every}"
     subprocess.run(["rm", "-rf", run], check=True)
     process = subprocess.Popen(

@@ -28,7 +28,7 @@ namespace {
 namespace fs = std::filesystem;
 constexpr Retention kOne{.keep_last = 1};
 
-// The step of the newest checkpoint, every byte of which must belong to that step.
+// Returns the step of the newest checkpoint; every byte of it must belong to that step.
 int64_t loaded_step(const std::string& run) {
   const auto found = find_checkpoint(posix_io(), run);
   const auto step = static_cast<double>(found.manifest.step);
@@ -67,7 +67,7 @@ struct Run {
     fs::create_directories(path);
     save(posix_io(), path, 1);
   }
-  // What the next process does; it must never be held up by what the last one left.
+  // The work of the next process; leftovers of the last one must not block it.
   void go_on() const {
     save(posix_io(), path, 3);
     REQUIRE(loaded_step(path) == 3);
@@ -84,7 +84,7 @@ std::vector<Operation> operations_of_save(const Run& run) {
   return io.operations();
 }
 
-TEST_CASE("faults: a save meets every kind of operation but ftruncate", "[fault][checkpoint]") {
+TEST_CASE("faults: a save uses every kind of operation but ftruncate", "[fault][checkpoint]") {
   const Run run;
   const auto operations = operations_of_save(run);
   const std::set<Operation> kinds(operations.begin(), operations.end());
@@ -148,7 +148,7 @@ TEST_CASE("faults: a failure of any operation of a save is an error that leaves 
         } else {
           REQUIRE_THAT(message, Catch::Contains(run.path));
           REQUIRE((loaded_step(run.path) == 1 || loaded_step(run.path) == 2));
-          // What was begun is gone, except where removing failed too.
+          // Unfinished files are gone, unless removing failed too.
           const bool is_removal = operation == Operation::kUnlink ||
                                   operation == Operation::kRmdir ||
                                   operation == Operation::kRename ||

@@ -1,11 +1,10 @@
-// Preloaded into the real program (LD_PRELOAD): one of the calls by which it makes files or prints
-// results fails.
+// Preloaded into the real program (LD_PRELOAD): one of the calls that make files or print results
+// fails.
 //   DSMOE_FAULT_AT     the call, counted from 1; 0: only count
 //   DSMOE_FAULT_ERROR  its errno
 //   DSMOE_FAULT_LOG    a file that gets the name of each call, one a line
-// Counted: open with O_CREAT, mkdir, fsync, close and write of what was so opened, rename,
-// renameat2, link, and write to standard output. Removals are not: the program must be able to
-// clean up.
+// Counted: open with O_CREAT, mkdir, fsync, close and write of files opened so, rename, renameat2,
+// link, and write to standard output. Removals are not: the program must be able to clean up.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/syscall.h>

@@ -32,7 +32,7 @@ const char* operation_name(Operation operation) {
   return kNames[static_cast<size_t>(operation)];
 }
 
-FaultIo::Course FaultIo::meet(Operation operation) {
+FaultIo::Course FaultIo::next_course(Operation operation) {
   const std::lock_guard lock(mutex_);
   errno = fault_.error;
   if (is_dead_) return Course::kFail;
@@ -68,7 +68,7 @@ FaultIo::Course FaultIo::meet(Operation operation) {
 }
 
 int64_t FaultIo::call(Operation operation, const std::function<int64_t()>& real) {
-  return meet(operation) == Course::kFail ? -1 : real();
+  return next_course(operation) == Course::kFail ? -1 : real();
 }
 
 int FaultIo::open(const std::string& path, int flags, mode_t mode) {
@@ -76,7 +76,7 @@ int FaultIo::open(const std::string& path, int flags, mode_t mode) {
 }
 
 ssize_t FaultIo::write(int fd, const void* data, size_t size_bytes) {
-  switch (meet(Operation::kWrite)) {
+  switch (next_course(Operation::kWrite)) {
     case Course::kFail:
       return -1;
     case Course::kShort:
@@ -96,7 +96,7 @@ ssize_t FaultIo::write(int fd, const void* data, size_t size_bytes) {
 }
 
 ssize_t FaultIo::pread(int fd, void* data, size_t size_bytes, off_t offset) {
-  const auto course = meet(Operation::kPread);
+  const auto course = next_course(Operation::kPread);
   if (course == Course::kFail) return -1;
   const bool is_short = course == Course::kShort && size_bytes > 1;
   return below_.pread(fd, data, is_short ? size_bytes - 1 : size_bytes, offset);
@@ -111,12 +111,12 @@ int FaultIo::fsync(int fd) {
   return static_cast<int>(call(Operation::kFsync, [&] { return below_.fsync(fd); }));
 }
 
-// A descriptor is given back whatever close says, in the kernel and here; destructors of a dead
+// The descriptor is released even if close fails, in the kernel and here; destructors of a dead
 // process leave none behind either, and may not throw.
 int FaultIo::close(int fd) {
   bool fails = false;
   try {
-    fails = meet(Operation::kClose) == Course::kFail;
+    fails = next_course(Operation::kClose) == Course::kFail;
   } catch (const ProcessDeath&) {
     fails = true;
   }

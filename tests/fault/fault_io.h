@@ -28,14 +28,14 @@ enum class Operation {
 };
 const char* operation_name(Operation operation);
 
-/// What happens at one operation of an Io.
+/// The fault at one operation of an Io.
 struct Fault {
   enum class Kind {
     kNone,           ///< only count
     kFailOnce,       ///< it returns -1 with `error`
     kFailFromNowOn,  ///< it and all later changing operations return -1 with `error`
     kShort,          ///< from it on, reads and writes move one byte less than asked, if more than 1
-    kFlipBit,        ///< a write changes one bit of what it writes
+    kFlipBit,        ///< a write changes one bit of its data
     kCrash,          ///< the process ends before it: ProcessDeath is thrown, nothing happens later
     kCrashTorn,      ///< the same, after half of a write
     kKill            ///< SIGKILL to the real process before it
@@ -48,8 +48,8 @@ struct Fault {
 /// The end of a process, as tests see it. Not a std::exception, so that nothing handles it.
 struct ProcessDeath {};
 
-/// Passes operations on and lets one of them, chosen by its number, go wrong. May be used by
-/// several threads; the count is over all of them.
+/// Passes operations on and makes one of them, chosen by its number, fail. May be used by several
+/// threads; the count is over all of them.
 class FaultIo final : public Io {
  public:
   explicit FaultIo(Fault fault, Io& below = posix_io()) : fault_(fault), below_(below) {}
@@ -70,17 +70,17 @@ class FaultIo final : public Io {
 
   /// Every operation so far, in order; its size is the number to count up to.
   std::vector<Operation> operations() const;
-  /// True if the fault happened.
+  /// Returns whether the fault happened.
   bool has_struck() const;
 
  private:
   enum class Course { kGo, kFail, kShort, kFlip, kTear };
-  Course meet(Operation operation);
+  Course next_course(Operation operation);
   int64_t call(Operation operation, const std::function<int64_t()>& real);
 
   const Fault fault_;
   Io& below_;
-  mutable std::mutex mutex_;  // guards what follows
+  mutable std::mutex mutex_;  // guards the members below
   std::vector<Operation> operations_;
   bool has_struck_ = false;
   bool is_dead_ = false;

@@ -2,9 +2,9 @@
 """Trials of a job over two hosts: network namespaces joined by a bridge, whose ports are set down at random times.
 
 Usage: host_trials.py PATH/TO/dsmoe [--ranks-per-host N] [--cuts N] [--seed N]
-First a job over both hosts must come to the digits of the job on one host. Then in each trial one host is cut off: the
+First a job over both hosts must give the same digits as the job on one host. Then in each trial one host is cut off: the
 ranks on both sides must end within their bound, with a line that says where; once the link is up the same command goes on
-and must come to the same again. Exits with 1 at the first difference, with 77 where namespaces cannot be made.
+and must give the same digits again. Exits with 1 at the first difference, with 77 where namespaces cannot be made.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def ip(*arguments):
 
 
 class Network:
-    """Two hosts, 10.77.0.1 and 10.77.0.2, each with one wire to a bridge in a namespace of its own."""
+    """Two hosts, 10.77.0.1 and 10.77.0.2, each with one wire to a bridge in a separate namespace."""
 
     def __init__(self):
         self.hub = f"dsmoe-hub-{os.getpid()}"
@@ -70,7 +70,7 @@ class HostTrials(rank_trials.RankTrials):
         super().__init__(dsmoe, root, seed, 2 * ranks_per_host)
         self.one_host = False
 
-    # A port of its own for every start: the last one's may still be waiting to close.
+    # A new port for every start: the last one may still be waiting to close.
     def start_ranks(self, name):
         if self.one_host:
             return super().start_ranks(name)

@@ -24,10 +24,10 @@ import tempfile
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("dsmoe")
-parser.add_argument("library", nargs="?", help="failing_calls.so; without it no call is made to fail")
-parser.add_argument("--every", type=int, default=1, help="of the failing calls, try every N-th (default 1)")
-parser.add_argument("--only", help="commands whose name holds this text")
-parser.add_argument("--table", type=pathlib.Path, help="file for the table (default: standard output)")
+parser.add_argument("library", nargs="?", help="path of failing_calls.so (default: no call fails)")
+parser.add_argument("--every", type=int, default=1, help="try every N-th of the failing calls (default 1)")
+parser.add_argument("--only", help="try only commands with this text in their name (default: all)")
+parser.add_argument("--table", type=pathlib.Path, help="write the table to this file (default: standard output)")
 OPTIONS = parser.parse_args()
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "integration/habits"))
@@ -53,7 +53,7 @@ JETMOE = """\
 
 
 class Command:
-    """A command line; `makes`: what OUT becomes, None if only standard output has the result."""
+    """A command line; `makes`: content of OUT afterwards, None if only standard output has the result."""
 
     def __init__(self, name, *arguments, makes=None, prints=True):
         self.name, self.arguments, self.makes, self.prints = name, [str(a) for a in arguments], makes, prints
@@ -112,7 +112,7 @@ class Sweep:
         if OPTIONS.library is None:
             self.skipped.append("a failure at each call: no library given")
 
-    # What the commands read.
+    # Inputs of the commands.
 
     def prepare(self):
         write = lambda name, text: (self.directory / name).write_text(text)
@@ -139,7 +139,7 @@ class Sweep:
     # One trial.
 
     def fresh(self, name="target"):
-        """An empty directory for one target; scratch is where `export --logits` puts the model."""
+        """An empty directory for one target; `export --logits` writes the model to scratch."""
         shutil.rmtree(self.directory / "scratch", ignore_errors=True)
         place = self.directory / name
         shutil.rmtree(place, ignore_errors=True)
@@ -171,7 +171,7 @@ class Sweep:
         self.rows.append((command.name, fault, str(code), message, left))
 
     def left_in(self, command, fault, place, whole, allowed=()):
-        """What is at the target: nothing or the whole output, beside `allowed` names."""
+        """Returns the content of the target: nothing or the whole output, beside `allowed` names."""
         names = sorted(path.name for path in place.iterdir() if path.name not in allowed)
         self.expect(names in ([], ["out"]), command, fault, f"left {names}")
         if names != ["out"]:
@@ -229,7 +229,7 @@ class Sweep:
         for at in tried:
             fault = f"{FULL} at call {at}, {calls[at - 1]}" + (", --force" if force else "")
             code, error, _ = attempt(at)
-            # A close of a directory or of a file that was only reserved has nothing to lose.
+            # A failed close of a directory or of an empty file loses nothing.
             if code != 0 or calls[at - 1] != "close":
                 message = self.judge(command, fault, code, error, codes=(1,))
                 messages.setdefault(message.split(": ", 1)[-1], message)
@@ -262,7 +262,7 @@ class Sweep:
 
     def disks(self, command):
         if self.can_mount:
-            # The run directory of training holds its lock and what was written before.
+            # The run directory of training holds its lock and the files written before.
             for fault, mount in (("a full tmpfs", "mount -t tmpfs -o size=4k,mode=755 none target; cat /dev/zero > target/fill 2> /dev/null"),
                                  ("read-only mount", "mount --bind target target; mount -o remount,bind,ro target")):
                 code, message, names = self.mounted(command, fault, mount)
@@ -314,7 +314,7 @@ class Sweep:
         self.row(command, fault, code, "", "all of them, and the output")
 
     def race(self, command):
-        """Two processes: whatever their order, one output is made, whole, and each exit code is true."""
+        """Two processes in any order make one whole output, and each exit code is true."""
         fault = "two processes with one target"
         place = self.fresh()
         both = [self.start(command.line("target/out")) for _ in range(2)]
@@ -340,7 +340,7 @@ class Sweep:
             self.fresh()
             code, _, error = self.run(command.line("whole"))
             self.expect(code == 0, command, "no fault", error[-300:])
-            # An older output is told from the new one by one more byte in one of its files.
+            # An older output differs from the new one by one more byte in one of its files.
             self.run(["cp", "-r", "whole", "old"])
             changed = self.old if self.old.is_file() else next(path for path in sorted(self.old.iterdir()) if path.name != "dataset.json")
             with open(changed, "ab") as file:

@@ -19,7 +19,7 @@ std::string name_of(const std::string& path) { return fs::path(path).filename().
 
 }  // namespace
 
-// Decides what is left of one node.
+// Decides the remaining state of one node.
 struct PowerCutIo::Survivor {
   Loss loss;
   std::mt19937_64 random;
@@ -79,7 +79,7 @@ PowerCutIo::NodePtr PowerCutIo::find(const std::string& path) const {
   return node;
 }
 
-// Paths; an empty one stands for nothing removed or added.
+// Paths; an empty one means nothing removed or added.
 void PowerCutIo::change(const std::string& removed, const std::string& added, const NodePtr& node) {
   const auto parent = find(parent_of(added.empty() ? removed : added));
   if (!removed.empty() && !added.empty() && parent_of(removed) != parent_of(added)) {

@@ -11,15 +11,15 @@
 
 namespace dsmoe {
 
-/// Real files under one directory, of which it is remembered what an fsync has made durable: the
-/// bytes of each file and the names in each directory. What the directory holds at the start is
+/// Real files under one directory, with a record of the state that fsync has made durable: the
+/// bytes of each file and the names in each directory. The state of the directory at the start is
 /// durable. The fsyncs themselves are not carried out. May be used by several threads.
 class PowerCutIo final : public Io {
  public:
-  /// What a power cut takes of what was not synced.
+  /// The unsynced data that a power cut loses.
   enum class Loss {
-    kBytes,        ///< contents go back to what was synced, names stay
-    kNames,        ///< directories go back to what was synced, contents stay
+    kBytes,        ///< contents revert to the last sync, names stay
+    kNames,        ///< directories revert to the last sync, contents stay
     kAll,          ///< both
     kRandomSubset  ///< each name change and each 16-byte piece of a file by its own coin
   };
@@ -68,7 +68,7 @@ class PowerCutIo final : public Io {
   void write_out(const Node& node, const std::string& path, Survivor& survivor) const;
 
   std::string root_;
-  std::mutex mutex_;  // guards what follows
+  std::mutex mutex_;  // guards the members below
   NodePtr top_;
   std::map<int, NodePtr> open_;  // by descriptor
 };

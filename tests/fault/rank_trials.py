@@ -3,7 +3,7 @@
 
 Usage: rank_trials.py PATH/TO/dsmoe [--ranks N] [--kills N] [--stops N] [--terms N] [--seed N]
 After each trial every rank must have ended within its bound, with a line that says where; the same command then goes on,
-and what it comes to must equal the job that nobody disturbed, digit for digit. Exits with 1 at the first difference.
+and its losses and weights must equal those of an undisturbed job, digit for digit. Exits with 1 at the first difference.
 """
 
 import argparse
@@ -23,7 +23,7 @@ STEP_SECONDS = 3.0
 STEADY_BOUND = 5.0
 STOP_BOUND = 30.0
 EXIT_STOPPED = 75
-# Rank, phase, operation, time, what was seen of the other ranks' processes, reason.
+# Rank, phase, operation, time, state of the other ranks' processes, reason.
 FAILURE = re.compile(r"dsmoe: rank \d+ of \d+: (?:(?:after )?step \d+|before the first step): .+ failed after [\d.]+ s, "
                      r"(?P<peers>[^:]+): .+")
 TROUBLE = {"kill": "(is gone|has ended)", "stop": "is stopped"}
@@ -39,13 +39,13 @@ class RankTrials(run_trials.Trials):
         return [self.dsmoe, "train", self.config(name), f"--train.accumulation={2 * self.n_ranks}",
                 f"--distributed.setup_timeout={SETUP_SECONDS}", f"--distributed.step_timeout={STEP_SECONDS}"]
 
-    # Every rank is a process of ours: no launcher tidies up behind it.
+    # Every rank is a child process: no launcher ends the others.
     def start_ranks(self, name):
         self.n_starts += 1
         ranks = []
         for rank in range(self.n_ranks):
             environment = dict(self.environment, RANK=str(rank), WORLD_SIZE=str(self.n_ranks),
-                               DSMOE_RENDEZVOUS_FILE=str(self.root / f"meeting-{self.n_starts}"))
+                               DSMOE_RENDEZVOUS_FILE=str(self.root / f"rendezvous-{self.n_starts}"))
             log = open(self.root / f"{name}-rank-{rank}.log", "w")
             ranks.append(subprocess.Popen(self.command(name), stdout=subprocess.DEVNULL, stderr=log, env=environment))
         return ranks
@@ -53,13 +53,13 @@ class RankTrials(run_trials.Trials):
     def finish(self, name):
         codes = [rank.wait(timeout=300) for rank in self.start_ranks(name)]
         if any(codes):
-            run_trials.fail(f"{name}: the job that should end ended with {codes}:\n" + self.last_lines(name))
+            run_trials.fail(f"{name}: expected exit codes 0, got {codes}:\n" + self.last_lines(name))
         return self.outcome(name)
 
     def last_lines(self, name):
         return "".join((self.root / f"{name}-rank-{rank}.log").read_text()[-400:] for rank in range(self.n_ranks))
 
-    # Seconds until all of `ranks` have ended; kills what is left after `bound` and fails.
+    # Returns the seconds until all of `ranks` have ended; after `bound` kills the rest and fails.
     def wait_for_end(self, name, ranks, bound, what):
         start = time.monotonic()
         while any(rank.poll() is None for rank in ranks):
@@ -75,12 +75,12 @@ class RankTrials(run_trials.Trials):
         checkpoints = self.checkpoints(name)
         return bool(checkpoints) and checkpoints[-1].name == f"step-{run_trials.STEPS:08}"
 
-    # What is said of the victim must be true: that it is gone or stopped, or that it was not known or not looked at.
+    # The line about the victim must be true: gone or stopped, or not known or not checked.
     def check_peers(self, peers, what, kind, victim):
         if re.search(rf"\branks? [\d, and]*\b{victim}\b[\d, and]* on this host (was|were) running", peers):
             run_trials.fail(f"{what}: rank {victim} was not running: {peers}")
         if self.n_ranks == 2 and not re.search(rf"rank {victim} {TROUBLE[kind]}|not known yet", peers):
-            run_trials.fail(f"{what}: nothing is said of rank {victim}: {peers}")
+            run_trials.fail(f"{what}: expected a report on rank {victim}: {peers}")
 
     def check_texts(self, name, survivors, what, codes, kind=None, victim=None):
         for rank in survivors:
@@ -89,9 +89,9 @@ class RankTrials(run_trials.Trials):
             if match and victim is not None:
                 self.check_peers(match.group("peers"), what, kind, victim)
             if not match:
-                run_trials.fail(f"{name} ({what}): rank {rank} does not say what happened, codes {codes}:\n{text[-600:]}")
+                run_trials.fail(f"{name} ({what}): expected a failure line of rank {rank}, got none, codes {codes}:\n{text[-600:]}")
 
-    # One disturbance; returns the seconds that the others took, or None where the job had ended before.
+    # One disturbance; returns the seconds that the others took, or None if the job had ended before.
     def disturb(self, name, kind):
         ranks = self.start_ranks(name)
         victim = self.random.randrange(self.n_ranks)
@@ -148,7 +148,7 @@ class RankTrials(run_trials.Trials):
                 worst = max(worst, seconds)
             self.compare(name, kind, stops=kind == "term")
         print(f"{kind}: {n_done} trials in {n_jobs} jobs of {self.n_ranks} ranks, the others ended within {worst:.2f} s; "
-              "every job came to the same", flush=True)
+              "every job gave the same digits", flush=True)
 
 
 def main():

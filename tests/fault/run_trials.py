@@ -47,7 +47,7 @@ train:
   schedule: {{kind: wsd, peak: 1.0e-2, warmup_steps: 20, decay_steps: 50}}
   guard: {{spike_window: 16, spike_z: 3.0}}
 """
-# Of a metrics line, what depends on the clock or the machine.
+# Keys of a metrics line that depend on the clock or the machine.
 UNSTABLE = ("tokens_per_second", "mfu", "peak_memory_bytes")
 
 
@@ -57,7 +57,7 @@ def fail(message):
 
 
 def is_loading(process):
-    """True while the system still loads the program: it has neither handlers nor blocked signals."""
+    """Returns True while the system loads the program: it has neither handlers nor blocked signals."""
     try:
         with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
             masks = dict(line.split(":") for line in status if line.startswith("Sig"))
@@ -96,7 +96,7 @@ class Trials:
     def finish(self, name):
         code = self.start(name).wait(timeout=300)
         if code != 0:
-            fail(f"{name}: the run that should end ended with {code}:\n" + (self.root / f"{name}.log").read_text()[-800:])
+            fail(f"{name}: expected exit code 0, got {code}:\n" + (self.root / f"{name}.log").read_text()[-800:])
         return self.outcome(name)
 
     def checkpoints(self, name):
@@ -111,16 +111,16 @@ class Trials:
         state = {key: value for key, value in self.state(name).items() if key != "run_id"}
         lines = []
         for text in (self.root / name / "metrics.jsonl").read_text().splitlines():
-            # Numbers stay text: their digits are the bits.
+            # Numbers stay text, so that the comparison is exact.
             line = json.loads(text, parse_float=str)
-            # What the watch gathered since a start is not state of the run.
+            # The watch's values since a start are not state of the run.
             if line.get("event") != "alarm":
                 lines.append({key: value for key, value in line.items() if key not in UNSTABLE})
         return {"checksums": checksums, "state": state, "lines": lines,
                 "checkpoints": [path.name for path in self.checkpoints(name)]}
 
     def compare(self, name, what, stops=False):
-        """With stops: each saved a checkpoint of its own, which takes another's place among the newest."""
+        """With stops: each stop saves another checkpoint, which displaces one of the newest."""
         outcome = self.finish(name)
         for part, expected in self.golden.items():
             if part == "checkpoints" and stops:
@@ -142,7 +142,7 @@ class Trials:
     # --- kill -9 ---------------------------------------------------------------------------------
 
     def kill(self, process):
-        """True if the process was still there to be killed."""
+        """Returns True if the process was still running when killed."""
         if process.poll() is not None:
             if process.returncode != 0:
                 fail(f"a run ended by itself with {process.returncode}")

@@ -44,7 +44,7 @@ struct Runs {
   }
   void train(Io& io) const { Trainer(io, config(), "auto").run(); }
 
-  // Everything that must not depend on interruptions.
+  // All output that must not depend on interruptions.
   std::string outcome() const {
     std::string text;
     const auto found = find_checkpoint(posix_io(), path);
@@ -83,15 +83,15 @@ TEST_CASE("faults: a run that dies at any operation ends like one that does not"
     try {
       runs.train(io);
     } catch (const ProcessDeath&) {
-    } catch (const std::exception&) {  // what a dead process's reads and writes lead to
+    } catch (const std::exception&) {  // reads and writes of a dead process fail
     }
     REQUIRE(io.has_struck());
-    // The process that goes on dies too, some operations later.
+    // The resumed process dies too, some operations later.
     FaultIo second({.kind = Fault::Kind::kCrash, .at = 1 + at % 37});
     try {
       runs.train(second);
     } catch (const ProcessDeath&) {
-    } catch (const std::exception&) {  // what a dead process's reads and writes lead to
+    } catch (const std::exception&) {  // reads and writes of a dead process fail
     }
     runs.train(posix_io());
     REQUIRE(runs.outcome() == expected);
@@ -99,7 +99,7 @@ TEST_CASE("faults: a run that dies at any operation ends like one that does not"
   }
 }
 
-TEST_CASE("faults: a run under a failing disk ends with an error, and goes on afterwards",
+TEST_CASE("faults: a run on a failing disk ends with an error and resumes afterwards",
           "[fault][train]") {
   const Runs runs;
   FaultIo counting({});
@@ -125,7 +125,7 @@ TEST_CASE("faults: a run under a failing disk ends with an error, and goes on af
   }
 }
 
-TEST_CASE("faults: a run that a power cut ends goes on to the same weights", "[fault][train]") {
+TEST_CASE("faults: a run that a power cut ends resumes to the same weights", "[fault][train]") {
   const Runs runs;
   FaultIo counting({});
   runs.train(counting);
@@ -140,7 +140,7 @@ TEST_CASE("faults: a run that a power cut ends goes on to the same weights", "[f
     try {
       runs.train(io);
     } catch (const ProcessDeath&) {
-    } catch (const std::exception&) {  // what a dead process's reads and writes lead to
+    } catch (const std::exception&) {  // reads and writes of a dead process fail
     }
     disk.cut(loss, static_cast<uint64_t>(at));
     runs.train(posix_io());

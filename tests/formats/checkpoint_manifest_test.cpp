@@ -44,7 +44,7 @@ struct Checkpoint {
   void write(const std::string& name, const std::string& text) const {
     write_file(posix_io(), directory.file(name), text);
   }
-  // What the verification says; empty if the checkpoint is whole.
+  // Returns the error of the verification; empty if the checkpoint is whole.
   std::string complaint() const {
     try {
       verify_checkpoint(posix_io(), directory.file(""));
@@ -53,7 +53,7 @@ struct Checkpoint {
       return error.what();
     }
   }
-  // Flips one bit; says what the verification says; flips it back.
+  // Flips one bit, returns the error of the verification, and flips it back.
   std::string complaint_after_flip(const std::string& name, size_t bit) const {
     const auto whole = bytes(name);
     auto altered = whole;

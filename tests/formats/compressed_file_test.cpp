@@ -56,7 +56,7 @@ std::string long_text() {
 
 }  // namespace
 
-TEST_CASE("compressed files: plain, gzip and zstd give the same content in pieces of any size") {
+TEST_CASE("compressed files: plain, gzip and zstd give the same content in reads of any size") {
   for (const std::string& text : {std::string(), std::string("a"), long_text()}) {
     for (const size_t piece : {1 + text.size() / 997, size_t{1} << 20}) {
       CHECK((read_back(text, piece) == text));
@@ -66,7 +66,7 @@ TEST_CASE("compressed files: plain, gzip and zstd give the same content in piece
   }
 }
 
-TEST_CASE("compressed files: members that follow one another are one content") {
+TEST_CASE("compressed files: consecutive members are one content") {
   CHECK(read_back(gzip("one ") + gzip("") + gzip("two"), 2) == "one two");
   CHECK(read_back(zstd("one ") + zstd("") + zstd("two"), 2) == "one two");
 }
@@ -85,7 +85,7 @@ TEST_CASE("compressed files: every cut is found, and damage where a checksum cov
   CHECK_THROWS_WITH(read_back(zstd(text) + "tail", 512), Contains("damaged near byte"));
 }
 
-TEST_CASE("compressed files: what is no file is refused by name") {
+TEST_CASE("compressed files: anything but a regular file is refused by name") {
   CHECK_THROWS_WITH(CompressedFile(posix_io(), "/no/such/file"), Contains("/no/such/file"));
   CHECK_THROWS_WITH(CompressedFile(posix_io(), "/tmp"), Contains("regular file"));
 }

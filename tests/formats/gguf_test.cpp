@@ -62,7 +62,7 @@ T number_at(const std::string& bytes, size_t offset) {
 
 }  // namespace
 
-TEST_CASE("GgufWriter: the bytes are those that the format's description asks for", "[formats]") {
+TEST_CASE("GgufWriter: the bytes match the description of the format", "[formats]") {
   const TemporaryDirectory directory;
   GgufWriter writer(posix_io(),
                     directory.file("a.gguf"),
@@ -96,7 +96,7 @@ TEST_CASE("GgufWriter: the bytes are those that the format's description asks fo
   CHECK(bytes.size() == 192);
 }
 
-TEST_CASE("GgufFile: what was written is read back", "[formats]") {
+TEST_CASE("GgufFile: reads back what GgufWriter wrote", "[formats]") {
   const TemporaryDirectory directory;
   write_small(posix_io(), directory.file("a.gguf"));
   const GgufFile file(posix_io(), directory.file("a.gguf"));
@@ -138,7 +138,7 @@ TEST_CASE("GgufFile: counts, lengths and offsets that do not fit are refused", "
   CHECK_THAT(changed(a + 20, 99, 4), Catch::Contains("tensors of type 99"));
   CHECK_THAT(changed(a + 24, 8, 8), Catch::Contains("lies outside the file"));
   CHECK_THAT(changed(a + 24, 1 << 20, 8), Catch::Contains("lies outside the file"));
-  CHECK_THAT(changed(a - 1, 'b', 1), Catch::Contains("'b' is there twice"));
+  CHECK_THAT(changed(a - 1, 'b', 1), Catch::Contains("expected 'b' once, got it twice"));
 }
 
 TEST_CASE("GgufWriter: tensors that are missing and failed writes are errors", "[formats]") {

@@ -10,7 +10,7 @@ TEST_CASE("hashes are XXH3 of the published test vectors") {
   CHECK(hash128("") == "99aa06d3014798d86001c324468d497f");
 }
 
-TEST_CASE("a stream hash does not depend on how the bytes come") {
+TEST_CASE("a stream hash does not depend on the division of the bytes") {
   const std::string text(1000, 'x');
   StreamHash whole;
   whole.add(text);

@@ -14,7 +14,7 @@ std::string nested(int depth) { return std::string(depth, '[') + std::string(dep
 
 }  // namespace
 
-TEST_CASE("JSON of unknown origin: what is read and what is refused") {
+TEST_CASE("JSON of unknown origin: valid text is read, invalid text is refused") {
   CHECK(parse_json(R"({"a": {"x": 1}, "b": {"x": 2}})", "f", 100)["b"]["x"] == 2);
   CHECK_NOTHROW(parse_json(nested(64), "f", 1000));
   CHECK_THROWS_WITH(parse_json(nested(66), "f", 1000), Contains("f: JSON is deeper than 64"));
@@ -27,7 +27,7 @@ TEST_CASE("JSON of unknown origin: what is read and what is refused") {
   CHECK_THROWS_AS(parse_json("", "f", 5), Error);
 }
 
-TEST_CASE("JSON of unknown origin: what would be large in memory is refused before it is built") {
+TEST_CASE("JSON of unknown origin: a text that is large in memory is refused before it is built") {
   const JsonLimits limits{.max_tree_bytes = 1000, .max_token_bytes = 50, .tables = {"a.t"}};
   const auto refuses = [&](const std::string& text, const std::string& why) {
     CHECK_THROWS_WITH(parse_json(text, "f", limits), Contains(why));
@@ -51,11 +51,11 @@ TEST_CASE("JSON of unknown origin: what would be large in memory is refused befo
   refuses(R"({"a": {"t": [["x"]]}})", "f: 't': expected texts or pairs");
   refuses(R"({"a": {"t": [["x", ["y"]]]}})", "f: 't': expected texts or pairs");
   refuses(R"({"a": {"t": [{}]}})", "f: 't': expected texts or pairs");
-  // Behind a table all counts again.
+  // All values after a table count again.
   refuses("{\"a\": {\"t\": {}, \"u\": " + rows + "]}}", "f: JSON would take");
 }
 
-TEST_CASE("JSON tables: the tree has them empty, their reader visits what they hold") {
+TEST_CASE("JSON tables: they are empty in the tree, and their reader visits all entries") {
   const std::string text =
       R"({"v": {"x": 9}, "a": {"t": {"x": 1, "y": 2, "x": 3}, "v": [0, {"x": 4}]}, )"
       R"("l": ["p q", ["r", "s"], ["u", 0.5]], "z": 1})";

@@ -56,7 +56,7 @@ std::vector<float> read_tensor(const Llama2cFile& file, const std::string& name)
   return {};
 }
 
-TEST_CASE("Llama2cFile: every tensor lies where the format says") {
+TEST_CASE("Llama2cFile: every tensor is at the place that the format gives") {
   const TemporaryDirectory directory;
   write_file(posix_io(), directory.file("m.bin"), make_file());
   const Llama2cFile file(posix_io(), directory.file("m.bin"));
@@ -98,7 +98,7 @@ std::string file_with_tables(double theta) {
   return bytes;
 }
 
-TEST_CASE("Llama2cFile: the base of the rotary tables is found, or none is told") {
+TEST_CASE("Llama2cFile: finds the base of the rotary tables, or returns none") {
   const TemporaryDirectory directory;
   const auto theta_of = [&](const std::string& bytes) {
     write_file(posix_io(), directory.file("m.bin"), bytes);
@@ -116,7 +116,7 @@ TEST_CASE("Llama2cFile: the base of the rotary tables is found, or none is told"
   CHECK_FALSE(theta_of(other));
 }
 
-TEST_CASE("Llama2cFile: a negative vocabulary size means a head of its own, after the tables") {
+TEST_CASE("Llama2cFile: a negative vocabulary size means a separate head after the tables") {
   const TemporaryDirectory directory;
   write_file(posix_io(), directory.file("m.bin"), make_file(-5));
   const Llama2cFile file(posix_io(), directory.file("m.bin"));
@@ -125,7 +125,7 @@ TEST_CASE("Llama2cFile: a negative vocabulary size means a head of its own, afte
   CHECK(read_tensor(file, "lm_head.weight").front() == 286);
 }
 
-TEST_CASE("Llama2cFile: a header that is none or lies about the size is refused") {
+TEST_CASE("Llama2cFile: a wrong header and a wrong file size are refused") {
   CHECK(refusal(make_file()).empty());
   CHECK_THAT(refusal(make_file(5, -4)), Contains("expected 1172 bytes"));
   CHECK_THAT(refusal(make_file(5, 1)), Contains("got 1173"));

@@ -35,7 +35,7 @@ std::string make_tokenizer_file(int32_t longest = 6, float last_score = -1.5F) {
 
 }  // namespace
 
-TEST_CASE("parse_llama2c_tokenizer: texts and scores by id", "[formats]") {
+TEST_CASE("parse_llama2c_tokenizer: returns texts and scores by id", "[formats]") {
   const auto tokens = parse_llama2c_tokenizer(make_tokenizer_file(), "t.bin");
   REQUIRE(tokens.size() == 260);
   CHECK(tokens[0].text == "<unk>");
@@ -44,7 +44,8 @@ TEST_CASE("parse_llama2c_tokenizer: texts and scores by id", "[formats]") {
   CHECK(tokens[259].score == -1.5F);
 }
 
-TEST_CASE("parse_llama2c_tokenizer: every cut and every lie is refused by name", "[formats]") {
+TEST_CASE("parse_llama2c_tokenizer: every cut and every wrong value is refused by name",
+          "[formats]") {
   const auto good = make_tokenizer_file();
   const size_t without_last = good.size() - 10;  // a file of its own
   for (size_t size = 0; size < good.size(); ++size) {

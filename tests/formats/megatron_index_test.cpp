@@ -30,7 +30,8 @@ std::string altered(size_t at, char value) {
 
 }  // namespace
 
-TEST_CASE("Megatron index: token count, width and document starts; empty documents are left out") {
+TEST_CASE(
+    "Megatron index: has token count, width and document starts; empty documents are left out") {
   for (const int width : {2, 4}) {
     const auto index = parse_megatron_index(make_megatron_pair(kDocuments, width).index, "i");
     CHECK(index.bytes_per_token == width);
@@ -42,7 +43,7 @@ TEST_CASE("Megatron index: token count, width and document starts; empty documen
   CHECK(parse_megatron_index(make_megatron_pair({}, 2).index, "i").n_tokens == 0);
 }
 
-TEST_CASE("Megatron index: what is no index, or no consistent one, is refused") {
+TEST_CASE("Megatron index: other bytes and inconsistent indices are refused") {
   const auto refuses = [](const std::string& bytes, const std::string& why) {
     CHECK_THROWS_WITH(parse_megatron_index(bytes, "x.idx"), Contains("x.idx") && Contains(why));
   };

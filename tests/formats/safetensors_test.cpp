@@ -29,7 +29,7 @@ std::string entry(const std::string& name,
          ",\"data_offsets\":" + offsets + "}";
 }
 
-// What opening a file of these bytes says; empty if it is fine.
+// Returns the error of opening a file of these bytes; empty if there is none.
 std::string complaint(const std::string& bytes) {
   const TemporaryDirectory directory;
   const auto path = directory.file("x.safetensors");
@@ -68,7 +68,7 @@ TEST_CASE("a file written by hand after the format's specification is read") {
   CHECK(file.find("c") == nullptr);
 }
 
-TEST_CASE("what is written is read back, aligned, in one order") {
+TEST_CASE("written tensors are read back, aligned, in one order") {
   const TemporaryDirectory directory;
   const auto path = directory.file("x.safetensors");
   std::vector<float> large(32);
@@ -154,8 +154,9 @@ TEST_CASE("malformed safetensors files are refused by name") {
   // 2^62 * 4 bytes wrap to 0 in 64 bits.
   CHECK_THAT(of(entry("a", "F32", "[4611686018427387904]", "[0,0]")), Contains("out of range"));
   CHECK_THAT(of("\"a\":{\"dtype\":\"F32\",\"shape\":[4]}"), Contains("'a': expected an object"));
-  CHECK_THAT(of("\"__metadata__\":{\"x\":1}"), Contains("'x' is no text"));
-  CHECK_THAT(of("\"__metadata__\":[]"), Contains("is no object"));
+  CHECK_THAT(of("\"__metadata__\":{\"x\":1}"),
+             Contains("expected 'x' of __metadata__ to be a text"));
+  CHECK_THAT(of("\"__metadata__\":[]"), Contains("expected __metadata__ to be an object"));
 }
 
 TEST_CASE("a safetensors file is a regular file") {

@@ -22,7 +22,7 @@ std::optional<int32_t> find_letter(const std::string& text) {
   return std::nullopt;
 }
 
-// What the files, by name, say.
+// Reads the special tokens of files, given by name.
 SpecialTokens read(const std::vector<std::pair<const char*, const char*>>& files,
                    OwnVocabulary own = {.find = find_letter}) {
   const TemporaryDirectory directory;
@@ -90,8 +90,9 @@ TEST_CASE("read_hf_special_tokens: every id of every file ends a text, the name'
                     Contains("generation_config.json"));
 }
 
-TEST_CASE("read_hf_special_tokens: a text begins with BOS as the template or add_bos_token says",
-          "[formats]") {
+TEST_CASE(
+    "read_hf_special_tokens: the template or add_bos_token decides whether a text begins with BOS",
+    "[formats]") {
   const auto plain = read({{"tokenizer_config.json", R"({"bos_token": "<s>"})"}});
   CHECK(plain.bos == 2);
   CHECK_FALSE(plain.adds_bos);
@@ -104,7 +105,7 @@ TEST_CASE("read_hf_special_tokens: a text begins with BOS as the template or add
   CHECK(by_template.bos == 4);
   CHECK(by_template.adds_bos);
   CHECK(by_template.adds_eos);
-  // No tokenizer file names it: the model's own BOS, which no text begins with.
+  // No tokenizer file names it: the BOS of the model, and no text begins with it.
   const auto of_model = read({{"config.json", R"({"bos_token_id": 2})"}});
   CHECK(of_model.bos == 2);
   CHECK_FALSE(of_model.adds_bos);
@@ -118,7 +119,7 @@ TEST_CASE("read_hf_special_tokens: a text begins with BOS as the template or add
   CHECK(none == SpecialTokens{});
 }
 
-TEST_CASE("read_hf_special_tokens: added tokens of every file, the later file's flags",
+TEST_CASE("read_hf_special_tokens: takes added tokens of every file, with the later file's flags",
           "[formats]") {
   const auto old = read({{"tokenizer_config.json", R"({"eos_token": "<e>"})"},
                          {"added_tokens.json", R"({"<e>": 5, "<t>": 6})"}});
@@ -147,7 +148,7 @@ TEST_CASE("read_hf_special_tokens: added tokens of every file, the later file's 
   CHECK_FALSE(named.pad.has_value());
 }
 
-TEST_CASE("read_hf_special_tokens: where the leading blank of pieces goes", "[formats]") {
+TEST_CASE("read_hf_special_tokens: finds the place of the leading blank of pieces", "[formats]") {
   const auto prefixes = [](const char* name, const char* text) {
     return read({{name, text}}).prefixes_every_piece;
   };
@@ -161,8 +162,7 @@ TEST_CASE("read_hf_special_tokens: where the leading blank of pieces goes", "[fo
                        R"({"pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "first"}})"));
 }
 
-TEST_CASE("read_hf_special_tokens: what does not fit is refused with the file's name",
-          "[formats]") {
+TEST_CASE("read_hf_special_tokens: an invalid value is refused with the file's name", "[formats]") {
   CHECK_THROWS_WITH(read({{"added_tokens.json", R"({"<e>": -5})"}}), Contains("added_tokens.json"));
   CHECK_THROWS_WITH(read({{"added_tokens.json", R"({"<e>": 5, "<f>": 5})"}}),
                     Contains("'<e>' and '<f>'"));

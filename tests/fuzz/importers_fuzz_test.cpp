@@ -86,7 +86,7 @@ class Mutator {
     }
   }
 
-  // A number where one stands in text, or its 32 or 64 bits.
+  // Replaces a number in the text, or 32 or 64 bits.
   void put_number(Bytes& bytes, size_t at) {
     static const std::vector<std::string> kTexts = {"-1",
                                                     "0",
@@ -120,7 +120,7 @@ class Mutator {
   std::mt19937_64 random_;
 };
 
-/// Runs the target on one input; an Error is an answer, anything else is a finding.
+/// Runs the target on one input; an Error is valid, any other failure is a finding.
 void run_one(const std::string& name, const Target& target, const Bytes& bytes) {
   const LiveBytes live;
   std::string finding;
@@ -167,7 +167,7 @@ void read_tensors(const auto& file) {
   }
 }
 
-/// Refused, holding no more than the file's size and 1 MB at any time.
+/// Checks that the input is refused with at most the file's size and 1 MB in memory at any time.
 void check_refused(const std::string& what, const Bytes& bytes, const Target& parse) {
   INFO(what << " of " << bytes.size() << " bytes");
   const LiveBytes live;
@@ -234,11 +234,13 @@ TEST_CASE("importers: megabytes of hostile JSON are refused in the memory of the
   }
 }
 
-TEST_CASE("importers: megabytes of a tokenizer.json that contradicts itself are refused so, too") {
+TEST_CASE(
+    "importers: megabytes of an inconsistent tokenizer.json are refused in the memory of their "
+    "text") {
   const auto golden =
       read_file(posix_io(), DSMOE_SOURCE_DIR "/tests/golden/bpe_llama3/tokenizer.json", 1 << 20);
   const auto good = nlohmann::json::parse(golden);
-  // The form is right throughout; what is wrong comes last.
+  // The form is valid throughout; the error is at the end.
   const auto refused = [&](const std::string& what, const auto& change) {
     auto json = good;
     auto& vocabulary = json["model"]["vocab"];

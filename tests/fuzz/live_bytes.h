@@ -4,8 +4,8 @@
 
 namespace dsmoe {
 
-/// Bytes of `new` that are alive above those at its construction, at most. Counts nothing under the
-/// address sanitizer, whose own allocator has to stay in place.
+/// Peak of live bytes of `new` since construction, above those at construction. Counts nothing
+/// under the address sanitizer, whose own allocator has to stay in place.
 class LiveBytes {
  public:
   LiveBytes();

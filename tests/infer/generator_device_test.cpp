@@ -7,7 +7,7 @@
 #include "csrc_kernels/expert_gemv/kernels.h"
 #include "data/byte_tokenizer.h"
 #include "infer/decode_steps.h"
-#include "infer/generator.h"
+#include "infer/engine.h"
 #include "support/fake_device.h"
 #include "support/test_device.h"
 #include "support/tiny_model.h"
@@ -15,7 +15,7 @@
 namespace dsmoe {
 namespace {
 
-std::vector<Completion> generate(at::Device device, GeneratorOptions options) {
+std::vector<Completion> complete(at::Device device, EngineOptions options) {
   const ByteTokenizer tokenizer;
   GenerateRequest greedy;
   greedy.prompt = {256, 'T', 'o', ' ', 'b', 'e'};
@@ -26,19 +26,17 @@ std::vector<Completion> generate(at::Device device, GeneratorOptions options) {
   drawn.sampling.seed = 4;
   auto model = make_tiny_model();
   model->to(device);
-  return Generator(model, tokenizer, std::move(options)).generate({greedy, drawn});
+  return generate(model, tokenizer, std::move(options), {greedy, drawn}).completions;
 }
 
-TEST_CASE("Generator: a model on another device gives the tokens of the CPU", "[infer][device]") {
+TEST_CASE("Engine: a model on another device gives the tokens of the CPU", "[infer][device]") {
   const std::string policy = GENERATE("all", "top_k=2", "moe:top_k=1;moa:top_k=1");
-  const bool use_cache = GENERATE(true, false);
   const auto execution = GENERATE(Execution::kDense, Execution::kSparse);
-  CAPTURE(policy, use_cache);
-  GeneratorOptions options;
+  CAPTURE(policy);
+  EngineOptions options;
   options.plan = parse_routing_plan(policy).with(execution);
-  options.use_cache = use_cache;
-  const auto expected = generate(at::kCPU, options);
-  const auto completions = generate(fake_device(), options);
+  const auto expected = complete(at::kCPU, options);
+  const auto completions = complete(fake_device(), options);
   for (size_t i = 0; i < expected.size(); ++i) {
     CHECK_FALSE(expected[i].ids.empty());
     CHECK(completions[i].ids == expected[i].ids);
@@ -46,16 +44,15 @@ TEST_CASE("Generator: a model on another device gives the tokens of the CPU", "[
   }
 }
 
-TEST_CASE("Generator: a device with kernels gives the tokens of the CPU",
-          "[infer][device_kernels]") {
+TEST_CASE("Engine: a device with kernels gives the tokens of the CPU", "[infer][device_kernels]") {
   const std::string policy =
       GENERATE("all", "top_k=2", "moe:top_k=1;moa:top_k=1", "threshold=0.3", "threshold_top_k=0.3");
   const auto execution = GENERATE(Execution::kDense, Execution::kSparse);
   CAPTURE(policy, execution);
-  GeneratorOptions options;
+  EngineOptions options;
   options.plan = parse_routing_plan(policy).with(execution);
-  const auto expected = generate(at::kCPU, options);
-  const auto completions = generate(test_device(), options);
+  const auto expected = complete(at::kCPU, options);
+  const auto completions = complete(test_device(), options);
   for (size_t i = 0; i < expected.size(); ++i) {
     CHECK_FALSE(expected[i].ids.empty());
     CHECK(completions[i].ids == expected[i].ids);

@@ -4,8 +4,12 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <string>
 
 #include "common/error.h"
+#include "common/random_seed.h"
+#include "infer/weight_index.h"
+#include "sorting_sampler.h"
 
 namespace dsmoe {
 namespace {
@@ -77,23 +81,22 @@ TEST_CASE("greedy takes the greatest logit, the lowest id among equals; seen ids
 }
 
 TEST_CASE("ids that may not be drawn are not, whatever their logits") {
-  const auto sampled =
-      std::make_shared<const std::vector<bool>>(std::vector<bool>{true, false, true});
-  const std::vector<float> logits{1, 9, 0, 9};  // the last has no entry
-  CHECK(Sampler({}, 0, sampled).sample(logits, {}) == 0);
-  CHECK(Sampler({.repetition_penalty = 1e3}, 0, sampled)
+  const auto excluded = std::make_shared<const std::vector<int32_t>>(std::vector<int32_t>{1, 3});
+  const std::vector<float> logits{1, 9, 0, 9};
+  CHECK(Sampler({}, 0, excluded).sample(logits, {}) == 0);
+  CHECK(Sampler({.repetition_penalty = 1e3}, 0, excluded)
             .sample(logits, std::vector<int32_t>{0, 1, 3}) == 0);
   for (const auto& config : {SamplingConfig{.temperature = 1e6},
                              SamplingConfig{.temperature = 5.0, .top_k = 3},
                              SamplingConfig{.temperature = 5.0, .min_p = 0.1}}) {
-    Sampler sampler(config, 0, sampled);
+    Sampler sampler(config, 0, excluded);
     std::map<int32_t, int> counts;
     for (int i = 0; i < 500; ++i) ++counts[sampler.sample(logits, {})];
     CHECK(counts.size() == 2);
     CHECK(counts[0] + counts[2] == 500);
   }
-  Sampler none({}, 0, std::make_shared<const std::vector<bool>>());
-  CHECK_THROWS_AS(none.sample(logits, {}), RunError);
+  const auto all = std::make_shared<const std::vector<int32_t>>(std::vector<int32_t>{0, 1, 2, 3});
+  CHECK_THROWS_AS(Sampler({}, 0, all).sample(logits, {}), RunError);
 }
 
 TEST_CASE("draws depend on seed, sequence and count, nothing else") {
@@ -108,6 +111,108 @@ TEST_CASE("draws depend on seed, sequence and count, nothing else") {
   CHECK(draw(config, 3) == draw(config, 3));
   CHECK(draw(config, 3) != draw(config, 4));
   CHECK(draw(config, 3) != draw({.temperature = 1.0, .seed = 10}, 3));
+}
+
+namespace {
+
+// [n] approximately normal, from a seed.
+std::vector<float> normal_logits(size_t n, double deviation, uint64_t seed) {
+  std::vector<float> logits(n);
+  for (size_t i = 0; i < n; ++i) {
+    double sum = -6;  // of twelve numbers in [0, 1)
+    for (uint64_t j = 0; j < 12; ++j) {
+      sum += static_cast<double>(mix_bits(seed + 12 * i + j) >> 11) * 0x1p-53;
+    }
+    logits[i] = static_cast<float>(deviation * sum);
+  }
+  return logits;
+}
+
+// As bfloat16 gives them: many are equal.
+std::vector<float> round_to_grid(std::vector<float> logits, float step) {
+  for (auto& logit : logits) logit = std::round(logit / step) * step;
+  return logits;
+}
+
+struct NamedLogits {
+  std::string name;
+  std::vector<float> logits;
+};
+
+std::vector<NamedLogits> various_logits() {
+  auto peak = normal_logits(2000, 2, 7);
+  peak[1234] = 40;
+  auto far = normal_logits(2000, 300, 8);  // most weights are 0
+  far[17] = far[1999] = 2000;
+  auto nearly_equal = std::vector<float>(2000, 0.0F);
+  for (size_t i = 0; i < nearly_equal.size(); ++i) nearly_equal[i] = 1e-20F * static_cast<float>(i);
+  return {{"one", {3}},
+          {"two", {-1, 2}},
+          {"flat", std::vector<float>(300, 1.5F)},
+          {"nearly equal", nearly_equal},
+          {"narrow", normal_logits(3000, 0.5, 1)},
+          {"wide", normal_logits(3000, 3, 2)},
+          {"vocabulary", normal_logits(32000, 2.5, 3)},
+          {"grid", round_to_grid(normal_logits(5000, 3, 4), 0.125F)},
+          {"coarse grid", round_to_grid(normal_logits(5000, 3, 5), 2.0F)},
+          {"peak", peak},
+          {"far", far}};
+}
+
+}  // namespace
+
+TEST_CASE("Sampler: draws what sorting the vocabulary draws") {
+  const auto excluded = std::make_shared<const std::vector<int32_t>>(std::vector<int32_t>{1, 5, 6});
+  const std::vector<int32_t> seen{0, 2, 3, 200, 201, 202, 200};
+  for (const auto& [name, logits] : various_logits()) {
+    const bool has_seen = logits.size() > 250;
+    for (const double temperature : {0.05, 0.8, 3.0, 1e6}) {
+      for (const double top_p : {1.0, 0.95, 0.5, 0.0}) {
+        for (const double min_p : {0.0, 0.02, 1.0}) {
+          for (const int64_t top_k : {0, 40}) {
+            SamplingConfig config{.temperature = temperature,
+                                  .top_k = top_k,
+                                  .top_p = top_p,
+                                  .min_p = min_p,
+                                  .repetition_penalty = has_seen ? 1.3 : 1.0,
+                                  .seed = 11};
+            Sampler sampler(config, 2, has_seen ? excluded : nullptr);
+            SortingSampler reference(config, 2, has_seen ? excluded : nullptr);
+            const auto ids = has_seen ? seen : std::vector<int32_t>{};
+            CAPTURE(name, temperature, top_p, min_p, top_k);
+            bool same = true;
+            for (int i = 0; i < (logits.size() > 10'000 ? 1 : 4); ++i) {
+              same = same && sampler.sample(logits, ids) == reference.sample(logits, ids);
+            }
+            CHECK(same);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("WeightIndex: finds sums without sorting, and leaves to sorting what rounding decides") {
+  const auto normal = normal_logits(20'000, 2.5, 9);
+  const AdjustedLogits logits(normal, nullptr, {}, 1.0);
+  const WeightIndex index(logits, 0.8);
+  double last = 2;
+  for (double share = 0; share < 0.9999; share += 0.0007) {
+    const auto prefix = index.reach(share * index.total());
+    REQUIRE(prefix);
+    CHECK(prefix->sum >= share * index.total());
+    CHECK(prefix->last.weight <= last);
+    last = prefix->last.weight;
+    const auto down = index.sum_down_to(last);
+    REQUIRE(down);
+    CHECK(*down == Approx(prefix->sum).epsilon(1e-12));
+  }
+  CHECK_FALSE(index.reach(index.total()));
+  const std::vector<float> equal(8, 1.0F);
+  const AdjustedLogits equal_logits(equal, nullptr, {}, 1.0);
+  const WeightIndex flat(equal_logits, 1.0);
+  CHECK_FALSE(flat.reach(3.0));
+  CHECK(flat.reach(3.5)->last.id == 3);
 }
 
 TEST_CASE("sampling options out of range and logits that are not finite are refused") {

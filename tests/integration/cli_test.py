@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The command line as people and scripts use it: results, exit codes, one line for bad input, nothing half-written.
+"""Tests the command line: results, exit codes, one line for bad input, no half-written files.
 
 Usage: cli_test.py PATH/TO/dsmoe
 """
@@ -92,7 +92,7 @@ class CliTest(unittest.TestCase):
         return path
 
     def refused(self, *arguments, says=()):
-        """The command exits 2 with one line that says all of `says` and prints no result."""
+        """The command exits with 2 and one line with every text of `says`, and prints no result."""
         done = run(*arguments)
         complaints = [line for line in done.stderr.splitlines() if line.startswith("dsmoe: ")]
         self.assertEqual(done.returncode, 2, done.stderr)
@@ -115,7 +115,7 @@ class CliTest(unittest.TestCase):
             self.assertEqual(done.returncode, 0)
             self.assertIn(f"Example: dsmoe {command} ", done.stdout)
 
-    def test_json_has_the_promised_keys(self):
+    def test_json_has_the_documented_keys(self):
         self.assertLessEqual(
             {"step", "tokens", "loss", "lm_loss", "moe_mi", "moa_mi", "sparsity", "balance", "z", "loss_weights",
              "validation_loss", "tokens_per_second", "mfu", "peak_memory_bytes"}, self.trained.keys())
@@ -152,10 +152,10 @@ class CliTest(unittest.TestCase):
 
         plain = ["generate", self.run_directory, "--prompt", "line", "--max-tokens", 8, "--policy", "all", "--json"]
         whole = json.loads(run(*plain).stdout)
-        guessed = json.loads(run(*plain, "--draft", "top_k=1", "--draft-tokens", 2).stdout)
-        self.assertEqual(guessed["completions"], whole["completions"])
-        self.assertGreater(guessed["drafted_tokens"], 0)
-        self.assertLessEqual(guessed["accepted_tokens"], guessed["drafted_tokens"])
+        drafted = json.loads(run(*plain, "--draft", "top_k=1", "--draft-tokens", 2).stdout)
+        self.assertEqual(drafted["completions"], whole["completions"])
+        self.assertGreater(drafted["drafted_tokens"], 0)
+        self.assertLessEqual(drafted["accepted_tokens"], drafted["drafted_tokens"])
 
         inspected = json.loads(run("inspect", self.run_directory, "--json").stdout)
         self.assertEqual(inspected["step"], 6)
@@ -177,7 +177,7 @@ class CliTest(unittest.TestCase):
                 self.assertLessEqual({"bytes_per_token", "bandwidth_bytes_per_second", "build"}, result.keys())
         self.assertIn("decode, tokens/s", run("bench", "--config", self.run_directory, *sizes).stdout)
 
-    def test_narrow_weights_score_nearly_as_float32_does(self):
+    def test_narrow_weights_score_nearly_as_float32(self):
         perplexity = {}
         for dtype in ("float32", "bfloat16", "int8"):
             result = run("eval", self.run_directory, "--data", self.text, "--dtype", dtype, "--json").stdout
@@ -202,7 +202,7 @@ class CliTest(unittest.TestCase):
                                small["tokens_per_second"])
         self.assertEqual(small["step_seconds_over_first"], 1)
         self.assertGreater(large["cpu_seconds_over_first"], 1.5)
-        # Weights, gradients, two moments, at least, over what a process of any model holds.
+        # At least weights, gradients and two moments, above the memory of a process with any model.
         self.assertGreater(large["peak_tensor_bytes"] - small["peak_tensor_bytes"],
                            16 * (large["parameters"] - small["parameters"]))
         for each in (small, large):
@@ -222,7 +222,7 @@ class CliTest(unittest.TestCase):
         self.assertIn("vocab_size: 257", printed)
         self.assertFalse((self.directory / "never").exists())
 
-    def test_the_run_directory_holds_what_was_promised(self):
+    def test_the_run_directory_holds_the_documented_files(self):
         lines = [json.loads(line) for line in (self.run_directory / "metrics.jsonl").read_text().splitlines()]
         self.assertEqual([line["step"] for line in lines if "lm_loss" in line], [2, 4, 6])
         self.assertTrue(any("validation_loss" in line for line in lines))
@@ -231,7 +231,7 @@ class CliTest(unittest.TestCase):
         again = run("train", self.run_directory / "config.yaml", "--print-config")
         self.assertEqual(again.stdout, (self.run_directory / "config.yaml").read_text())
 
-    def test_metrics_say_how_each_layer_routes(self):
+    def test_metrics_contain_the_routing_of_each_layer(self):
         lines = [json.loads(line) for line in (self.run_directory / "metrics.jsonl").read_text().splitlines()]
         routing = [line["moe_routing"] for line in lines if "moe_routing" in line][-1]
         self.assertEqual(len(routing["load"]), 2)  # layers
@@ -243,7 +243,7 @@ class CliTest(unittest.TestCase):
             self.assertEqual(routing["active_experts"][layer], 4)
             self.assertEqual(routing["max_load"][layer], max(routing["load"][layer]))
 
-    def test_traces_are_written_when_asked_for(self):
+    def test_traces_are_written_on_request(self):
         directory = self.directory / "traced"
         config = self.write_config("traced.yaml", directory)
         self.assertEqual(run("train", config, "--train.trace_steps=2").returncode, 0)
@@ -272,7 +272,7 @@ class CliTest(unittest.TestCase):
         for line in process.stderr:
             if "(lm " in line:
                 break
-        # Both are there before the process goes on, so that it cannot save and leave after the first.
+        # Both signals are pending before the process continues, so that it cannot save and exit after the first.
         for each in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
             process.send_signal(each)
         process.stderr.close()
@@ -377,7 +377,7 @@ class CliTest(unittest.TestCase):
         self.assertIn("mutual information", text)
         self.refused(*evaluate, "--against-policy", "all", says=["--experts"])
 
-    def test_a_budget_writes_a_routing_that_keeps_to_it(self):
+    def test_a_budget_writes_a_routing_within_the_budget(self):
         routing = self.directory / "routing.yaml"
         whole = json.loads(run("eval", self.run_directory, "--data", self.text, "--policy", "all", "--json").stdout)
         target = 0.8 * whole["active_parameters"]
@@ -429,12 +429,12 @@ class CliTest(unittest.TestCase):
             sparse = perplexity(policy, "sparse")
             self.assertAlmostEqual(perplexity(policy, "dense"), sparse, delta=1e-5 * sparse)
 
-    def test_generation_streams_what_json_reports(self):
+    def test_generation_streams_the_text_that_json_reports(self):
         arguments = ["generate", self.run_directory, "--prompt", "line", "--max-tokens", 8]
         text = json.loads(run(*arguments, "--json").stdout)["completions"][0]["text"]
         self.assertEqual(run(*arguments).stdout, "line" + text + "\n")
 
-    def test_prompts_share_passes_and_give_what_each_gives_alone(self):
+    def test_prompts_that_share_passes_give_the_same_texts_as_alone(self):
         lines = self.directory / "prompts.jsonl"
         requests = [{"prompt": "line"}, {"prompt": "", "max_tokens": 3}, {"prompt": "the", "seed": 5},
                     {"prompt": "a", "temperature": 0, "stop": ["zzz"]}]
@@ -453,10 +453,10 @@ class CliTest(unittest.TestCase):
                               "peak_kv_bytes", "load_seconds", "seconds"}, done.keys())
         self.assertEqual(done["largest_batch"], 4)
 
-        # As they end; two at once give the same.
+        # In order of completion; two at once give the same texts.
         ended = [json.loads(line) for line in
                  run(*common, "--prompts", lines, "--json-lines", "--max-batch", 2).stdout.splitlines()]
-        # Of the two that begin, the one that ends after fewer tokens.
+        # Of the first two, the one that ends after fewer tokens.
         self.assertEqual(ended[0]["request"], min((0, 1), key=lambda i: len(done["completions"][i]["ids"])))
         self.assertEqual({line["request"]: line["ids"] for line in ended[:-1]},
                          {i: completion["ids"] for i, completion in enumerate(done["completions"])})
@@ -508,7 +508,7 @@ class CliTest(unittest.TestCase):
 
     # Stops.
 
-    def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(self):
+    def test_sigterm_saves_and_exits_75_and_the_same_command_resumes(self):
         directory = self.directory / "stopped"
         config = self.write_config("stopped.yaml", directory)
         arguments = [DSMOE, "train", str(config), "--train.steps=100000", "--train.log_every=1",
@@ -528,7 +528,7 @@ class CliTest(unittest.TestCase):
         first = sorted((directory / "checkpoints").glob("step-*"))
         self.assertEqual(len(first), 2)  # the second run went on from the first one's state
 
-    def test_nan_stops_the_run_before_the_weights_are_touched(self):
+    def test_nan_stops_the_run_before_the_weights_change(self):
         directory = self.directory / "nan"
         config = self.write_config("nan.yaml", directory)
         done = run("train", config, "--train.steps=200", "--train.save_every=1", "--train.validate_every=0",
@@ -540,7 +540,7 @@ class CliTest(unittest.TestCase):
         inspected = json.loads(run("inspect", directory, "--json").stdout)
         step = int(complaint.split("step ")[1].split(":")[0])
         self.assertEqual(inspected["step"], step - 1)
-        # The state before the failing step is whole: the same step fails in the same way again.
+        # The state before the failing step is intact: the same step fails in the same way again.
         again = run("train", config, "--train.steps=200", "--train.save_every=1", "--train.validate_every=0",
                     "--train.schedule.peak=10", "--train.schedule.warmup_steps=0",
                     "--train.optimizer.weight_decay=10")
@@ -564,7 +564,7 @@ class CliTest(unittest.TestCase):
 
     # Bad input.
 
-    def test_lines_that_do_not_fit_a_command_are_refused_with_what_is_wrong(self):
+    def test_invalid_command_lines_are_refused_with_the_reason(self):
         self.assertRegex(run("--version").stdout, r"^\d+\.\d+\.\d+\n$")
         for line, says in [
             ("", "A subcommand is required"),
@@ -706,7 +706,7 @@ class CliTest(unittest.TestCase):
         self.refused("inspect", self.directory / "none", says=["none"])
 
     @unittest.skipIf(os.path.exists("/dev/nvidiactl"), "this machine has an NVIDIA driver")
-    def test_a_device_that_is_not_there_is_missed_by_name(self):
+    def test_a_missing_device_is_named(self):
         module = pathlib.Path(DSMOE).with_name("dsmoe_cuda.so")
         missing = "Found no NVIDIA driver" if module.exists() else "was built without CUDA"
         elsewhere = self.directory / "no-device"

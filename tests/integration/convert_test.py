@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Conversion from outside: a dense model in, cut into experts, trained on, run sparsely, and out again byte for byte.
+"""Tests conversion: imports a dense model, cuts it into experts, trains it, runs it sparsely, and exports the same bytes.
 
 Usage: convert_test.py PATH/TO/dsmoe
 """
@@ -112,7 +112,7 @@ class ConvertTest(unittest.TestCase):
         config.write_text(CONFIG.format(run=cls.directory / name, train=cls.shards, **values))
         return cls.do("train", config)
 
-    def test_cut_train_run_and_join_again(self):
+    def test_a_cut_model_trains_runs_and_exports_as_dense(self):
         dense, cut, joined = (self.directory / name for name in ("dense", "cut", "joined"))
         result = self.do("convert", dense, cut, "--partition", "n_experts=4,seed=5", "--text", self.text)
         self.assertIn("must be trained on", result["warning"])
@@ -182,7 +182,7 @@ class ConvertTest(unittest.TestCase):
         self.assertLess(peak - base, n_bytes / 8)
         self.assertTrue(self.do("inspect", self.directory / "cut-large")["valid"])
 
-    def test_what_does_not_fit_is_refused_in_one_line(self):
+    def test_invalid_input_is_refused_in_one_line(self):
         dense = self.directory / "dense"
         for arguments, expected in (
             (("convert", dense, "x", "--partition", "n_experts=5"), "does not divide the FFN width 24"),

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""scripts/gpu_selftest.sh run to its end on a machine without a GPU: stand-ins name two GPUs, send the program to the CPU and pass
-or fail the tests of ops; the models of its measurements are shrunk. What the script does with results is tested, no device.
+"""Runs scripts/gpu_selftest.sh to its end on a machine without a GPU. Stubs report two GPUs, run the program on the CPU and pass
+or fail the tests of ops; measurements use small models. Tests the handling of results, not a device.
 
 Usage: gpu_selftest_test.py PATH/TO/dsmoe
 """
@@ -30,7 +30,7 @@ if [ -n "$BREAK" ]; then
   [[ "$*" != *halves*train.steps=20* ]] || {{ echo 'no resuming here' >&2; exit 1; }}
 fi
 if [[ "$*" = 'bench --config '* ]]; then
-  # Most of such a run measures the machine: the first one's answer does for all.
+  # Most of a run measures the machine: the first result is reused for all.
   [ -e decode.json ] || {DSMOE} "${{arguments[@]}}" > decode.json || exit
   exec cat decode.json
 fi
@@ -98,7 +98,7 @@ class GpuSelftest(unittest.TestCase):
         steps = [row[2] for row in rows if row[0] == "training step"]
         self.assertEqual(len(steps), 2)
         for step, name in zip(steps, ("dense_1b", "ds_moe_1b")):
-            self.assertRegex(step, rf"^{name}: [\d.]+ ms a step of 4608 tokens, .* MFU of that [\d.]+ %.* step over the twin's \d")
+            self.assertRegex(step, rf"^{name}: [\d.]+ ms a step of 4608 tokens, .* MFU of that [\d.]+ %.* step over the dense baseline's \d")
         decoding = [row[2] for row in rows if re.search(r", batch [18]$", row[0])]
         self.assertEqual(len(decoding), 6)
         for text in decoding:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the adapter of the public evaluation harness asks of dsmoe and reads from it; needs neither of them."""
+"""Tests the calls of the evaluation harness adapter to dsmoe and its parsing; needs neither harness nor dsmoe."""
 
 import importlib.util
 import pathlib
@@ -28,7 +28,7 @@ class AdapterTest(unittest.TestCase):
         with self.assertRaises(ValueError):
             adapter.read_scores(['{"log_likelihoods": [-1, -2], "greedy": [true, true]}'], [2, 2])
 
-    def test_a_temperature_counts_only_where_draws_are_asked_for(self):
+    def test_a_temperature_applies_only_with_sampling(self):
         self.assertEqual(adapter.prompt_of("p", {"until": "\n", "max_gen_toks": 5, "do_sample": False, "temperature": 0.7}),
                          {"prompt": "p", "max_tokens": 5, "stop": ["\n"], "temperature": 0.0})
         self.assertEqual(adapter.prompt_of("p", {"until": ["a", "b"], "temperature": 0.7, "top_p": 0.9}),

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Gradients of two ranks are averaged while the backward pass runs, and only in the last micro-batch.
+"""Tests that two ranks average gradients during the backward pass, and only in the last micro-batch.
 
 Usage: overlap_test.py PATH/TO/dsmoe
-Reads the trace of one step of several buckets. All that is compared happens on one thread of rank 0, which forms the graph,
-walks it and asks for the all-reduces: its order is the code's, however fast or busy the machine is.
+Reads the trace of one step of several buckets. All compared events are on one thread of rank 0, which builds the graph, runs the
+backward pass and starts the all-reduces: their order depends on the code, not on the speed of the machine.
 """
 
 import json
@@ -47,7 +47,7 @@ def traced_step():
 
 
 class OverlapTest(unittest.TestCase):
-    def test_buckets_are_sent_as_soon_as_their_gradients_are_there(self):
+    def test_buckets_are_reduced_as_soon_as_their_gradients_are_ready(self):
         names = traced_step()
         second = names.index(FORWARD, names.index(FORWARD) + 1)
         self.assertEqual(names.count(FORWARD), 2)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A small dense model cut into experts and trained on in seconds behaves as arXiv:2502.12455 says of its models.
+"""Tests that a small dense model, cut into experts and trained for seconds, shows the effects of arXiv:2502.12455.
 
 Usage: partition_test.py PATH/TO/dsmoe
 """

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The planned memory of training steps against the bytes that their tensors and blocks take, which `bench` counts.
+"""Compares the planned memory of training steps with the bytes of tensors and blocks that `bench` counts.
 
 Usage: plan_test.py PATH/TO/dsmoe
-The counts are the same on every machine: they depend on the code and the config. What a process takes beside them (libraries,
-compiled kernels, the heap of the system) depends on the machine; it is printed and decides nothing.
+The counts are the same on every machine: they depend on the code and the config. Other memory of a process (libraries,
+compiled kernels, the heap of the system) depends on the machine; it is printed and not compared.
 """
 
 import itertools

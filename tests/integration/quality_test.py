@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What dense training buys at small scale: two DS-MoE models and their dense twin, trained on Tiny Shakespeare for 400
-steps of 1,024 bytes; the directions of arXiv 2404.05567, tables 3 and 4 and figure 5.
+"""Tests the effects of dense training at small scale: two DS-MoE models and their dense baseline, trained on Tiny Shakespeare
+for 400 steps of 1,024 bytes; the directions of arXiv 2404.05567, tables 3 and 4 and figure 5.
 
 Usage: quality_test.py PATH/TO/dsmoe
 """
@@ -86,7 +86,7 @@ class QualityTest(unittest.TestCase):
     def share(self, name, policy, kind):
         return self.results[name, policy]["active_experts"][kind] / N_EXPERTS[kind]
 
-    def test_with_every_expert_the_model_is_near_its_dense_twin(self):
+    def test_with_every_expert_the_model_is_near_its_dense_baseline(self):
         for name in ("small weight", "large weight"):
             self.assertLess(self.perplexity(name, "all"), 1.2 * self.perplexity("dense", "all"))
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The page of runs in a real browser: no complaint, both colour schemes, no sideways scrolling on a phone, size.
+"""Tests the report page in a real browser: no console errors, both colour schemes, no sideways scrolling on a phone, size.
 
 Usage: report_page_test.py PATH/TO/dsmoe
 """

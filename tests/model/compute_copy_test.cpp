@@ -23,10 +23,10 @@ TEST_CASE("ComputeCopy: casts once until the parameter changes", "[model]") {
   }
   const auto second = copy.values({parameter}, at::kBFloat16);
   CHECK(at::equal(second, parameter.detach().to(at::kBFloat16)));
-  CHECK(at::equal(first * 2.0, second));  // the old copy is left alone
+  CHECK(at::equal(first * 2.0, second));  // the old copy is unchanged
 }
 
-TEST_CASE("ComputeCopy: stacks parameters and follows each of them", "[model]") {
+TEST_CASE("ComputeCopy: stacks parameters and updates when one of them changes", "[model]") {
   auto a = RandomTensors(5).normal({2, 3}, at::kFloat);
   auto b = RandomTensors(6).normal({4, 3}, at::kFloat);
   ComputeCopy copy;
@@ -38,7 +38,7 @@ TEST_CASE("ComputeCopy: stacks parameters and follows each of them", "[model]") 
   CHECK(at::equal(stacked(), at::cat({a, b}, 0)));
 }
 
-TEST_CASE("ComputeCopy: its gradient reaches the parameter in float32", "[model]") {
+TEST_CASE("ComputeCopy: the gradient reaches the parameter in float32", "[model]") {
   auto parameter = RandomTensors(2).normal({3, 4}, at::kFloat).requires_grad_(true);
   ComputeCopy copy;
   const auto upstream = RandomTensors(3).normal({3, 4}, at::kBFloat16);
@@ -49,7 +49,7 @@ TEST_CASE("ComputeCopy: its gradient reaches the parameter in float32", "[model]
   CHECK_FALSE(copy.differentiable(parameter, at::kBFloat16).requires_grad());
 }
 
-TEST_CASE("ComputeCopy: a parameter of that type is itself", "[model]") {
+TEST_CASE("ComputeCopy: a parameter that has the type is returned itself", "[model]") {
   auto parameter = RandomTensors(4).normal({3}, at::kFloat).requires_grad_(true);
   ComputeCopy copy;
   CHECK(copy.values({parameter}, at::kFloat).data_ptr() == parameter.data_ptr());

@@ -12,7 +12,7 @@
 
 namespace dsmoe {
 
-/// Fills every parameter with N(0, std), biases and norms included, so that none can hide.
+/// Fills every parameter with N(0, std), biases and norms included, so that each affects the result.
 inline void randomise(torch::nn::Module& module, uint64_t seed, double std) {
   RandomTensors random(seed);
   at::NoGradGuard no_grad;

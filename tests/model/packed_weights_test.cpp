@@ -125,7 +125,7 @@ const PackedFormat kFormats[] = {PackedFormat::kFloat32,
 
 }  // namespace
 
-TEST_CASE("pack_weights: a packed model computes what the model does", "[model][packed]") {
+TEST_CASE("pack_weights: a packed model equals the original model", "[model][packed]") {
   const auto tokens = make_tokens(3, 11);
   for (const auto& config : configs()) {
     auto model = make_model(config);
@@ -141,7 +141,7 @@ TEST_CASE("pack_weights: a packed model computes what the model does", "[model][
   }
 }
 
-TEST_CASE("pack_weights: a cache changes nothing but rounding", "[model][packed]") {
+TEST_CASE("pack_weights: a cache changes only rounding", "[model][packed]") {
   const auto tokens = make_tokens(2, 13);
   for (const auto& config : configs()) {
     auto model = make_model(config);
@@ -158,7 +158,7 @@ TEST_CASE("pack_weights: a cache changes nothing but rounding", "[model][packed]
   }
 }
 
-TEST_CASE("pack_weights: narrow formats stay near", "[model][packed]") {
+TEST_CASE("pack_weights: narrow formats stay near float32", "[model][packed]") {
   const auto tokens = make_tokens(2, 9);
   for (const auto& config : configs()) {
     auto model = make_model(config);
@@ -242,12 +242,12 @@ TEST_CASE("pack_weights: logits of chosen positions are rows of all", "[model][p
   }
 }
 
-TEST_CASE("pack_weights: originals are given back or serve gradients", "[model][packed]") {
+TEST_CASE("pack_weights: originals are freed or give gradients", "[model][packed]") {
   const auto tokens = make_tokens(2, 5);
   for (const auto& config : configs()) {
     auto packed = make_packed(config, PackedFormat::kBfloat16);
     CHECK_THROWS_WITH(packed->forward(tokens, RoutingPolicy::all()),
-                      Catch::Contains("pack_weights gave up"));
+                      Catch::Contains("pack_weights freed it"));
     int64_t kept = 0;
     for (const auto& item : packed->named_parameters()) {
       const bool is_matrix = item.value().dim() == 2;

@@ -54,7 +54,8 @@ TEST_CASE("count_parameters: the tiny model, worked by hand", "[model][parameter
   CHECK(count.total() == 257 * 12 + 2 * kLayer + 12);
 }
 
-TEST_CASE("count_parameters: equals what a model of every kind allocates", "[model][parameters]") {
+TEST_CASE("count_parameters: equals the allocated parameters for every kind of model",
+          "[model][parameters]") {
   auto config = make_tiny_model()->config();
   config.attention.n_heads = 6;
   config.attention.n_kv_heads = 2;
@@ -80,7 +81,7 @@ TEST_CASE("count_parameters: equals what a model of every kind allocates", "[mod
   CHECK(count.biases == built.biases);
 }
 
-TEST_CASE("active_parameters: all but the experts left out", "[model][parameters]") {
+TEST_CASE("active_parameters: counts everything except unselected experts", "[model][parameters]") {
   const auto config = make_tiny_model()->config();
   const auto all = static_cast<double>(2 * kLayer + 12);
   CHECK(active_parameters(config, all_experts(config)) == all);
@@ -89,7 +90,7 @@ TEST_CASE("active_parameters: all but the experts left out", "[model][parameters
   CHECK(active_parameters(config, active) == all - 5.5 * kFfnExpert - 2 * kAttentionExpert);
 }
 
-TEST_CASE("active_parameters: SwiGLU experts have three matrices, biases of their own",
+TEST_CASE("active_parameters: SwiGLU experts have three matrices and their own biases",
           "[model][parameters]") {
   auto config = make_tiny_model()->config();
   config.bias = true;

@@ -160,8 +160,7 @@ TEST_CASE("Transformer: keys cached under one policy serve another", "[model][tr
   CHECK(max_difference(last, full.narrow(1, 5, 1)) < 1e-11);
 }
 
-TEST_CASE("Transformer: a ragged batch gives what each sequence gives alone",
-          "[model][transformer]") {
+TEST_CASE("Transformer: a ragged batch equals each sequence alone", "[model][transformer]") {
   const at::NoGradGuard no_grad;
   const std::vector<int64_t> lengths{5, 2, 4};
   for (const auto& config : configs()) {
@@ -225,7 +224,7 @@ TEST_CASE("Transformer: activation checkpointing changes neither logits nor grad
         options.recompute = recompute;
         const auto output = model(tokens, RoutingPolicy::threshold(0.9), options);
         auto loss = (output.logits * RandomTensors(157).normal(output.logits.sizes())).sum();
-        // The routing records carry gradients of their own: the balance losses need them.
+        // The routing records carry gradients for the balance losses.
         for (const auto& record : output.moe) loss = loss + record.router_logits.square().sum();
         for (const auto& record : output.moa) loss = loss + record.router_probs.square().sum();
         loss.backward();
@@ -243,7 +242,7 @@ TEST_CASE("Transformer: activation checkpointing changes neither logits nor grad
   }
 }
 
-TEST_CASE("Transformer: init_weights depends on the seed alone", "[model][transformer]") {
+TEST_CASE("Transformer: init_weights depends on the seed only", "[model][transformer]") {
   Transformer a(tiny_config());
   Transformer b(tiny_config());
   Transformer c(tiny_config());

@@ -24,7 +24,7 @@ PlanRequest request_of(const RunConfig& config) {
           .policies = default_policies(config.model)};
 }
 
-TEST_CASE("plan_cost: parameters and operations of every policy", "[report]") {
+TEST_CASE("plan_cost: counts parameters and operations of every policy", "[report]") {
   const auto config = small_config();
   const auto plan = plan_cost(config, request_of(config));
   CHECK(plan.parameters.total() == static_cast<int64_t>(kAll + kHead));
@@ -47,7 +47,7 @@ TEST_CASE("plan_cost: sparse training costs the experts it uses", "[report]") {
         3 * (2 * (kAll - 12 * kFfnExpert + kHead) + 4 * 10 * 2 * 24));
 }
 
-TEST_CASE("plan_cost: partitioned experts are trained at the cost of all", "[report]") {
+TEST_CASE("plan_cost: training partitioned experts costs as much as all experts", "[report]") {
   auto config = small_config();
   config.model.ffn.kind = FfnKind::kPartitioned;
   config.model.ffn.d_ffn = config.model.ffn.n_experts * config.model.ffn.d_expert;
@@ -79,7 +79,7 @@ TEST_CASE("plan_cost: time is operations over the speed of all GPUs", "[report]"
   CHECK(!plan_cost(config, request).fits);
 }
 
-TEST_CASE("plan_cost: gradients travel once around a ring, beside the last backward pass",
+TEST_CASE("plan_cost: a ring all-reduces gradients once, beside the last backward pass",
           "[report]") {
   auto config = small_config();
   config.train.accumulation = 4;
@@ -91,11 +91,11 @@ TEST_CASE("plan_cost: gradients travel once around a ring, beside the last backw
   const auto plan = plan_cost(config, request);
   const double bytes = 4.0 * static_cast<double>(plan.parameters.total());
   CHECK(plan.reduce_seconds == Approx(2 * 3.0 / 4 * bytes / 1e6));
-  // One micro-batch a rank: two of three parts of it hide the ring.
+  // One micro-batch a rank: two thirds of it overlap with the ring.
   const double left = plan.reduce_seconds - plan.compute_seconds * 2 / 3;
   CHECK(plan.exposed_seconds == Approx(std::max(left, 0.0)));
   CHECK(plan.step_seconds == Approx(plan.compute_seconds + plan.exposed_seconds));
-  request.gpus_per_host = 2;  // over the network now: nothing hides so much
+  request.gpus_per_host = 2;  // over the network: too slow to hide
   const auto slow = plan_cost(config, request);
   CHECK(slow.reduce_seconds == Approx(1e3 * plan.reduce_seconds));
   CHECK(slow.exposed_seconds == Approx(slow.reduce_seconds - slow.compute_seconds * 2 / 3));
@@ -108,18 +108,20 @@ TEST_CASE("plan_cost: gradients travel once around a ring, beside the last backw
   CHECK(sharded.memory.optimizer == Approx(slow.memory.optimizer / 4));
 }
 
-TEST_CASE("plan_cost: the sparse twin has twice the FFN and uses a quarter of this one's",
-          "[report]") {
+TEST_CASE(
+    "plan_cost: the sparse baseline has twice the FFN parameters and uses a quarter of this "
+    "model's",
+    "[report]") {
   const auto config = small_config();
-  const auto twin = plan_cost(config, request_of(config)).twin;
+  const auto sparse = plan_cost(config, request_of(config)).sparse_baseline;
   // 16 experts of width 2 * 40 / 16 = 5; their router has 16 rows instead of 8.
   const double total = kAll + kHead + 2 * (8 * kFfnExpert + 10 * 8);
-  CHECK(twin.parameters_total == static_cast<int64_t>(total));
+  CHECK(sparse.parameters_total == static_cast<int64_t>(total));
   const double used = total - kHead - 2 * 14 * kFfnExpert;
-  CHECK(twin.train_flops_per_token == 3 * (2 * (used + kHead) + 4 * 10 * 2 * 24));
-  CHECK(twin.flops_ratio ==
-        Approx(3 * (2 * (kAll + kHead) + 4 * 10 * 2 * 24) / twin.train_flops_per_token));
-  CHECK(twin.memory_ratio == Approx((kAll + kHead) / total));
+  CHECK(sparse.train_flops_per_token == 3 * (2 * (used + kHead) + 4 * 10 * 2 * 24));
+  CHECK(sparse.flops_ratio ==
+        Approx(3 * (2 * (kAll + kHead) + 4 * 10 * 2 * 24) / sparse.train_flops_per_token));
+  CHECK(sparse.memory_ratio == Approx((kAll + kHead) / total));
 }
 
 TEST_CASE("plan_cost: a policy that depends on the data is refused", "[report]") {
@@ -129,7 +131,7 @@ TEST_CASE("plan_cost: a policy that depends on the data is refused", "[report]")
   CHECK_THROWS_WITH(plan_cost(config, request), Catch::Contains("threshold=0.48"));
 }
 
-TEST_CASE("find_gpu: an unknown name is answered with the known ones", "[report]") {
+TEST_CASE("find_gpu: the error for an unknown name lists the known ones", "[report]") {
   CHECK(find_gpu("a100").flops == 312e12);
   CHECK_THROWS_WITH(find_gpu("v1"), Catch::Contains("a100, h100"));
 }

@@ -19,7 +19,7 @@ double bytes_of(const Roofline& roofline, const std::string& name) {
 
 }  // namespace
 
-TEST_CASE("gpu_roofline: a worked dense layer", "[report]") {
+TEST_CASE("gpu_roofline: a dense layer equals the calculation by hand", "[report]") {
   ModelConfig config;
   config.vocab_size = 100;
   config.d_model = 8;
@@ -48,7 +48,7 @@ TEST_CASE("gpu_roofline: a worked dense layer", "[report]") {
   CHECK(decode.kernels[4].seconds == Approx(1024 / 7e9 + 2 * 1.5e-6));
 }
 
-TEST_CASE("gpu_roofline: a worked router", "[report]") {
+TEST_CASE("gpu_roofline: a router equals the calculation by hand", "[report]") {
   ModelConfig config = small_config().model;
   config.d_model = 12;
   config.attention.kind = AttentionKind::kDense;
@@ -87,7 +87,7 @@ TEST_CASE("gpu_roofline: a worked router", "[report]") {
   CHECK(slow_step.seconds() - step.seconds() == Approx(layers * 6 * 10 * 48 / 500.0).epsilon(1e-3));
 }
 
-TEST_CASE("gpu_roofline: its operations are those that the model counts", "[report]") {
+TEST_CASE("gpu_roofline: its operations equal those that the model counts", "[report]") {
   auto config = small_config().model;
   config.vocab_size = 50000;
   config.d_model = 1024;

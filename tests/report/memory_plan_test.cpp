@@ -8,7 +8,7 @@
 namespace dsmoe {
 namespace {
 
-TEST_CASE("training_memory: float32 weights, gradients and two moments", "[report]") {
+TEST_CASE("training_memory: counts float32 weights, gradients and two moments", "[report]") {
   const auto config = small_config();
   const auto total = static_cast<double>(count_parameters(config.model).total());
   const auto memory = training_memory(config, 1);
@@ -20,7 +20,7 @@ TEST_CASE("training_memory: float32 weights, gradients and two moments", "[repor
   CHECK(training_memory(config, 2).communication == 4 * total);
 }
 
-TEST_CASE("activation_bytes_per_token: worked by hand", "[report]") {
+TEST_CASE("activation_bytes_per_token: equals the calculation by hand", "[report]") {
   auto model = small_config().model;
   // Stream 4 and normed 2 bytes of 10 values; 6 query heads and 2 key heads of 4, twice, in two
   // bytes; a number a head; 13 bytes an expert; mean and scale of the norm.
@@ -42,8 +42,8 @@ TEST_CASE("activation_bytes_per_token: worked by hand", "[report]") {
 TEST_CASE("activation_bytes_per_token: selected experts keep their rows", "[report]") {
   auto model = small_config().model;
   const double always = 10 * 6 + 8 + 13 * 8;  // input, norm and router
-  // Per expert: its input, what enters the activation, its result; the weight, two indices; its
-  // output in float32.
+  // Per expert: its input, the activation's input and result; the weight, two indices; its output
+  // in float32.
   const double row = 2 * (10 + 2 * 5) + 4 + 2 * 8 + 4 * 10;
   model.training_policy = "moe:top_k=3;moa:all";
   CHECK(activation_bytes_per_token(model, 2).ffn == always + 3 * row);
@@ -55,7 +55,7 @@ TEST_CASE("activation_bytes_per_token: selected experts keep their rows", "[repo
   CHECK(activation_bytes_per_token(model, 2).ffn == always + 2 * 40);
 }
 
-TEST_CASE("training_memory: what is computed again is kept for one block only", "[report]") {
+TEST_CASE("training_memory: recomputed activations are kept for one block only", "[report]") {
   auto config = small_config();
   const double n_tokens = 3 * 20;
   const auto memory = training_memory(config, 1);
@@ -84,14 +84,14 @@ TEST_CASE("training_memory: in float32 a router's two hidden matrices are copied
   CHECK(training_memory(config, 1).compute_weights == 2 * 4 * 2 * 7 * 10);
 }
 
-TEST_CASE("training_memory: the tensors are the sum of what is there at one time", "[report]") {
+TEST_CASE("training_memory: tensors are the sum of those alive at one time", "[report]") {
   auto config = small_config();
   config.train.accumulation = 1;
   const auto memory = training_memory(config, 1);
   CHECK(memory.loss > memory.workspace);  // a vocabulary of 100 over a width of 10
   const double always = memory.weights + memory.optimizer + memory.compute_weights;
   CHECK(memory.tensors == Approx(always + memory.activations + memory.loss));
-  // Gradients come when activations have gone: their blocks are others.
+  // Gradients are allocated after activations are freed: they use other blocks.
   const double counted_twice = 4 * 100 * 10 + 2 * 10 * 40;  // of the head and of an FFN's matrix
   CHECK(memory.heap == Approx(memory.workspace + memory.gradients - counted_twice));
   CHECK(memory.peak == Approx(memory.tensors + memory.heap + memory.runtime));
@@ -99,14 +99,14 @@ TEST_CASE("training_memory: the tensors are the sum of what is there at one time
   const auto several = training_memory(config, 1);
   CHECK(several.tensors == Approx(always + memory.gradients + memory.activations + memory.loss));
   CHECK(several.heap == Approx(memory.workspace));
-  // Of few tokens the gradients are the most, all of them when no activation is left.
+  // With few tokens the gradients dominate: all of them, when no activation is left.
   config.model.d_model = 1000;
   config.train.accumulation = config.train.batch_size = config.data.seq_len = 1;
   const auto few = training_memory(config, 1);
   CHECK(few.tensors == Approx(few.weights + few.optimizer + few.compute_weights + few.gradients));
 }
 
-TEST_CASE("training_memory: ranks keep gradients in buckets, twice before the first step",
+TEST_CASE("training_memory: ranks keep gradients in buckets, two sets before the first step",
           "[report]") {
   auto config = small_config();
   config.train.accumulation = 2;
@@ -115,7 +115,7 @@ TEST_CASE("training_memory: ranks keep gradients in buckets, twice before the fi
   CHECK(memory.tensors ==
         Approx(always + memory.compute_weights + memory.activations + memory.loss));
   CHECK(memory.heap == Approx(memory.workspace));
-  // Next to no tokens: the second buckets are the most.
+  // With almost no tokens the second buckets dominate.
   config.model.d_model = 1000;
   config.train.batch_size = 1;
   config.data.seq_len = 1;
@@ -125,13 +125,13 @@ TEST_CASE("training_memory: ranks keep gradients in buckets, twice before the fi
   const auto sharded = training_memory(config, 2);
   CHECK(sharded.optimizer == few.optimizer / 2);
   CHECK(sharded.exchange == 8 << 20);
-  // All blocks: a freed one serves no tensor of another size.
+  // All blocks: a freed block serves no tensor of another size.
   CHECK(sharded.heap + sharded.tensors ==
         Approx(few.weights + few.optimizer / 2 + few.communication + few.compute_weights +
                few.activations + few.loss + few.workspace + sharded.exchange));
 }
 
-TEST_CASE("kv_cache_bytes_per_token: shared keys and values, whatever the routing", "[report]") {
+TEST_CASE("kv_cache_bytes_per_token: counts shared keys and values under any routing", "[report]") {
   auto model = small_config().model;
   CHECK(kv_cache_bytes_per_token(model, 2) == 2 * 2 * 2 * 4 * 2);
   model.attention.n_experts = 7;

@@ -49,7 +49,7 @@ TEST_CASE("plot_to_svg: a logarithmic axis spaces ratios", "[report]") {
   CHECK(points[2] - points[0] == Approx(points[4] - points[2]).margin(0.11));
 }
 
-TEST_CASE("plot_to_svg: what cannot be shown breaks the line", "[report]") {
+TEST_CASE("plot_to_svg: points that cannot be shown break the line", "[report]") {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const auto svg =
       plot_to_svg({{.name = "loss", .x = {0, 1, 2, 3, 4}, .y = {1, 2, nan, 4, 5}}}, {.title = "t"});
@@ -82,7 +82,7 @@ TEST_CASE("plot_to_svg: names and labels cannot become markup", "[report]") {
   CHECK(svg.find("&lt;a&gt;") != std::string::npos);
 }
 
-TEST_CASE("heat_map_to_svg: a cell for each value, the fuller the darker", "[report]") {
+TEST_CASE("heat_map_to_svg: draws a cell for each value, larger values darker", "[report]") {
   const auto svg = heat_map_to_svg({{0.0, 0.5}, {1.0, 2.0}}, {"0", "1"}, {.title = "load"}, 1.0);
   CHECK(count_in_svg(svg, "<rect") == 4);
   CHECK(count_in_svg(svg, "fill-opacity=\"0.00\"") == 1);

@@ -55,7 +55,7 @@ void write_run(const std::string& directory, int64_t n_steps, size_t n_layers, s
 
 }  // namespace
 
-TEST_CASE("read_run: sorts the lines by what they say", "[report]") {
+TEST_CASE("read_run: sorts the lines by kind", "[report]") {
   const TemporaryDirectory directory;
   write_run(directory.file("run"), 10, 2, 4);
   const auto run = read_run(posix_io(), directory.file("run") + "/");
@@ -79,7 +79,7 @@ TEST_CASE("read_run: a torn last line is left out, any other is an error", "[rep
   REQUIRE_THROWS_AS(read_run(posix_io(), directory.file("none")), Error);
 }
 
-TEST_CASE("runs_to_html: one page with everything, nothing from outside", "[report]") {
+TEST_CASE("runs_to_html: one self-contained page holds everything", "[report]") {
   const TemporaryDirectory directory;
   write_run(directory.file("first"), 10, 2, 4);
   write_run(directory.file("second"), 20, 1, 4);
@@ -103,7 +103,7 @@ TEST_CASE("runs_to_html: one page with everything, nothing from outside", "[repo
   CHECK(count_of(html, "<svg") == count_of(html, "</svg>"));
 }
 
-TEST_CASE("runs_to_html: sample texts are shown as they are, nothing of them is HTML", "[report]") {
+TEST_CASE("runs_to_html: sample texts are shown unchanged and never become HTML", "[report]") {
   const TemporaryDirectory directory;
   write_run(directory.file("run"), 2, 1, 2);
   const std::vector<RunRecord> runs = {read_run(posix_io(), directory.file("run"))};

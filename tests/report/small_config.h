@@ -4,7 +4,7 @@
 
 namespace dsmoe {
 
-/// Two layers of round sizes, so that what a plan says can be worked by hand.
+/// Two layers of round sizes, so that a plan can be calculated by hand.
 inline RunConfig small_config() {
   RunConfig config;
   config.run_dir = "run";

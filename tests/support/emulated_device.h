@@ -17,7 +17,7 @@
 /// Executions of device kernels' bodies (csrc_kernels/common/device_body.h) on the CPU.
 namespace dsmoe::emulated {
 
-/// A block whose lanes go one after the other between two barriers. It finds wrong indices and
+/// A block that runs its lanes one after the other between two barriers. It finds wrong indices and
 /// arithmetic, not a missing barrier.
 class SequentialContext {
  public:
@@ -62,7 +62,7 @@ class SequentialContext {
   std::vector<Cell> shared_;
 };
 
-/// What the threads of one block share.
+/// Shared memory of one block.
 struct ThreadBlock {
   ThreadBlock(const LaunchShape& launch, int64_t number)
       : shape(launch),
@@ -129,7 +129,7 @@ class ThreadContext {
   int lane_;
 };
 
-/// Refuses what a GPU would refuse to start.
+/// Refuses launches that a GPU would refuse.
 inline void check_launch(const LaunchShape& shape) {
   constexpr int kMaxLanes = 1024;
   constexpr int64_t kMaxSharedBytes = 48 << 10;  // more needs an attribute of the kernel
@@ -150,7 +150,7 @@ void run_sequential(const LaunchShape& shape, Body body) {
   }
 }
 
-/// Blocks in another order: a block that needs another one's result shows.
+/// Blocks in another order: exposes a block that needs the result of another one.
 template <typename Body>
 void run_shuffled(const LaunchShape& shape, uint64_t seed, Body body) {
   check_launch(shape);

@@ -10,7 +10,7 @@
 namespace dsmoe {
 namespace {
 
-// The fake works before it returns: there is nothing left to wait for.
+// The fake finishes before it returns: there is nothing to wait for.
 class DoneWork : public c10d::Work {
  public:
   explicit DoneWork(std::vector<at::Tensor> tensors)
@@ -155,7 +155,7 @@ at::Tensor FakeNetwork::exchange(int64_t rank,
   // The next collective begins when all have taken the last one's result.
   changed_.wait(lock, [&] { return n_taken_ == 0 || aborted_by_ >= 0; });
   check();
-  // Ranks have devices of their own.
+  // Each rank has its device.
   given_[index] = mine.detach().to(at::kCPU, mine.scalar_type(), false, /*copy=*/true);
   if (++n_given_ == size_) {
     result_ = combine(given_);

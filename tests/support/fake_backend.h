@@ -15,7 +15,7 @@
 
 namespace dsmoe {
 
-/// What goes wrong on one rank of a FakeNetwork; collectives count from 1, setting up is 0.
+/// The faults of one rank of a FakeNetwork; collectives count from 1, setting up is 0.
 struct FakeFault {
   int64_t rank = -1;
   int64_t throws_at = -1;  ///< this collective throws
@@ -25,7 +25,7 @@ struct FakeFault {
 };
 
 /// Collectives over ranks that are threads, in memory: c10d::Backend as NCCL implements it, with
-/// faults on order and a log of what each rank did.
+/// faults on request and a log per rank.
 class FakeNetwork {
  public:
   explicit FakeNetwork(int64_t size, FakeFault fault = {});
@@ -36,7 +36,7 @@ class FakeNetwork {
 
   /// Adds a line to a rank's log, between its collectives.
   void note(int64_t rank, const std::string& line);
-  /// `all-reduce 12`: operation and elements, `abort`, and what note() added.
+  /// `all-reduce 12`: operation and elements, `abort`, and lines of note().
   std::vector<std::string> log(int64_t rank) const;
 
  private:
@@ -57,7 +57,7 @@ class FakeNetwork {
   std::condition_variable changed_;
   std::vector<std::vector<std::string>> logs_;  // by rank
   std::vector<int64_t> n_collectives_;          // begun, by rank
-  std::vector<at::Tensor> given_;               // of the collective that goes on, by rank
+  std::vector<at::Tensor> given_;               // tensors of the running collective, by rank
   int64_t n_given_ = 0;
   int64_t n_taken_ = 0;
   at::Tensor result_;

@@ -90,7 +90,7 @@ std::vector<std::string> registered_kernels() {
 
 }  // namespace dsmoe::fake_cuda
 
-// What the module defines for cuda_context.cuh.
+// Definitions of the module for cuda_context.cuh.
 namespace dsmoe::device {
 
 cudaStream_t current_stream() { return fake_cuda::kStream; }
@@ -98,7 +98,7 @@ void check_launch() {}
 
 }  // namespace dsmoe::device
 
-// What the host code that nvcc 13.0 makes of a .cu file calls.
+// Functions that the host code of a .cu file calls, as nvcc 13.0 compiles it.
 using dsmoe::fake_cuda::runtime;
 
 extern "C" {
@@ -153,7 +153,7 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel,
 cudaError_t cudaGetLastError() { return dsmoe::fake_cuda::take_error(); }
 cudaError_t cudaPeekAtLastError() { return runtime().last_error; }
 
-// What CUB asks of the one device that there is.
+// Functions by which CUB queries the only device.
 cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }

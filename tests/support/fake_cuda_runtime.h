@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-/// A CUDA runtime of which kernels are functions of the test: for programs whose .cu files were
+/// A CUDA runtime whose kernels are functions of the test: for programs whose .cu files were
 /// compiled with `nvcc -cudart none`. One thread only.
 namespace dsmoe::fake_cuda {
 
@@ -23,12 +23,12 @@ struct Launch {
   cudaStream_t stream = nullptr;
 };
 
-/// What a kernel does: gets the addresses of its arguments.
+/// Body of a kernel; receives the addresses of its arguments.
 using Kernel = std::function<void(const Launch& launch, void** arguments)>;
 
 /// Forgets launches, kernels and the failure.
 void reset();
-/// `name` as in Launch::kernel. A launch of a kernel that nobody gave is logged and does nothing.
+/// `name` as in Launch::kernel. A launch of a kernel without a body is logged and does nothing.
 void set_kernel(const std::string& name, Kernel kernel);
 /// Launches that were accepted, in order.
 const std::vector<Launch>& launches();

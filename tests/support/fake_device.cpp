@@ -29,8 +29,8 @@
 namespace dsmoe {
 namespace {
 
-// The name of a device that this torch knows and has no code for. A private one (PrivateUse1) would
-// not do: torch::nn::Module::to refuses it.
+// The name of a device that torch defines without code. The private one (PrivateUse1) does not
+// work: torch::nn::Module::to refuses it.
 constexpr auto kFake = c10::DeviceType::MTIA;
 
 void release(void* data) { c10::GetDefaultCPUAllocator()->raw_deallocate(data); }
@@ -52,7 +52,7 @@ struct FakeAllocator : c10::Allocator {
 FakeAllocator allocator;
 REGISTER_ALLOCATOR(kFake, &allocator);
 
-// Devices with one stream each, which has always finished.
+// Devices with one stream each that has always finished.
 struct FakeGuard : c10::impl::DeviceGuardImplInterface {
   c10::DeviceType type() const override { return kFake; }
   c10::Device exchangeDevice(c10::Device device) const override {
@@ -77,11 +77,11 @@ struct FakeGuard : c10::impl::DeviceGuardImplInterface {
 
 C10_REGISTER_GUARD_IMPL(MTIA, FakeGuard);
 
-// A generator of its own, or random numbers of the CPU would hide what was forgotten.
+// A separate generator: random numbers of the CPU would hide forgotten copies.
 struct FakeHooks : at::MTIAHooksInterface {
   explicit FakeHooks(at::MTIAHooksArgs) {}
   void init() const override {}
-  // Torch knows one accelerator: where tests run on a real one, this is none.
+  // Torch supports one accelerator: if tests run on a real one, this is none.
   bool hasMTIA() const override {
     const char* device = std::getenv("DSMOE_TEST_DEVICE");
     return device == nullptr || std::string(device) != "cuda";
@@ -145,7 +145,7 @@ at::Tensor empty_strided(at::IntArrayRef size,
 }
 
 constexpr auto kNoWaits = c10::DebugInfoKind::TEST_INFO;
-thread_local int n_fallbacks = 0;  // whose own copies are the fake's business
+thread_local int n_fallbacks = 0;  // waits inside a fallback are allowed
 
 void note_wait() {
   const bool forbidden = c10::ThreadLocalDebugInfo::get(kNoWaits) != nullptr;
@@ -203,7 +203,7 @@ TORCH_LIBRARY_IMPL(_, MTIA, library) {
   library.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
 }
 
-// What torch has of these for CUDA: each goes to the group's backend of the device.
+// As torch's CUDA implementations: each calls the group's backend of the device.
 using Group = c10::intrusive_ptr<c10d::ProcessGroup>;
 using Work = c10::intrusive_ptr<c10d::Work>;
 

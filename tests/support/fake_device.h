@@ -11,9 +11,9 @@ namespace dsmoe {
 /// one thread.
 c10::Device fake_device(c10::DeviceIndex index = 0);
 
-/// While one lives, what a GPU's host would wait for throws c10::Error on this thread and in the
-/// backward passes that it begins: reading a number, and copies between the device and the CPU. A
-/// GPU refuses them while it records.
+/// During its lifetime every host sync throws c10::Error on this thread and in the backward passes
+/// that it begins: reading a number, and copies between the device and the CPU. A GPU refuses them
+/// while it records.
 class ForbidWaits {
  public:
   ForbidWaits();

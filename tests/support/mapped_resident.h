@@ -8,8 +8,7 @@
 namespace dsmoe {
 
 /// Bytes of this process's pages in memory, from a walk of its page tables. /proc/self/statm and
-/// VmHWM are sums of counters that each core keeps for itself: on a machine of many cores they may
-/// be hundreds of MiB off.
+/// VmHWM are sums of per-core counters: on a machine of many cores they may be hundreds of MiB off.
 inline int64_t mapped_resident_bytes() {
   std::ifstream mappings("/proc/self/smaps");
   int64_t kibibytes = 0;

@@ -8,7 +8,7 @@
 
 namespace dsmoe {
 
-/// Documents of sequences of tokens, as a Megatron pair holds them.
+/// Documents of sequences of tokens of a Megatron pair.
 using MegatronDocuments = std::vector<std::vector<std::vector<int32_t>>>;
 
 /// The bytes of a pair, written from the format's description.

@@ -4,7 +4,8 @@
 
 namespace dsmoe {
 
-/// While it lives, torch fills the memory of new tensors with NaN, so that a kernel that reads what nobody wrote shows it.
+/// During its lifetime torch fills the memory of new tensors with NaN, which exposes a kernel that
+/// reads unwritten memory.
 struct PoisonedMemory {
   PoisonedMemory() { at::globalContext().setDeterministicAlgorithms(true, false); }
   ~PoisonedMemory() { at::globalContext().setDeterministicAlgorithms(false, false); }

@@ -15,7 +15,7 @@ thread_local double n_operations = 0;
 
 std::unique_ptr<at::ObserverContext> note(const at::RecordFunction& function) {
   const std::string name = function.name();
-  // What a linear runs on, or the linear itself where a library does it as a whole.
+  // The product that a linear runs on, or the linear itself if a library runs it as a whole.
   if (name != "aten::mm" && name != "aten::addmm" && name != "aten::mkldnn_linear") return nullptr;
   const size_t first = name == "aten::addmm" ? 1 : 0;
   const auto& a = function.inputs()[first].toTensor();

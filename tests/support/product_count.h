@@ -4,7 +4,7 @@
 
 namespace dsmoe {
 
-/// Counts the operations of this thread's matrix products while it lives, as 2 m n k. One at a
+/// Counts the operations of this thread's matrix products during its lifetime, as 2 m n k. One at a
 /// time.
 class ProductCount {
  public:

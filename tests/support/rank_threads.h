@@ -14,7 +14,7 @@
 
 namespace dsmoe {
 
-/// Runs `work` on `size` ranks, each a thread of this process with a group of its own, over Gloo.
+/// Runs `work` on `size` ranks, each a thread of this process with its own group, over Gloo.
 /// Rethrows the first rank's exception. Assertions belong into the caller's thread.
 inline void run_ranks(int64_t size,
                       const std::function<void(RankGroup&)>& work,

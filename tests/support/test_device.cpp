@@ -15,7 +15,7 @@
 namespace dsmoe {
 namespace {
 
-// Work that is done again, instead of what a device would have recorded of it.
+// Repeats the work instead of replaying a device's recording.
 class EmulatedGraph : public DeviceGraph {
  public:
   explicit EmulatedGraph(std::function<void()> work) : work_(std::move(work)) {

@@ -1,4 +1,4 @@
-// A NaN, an Inf or a spike in a step: neither weights nor checkpoints get it.
+// A NaN, an Inf or a spike in a step reaches neither weights nor checkpoints.
 #include <ATen/ops/scalar_tensor.h>
 
 #include <catch2/catch.hpp>
@@ -54,7 +54,7 @@ at::Tensor parameter_of(const Trainer& trainer, const std::string& name) {
   return {};
 }
 
-// What gets into a step, counted from 0: a value in one entry of a parameter's gradient, or weights
+// The fault of a step, counted from 0: a value in one entry of a parameter's gradient, or weights
 // of the last norm so large that the logits overflow.
 struct Fault {
   float value = 0;
@@ -84,7 +84,7 @@ TrainResult train_with(Trainer& trainer,
   }
 }
 
-// What a run without a fault ends with.
+// The result of a run without a fault.
 const CheckpointManifest& undisturbed() {
   static const CheckpointManifest manifest = [] {
     const TemporaryDirectory directory;
@@ -141,7 +141,7 @@ TEST_CASE("Trainer: a non-finite loss or gradient stops the run with the weights
   }
   const auto saved = find_newest_checkpoint(posix_io(), config.run_dir);
   REQUIRE(saved.has_value() == (at_step > 3));
-  // The process without the fault goes on from the last whole step, and comes to the same end.
+  // The process without the fault resumes from the last whole step and gives the same result.
   Trainer(posix_io(), config, "auto").run();
   const auto end = find_checkpoint(posix_io(), config.run_dir).manifest;
   const auto& expected = undisturbed();
@@ -197,7 +197,7 @@ TEST_CASE("Trainer: a step that is skipped changes neither weights nor moments, 
   CHECK(hashes.back() == end);
 }
 
-TEST_CASE("Trainer: a spike is only reported where the config says so", "[train][guard]") {
+TEST_CASE("Trainer: a spike is only reported with on_spike = report", "[train][guard]") {
   const TemporaryDirectory directory;
   auto config = short_run(directory);
   config.train.guard.spike_window = 2;
@@ -247,7 +247,7 @@ struct GuardBench {
 
 TEST_CASE("BadStepGuard: a non-finite loss of finite tensors is refused and reported",
           "[train][guard]") {
-  const float value = GENERATE(kNan, kInf, -kInf);
+  const float value = GENERATE(as<float>{}, kNan, kInf, -kInf);
   GuardBench bench({});
   CHECK_THROWS_WITH(
       bench.judge(value, 1.0),

@@ -40,13 +40,13 @@ TEST_CASE("caching_allocator: a freed block serves the next tensor of its size",
   CHECK(floats(5 * kMebibyte).data_ptr() != data);
 }
 
-TEST_CASE("caching_allocator: trim returns what a whole step left waiting", "[train]") {
+TEST_CASE("caching_allocator: trim returns blocks that a whole step did not use", "[train]") {
   start_afresh();
   const auto before = caching_allocator::usage().waiting;
   {
     const auto a = floats(2 * kMebibyte);
     const auto b = floats(2 * kMebibyte);
-    // Not at one place of a page: their streams would meet in the same sets of the cache.
+    // Not at one place of a page: their streams would map to the same sets of the cache.
     CHECK((static_cast<char*>(b.data_ptr()) - static_cast<char*>(a.data_ptr())) % 4096 != 0);
   }
   const auto both = caching_allocator::usage().waiting;

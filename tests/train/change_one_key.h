@@ -14,32 +14,32 @@ class ChangeOneKey final : public ConfigVisitor {
   void begin_section(const char* name, const char*) override { path_.emplace_back(name); }
   void end_section() override { path_.pop_back(); }
   void integer(const char* key, int64_t& value, int64_t min, int64_t max, FieldInfo info) override {
-    if (meets(key, info)) value = value < max ? value + 1 : min;
+    if (selects(key, info)) value = value < max ? value + 1 : min;
   }
   void real(const char* key, double& value, double min, double max, FieldInfo info) override {
-    if (meets(key, info)) value = value == max ? min : value + (max - value) / 1024;
+    if (selects(key, info)) value = value == max ? min : value + (max - value) / 1024;
   }
   void boolean(const char* key, bool& value, FieldInfo info) override {
-    if (meets(key, info)) value = !value;
+    if (selects(key, info)) value = !value;
   }
   void text(const char* key, std::string& value, FieldInfo info) override {
-    if (meets(key, info)) value += "_other";
+    if (selects(key, info)) value += "_other";
   }
   void text_list(const char* key, std::vector<std::string>& value, FieldInfo info) override {
-    if (meets(key, info)) value.emplace_back("other");
+    if (selects(key, info)) value.emplace_back("other");
   }
   void number_list(const char* key,
                    std::vector<double>& value,
                    double min,
                    double,
                    FieldInfo info) override {
-    if (meets(key, info)) value.push_back(min);
+    if (selects(key, info)) value.push_back(min);
   }
   void choice(const char* key,
               std::string& value,
               const std::vector<std::string>& choices,
               FieldInfo info) override {
-    if (meets(key, info)) value = value == choices[0] ? choices[1] : choices[0];
+    if (selects(key, info)) value = value == choices[0] ? choices[1] : choices[0];
   }
 
   std::string changed;  // the key; empty once there is no n-th one
@@ -47,7 +47,7 @@ class ChangeOneKey final : public ConfigVisitor {
   InitRule init = InitRule::kCompared;
 
  private:
-  bool meets(const char* key, const FieldInfo& info) {
+  bool selects(const char* key, const FieldInfo& info) {
     if (n_++ != target_) return false;
     for (const auto& part : path_) changed += part + ".";
     changed += key;

@@ -14,7 +14,7 @@
 namespace dsmoe {
 namespace {
 
-// Every hash of a checkpoint's manifest, and all else it says.
+// All values of a checkpoint's manifest, its hashes included.
 std::string manifest_of(const std::string& run, int64_t step) {
   const auto name = "/checkpoints/step-0000000" + std::to_string(step);
   return manifest_to_json(read_manifest(posix_io(), run + name));
@@ -30,13 +30,13 @@ int64_t first_write() {
   return found - operations.begin() + 1;
 }
 
-// Asks check() until it has seen the end of the save in flight, which fails: it throws or counts.
-// The test's own time-out bounds it.
+// Calls check() until the save in flight has failed: it throws or counts the failure.
+// The time-out of the test bounds the loop.
 void check_until_failure(CheckpointSaver& saver) {
   for (; saver.n_failed() == 0; std::this_thread::yield()) saver.check();
 }
 
-TEST_CASE("CheckpointSaver: what is saved are the values at the call, whatever happens after it",
+TEST_CASE("CheckpointSaver: saves the values at the call, unaffected by later changes",
           "[train][checkpoint]") {
   const TemporaryDirectory directory;
   CheckpointStore in_place(posix_io(), directory.file("in_place"), {.keep_last = 9});
@@ -68,12 +68,11 @@ TEST_CASE("CheckpointSaver: a failed save stops the run at the next check", "[tr
   saver.start(tiny_checkpoint(1));
   CHECK_THROWS_WITH(check_until_failure(saver), Catch::Contains("No space left on device"));
   CHECK(saver.newest().empty());
-  CHECK_NOTHROW(saver.finish());  // it is told once
+  CHECK_NOTHROW(saver.finish());  // a failure is reported once
 }
 
-TEST_CASE(
-    "CheckpointSaver: where the run goes on, the next save tries again, the last must succeed",
-    "[train][checkpoint]") {
+TEST_CASE("CheckpointSaver: with continue the next save tries again; the last save must succeed",
+          "[train][checkpoint]") {
   const TemporaryDirectory directory;
   FaultIo io({.kind = Fault::Kind::kFailOnce, .at = first_write(), .error = ENOSPC});
   CheckpointStore store(io, directory.file("run"), {.keep_last = 2});

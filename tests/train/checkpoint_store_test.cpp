@@ -26,7 +26,7 @@ std::vector<std::string> names_in(const std::string& directory) {
   return names;
 }
 
-TEST_CASE("CheckpointStore: what is saved is verified and read back", "[train][checkpoint]") {
+TEST_CASE("CheckpointStore: a saved checkpoint is verified and read back", "[train][checkpoint]") {
   const TemporaryDirectory directory;
   CheckpointStore store(posix_io(), directory.file("run"), {.keep_last = 2});
   const auto saved = store.save(tiny_checkpoint(7));
@@ -67,7 +67,7 @@ TEST_CASE("CheckpointStore: only the newest are kept", "[train][checkpoint]") {
         std::vector<std::string>{"step-00000003", "step-00000004"});
 }
 
-TEST_CASE("CheckpointStore: clean removes what the run left unfinished and nothing else",
+TEST_CASE("CheckpointStore: clean removes only unfinished files of the run",
           "[train][checkpoint]") {
   const TemporaryDirectory directory;
   const auto run = directory.file("run");
@@ -88,7 +88,7 @@ TEST_CASE("CheckpointStore: clean removes what the run left unfinished and nothi
   CHECK(names_in(run) == expected);
 }
 
-TEST_CASE("CheckpointStore: a step that is there is left alone", "[train][checkpoint]") {
+TEST_CASE("CheckpointStore: an existing step stays unchanged", "[train][checkpoint]") {
   const TemporaryDirectory directory;
   CheckpointStore store(posix_io(), directory.file("run"), {.keep_last = 2});
   const auto saved = store.save(tiny_checkpoint(5));
@@ -138,7 +138,7 @@ TEST_CASE("CheckpointStore: damaged later steps are set aside and do not count a
   for (const int64_t step : {1, 2, 3}) store.save(tiny_checkpoint(step));
   fs::resize_file(run + "/checkpoints/step-00000003/config.json", 1);
   CHECK(find_checkpoint(posix_io(), run).manifest.step == 2);
-  SECTION("when the run goes on from an earlier one") {
+  SECTION("when the run resumes from an earlier one") {
     store.set_aside_after(2);
     CHECK(names_in(run + "/checkpoints") ==
           std::vector<std::string>{".damaged-step-00000003", "step-00000002"});

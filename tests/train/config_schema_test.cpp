@@ -116,7 +116,7 @@ std::string error_of(const std::string& text) {
   return "no error";
 }
 
-TEST_CASE("RunConfig: a bad value of any key names file, line, key and what was expected",
+TEST_CASE("RunConfig: the error for a bad value names file, line, key and expected value",
           "[train][config]") {
   const auto list = schema();
   CHECK(list.keys.size() > 60);
@@ -131,7 +131,7 @@ TEST_CASE("RunConfig: a bad value of any key names file, line, key and what was 
   }
 }
 
-TEST_CASE("RunConfig: any key given twice is refused where it is given again", "[train][config]") {
+TEST_CASE("RunConfig: the error for a repeated key names the second place", "[train][config]") {
   for (const auto& key : schema().keys) {
     const auto once = yaml_of(key.path, "1");
     const auto last_line = once.substr(once.rfind('\n', once.size() - 2) + 1);

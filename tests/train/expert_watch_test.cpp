@@ -75,8 +75,7 @@ TEST_CASE("ExpertWatch: gates of a sigmoid router are no distribution and have n
   CHECK(stats.moe[0].active_experts == 3.0);
 }
 
-TEST_CASE("ExpertWatch: where some experts are selected, load counts the selected",
-          "[train][guard]") {
+TEST_CASE("ExpertWatch: under a sparse policy load counts the selected experts", "[train][guard]") {
   ExpertWatch watch({}, RoutingPolicy::top_k(1));
   watch.add(output_of({{0.5, 0.25, 0.25}, {0.25, 0.5, 0.25}}, {{1, 0, 0}, {1, 0, 0}}), false);
   watch.end_step();
@@ -159,7 +158,7 @@ TEST_CASE("ExpertWatch: sums of two ranks' numbers watch the tokens of both", "[
     REQUIRE(mine.size() == theirs.size());
     for (size_t i = 0; i < mine.size(); ++i) *mine[i] = *theirs[i] = *mine[i] + *theirs[i];
     for (const auto* output : {&first, &second}) alone.add(*output, measures);
-    // Each rank alone has an expert without load.
+    // On each single rank an expert has no load.
     CHECK(alone.end_step().empty());
     for (auto& rank : ranks) CHECK(rank.end_step().empty());
   }

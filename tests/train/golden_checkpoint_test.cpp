@@ -1,5 +1,5 @@
 // Checkpoints that earlier versions wrote keep loading. tests/golden/checkpoint-v1 was written at
-// step 2 of 4 by `dsmoe train` of commit ebf82c8, whose state held no guards yet; it is never
+// step 2 of 4 by `dsmoe train` of commit ebf82c8, with a state without guards; it is never
 // written again.
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
@@ -53,8 +53,9 @@ TEST_CASE("golden: a checkpoint of format version 1 is read, every part of it", 
   CHECK(state.random_state.size() > 5000);
 }
 
-TEST_CASE("golden: a run goes on from a checkpoint of format version 1 as its writer did",
-          "[train][golden]") {
+TEST_CASE(
+    "golden: a run resumes from a checkpoint of format version 1 with the losses of its writer",
+    "[train][golden]") {
   const TemporaryDirectory directory;
   RunConfig config;
   read_config_file(

@@ -84,7 +84,7 @@ at::Tensor logits_of(Transformer& model) {
 
 }  // namespace
 
-TEST_CASE("init_from: each key of the model, changed alone, is refused, allowed or taken over",
+TEST_CASE("init_from: each single changed model key is refused, allowed or copied by its rule",
           "[train][init]") {
   std::map<std::string, int> n_compared;  // by key: models where it acts
   for (const auto& [name, base] : base_models()) {
@@ -165,8 +165,9 @@ TEST_CASE("init_from: a key that is not compared leaves the logits of given weig
   CHECK(n_checked > 40);
 }
 
-TEST_CASE("init_from: a silent config becomes the source's model; vocab_size 0 is silent",
-          "[train][init]") {
+TEST_CASE(
+    "init_from: a config without model keys gets the source's model; vocab_size 0 counts as unset",
+    "[train][init]") {
   for (const auto& [name, base] : base_models()) {
     CAPTURE(name);
     RunConfig config;
@@ -186,8 +187,7 @@ TEST_CASE("init_from: a silent config becomes the source's model; vocab_size 0 i
                     Contains("train.init_override") && Contains("model.rope_thets"));
 }
 
-TEST_CASE("init_from: a run that resumes takes silent keys from its own checkpoint",
-          "[train][init]") {
+TEST_CASE("init_from: a resuming run copies unset keys from its own checkpoint", "[train][init]") {
   const TemporaryDirectory directory;
   auto config = tiny_run(directory.file("run"), make_tiny_shards(directory));
   config.train.steps = 2;
@@ -217,7 +217,7 @@ TEST_CASE("init_from: a run that resumes takes silent keys from its own checkpoi
   CHECK_FALSE(find_init_source(posix_io(), next, "auto"));
 }
 
-TEST_CASE("Trainer: weights whose config or tokenizer contradicts the run's are refused",
+TEST_CASE("Trainer: weights with a contradicting config or tokenizer are refused",
           "[train][init]") {
   const TemporaryDirectory directory;
   auto config = tiny_run(directory.file("run"), make_tiny_shards(directory));

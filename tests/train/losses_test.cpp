@@ -197,7 +197,7 @@ TEST_CASE("compute_loss: the global scope does not depend on how the batch is cu
 
 TEST_CASE("compute_loss: the local scope is the mean over micro-batches", "[train][losses]") {
   const auto split = split_batch(MiScope::kLocal);
-  // Concave in the mean distribution: parts know less than the whole.
+  // Mutual information is concave in the mean distribution: splitting the batch lowers it.
   CHECK(split.split_mi > split.whole_mi + 1e-4);
   CHECK((split.whole_gradient - split.split_gradient).abs().max().item<double>() > 1e-6);
 }

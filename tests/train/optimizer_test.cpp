@@ -111,7 +111,7 @@ TEST_CASE("Optimizer: a clipped step is the step of scaled gradients", "[train][
   CHECK((clipped - scaled).abs().max().item<double>() < 1e-5);
 }
 
-TEST_CASE("Optimizer: a parameter without gradient is left alone", "[train][optimizer]") {
+TEST_CASE("Optimizer: a parameter without gradient stays unchanged", "[train][optimizer]") {
   auto a = parameter({2, 2}, 1);
   auto b = parameter({2, 2}, 2);
   const auto before = b.detach().clone();
@@ -152,7 +152,8 @@ TEST_CASE("Optimizer: a name given twice is refused", "[train][optimizer]") {
 
 }  // namespace
 
-TEST_CASE("Optimizer: shards update what they own, as the whole would", "[train][optimizer]") {
+TEST_CASE("Optimizer: a shard updates its elements as the whole optimizer would",
+          "[train][optimizer]") {
   const auto run = [](OptimizerShard shard) {
     const NamedTensors parameters = {{"a", parameter({5, 7}, 1)}, {"b", parameter({9}, 2)}};
     Optimizer optimizer(parameters, {}, shard);

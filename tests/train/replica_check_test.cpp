@@ -17,7 +17,7 @@ void flip_lowest_bit(const at::Tensor& tensor, int64_t element) {
   static_cast<uint32_t*>(tensor.data_ptr())[element] ^= 1;
 }
 
-// What each of `size` ranks throws for its tensors, `b` with a flipped bit on some of them.
+// The error of each of `size` ranks for its tensors, `b` with a flipped bit on some of them.
 std::vector<std::string> check_with_flips(int64_t size,
                                           const std::vector<int64_t>& flipped,
                                           const MakeBackend& make_backend = gloo_backend()) {
@@ -42,7 +42,7 @@ TEST_CASE("check_replicas: equal weights pass", "[train]") {
   CHECK(check_with_flips(3, {}) == std::vector<std::string>(3));
 }
 
-TEST_CASE("check_replicas: a flipped bit is told to every rank, by parameter and rank", "[train]") {
+TEST_CASE("check_replicas: every rank reports a flipped bit by parameter and rank", "[train]") {
   for (const int64_t rank : {0, 1, 2}) {
     for (const auto& error : check_with_flips(3, {rank})) {
       CHECK_THAT(error,
@@ -55,7 +55,7 @@ TEST_CASE("check_replicas: a flipped bit is told to every rank, by parameter and
   for (const auto& error : check_with_flips(3, {2}, network.make_backend())) {
     CHECK_THAT(error, Catch::Contains("in 'b' on rank 2;"));
   }
-  // Of two ranks nobody knows whose is right.
+  // With two ranks there is no majority.
   for (const auto& error : check_with_flips(2, {0})) {
     CHECK_THAT(error, Catch::Contains("in 'b' on rank 1;"));
   }

@@ -9,7 +9,7 @@
 namespace dsmoe {
 namespace {
 
-TEST_CASE("resume: each key of the schema, changed alone, is refused, applied or free as it says",
+TEST_CASE("resume: each single changed key is refused, applied or free by its rule",
           "[train][resume]") {
   std::map<ResumeRule, int> n_keys;
   for (size_t n = 0;; ++n) {
@@ -37,7 +37,7 @@ TEST_CASE("resume: each key of the schema, changed alone, is refused, applied or
   CHECK(n_keys[ResumeRule::kFree] > 10);
 }
 
-TEST_CASE("resume: an unchanged config changes nothing; two changes are both seen",
+TEST_CASE("resume: an unchanged config reports nothing; two changes are both reported",
           "[train][resume]") {
   const RunConfig saved;
   RunConfig now;

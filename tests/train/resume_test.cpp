@@ -24,7 +24,7 @@ std::string checkpoint_of(const std::string& run, int64_t step) {
   return run + "/checkpoints/step-000000" + std::to_string(step);
 }
 
-/// What must be equal, bit for bit, between a run and the same run resumed.
+/// Values that must be equal, bit for bit, between a run and the same run resumed.
 struct Outcome {
   std::vector<std::string> losses;  // loss and gradient norm of the steps 21 to 40
   std::string model_hash;
@@ -72,7 +72,7 @@ void change_state(const std::string& directory, const std::function<void(TrainSt
   });
 }
 
-// Sets every optimizer tensor whose name ends in `suffix` to zero.
+// Sets every optimizer tensor with a name that ends in `suffix` to zero.
 void clear_optimizer(const std::string& directory, const std::string& suffix) {
   replace_in_checkpoint(directory, kOptimizer, [&](FileRecord& record) {
     const auto path = directory + "/" + kOptimizer;
@@ -112,7 +112,7 @@ const Golden& golden() {
   return made;
 }
 
-// Takes the golden run's step 20 to another directory, changes it, and goes on to step 40.
+// Copies step 20 of the golden run to another directory, changes it, and resumes to step 40.
 Outcome resume_after(const std::function<void(const std::string& checkpoint)>& change,
                      const std::function<void(RunConfig&)>& configure = {}) {
   const TemporaryDirectory directory;
@@ -151,7 +151,8 @@ TEST_CASE("Trainer: the run of the resume test is in its second epoch and uses d
   CHECK(tiny_run("", "").model.dropout > 0);
 }
 
-TEST_CASE("Trainer: a resume that loses a part of the state is seen", "[train][resume]") {
+TEST_CASE("Trainer: a resume without any one part of the state gives other losses",
+          "[train][resume]") {
   const auto expected = golden().outcome;
   SECTION("random state") {
     const auto other = resume_after([](const std::string& checkpoint) {
@@ -245,7 +246,7 @@ TEST_CASE("Trainer: a damaged newest checkpoint falls back to the one before", "
   fs::copy(checkpoint_of(golden().run, 40), checkpoint_of(run, 40));
   fs::resize_file(checkpoint_of(run, 40) + "/" + kModel, 1000);
   const auto config = tiny_run(run, golden().shards);
-  SECTION("auto goes on from step 20, and says why") {
+  SECTION("auto resumes from step 20 and logs the reason") {
     fs::remove_all(checkpoint_of(run, 40));
     fs::create_directories(checkpoint_of(run, 40));  // no manifest: not a checkpoint
     CHECK_THROWS_AS(Trainer(posix_io(), config, checkpoint_of(run, 40)), Error);
@@ -256,14 +257,14 @@ TEST_CASE("Trainer: a damaged newest checkpoint falls back to the one before", "
   SECTION("a path never falls back") {
     CHECK_THROWS_WITH(Trainer(posix_io(), config, checkpoint_of(run, 40)), Catch::Contains(kModel));
   }
-  SECTION("what is past the one gone on from is set aside and saved again") {
+  SECTION("later checkpoints are set aside and saved again") {
     Trainer(posix_io(), config, "auto").run();
     CHECK(fs::exists(run + "/checkpoints/.damaged-step-00000040"));
     CHECK(outcome_of(run) == golden().outcome);
   }
-  SECTION("a path to an earlier step is refused while a later one is there") {
+  SECTION("a path to an earlier step is refused while a later one exists") {
     CHECK_THROWS_WITH(Trainer(posix_io(), config, checkpoint_of(run, 20)),
-                      Catch::Contains("step-00000040, which is later"));
+                      Catch::Contains("the later step-00000040"));
   }
   SECTION("none refuses a directory that holds a run") {
     CHECK_THROWS_WITH(Trainer(posix_io(), config, "none"), Catch::Contains("--resume auto"));

@@ -37,7 +37,7 @@ TEST_CASE("SpikeGuard: the bound is z standard deviations above the mean", "[tra
   CHECK_FALSE(guard.judge(3.0, 1.0));
 }
 
-TEST_CASE("SpikeGuard: a NaN or Inf is a spike whatever the window holds", "[train][guard]") {
+TEST_CASE("SpikeGuard: a NaN or Inf is a spike for every window", "[train][guard]") {
   auto config = four_steps();
   for (const double bad : {kNan, kInf, -kInf}) {
     CHECK(SpikeGuard(config).judge(bad, 1.0));
@@ -46,13 +46,13 @@ TEST_CASE("SpikeGuard: a NaN or Inf is a spike whatever the window holds", "[tra
     config.spike_z = 0;
     CHECK(SpikeGuard(config).judge(bad, 1.0));
   }
-  // A window that a NaN got into accepts nothing any more.
+  // A window that contains a NaN would accept no value.
   SpikeGuard poisoned(four_steps());
   for (int i = 0; i < 4; ++i) poisoned.accept(kNan, 1.0);
   CHECK(poisoned.judge(1.0, 1.0));
 }
 
-TEST_CASE("SpikeGuard: nothing finite is a spike before the window is full or with z = 0",
+TEST_CASE("SpikeGuard: no finite value is a spike before the window is full or with z = 0",
           "[train][guard]") {
   SpikeGuard young(four_steps());
   for (int i = 0; i < 3; ++i) young.accept(1.0, 1.0);
@@ -66,7 +66,7 @@ TEST_CASE("SpikeGuard: nothing finite is a spike before the window is full or wi
   CHECK_FALSE(off.judge(1e9, 1e9));
 }
 
-TEST_CASE("SpikeGuard: the window slides, and what it holds is its state", "[train][guard]") {
+TEST_CASE("SpikeGuard: the window slides, and its values are the state", "[train][guard]") {
   auto guard = full_guard();
   for (int i = 0; i < 4; ++i) guard.accept(100.0 + i % 2, 1.0);
   CHECK(guard.history().losses == std::vector<double>{100, 101, 100, 101});

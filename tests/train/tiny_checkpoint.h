@@ -8,7 +8,7 @@
 
 namespace dsmoe {
 
-/// A checkpoint of three small tensors whose values follow from the step.
+/// A checkpoint of three small tensors with values derived from the step.
 inline CheckpointContents tiny_checkpoint(int64_t step) {
   CheckpointContents contents;
   contents.manifest.run_id = "0123456789abcdef";

@@ -33,13 +33,15 @@ TEST_CASE("bench_tokens: SplitMix64 of the index, modulo the vocabulary", "[trai
         static_cast<int64_t>((mix_bits(34) >> 33) % 257));
 }
 
-// One rank of its own for each bench.
+// A separate rank for each bench.
 RankGroup& one_rank() {
   static RankGroup group;
   return group;
 }
 
-TEST_CASE("TrainBench: every part of a step takes time; a fresh model guesses", "[train][bench]") {
+TEST_CASE(
+    "TrainBench: every part of a step takes time; a fresh model has the loss of uniform logits",
+    "[train][bench]") {
   auto config = tiny_bench();
   TrainBench bench(config, one_rank());
   CHECK(bench.tokens_per_step() == 2 * 2 * 16);

@@ -71,7 +71,7 @@ TEST_CASE("RunConfig: contradictions between keys are named", "[train][config]")
   CHECK_THAT(message_of(config), Catch::Contains("low_freq_factor = 4"));
 }
 
-TEST_CASE("RunConfig: what is written as YAML or JSON reads back the same", "[train][config]") {
+TEST_CASE("RunConfig: a config written as YAML or JSON reads back equal", "[train][config]") {
   auto config = valid_config();
   config.seed = 7;
   config.train.loss.moe_mi_weight = 0.1 + 0.2;
@@ -113,7 +113,8 @@ TEST_CASE("training_plan: a straight-through estimator computes every expert", "
         RoutingPolicy::threshold(0.5).with(Execution::kSparse));
 }
 
-TEST_CASE("configs/README.md lists every key as the program knows it", "[train][config]") {
+TEST_CASE("configs/README.md: the table of keys equals the one the program prints",
+          "[train][config]") {
   RunConfig config;
   const auto table = config_to_markdown([&](ConfigVisitor& visitor) { describe(visitor, config); });
   const auto readme = read_file(posix_io(), DSMOE_SOURCE_DIR "/configs/README.md", 1 << 20);

@@ -1,5 +1,5 @@
-// What a run shows of its loss, on one rank and on two: the terms as shown, times their weights as
-// shown, add up to the loss as shown.
+// Printed losses, on one rank and on two: the printed terms times their printed weights add up to
+// the printed loss.
 #include "train/train_metrics.h"
 
 #include <catch2/catch.hpp>

@@ -68,7 +68,7 @@ StepOutcome step_on(RankGroup& ranks, bool shard_optimizer) {
   return outcome;
 }
 
-// What rank 0 sees.
+// Results on rank 0.
 StepOutcome run_steps(int64_t size, bool shard_optimizer) {
   StepOutcome outcome;
   run_ranks(size, [&](RankGroup& group) {

@@ -29,7 +29,7 @@ RunConfig device_run(const std::string& run) {
   auto config = tiny_run(run, shards());
   config.train.steps = 6;
   config.train.save_every = 3;
-  config.train.schedule.kind = ScheduleKind::kConstant;  // alike in runs of other lengths
+  config.train.schedule.kind = ScheduleKind::kConstant;  // equal in runs of other lengths
   config.train.loss.mi_scope = MiScope::kGlobal;
   config.data.validation = shards();
   config.train.validate_every = 6;
@@ -112,7 +112,7 @@ TEST_CASE("Trainer: forward pass, loss and backward pass run without a host sync
   CAPTURE(execution);
   auto config = device_run("unused").model;
   config.vocab_size = 257;
-  config.d_model = 16;  // multiples of 16 bytes, as sparse products on a device want them
+  config.d_model = 16;  // multiples of 16 bytes, as sparse products on a device require
   config.ffn.d_expert = 8;
   config.training_policy = execution == Execution::kSparse ? "moe:top_k=2;moa:top_k=2" : "all";
   Transformer model(config);
@@ -122,7 +122,7 @@ TEST_CASE("Trainer: forward pass, loss and backward pass run without a host sync
   const auto tokens = (at::arange(24, at::kLong) * 5).view({2, 12}).to(test_device());
   const auto plan = training_plan(config).with(execution);
   const ForwardOptions options{.compute_dtype = at::kBFloat16, .logits = false};
-  model->forward(tokens, plan, options);  // what is copied once
+  model->forward(tokens, plan, options);  // copies tables to the device once
   const ForbidWaits forbidden;
   const auto output = model->forward(tokens, plan, options);
   const auto loss =
@@ -164,7 +164,7 @@ TEST_CASE("Trainer: a checkpoint goes from one device to another", "[train][devi
   check_close(directory.file("mixed"), directory.file("cpu"));
 }
 
-// Two ranks that are threads, on devices whose collectives `network` carries out.
+// Two ranks as threads, on devices with collectives over `network`.
 void train_on_two_ranks(const RunConfig& config, FakeNetwork& network) {
   run_ranks(2,
             [&](RankGroup& group) {

@@ -222,7 +222,7 @@ TEST_CASE("Trainer: a sharded optimizer gives the bits of the whole one", "[trai
   }
 }
 
-TEST_CASE("Trainer: a checkpoint goes on with any number of ranks", "[train]") {
+TEST_CASE("Trainer: a checkpoint resumes on any number of ranks", "[train]") {
   const bool shard_optimizer = GENERATE(false, true);
   const auto alone = train(1, {.accumulation = 12});
   const TemporaryDirectory directory;
@@ -241,7 +241,7 @@ TEST_CASE("Trainer: a checkpoint goes on with any number of ranks", "[train]") {
 }
 
 // Three and more summands: their order decides the last bit.
-TEST_CASE("Trainer: four ranks that stop and go on come to the same bits", "[train]") {
+TEST_CASE("Trainer: four ranks that stop and resume give the same bits", "[train]") {
   const auto whole = train(4, {});
   const TemporaryDirectory directory;
   auto config = run_config(directory.file("run"), shards(), {});
@@ -261,7 +261,7 @@ TEST_CASE("Trainer: ranks that cannot share the micro-batches are refused", "[tr
                       Catch::Contains("train.accumulation: expected a multiple of the 2 ranks"));
 }
 
-TEST_CASE("Trainer: ranks with other configs are told which key", "[train]") {
+TEST_CASE("Trainer: ranks with different configs are refused by the differing key", "[train]") {
   const TemporaryDirectory directory;
   const auto config = run_config(directory.file("run"), shards(), {});
   const auto disagree = [&] {

@@ -46,9 +46,9 @@ VisibleKeys extend_keys(const AttentionContext& context,
                         int64_t layer,
                         const at::Tensor& k,
                         const at::Tensor& v) {
-  const auto turned = apply_rotary(k, context.rotary).transpose(1, 2);
-  if (context.cache == nullptr) return {turned, v.transpose(1, 2)};
-  auto [keys, values] = context.cache->append(layer, turned, v.transpose(1, 2));
+  const auto rotated = apply_rotary(k, context.rotary).transpose(1, 2);
+  if (context.cache == nullptr) return {rotated, v.transpose(1, 2)};
+  auto [keys, values] = context.cache->append(layer, rotated, v.transpose(1, 2));
   return {keys, values};
 }
 
@@ -59,10 +59,10 @@ at::Tensor attend_stored(const AttentionContext& context,
   const auto& segments = context.cache->segments();
   const bool any_prompt =
       std::any_of(segments.begin(), segments.end(), [](const auto& s) { return s.is_prompt; });
-  const auto turned = any_prompt ? apply_rotary(q, context.rotary) : at::Tensor();
+  const auto rotated = any_prompt ? apply_rotary(q, context.rotary) : at::Tensor();
   std::vector<at::Tensor> pieces;
   int64_t token = 0;
-  int64_t n_rows = 0;  // tokens before this one that go row by row, not yet done
+  int64_t n_rows = 0;  // tokens before this one that wait for row-by-row attention
   const auto do_rows = [&] {
     if (n_rows == 0) return;
     const bool all = n_rows == q.size(0);
@@ -81,7 +81,7 @@ at::Tensor attend_stored(const AttentionContext& context,
       do_rows();
       const auto sequence = static_cast<size_t>(segment.sequence);
       const int64_t end = context.cache->length(segment.sequence) + segment.n_tokens;
-      pieces.push_back(continued_attention(turned.narrow(0, token, segment.n_tokens),
+      pieces.push_back(continued_attention(rotated.narrow(0, token, segment.n_tokens),
                                            rows.keys[sequence].narrow(1, 0, end),
                                            rows.values[sequence].narrow(1, 0, end),
                                            layout));
@@ -100,7 +100,7 @@ at::Tensor attend(const at::Tensor& q,
   const auto k = keys.k.to(q.scalar_type());
   const auto v = keys.v.to(q.scalar_type());
   const auto key_positions = at::arange(k.size(2), positions.options());
-  // [batch, 1, n_queries, n_keys]: true where the key may be seen
+  // [batch, 1, n_queries, n_keys]: true where the query sees the key
   auto mask = at::le(key_positions, positions.unsqueeze(-1)).unsqueeze(1);
   if (first_keys.defined()) {
     mask = mask & at::ge(key_positions, first_keys.unsqueeze(-1)).unsqueeze(1);
@@ -128,27 +128,27 @@ at::Tensor self_attention(const AttentionContext& context,
     const auto row = [](const at::Tensor& heads) { return heads.flatten(0, 1); };
     return attend_decoding(context, layer, row(q), row(k), row(v), layout).view(q.sizes());
   }
-  const auto turned = apply_rotary(q, context.rotary);
+  const auto rotated = apply_rotary(q, context.rotary);
   if (context.cache == nullptr && !context.first_keys.defined()) {
-    return causal_attention(turned, apply_rotary(k, context.rotary), v, layout);
+    return causal_attention(rotated, apply_rotary(k, context.rotary), v, layout);
   }
   if (context.cache != nullptr && context.cache->is_batched() && context.cache->is_empty() &&
       !context.first_keys.defined()) {
-    // Whole prompts: nothing before them is to be seen.
-    const auto turned_keys = apply_rotary(k, context.rotary);
-    context.cache->fill(layer, turned_keys.transpose(1, 2), v.transpose(1, 2));
-    return causal_attention(turned, turned_keys, v, layout);
+    // Whole prompts: no earlier key is visible.
+    const auto rotated_keys = apply_rotary(k, context.rotary);
+    context.cache->fill(layer, rotated_keys.transpose(1, 2), v.transpose(1, 2));
+    return causal_attention(rotated, rotated_keys, v, layout);
   }
   const auto keys = extend_keys(context, layer, k, v);
   const int64_t batch = q.size(0);
   const int64_t seq = q.size(1);
   const int64_t group = q.size(2) / k.size(2);  // query heads of one key/value head
   const bool by_expert = layout == HeadLayout::kExpertMajor;
-  // (group, kv head) -> (kv head, group): heads of one key/value head stand together.
-  const auto by_kv_head = by_expert ? turned.view({batch, seq, group, k.size(2), q.size(3)})
+  // (group, kv head) -> (kv head, group): heads of one key/value head become adjacent.
+  const auto by_kv_head = by_expert ? rotated.view({batch, seq, group, k.size(2), q.size(3)})
                                           .transpose(2, 3)
                                           .reshape(q.sizes())
-                                    : turned;
+                                    : rotated;
   const auto y = attend(by_kv_head.transpose(1, 2), keys, context.positions, context.first_keys)
                      .transpose(1, 2);
   if (!by_expert) return y.contiguous();

@@ -13,7 +13,7 @@
 
 namespace dsmoe {
 
-/// Where the tokens of one forward pass stand; made once per pass, shared by all layers.
+/// Positions of the tokens of one forward pass; made once per pass, shared by all layers.
 struct AttentionContext {
   at::Tensor positions;      // [batch, seq] int64, among the keys
   at::Tensor first_keys;     // [batch, seq] int64, of each token's document; undefined: all 0
@@ -21,21 +21,22 @@ struct AttentionContext {
   KvCache* cache = nullptr;  // or null: the tokens are the whole sequence
 };
 
-/// Keys and values that the queries of a pass may see.
+/// Keys and values that are visible to the queries of a pass.
 struct VisibleKeys {
   at::Tensor k;  // [batch, n_kv_heads, n_keys, head_dim]
   at::Tensor v;  // [batch, n_kv_heads, n_keys, head_dim]
 };
 
-/// Turns the new keys, stores both in the cache if there is one, and returns all that are stored.
+/// Rotates the new keys, stores keys and values in the cache if there is one, and returns all
+/// stored ones.
 /// k, v [batch, seq, n_kv_heads, head_dim]
 VisibleKeys extend_keys(const AttentionContext& context,
                         int64_t layer,
                         const at::Tensor& k,
                         const at::Tensor& v);
 
-/// Softmax attention where a query sees the keys at and before its own position, from its
-/// document's first on.
+/// Softmax attention: a query sees the keys from the first one of its document up to its own
+/// position.
 ///
 /// q          [batch, n_heads, n_queries, head_dim]; query head h uses key/value head
 ///            h / (n_heads / n_kv_heads)
@@ -47,15 +48,16 @@ at::Tensor attend(const at::Tensor& q,
                   const at::Tensor& positions,
                   const at::Tensor& first_keys = {});
 
-/// Attention of the tokens of a pass over a cache whose keys are stored: prompts in blocks, others
-/// row by row. No gradient. q [n_tokens, n_heads, head_dim] not turned; returns the same shape.
+/// Attention of the tokens of a pass after their keys were stored in the cache: prompts in blocks,
+/// other tokens row by row. No gradient. q [n_tokens, n_heads, head_dim], not rotated; returns the
+/// same shape.
 at::Tensor attend_stored(const AttentionContext& context,
                          const KvRows& rows,
                          const at::Tensor& q,
                          HeadLayout layout);
 
-/// Attention of a pass over its own tokens, or over a cache that they continue. Turns queries and
-/// keys first.
+/// Rotates queries and keys, then attends over the tokens of the pass or over the cache that they
+/// continue.
 ///
 /// q        [batch, seq, n_heads, head_dim]
 /// k, v     [batch, seq, n_kv_heads, head_dim]
@@ -68,13 +70,13 @@ at::Tensor self_attention(const AttentionContext& context,
                           const at::Tensor& v,
                           HeadLayout layout);
 
-/// Whether a pass of `seq` tokens a sequence, its heads in `dtype`, runs decode_attention over the
-/// context's cache: one token on a device with kernels for it, without gradient.
+/// Returns true if a pass of `seq` tokens per sequence with heads in `dtype` runs decode_attention
+/// over the context's cache: one token per sequence, no gradient, on a device that has the kernels.
 bool runs_decode_kernels(const AttentionContext& context, int64_t seq, at::ScalarType dtype);
 
-/// Stores the pass's one token a sequence and attends over the cache, where runs_decode_kernels.
+/// Stores the one token of each sequence and attends over the cache; requires runs_decode_kernels.
 ///
-/// q        [batch, n_heads, head_dim] not turned; k, v [batch, n_kv_heads, head_dim]
+/// q        [batch, n_heads, head_dim], not rotated; k, v [batch, n_kv_heads, head_dim]
 /// expert_weights  [batch, n_experts], or undefined, see decode_attention
 /// returns  like q
 at::Tensor attend_decoding(const AttentionContext& context,
@@ -87,8 +89,8 @@ at::Tensor attend_decoding(const AttentionContext& context,
 
 /// Dense multi-head attention over shared key/value heads; the dense baseline of MoABlock.
 ///
-/// With qk_norm the queries of a token, all heads as one vector, pass an RMSNorm before they are
-/// split into heads and turned; its keys pass another. Source: OLMoE, arXiv:2409.02060.
+/// With qk_norm one RMSNorm normalises all query heads of a token as one vector before they are
+/// split and rotated; a second one normalises its keys. Source: OLMoE, arXiv:2409.02060.
 class CausalAttentionImpl : public torch::nn::Module {
  public:
   /// norm_eps is added to the mean square of the optional norms.

@@ -24,7 +24,7 @@ struct PaddedSlots {
 
 PaddedSlots pad_by_sequence(const at::Tensor& sequence_of_row, int64_t batch) {
   const auto counts = at::bincount(sequence_of_row, {}, batch);  // [batch]
-  // At least one: a batch without any selected expert takes the same way.
+  // At least one: a batch without any selected expert runs the same code.
   const int64_t n_slots = std::max<int64_t>(counts.max().item<int64_t>(), 1);
   const auto starts = counts.cumsum(0) - counts;
   const auto order = at::argsort(sequence_of_row, /*stable=*/true, /*dim=*/0, /*descending=*/false);
@@ -53,7 +53,7 @@ at::Tensor attend_padded(const AttentionContext& context,
   }
   const auto padded = pad_by_sequence(at::floor_divide(tokens, heads.k.size(1)), batch);
   const auto slots = batch * padded.n_slots;
-  // An unused slot asks at position 0; its answer is never read.
+  // An unused slot queries position 0; its result is never read.
   const auto in_slots = [&](const at::Tensor& of_tokens) {
     return at::zeros({slots}, tokens.options())
         .index_copy(0, padded.slot_of_row, of_tokens.flatten().index_select(0, tokens))
@@ -76,7 +76,7 @@ at::Tensor attend_in_slots(const AttentionContext& context,
                            const ExpertPass& pass,
                            const ExpertHeads& heads) {
   const auto slots = list_slots(pass.rows, most_experts(pass.choice));
-  // An unused slot asks with zeros; its answer is not read.
+  // An unused slot has a query of zeros; its result is not read.
   const auto queries = combine_rows(heads.q, slots);  // [n_slots, D]
   const auto answers =
       self_attention(context,
@@ -107,13 +107,15 @@ at::Tensor attend_packed(const AttentionContext& context,
   const auto q = heads.q.view({-1, n_heads, head_dim});  // a row's heads
   // (expert, token, head) -> (token, expert, head)
   const auto by_token = [&] {
-    return q.view({-1, batch * seq, n_heads, head_dim})
+    return q.view({pass.experts.n_experts, batch * seq, n_heads, head_dim})
         .transpose(0, 1)
-        .reshape({batch * seq, -1, head_dim})
+        .reshape({batch * seq, pass.experts.n_experts * n_heads, head_dim})
         .contiguous();  // with one head an expert, reshape copies nothing
   };
   const auto by_expert = [&](const at::Tensor& y) {
-    return y.view({batch * seq, -1, n_heads, head_dim}).transpose(0, 1).reshape(heads.q.sizes());
+    return y.view({batch * seq, pass.experts.n_experts, n_heads, head_dim})
+        .transpose(0, 1)
+        .reshape(heads.q.sizes());
   };
   if (context.cache == nullptr && every_pair) {
     const auto queries = by_token().view({batch, seq, -1, head_dim});
@@ -141,7 +143,7 @@ at::Tensor attend_wide(const AttentionContext& context,
                        const ExpertHeads& heads) {
   const auto& [q, k, v] = heads;
   const int64_t head_dim = k.size(3);
-  if (pass.use == ExpertUse::kDecoding) {
+  if (pass.role == ExpertRole::kDecoding) {
     // Heads of unselected experts are not attended.
     const auto weights = runs_sparse(pass) ? pass.choice.expert_weights.contiguous() : at::Tensor();
     return attend_decoding(context,
@@ -153,10 +155,10 @@ at::Tensor attend_wide(const AttentionContext& context,
                            weights)
         .flatten(1);
   }
-  // Heads stand in (expert, head) order and head j of every expert reads key/value head j.
+  // Heads are in (expert, head) order and head j of every expert reads key/value head j.
   return self_attention(context,
                         layer,
-                        q.view({k.size(0), k.size(1), -1, head_dim}),
+                        q.view({k.size(0), k.size(1), q.size(1) / head_dim, head_dim}),
                         k,
                         v,
                         HeadLayout::kExpertMajor)

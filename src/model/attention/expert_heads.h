@@ -9,19 +9,19 @@
 
 namespace dsmoe {
 
-/// The projections of a MoABlock's pass, not rotated; D heads_per_expert * head_dim.
+/// Projections of one pass of a MoABlock, not rotated; D = heads_per_expert * head_dim.
 struct ExpertHeads {
   at::Tensor q;  // [n_rows, D] of the pass's rows, or of every expert [n_tokens, n_experts * D]
   at::Tensor k;  // [batch, seq, heads_per_expert, head_dim]
   at::Tensor v;  // the same
 };
 
-/// Attention of the experts of a pass, between hidden and sum; stores keys and values where there
-/// is a cache. Returns the shape of q.
+/// Attention of the experts of a pass, between hidden and sum; stores keys and values in the cache
+/// if there is one. Returns the shape of q.
 ///
 /// Rows listed on the host are padded to the longest list of a sequence. Rows listed on a device
-/// get as many slots a token as it can have selected experts: under a threshold without a cap these
-/// are all experts, and attention costs what dense execution costs.
+/// have one slot per token and expert that it can select: under a threshold without a cap these are
+/// all experts, and attention costs as much as dense execution.
 /// Source: arXiv:2404.05567, section 3.2, equations 7 and 8.
 at::Tensor attend_experts(const AttentionContext& context,
                           int64_t layer,

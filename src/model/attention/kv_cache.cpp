@@ -20,7 +20,7 @@ KvCache::KvCache(const KvShape& shape, int64_t batch, int64_t capacity) : shape_
   for (int64_t b = 0; b < batch; ++b) add_sequence(capacity);
 }
 
-// The sequences' rows become those of `batch`.
+// Makes the rows of `batch` the storage of the sequences.
 void KvCache::set_batch(const at::Tensor& batch) {
   static std::atomic<uint64_t> n_storages{0};
   batch_ = batch;
@@ -61,7 +61,7 @@ void KvCache::add_sequence(int64_t capacity) {
   TORCH_CHECK(!is_batched(), "KvCache: a batch on a device does not grow");
   Sequence sequence;
   sequence.capacity = capacity;
-  // One piece, so that it is given back whole; its pages cost memory when they are first written.
+  // One allocation, so that it is freed as a whole; pages use memory once they are written.
   const auto all = at::empty({shape_.n_layers, 2, shape_.n_kv_heads, capacity, shape_.head_dim},
                              shape_.options());
   for (const auto& layer : all.unbind()) {

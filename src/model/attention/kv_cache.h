@@ -10,7 +10,7 @@
 
 namespace dsmoe {
 
-/// What a token leaves in a cache.
+/// Shape of the entry that a token stores in a cache.
 struct KvShape {
   int64_t n_layers = 0;
   int64_t n_kv_heads = 0;
@@ -24,73 +24,75 @@ struct KvShape {
   }
 };
 
-/// The part of one sequence in a pass: its next n_tokens.
+/// The next n_tokens of one sequence in a pass.
 struct PassSegment {
   int64_t sequence = 0;
   int64_t n_tokens = 1;
-  /// Attention in blocks of queries rather than row by row: faster for many, other rounding. A
-  /// prompt's parts but its last one are multiples of kPromptBlock for the bits of the whole.
+  /// Attention in blocks of queries instead of row by row: faster for many tokens, rounds
+  /// differently. Every part of a prompt but the last has a multiple of kPromptBlock tokens, so
+  /// that the parts give the bits of the whole.
   bool is_prompt = false;
 };
 constexpr int64_t kPromptBlock = kQueryBlock;
 
-/// Keys and values of past tokens, for sequences of unlike lengths that come and go. A token's
-/// entry does not depend on its routing: every token writes every key/value head.
+/// Keys and values of past tokens. Sequences may differ in length, be added and be removed. An
+/// entry does not depend on the token's routing: every token writes every key/value head.
 class KvCache {
  public:
-  /// `batch` sequences with room for `capacity` tokens each.
+  /// Reserves `batch` sequences of `capacity` tokens each.
   explicit KvCache(const KvShape& shape, int64_t batch = 0, int64_t capacity = 0);
 
-  /// One more sequence, the last.
+  /// Appends a sequence.
   void add_sequence(int64_t capacity);
-  /// Keeps the given sequences, in the given order.
+  /// Keeps only the given sequences, in the given order.
   void keep(const std::vector<int64_t>& sequences);
 
   /// Begins a forward pass over tokens [1, sum of n_tokens], segment after segment.
   void begin_pass(std::vector<PassSegment> segments);
-  /// The same over [batch, seq], the next seq tokens of every sequence.
+  /// Begins a forward pass over [batch, seq], the next seq tokens of every sequence.
   void begin_pass(int64_t seq);
   const std::vector<PassSegment>& segments() const { return segments_; }
-  /// Where the pass's tokens stand in their sequences.
+  /// Position of each token of the pass in its sequence.
   const std::vector<int64_t>& positions() const { return places_.position; }
-  /// Tokens of the longest sequence of the pass, those of the pass among them; 0 for an empty one.
+  /// Length of the longest sequence of the pass, its tokens of this pass included; 0 for an empty
+  /// pass.
   int64_t longest_after_pass() const;
 
   /// Stores keys and values [batch, n_kv_heads, seq, head_dim] of one layer and returns all stored
   /// ones, [batch, n_kv_heads, longest, head_dim], zero past a sequence's end. Throws c10::Error if
-  /// a sequence would pass its capacity or the pass is made of segments.
+  /// a sequence would exceed its capacity or the pass consists of segments.
   std::pair<at::Tensor, at::Tensor> append(int64_t layer, const at::Tensor& k, const at::Tensor& v);
 
-  /// Ends a forward pass: sequence b has grown by counts[b] tokens; entries past them are
-  /// overwritten by the next pass.
+  /// Ends a forward pass: adds counts[b] tokens to sequence b; the next pass overwrites the entries
+  /// past them.
   void advance(const std::vector<int64_t>& counts);
-  /// The same, every sequence by seq.
+  /// Ends a forward pass: adds seq tokens to every sequence.
   void advance(int64_t seq);
-  /// The same, every segment's sequence by its tokens.
+  /// Ends a forward pass: adds the tokens of every segment to its sequence.
   void advance_segments();
-  /// A sequence forgets all but its first `length` tokens. Throws c10::Error if it has fewer.
+  /// Truncates a sequence to its first `length` tokens. Throws c10::Error if it has fewer.
   void rewind(int64_t sequence, int64_t length);
 
-  /// One layer's keys and values of all sequences, [batch, n_kv_heads, capacity, head_dim]; of a
-  /// cache off the CPU whose sequences were all made by its constructor.
+  /// Keys and values of one layer for all sequences, [batch, n_kv_heads, capacity, head_dim]. Only
+  /// for a cache off the CPU that has exactly the sequences made by its constructor.
   std::pair<at::Tensor, at::Tensor> batched_rows(int64_t layer) const;
   bool is_batched() const { return batch_.defined(); }
-  /// Fills an empty batched cache: keys and values [batch, n_kv_heads, seq, head_dim] of one layer.
-  /// Throws c10::Error if they pass its capacity.
+  /// Fills one layer of an empty batched cache with keys and values [batch, n_kv_heads, seq,
+  /// head_dim]. Throws c10::Error if they exceed its capacity.
   void fill(int64_t layer, const at::Tensor& k, const at::Tensor& v);
-  /// No sequence has a token yet.
+  /// True if no sequence has a token.
   bool is_empty() const;
-  /// Of the memory that a batched cache has now: another number whenever it is made or moved, even
-  /// where freed memory is used again.
+  /// Identifies the memory of a batched cache: a new number each time it is allocated or moved,
+  /// even if the address is reused.
   uint64_t storage_id() const { return storage_id_; }
 
-  /// One layer's stored rows and the pass's places, for append_to_cache and cached_attention.
+  /// Stored rows of one layer and the places of the pass, for append_to_cache and cached_attention.
   KvRows rows(int64_t layer) const;
   at::ScalarType dtype() const { return shape_.dtype; }
 
   int64_t n_sequences() const { return static_cast<int64_t>(sequences_.size()); }
   int64_t length(int64_t sequence) const;
-  /// Reserved for its sequences.
+  /// Bytes reserved for all sequences.
   int64_t size_bytes() const;
 
  private:
@@ -106,7 +108,7 @@ class KvCache {
   KvShape shape_;
   std::vector<Sequence> sequences_;
   // Off the CPU all sequences are rows of one tensor, [n_layers, 2, batch, n_kv_heads, capacity,
-  // head_dim], so that a kernel finds them.
+  // head_dim], so that a kernel can address them.
   at::Tensor batch_;
   uint64_t storage_id_ = 0;  // 0: not batched
   std::vector<PassSegment> segments_;

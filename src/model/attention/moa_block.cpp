@@ -34,11 +34,11 @@ MoeOutput MoABlockImpl::forward(const at::Tensor& x,
   ExpertPass pass{experts_,
                   policy,
                   choose_experts(routed.router_probs.flatten(0, 1), rule, experts_.is_packed()),
-                  decodes ? ExpertUse::kDecoding : ExpertUse::kAttention};
+                  decodes ? ExpertRole::kDecoding : ExpertRole::kAttention};
   const auto split = [&](const at::Tensor& y) {
     return y.view({x.size(0), x.size(1), heads_per_expert_, head_dim_});
   };
-  // In this order gradients of x are added as queries', keys', values'.
+  // This order adds the gradients of x from queries, then keys, then values.
   const auto vk = project_together(x, {v_proj_, k_proj_});
   const auto flat = x.flatten(0, 1);  // [n_tokens, d_model]
   const auto& backend = choose_backend(pass, flat);

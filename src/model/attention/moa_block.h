@@ -12,19 +12,19 @@
 
 namespace dsmoe {
 
-/// arXiv:2404.05567 (DS-MoE): a mixture of attention experts. Each has its own query and output
-/// projections; all share keys and values, so the cache does not depend on the routing. Query head
-/// j of every expert uses key/value head j.
+/// A mixture of attention experts (DS-MoE, arXiv:2404.05567). Each expert has its own query and
+/// output projections; all experts share keys and values, so the cache does not depend on the
+/// routing. Query head j of every expert uses key/value head j.
 ///
 /// q_proj [n_experts * heads_per_expert * head_dim, d_model], expert-major: (expert, head, dim);
 /// o_proj its transposed layout; k_proj, v_proj [heads_per_expert * head_dim, d_model]. The bias of
-/// o_proj, where there is one, is added once and never weighted. Source: section 3.2, equations 7
+/// o_proj, if there is one, is added once and not weighted. Source: section 3.2, equations 7
 /// and 8 (where K_i, V_i carry the head index).
 class MoABlockImpl : public torch::nn::Module {
  public:
   MoABlockImpl(int64_t d_model, const AttentionConfig& config, Biases biases);
 
-  /// x [batch, seq, d_model], in the compute dtype, as is y; router logits are float32
+  /// x, y [batch, seq, d_model] in the compute dtype; router logits are float32.
   MoeOutput forward(const at::Tensor& x,
                     const AttentionContext& context,
                     int64_t layer,

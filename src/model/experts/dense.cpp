@@ -19,7 +19,7 @@ class DenseBackend final : public ExpertBackend {
   }
 
   at::Tensor sum(const ExpertPass& pass, const Hidden& hidden) const override {
-    const auto& [experts, policy, choice, use, rows] = pass;
+    const auto& [experts, policy, choice, role, rows] = pass;
     const auto dtype = hidden.values.scalar_type();
     const auto& weights = choice.expert_weights;
     const auto y = weighted_activation_linear(experts.activation,

@@ -5,7 +5,7 @@ namespace {
 
 class DeviceRowsBackend final : public RowBackend {
  public:
-  // at::_grouped_mm waits for the device in other types and on other devices.
+  // at::_grouped_mm needs a host sync for other types and on other devices.
   bool needs_host_sync(const at::Tensor& x) const override {
     return !x.is_cuda() || x.scalar_type() != at::kBFloat16;
   }

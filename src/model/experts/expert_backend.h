@@ -23,15 +23,15 @@ struct Experts {
   int64_t width = 0;
 
   void pack(const PackOptions& options);
-  /// Whether this pass uses the packed weights: there are some, and no gradient is wanted.
+  /// True if this pass uses packed weights: they exist and no gradient is recorded.
   bool is_packed() const { return up->runs_packed(); }
 };
 
-/// What a pass runs the experts for.
-enum class ExpertUse {
+/// Purpose of a pass through experts.
+enum class ExpertRole {
   kFfn,
-  kAttention,  ///< hidden rows are queries; attention comes between hidden and sum
-  kDecoding,   ///< attention of one token a sequence, over queries of every expert
+  kAttention,  ///< hidden rows are queries; attention runs between hidden and sum
+  kDecoding,   ///< attention of one token per sequence, over queries of every expert
 };
 
 /// One pass of tokens through the experts of a layer.
@@ -39,25 +39,25 @@ struct ExpertPass {
   const Experts& experts;
   RoutingPolicy policy{};
   TokenChoice choice{};  // undefined tensors: the one expert of a dense FFN
-  ExpertUse use = ExpertUse::kFfn;
-  Dispatch rows{};  // that the backend listed, if it computes rows
+  ExpertRole role = ExpertRole::kFfn;
+  Dispatch rows{};  // listed by the backend, if it computes rows
 };
 
-/// What a backend hands from hidden to sum: [n_rows, width], or of wide backends [n_tokens,
-/// n_experts * width]; attention takes the values as queries and gives its answers back.
+/// Result of ExpertBackend::hidden and input of sum: [n_rows, width], or [n_tokens, n_experts *
+/// width] for wide backends. Attention reads the values as queries and replaces them by its output.
 struct Hidden {
   at::Tensor values;
   at::Tensor gate{};  // not yet applied, like values; kSwiglu only
 };
 
-/// One way to compute the experts of a pass. For one choice all of them give the same output.
+/// One way to compute the experts of a pass. For the same choice all backends give the same output.
 ///
-/// gemv and packed_cpu apply activation and weights in hidden; the others in sum, where autograd
-/// keeps their inputs only. Attention experts are weighted in sum.
+/// gemv and packed_cpu apply activation and weights in hidden; the others apply them in sum, where
+/// autograd keeps only their inputs. Attention experts are weighted in sum.
 class ExpertBackend {
  public:
   virtual ~ExpertBackend() = default;
-  /// Whether a pass of x needs a host sync, so that it cannot be recorded.
+  /// True if a pass of x needs a host sync; such a pass cannot be recorded as a graph.
   virtual bool needs_host_sync(const at::Tensor& x) const = 0;
   /// Lists the rows to compute in pass.rows; wide backends list none.
   virtual void list(ExpertPass& pass, const at::Tensor& x) const = 0;
@@ -71,7 +71,8 @@ class ExpertBackend {
 const ExpertBackend& dense_backend();
 /// Selected rows listed on the host, one product per expert. With gradients.
 const ExpertBackend& grouped_backend();
-/// Selected rows listed on the device, products by ends. With gradients.
+/// Selected rows listed on the device, one grouped product over the row ends of the experts. With
+/// gradients.
 const ExpertBackend& device_rows_backend();
 /// Matrix-vector products of few tokens on a device; hidden is wide, zero where not selected.
 const ExpertBackend& gemv_backend();
@@ -81,13 +82,13 @@ const ExpertBackend& packed_cpu_backend();
 /// The decision table: which backend runs a pass. x [n_tokens, d_model], or empty of that shape.
 const ExpertBackend& choose_backend(const ExpertPass& pass, const at::Tensor& x);
 
-/// Whether the pass leaves out unselected experts; resolves kAuto.
+/// True if the pass skips unselected experts; resolves kAuto.
 bool runs_sparse(const ExpertPass& pass);
 
-/// Whether choice or backend of such a pass need a host sync. Asked without a choice.
+/// True if the choice or the backend of the pass needs a host sync. The pass has no choice yet.
 bool needs_host_sync(const ExpertPass& pass, const at::Tensor& x);
 
-/// A whole pass of FFN experts. x [n_tokens, d_model], returns the same shape.
+/// Runs a whole pass of FFN experts. x [n_tokens, d_model]; returns the same shape.
 at::Tensor run_experts(ExpertPass pass, const at::Tensor& x);
 
 }  // namespace dsmoe

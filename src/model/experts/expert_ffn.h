@@ -9,9 +9,9 @@
 
 namespace dsmoe {
 
-/// The FFN experts of one layer, stored wide as the matrices of the dense baseline: expert i owns
+/// The FFN experts of one layer, stored wide like the matrices of the dense baseline: expert i owns
 /// the rows (up, gate) or columns (down) i * d_expert .. (i + 1) * d_expert. With one expert it is
-/// that baseline.
+/// the dense baseline.
 class ExpertFfnImpl : public torch::nn::Module {
  public:
   ExpertFfnImpl(int64_t d_model,
@@ -20,8 +20,8 @@ class ExpertFfnImpl : public torch::nn::Module {
                 Activation activation,
                 Biases biases);
 
-  /// The sum of the chosen experts' outputs, weighted; without a choice the plain FFN over the
-  /// whole width. x [n_tokens, d_model], returns the same shape. Source: arXiv:2404.05567,
+  /// Returns the weighted sum of the outputs of the chosen experts; without a choice the plain FFN
+  /// over the whole width. x [n_tokens, d_model], returns the same shape. Source: arXiv:2404.05567,
   /// section 3.2.
   at::Tensor forward(const at::Tensor& x,
                      const TokenChoice& choice = {},

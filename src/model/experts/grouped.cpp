@@ -44,7 +44,7 @@ Hidden RowBackend::hidden(const ExpertPass& pass, const at::Tensor& x) const {
 }
 
 at::Tensor RowBackend::sum(const ExpertPass& pass, const Hidden& hidden) const {
-  const auto& [experts, policy, choice, use, rows] = pass;
+  const auto& [experts, policy, choice, role, rows] = pass;
   const auto weights = rows.weight_of_row.unsqueeze(1);
   const bool plain = experts.activation == Activation::kIdentity && !rows.ends.defined();
   const auto weighted =

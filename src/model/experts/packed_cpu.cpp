@@ -13,7 +13,7 @@ class PackedCpuBackend final : public ExpertBackend {
   void list(ExpertPass& pass, const at::Tensor& x) const override {
     const auto& [selected, weights, most] = pass.choice;
     TORCH_CHECK(selected.defined() || pass.experts.n_experts == 1,
-                "experts: expected those of a packed mixture to be selected");
+                "experts: expected a choice for the experts of a packed mixture, got none");
     pass.rows = selected.defined()
                     ? list_on_host(selected, weights, pass.policy.execution == Execution::kDense)
                     : one_expert(x.size(0));

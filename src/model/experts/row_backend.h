@@ -4,7 +4,7 @@
 
 namespace dsmoe {
 
-/// Backends of one product per expert over the rows of a Dispatch, which they list.
+/// Backends that list the rows of a Dispatch and run one product per expert over them.
 class RowBackend : public ExpertBackend {
  public:
   Hidden hidden(const ExpertPass& pass, const at::Tensor& x) const override;

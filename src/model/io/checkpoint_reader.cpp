@@ -122,7 +122,7 @@ std::vector<StoredTensor> match_tensors(Io& io,
   }
   if (sources.size() != targets.size()) {
     for (const auto& [name, target] : targets) sources.erase(name);
-    throw Error(fmt::format("{}: '{}' is no tensor of this model",
+    throw Error(fmt::format("{}: '{}' is not a tensor of this model",
                             sources.begin()->second.path,
                             sources.begin()->first));
   }

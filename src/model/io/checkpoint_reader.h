@@ -14,7 +14,7 @@
 
 namespace dsmoe {
 
-/// A checkpoint directory all of whose bytes were compared with its manifest.
+/// A checkpoint directory; every file was compared with the manifest.
 struct VerifiedCheckpoint {
   std::string directory;
   CheckpointManifest manifest;
@@ -23,17 +23,19 @@ struct VerifiedCheckpoint {
 /// Checkpoint directories of a run, newest step first; empty if there is none.
 std::vector<std::string> list_checkpoints(const std::string& run_directory);
 
-/// The newest valid checkpoint of a run; an invalid newer one is skipped with a warning that says
-/// why. Empty if the run has no checkpoint at all; throws Error if none of those it has is valid.
+/// Returns the newest valid checkpoint of a run; skips an invalid newer one with a warning that
+/// gives the reason. Empty if the run has no checkpoint; throws Error if it has some and none is
+/// valid.
 std::optional<VerifiedCheckpoint> find_newest_checkpoint(Io& io, const std::string& run_directory);
 
-/// A checkpoint directory, verified, or the newest valid one of a run directory. Throws Error.
+/// Verifies a checkpoint directory, or finds the newest valid checkpoint of a run directory. Throws
+/// Error.
 VerifiedCheckpoint find_checkpoint(Io& io, const std::string& path);
 
 /// The `model` section of a checkpoint's config.json. Throws Error.
 ModelConfig read_model_config(Io& io, const std::string& directory);
 
-/// A tensor of a checkpoint and what it belongs into.
+/// A tensor of a checkpoint and the tensor that it fills.
 struct StoredTensor {
   std::shared_ptr<const SafetensorsFile> file;
   std::string path;
@@ -41,16 +43,16 @@ struct StoredTensor {
   at::Tensor target;
 };
 
-/// Finds every target in the safetensors files of a checkpoint whose names begin with `prefix`, in
-/// the order of `targets`. Throws Error as load_tensors does.
+/// Finds every target in the safetensors files of a checkpoint with names that begin with `prefix`;
+/// returns them in the order of `targets`. Throws Error as load_tensors does.
 std::vector<StoredTensor> match_tensors(Io& io,
                                         const VerifiedCheckpoint& checkpoint,
                                         const std::string& prefix,
                                         const NamedTensors& targets);
 
-/// Fills `targets` from the safetensors files of a checkpoint whose names begin with `prefix`:
-/// every target must be there with its shape and type, and nothing may be left over. Throws Error
-/// naming file and tensor; names, shapes and types are compared before any target is changed.
+/// Fills `targets` from the safetensors files of a checkpoint with names that begin with `prefix`.
+/// The files must contain exactly the targets, with their shapes and types. Throws Error naming
+/// file and tensor; compares names, shapes and types before it changes any target.
 void load_tensors(Io& io,
                   const VerifiedCheckpoint& checkpoint,
                   const std::string& prefix,

@@ -37,12 +37,12 @@ FileRecord write_source(Io& io,
                         const std::vector<LazyTensor>& tensors,
                         at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
-  at::Tensor held;  // the tensor that is being written
+  at::Tensor held;  // the tensor being written
   std::vector<TensorBytes> bytes;
   for (const auto& tensor : tensors) {
     bytes.push_back(
         {tensor.name, dtype_name(dtype), tensor.shape, nullptr, [&held, &tensor, dtype] {
-           held = at::Tensor();  // freed before the next one comes
+           held = at::Tensor();  // frees it before the next one is loaded
            held = tensor.load().to(dtype).contiguous();
            if (!at::isfinite(held).all().item<bool>()) {
              throw RunError(fmt::format("'{}' holds a NaN or Inf; not written", tensor.name));

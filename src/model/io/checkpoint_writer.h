@@ -10,19 +10,19 @@
 
 namespace dsmoe {
 
-/// What a converted checkpoint holds beside the weights.
+/// Contents of a converted checkpoint besides the weights.
 struct ConvertedContents {
   CheckpointManifest manifest;  ///< fingerprint and versions; files are filled in
-  std::vector<std::pair<std::string, std::string>> files;  ///< name and bytes: the tokenizer's
+  std::vector<std::pair<std::string, std::string>> files;  ///< name and bytes, tokenizer
 };
 
-/// Where a checkpoint of a conversion goes; kReplace replaces an earlier checkpoint only.
+/// Output directory of a conversion; kReplace replaces only an earlier checkpoint.
 OutputDirectory converted_output(const std::string& directory, Existing existing);
 
-/// Writes a checkpoint directory that every command reads, one tensor in memory at a time; it is
-/// verified before it gets its name, so that it is complete or not there. Throws Error if the
-/// directory exists and may not be replaced, RunError for a failed write or a weight that is not
-/// finite.
+/// Writes a checkpoint directory that every command reads, with one tensor in memory at a time. The
+/// directory gets its name after verification, so that it is complete or absent. Throws Error if
+/// the directory exists and may not be replaced, RunError for a failed write or a weight that is
+/// not finite.
 void write_converted(Io& io,
                      const OutputDirectory& output,
                      const ModelSource& source,

@@ -39,7 +39,7 @@ void check_expressible(const ExportTarget& target,
       "export: {} cannot express this model: {}", target.name, fmt::join(obstacles, "; ")));
 }
 
-// The model with its weights rounded as the file has them.
+// The model with its weights rounded to the dtype of the file.
 Transformer rounded(const Transformer& model, const ExportTarget& target, at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
   Transformer copy(model->config());

@@ -17,27 +17,28 @@ struct ExportRequest {
   RoutingPlan plan{RoutingPolicy::all()};  ///< the selection that the written model will use
   at::ScalarType dtype = at::kFloat;       ///< of the written matrices
   SpecialTokens special_tokens = {};       ///< of the tokenizer
-  /// Name and bytes of files beside the weights, where the target is a directory: the tokenizer's.
+  /// Name and bytes of the tokenizer files; written if the target is a directory.
   std::vector<std::pair<std::string, std::string>> files = {};
   Existing existing = Existing::kRefuse;
-  GgufMetadata gguf_tokenizer = {};  ///< `tokenizer.ggml.*`; empty: the file says that it has none
+  GgufMetadata gguf_tokenizer = {};  ///< `tokenizer.ggml.*`; empty: the file declares none
 };
 
-/// One foreign form of a model.
+/// One foreign file format of a model.
 struct ExportTarget {
   std::string name;
-  /// What the form cannot express, one sentence each; empty: it can be written.
+  /// Returns the features that the format cannot express, one sentence each; empty: it can be
+  /// written.
   std::vector<std::string> (*obstacles)(const ModelConfig& config, const RoutingPlan& plan);
-  /// Writes the form to `out`, an empty file or directory; returns the number of tensors.
+  /// Writes the format to `out`, an empty file or directory; returns the number of tensors.
   int64_t (*write)(Io& io,
                    const Transformer& model,
                    const ExportRequest& request,
                    const std::string& out);
-  /// Reads what was written, with the target's own arithmetic as our config says it.
+  /// Reads the written files as a model with the arithmetic of the target.
   Transformer (*read)(Io& io, const std::string& out);
-  /// Routers and norms are written as float32 whatever the dtype of the matrices.
+  /// Routers and norms are written as float32 for every dtype of the matrices.
   bool keeps_routers_and_norms = false;
-  /// Partitioned FFNs are written as the dense ones: compared with every gate at 1.
+  /// Partitioned FFNs are written as dense ones; logits are compared with every gate at 1.
   bool joins_partition = false;
   bool is_one_file = false;
 };
@@ -53,11 +54,11 @@ struct ExportReport {
   at::Tensor logits;  // [sequences, seq, vocab_size], the model's
 };
 
-/// Writes a model in a foreign form and proves it before `out` gets its name: the files are read
-/// back and their logits over random tokens compared with the model's under the request's plan,
-/// after its matrices were rounded to the same dtype. Throws Error naming every obstacle if the
-/// target cannot express the model or if `out` exists and may not be replaced, and RunError for a
-/// failed write or if the logits differ by more than 1e-4 of the largest.
+/// Writes a model in a foreign format and verifies it before `out` gets its name. Verification
+/// reads the files back and compares their logits over random tokens with those of the model,
+/// rounded to the same dtype, under the plan of the request. Throws Error naming every obstacle if
+/// the target cannot express the model, and if `out` exists and may not be replaced. Throws
+/// RunError for a failed write and for logits that differ by more than 1e-4 of the largest.
 ExportReport export_model(Io& io,
                           const Transformer& model,
                           const std::string& target,

@@ -30,7 +30,7 @@ const char* architecture_of(const ModelConfig& config) {
   return config.attention.qk_norm ? "olmoe" : "qwen2moe";
 }
 
-// The shared expert that qwen2moe must have. Its gate is computed as silu(x) / x: not zero.
+// The shared expert that qwen2moe requires. Its gate is computed as silu(x) / x: not zero.
 void add_shared_expert(std::vector<TensorLink>& links, const std::string& block, int64_t d_model) {
   const auto add = [&](const char* name, const at::Tensor& value, bool stays_float32) {
     links.push_back({.name = block + name,
@@ -79,7 +79,7 @@ void add_block_links(std::vector<TensorLink>& links,
 std::vector<TensorLink> links_of(const Transformer& model) {
   const Parameters parameters(model);
   const auto& config = model->config();
-  // The head is required, so a tied one is written twice.
+  // The head is required: a tied embedding is written twice.
   std::vector<TensorLink> links{
       {"token_embd.weight", {parameters.at("embedding")}},
       {.name = "output_norm.weight",
@@ -120,7 +120,7 @@ GgufMetadata metadata_of(const ModelConfig& config, int64_t top_k, const ExportR
   add("expert_count", count(config.ffn.n_experts));
   add("expert_used_count", count(top_k));
   if (!attention.qk_norm) {
-    // Without it the width would be derived from feed_forward_length and the experts used.
+    // Without this key llama.cpp derives the width from feed_forward_length and the experts used.
     add("expert_feed_forward_length", count(config.ffn.d_expert));
     add("expert_shared_feed_forward_length", count(kSharedWidth));
   }
@@ -188,8 +188,8 @@ std::vector<std::string> gguf_obstacles(const ModelConfig& config, const Routing
     obstacles.emplace_back("attention.kind moa: the target's attention is dense");
   } else if (attention.qk_norm && attention.n_kv_heads != attention.n_heads) {
     obstacles.push_back(fmt::format(
-        "attention.qk_norm with n_kv_heads {} of n_heads {}: the architecture olmoe, which alone "
-        "has that norm, wants them equal",
+        "attention.qk_norm with n_kv_heads {} of n_heads {}: the architecture olmoe, the only "
+        "one with that norm, requires them to be equal",
         attention.n_kv_heads,
         attention.n_heads));
   }

@@ -8,9 +8,9 @@
 
 namespace dsmoe {
 
-/// A GGUF file that llama.cpp runs: architecture `olmoe` for a model with qk_norm, otherwise
-/// `qwen2moe`, whose shared expert is written as zeros and adds nothing. Dense attention, SwiGLU
-/// experts, a linear router whose weights are not renormalised, a fixed number of experts.
+/// A GGUF file for llama.cpp: architecture `olmoe` for a model with qk_norm, otherwise `qwen2moe`
+/// with a shared expert of zeros. Requires dense attention, SwiGLU experts, a linear router without
+/// renormalised weights and a fixed number of experts.
 /// Routers and norms stay float32. The file carries no tokenizer (`no_vocab`).
 std::vector<std::string> gguf_obstacles(const ModelConfig& config, const RoutingPlan& plan);
 int64_t write_gguf(Io& io,

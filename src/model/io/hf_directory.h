@@ -11,22 +11,22 @@
 
 namespace dsmoe {
 
-/// Writes `config.json`, `generation_config.json` and `model.safetensors` as the Python library
-/// transformers reads them, into an empty directory (staged_output.h). config: without special
-/// tokens, which come from the request, as the dtype does. Throws RunError.
+/// Writes `config.json`, `generation_config.json` and `model.safetensors` for the Python library
+/// transformers into an empty directory (staged_output.h). config has no special tokens: they and
+/// the dtype are taken from the request. Throws RunError.
 void write_hf_directory(Io& io,
                         const std::string& directory,
                         const nlohmann::ordered_json& config,
                         const std::vector<TensorLink>& links,
                         const ExportRequest& request);
 
-/// Fills every link from `model.safetensors`: none missing, none left over. Throws Error.
+/// Fills every link from `model.safetensors`. Throws Error for a missing or unused tensor.
 void read_hf_tensors(Io& io, const std::string& directory, const std::vector<TensorLink>& links);
 
-/// One tensor of `model.safetensors`. Throws Error if there is none of that name.
+/// Reads one tensor of `model.safetensors`. Throws Error if it is missing.
 at::Tensor read_hf_tensor(Io& io, const std::string& directory, const std::string& name);
 
-/// `config.json` of a directory whose values are read one by one.
+/// Reads values of the `config.json` of a directory.
 class HfConfig {
  public:
   /// Throws Error unless it is an object with that model_type.
@@ -36,8 +36,8 @@ class HfConfig {
   double real(const std::string& key) const;
   bool boolean(const std::string& key) const;
   std::string text(const std::string& key) const;
-  /// From `rope_parameters` or, as older releases write it, `rope_theta`. Throws Error for scaled
-  /// rotary positions.
+  /// Reads `rope_parameters` or, from files of older releases, `rope_theta`. Throws Error for
+  /// scaled rotary positions.
   double rope_theta() const;
   /// Throws Error unless the key has that value.
   void expect(const std::string& key, const nlohmann::json& value) const;
@@ -49,7 +49,7 @@ class HfConfig {
   nlohmann::json json_;
 };
 
-/// The names that transformers gives to number types.
+/// Name of a number type in transformers.
 std::string hf_dtype_name(at::ScalarType dtype);
 
 }  // namespace dsmoe

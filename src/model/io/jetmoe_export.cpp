@@ -17,8 +17,8 @@ namespace {
 constexpr double kBlockNormEps = 1e-6;  // fixed in the target's block norms
 constexpr double kQuickGelu = 1.702;
 
-// The target's experts are W_out (act(a) b) of two products a, b: activations of one product x are
-// those with a = first_factor x, b = x.
+// An expert of the target computes W_out (act(a) b) of two products a, b. An activation of one
+// product x is written with a = first_factor x, b = x.
 struct GatedForm {
   const char* function;  // the target's name of act
   bool repeats;          // a and b come from up_proj
@@ -51,7 +51,7 @@ at::Tensor repeat_experts(const at::Tensor& experts, int64_t copies) {
   return experts.unsqueeze(1).expand(shape).flatten(0, 1);
 }
 
-// copies: how often each attention expert stands in the file
+// copies: number of times that the file contains each attention expert
 std::vector<TensorLink> jetmoe_block_links(const Parameters& parameters,
                                            const ModelConfig& config,
                                            int64_t layer,
@@ -126,7 +126,7 @@ nlohmann::ordered_json jetmoe_config(const ModelConfig& config,
       {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", config.rope_theta}}},
       {"attention_dropout", 0.0},
       {"torch_dtype", hf_dtype_name(dtype)}};
-  // Some releases take the rotary size from hidden_size unless this says otherwise.
+  // Without this key some releases derive the rotary size from hidden_size.
   if (attention.head_dim * attention.heads_per_expert * top_k != config.d_model) {
     json["head_dim"] = attention.head_dim;
   }
@@ -143,7 +143,7 @@ Activation activation_of(const HfConfig& json, const at::Tensor& input_linear) {
   return at::equal(halves[0], halves[1]) ? Activation::kSilu : Activation::kQuickGelu;
 }
 
-// The target always has them; all zero, they are none.
+// The target always has biases; biases that are all zero count as none.
 bool has_output_biases(Io& io, const std::string& directory, int64_t n_layers) {
   for (int64_t layer = 0; layer < n_layers; ++layer) {
     for (const char* tail : {"self_attention.experts.bias", "mlp.bias"}) {
@@ -172,7 +172,7 @@ std::vector<std::string> jetmoe_obstacles(const ModelConfig& config, const Routi
   }
   if (!gated_form(ffn.activation)) {
     obstacles.push_back(fmt::format(
-        "ffn.activation {}: the target's experts are SwiGLU ones, which can also say silu, "
+        "ffn.activation {}: the target has SwiGLU experts, which can also express silu, "
         "quick_gelu and relu_squared",
         activation_name(ffn.activation)));
   }
@@ -224,7 +224,7 @@ int64_t write_jetmoe(Io& io,
   if (config.ffn.activation == Activation::kQuickGelu && request.dtype != at::kFloat) {
     throw Error(
         fmt::format("export: expected float32 for ffn.activation quick_gelu, got {}: the file has "
-                    "{} times the weights, which fewer bits round away",
+                    "{} times the weights, and fewer bits would round them",
                     hf_dtype_name(request.dtype),
                     kQuickGelu));
   }

@@ -8,15 +8,15 @@
 
 namespace dsmoe {
 
-/// JetMoE as the Python library transformers (model_type `jetmoe`, from 4.41) defines it: one
-/// number of experts and one number of selected ones for attention and FFN, weights renormalised
-/// over the selected, linear routers, SwiGLU experts, RMSNorm of eps 1e-6, one bias behind
-/// attention and one behind the experts. SiLU, quick-GELU and squared ReLU experts are gated ones
-/// whose two matrices are one (quick-GELU: up to a factor, float32 only).
+/// JetMoE as defined by the Python library transformers (model_type `jetmoe`, from 4.41): the same
+/// numbers of experts and of selected experts for attention and FFN, weights renormalised over the
+/// selected experts, linear routers, SwiGLU experts, RMSNorm of eps 1e-6, one bias after attention
+/// and one after the experts. SiLU, quick-GELU and squared ReLU experts are written as gated
+/// experts with two equal matrices (quick-GELU: equal up to a factor, float32 only).
 ///
-/// With every expert selected renormalising changes nothing, so a densely run model is exact; fewer
-/// attention experts than FFN experts are then written several times each, whose weights add up
-/// again. Source: huggingface/transformers, models/jetmoe.
+/// With every expert selected renormalising changes nothing, so a densely run model is exact. If it
+/// has fewer attention experts than FFN experts, each is written several times, and the weights of
+/// the copies add up to the original. Source: huggingface/transformers, models/jetmoe.
 std::vector<std::string> jetmoe_obstacles(const ModelConfig& config, const RoutingPlan& plan);
 int64_t write_jetmoe(Io& io,
                      const Transformer& model,

@@ -16,7 +16,7 @@ namespace {
 using Json = nlohmann::json;
 constexpr int64_t kMaxLlamaSize = int64_t{1} << 24;
 
-// One JSON object; a key that is missing or null counts as not given.
+// One JSON object; a key with the value null counts as missing.
 class Section {
  public:
   Section(const Json& json, std::string who) : json_(json), who_(std::move(who)) {
@@ -206,14 +206,17 @@ std::vector<std::string> llama_obstacles(const ModelConfig& config) {
   const auto obstacle = [&](bool there, const char* what) {
     if (there) obstacles.emplace_back(what);
   };
-  obstacle(config.attention.kind != AttentionKind::kDense, "attention.kind moa: its is dense");
-  obstacle(config.attention.qk_norm, "attention.qk_norm: it has none");
-  obstacle(config.ffn.kind == FfnKind::kMoe, "ffn.kind moe: it has no experts");
+  obstacle(config.attention.kind != AttentionKind::kDense,
+           "attention.kind moa: a LLaMA has dense attention");
+  obstacle(config.attention.qk_norm, "attention.qk_norm: a LLaMA has no norms of queries and keys");
+  obstacle(config.ffn.kind == FfnKind::kMoe, "ffn.kind moe: a LLaMA has no experts");
   obstacle(config.ffn.activation != Activation::kSwiglu,
-           "ffn.activation other than swiglu: its is SwiGLU");
-  obstacle(config.output_bias && !config.bias, "output_bias: it has biases everywhere or none");
-  obstacle(config.norm != NormKind::kRmsNorm, "norm layer_norm: it has RMSNorm");
-  obstacle(config.positions != PositionKind::kRotary, "positions learned: it has rotary ones");
+           "ffn.activation other than swiglu: a LLaMA has SwiGLU");
+  obstacle(config.output_bias && !config.bias,
+           "output_bias: a LLaMA has biases in all projections or in none");
+  obstacle(config.norm != NormKind::kRmsNorm, "norm layer_norm: a LLaMA has RMSNorm");
+  obstacle(config.positions != PositionKind::kRotary,
+           "positions learned: a LLaMA has rotary positions");
   return obstacles;
 }
 

@@ -10,20 +10,19 @@
 
 namespace dsmoe {
 
-/// What a LLaMA's `config.json` says, in our terms. Its special tokens are the tokenizer's business
-/// (read_hf_special_tokens).
+/// The `config.json` of a LLaMA as a ModelConfig. read_hf_special_tokens reads its special tokens.
 struct LlamaConfig {
   ModelConfig model;                      ///< dense; validated
-  std::vector<std::string> unknown_keys;  ///< that may change the function; see check_llama_keys
+  std::vector<std::string> unknown_keys;  ///< may change the function; see check_llama_keys
 };
 
-/// Parses the `config.json` of a Hugging Face LLaMA directory, old and new spellings of the rotary
-/// settings included. Throws Error naming source_name and key for another architecture, a missing
-/// or out-of-range value, and what this program does not compute: other activations, other rotary
-/// scalings, biases in one half only, and what check_llama_keys refuses.
+/// Parses the `config.json` of a Hugging Face LLaMA directory, with old or new spellings of the
+/// rotary settings. Throws Error naming source_name and key for another architecture, a missing or
+/// out-of-range value, and unsupported features: other activations, other rotary scalings, biases
+/// in one half only, and keys that check_llama_keys refuses.
 LlamaConfig parse_llama_config(const std::string& text, const std::string& source_name);
 
-/// The `config.json` of a dense model, as parse_llama_config reads it, without special tokens.
+/// Writes the `config.json` of a dense model for parse_llama_config, without special tokens.
 /// torch_dtype: for example `float32`.
 nlohmann::ordered_json llama_config_to_json(const ModelConfig& model,
                                             const std::string& torch_dtype);
@@ -33,15 +32,15 @@ struct LlamaTensor {
   std::string hf_name;
   std::string name;  ///< of this program's checkpoints
   std::vector<int64_t> shape;
-  int64_t n_rotary_heads = 0;  ///< heads whose rows are turned; 0: none are
+  int64_t n_rotary_heads = 0;  ///< heads with reordered rotary rows; 0: none
 };
 
-/// Every weight of a model of that config; the experts of a partitioned FFN are the dense matrices,
-/// its routers are left out.
+/// Every weight of a model of that config; the experts of a partitioned FFN are listed as dense
+/// matrices, its routers are omitted.
 std::vector<LlamaTensor> llama_tensors(const ModelConfig& config);
 
-/// What a LLaMA cannot express of a model, its partitioned FFNs taken as the dense ones; empty: it
-/// is one.
+/// Returns the features of a model that a LLaMA cannot express, with partitioned FFNs counted as
+/// dense; empty: the model is a LLaMA.
 std::vector<std::string> llama_obstacles(const ModelConfig& config);
 
 }  // namespace dsmoe

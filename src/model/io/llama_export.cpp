@@ -30,7 +30,9 @@ int64_t write_llama(Io& io,
     n_routers += name.find(".router.") != std::string::npos;
   }
   if (links.size() + n_routers != named_parameters(*model).size()) {
-    throw Error("export: hf-llama: expected every parameter but the routers to have a place");
+    throw Error(
+        "export: hf-llama: expected every parameter except the routers to have a tensor in the "
+        "target");
   }
   write_hf_directory(
       io, out, llama_config_to_json(config, hf_dtype_name(request.dtype)), links, request);

@@ -13,7 +13,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Read by parse_llama_config, by the tokenizer's readers, or without effect on the logits.
+// Keys that parse_llama_config or the tokenizer readers read, and keys without effect on logits.
 const std::set<std::string_view> kRead{"architectures",
                                        "attention_bias",
                                        "bos_token_id",
@@ -112,10 +112,10 @@ const std::set<std::string_view> kRotary{"factor",
 
 struct NeutralValue {
   const char* key;
-  Json value;  // the one that changes nothing; null changes nothing either
+  Json value;  // the value that changes nothing; null changes nothing either
 };
 
-// What other models of this family compute with, and this program does not.
+// Features of other models of this family that this program does not support.
 const std::vector<NeutralValue>& neutral_values() {
   static const std::vector<NeutralValue> values{{"add_cross_attention", false},
                                                 {"alibi", false},
@@ -179,13 +179,13 @@ class KeyCheck {
 
  private:
   [[noreturn]] void refuse(const std::string& name, const Json& value, const Json& neutral) const {
-    throw Error(fmt::format("{}: '{}': expected {}, got {}; this program computes nothing else",
+    throw Error(fmt::format("{}: '{}': expected {}, got {}; other values are not supported",
                             source_name_,
                             name,
                             neutral.is_null() ? "no value" : neutral.dump(),
                             value.dump().substr(0, 60)));
   }
-  // False for a key of no table; refuses another value than the neutral one.
+  // Returns false for a key of no table; refuses every value except the neutral one.
   bool is_neutral(const std::string& key, const std::string& name, const Json& value) const {
     for (const auto& neutral : neutral_values()) {
       if (key != neutral.key) continue;
@@ -200,7 +200,7 @@ class KeyCheck {
                          });
     if (!is_full) refuse("layer_types", types, Json::array({"full_attention"}));
   }
-  // One as long as the context cuts nothing off.
+  // A window as long as the context has no effect.
   void check_window(const Json& window) const {
     const auto context = config_.find("max_position_embeddings");
     const bool reaches = window.is_number() && context != config_.end() && context->is_number() &&

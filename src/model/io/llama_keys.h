@@ -7,12 +7,12 @@
 
 namespace dsmoe {
 
-/// Checks the keys of a LLaMA's `config.json` that parse_llama_config takes nothing from.
+/// Checks the keys of a LLaMA's `config.json` that parse_llama_config does not read.
 ///
-/// returns  keys, those of rotary settings with their section, that this program has never heard of
-///          and that may change what the model computes
-/// Throws Error naming a key whose value changes what the model computes in a way that this program
-/// does not have: quantized weights, sliding windows, capped logits, multipliers, experts.
+/// returns  unknown keys that may change what the model computes; keys of rotary settings include
+///          their section
+/// Throws Error naming a key that enables an unsupported feature: quantized weights, sliding
+/// windows, capped logits, multipliers, experts.
 std::vector<std::string> check_llama_keys(const nlohmann::json& config,
                                           const std::string& source_name);
 

@@ -47,7 +47,7 @@ std::string list_names(const std::vector<std::string>& names) {
   return names.empty() ? "none" : fmt::format("{}{}", fmt::join(shown, ", "), more);
 }
 
-// A tied head that is in the files too must be the embedding.
+// A tied head that is stored in the files must equal the embedding.
 void settle_head(const TensorSource& source,
                  Entries& entries,
                  const ModelConfig& config,
@@ -79,7 +79,7 @@ void check_entry(const TensorEntry& entry,
   }
 }
 
-// names: of the source; what is left over and what is missing is named.
+// names: tensor names of the source. The error lists missing and unused names.
 void check_names(const std::vector<std::string>& expected,
                  std::set<std::string> names,
                  const std::string& source_name) {
@@ -137,7 +137,7 @@ ModelSource open_hf_llama(Io& io, const std::string& directory) {
   const auto path = directory + "/config.json";
   const auto config = parse_llama_config(read_file(io, path, kMaxConfigBytes), path);
   if (!config.unknown_keys.empty()) {
-    log_warning(fmt::format("{}: not known here, and may change what the model computes: {}",
+    log_warning(fmt::format("{}: unknown keys that may change what the model computes: {}",
                             path,
                             fmt::join(config.unknown_keys, ", ")));
   }
@@ -178,7 +178,7 @@ ModelSource open_checkpoint(Io& io, const VerifiedCheckpoint& checkpoint) {
   }
   const auto source = std::make_shared<SafetensorsSource>(io, paths);
   ModelSource result{.config = read_model_config(io, checkpoint.directory), .tensors = {}};
-  // Its tensors are never touched, and so take no memory.
+  // Its tensors are never read or written, and so use no memory.
   const Transformer shapes(result.config);
   match_tensors(io, checkpoint, "model-", named_tensors(*shapes));
   for (const auto& entry : source->tensors()) {
@@ -198,7 +198,7 @@ Transformer instantiate(const ModelSource& source) {
   for (const auto& tensor : source.tensors) {
     const auto* target = parameters.find(tensor.name);
     if (target == nullptr || !target->sizes().equals(tensor.shape)) {
-      throw Error(fmt::format("model: '{}' of shape [{}] is no tensor of this model",
+      throw Error(fmt::format("model: '{}' of shape [{}] is not a tensor of this model",
                               tensor.name,
                               fmt::join(tensor.shape, ", ")));
     }

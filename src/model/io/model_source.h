@@ -16,46 +16,47 @@
 
 namespace dsmoe {
 
-/// A tensor that is somewhere else until it is asked for.
+/// A tensor that is loaded on request.
 struct LazyTensor {
   std::string name;  // of this program's checkpoints
   std::vector<int64_t> shape;
   std::function<at::Tensor()> load;  // float32, contiguous
 };
 
-/// A model whose weights come one at a time, so that it may be larger than the memory: what
-/// conversions read, change and write.
+/// A model with weights that are loaded one at a time, so that it may be larger than the memory.
+/// Conversions read, change and write it.
 struct ModelSource {
   ModelConfig config;
   std::vector<LazyTensor> tensors;  // every parameter of a Transformer of that config, once
 };
 
-/// How the rows of a head are paired by its rotary embedding.
+/// Pairing of the rows of a head by its rotary embedding.
 enum class RotaryPairs { kHalves, kNeighbours };
 
-/// A LLaMA's weights under Hugging Face's names, in F32, BF16 or F16; turned into this program's
-/// rotary order where they have the other.
+/// Opens the weights of a LLaMA under Hugging Face names, in F32, BF16 or F16; reorders rotary rows
+/// to the order of this program if `pairs` differs.
 ///
-/// Every tensor must be of the model and the other way round: throws Error that lists what is
-/// missing and what is left over. Rotary frequencies in old files are ignored; a tied head that is
-/// in the files must equal the embedding.
+/// The source must contain exactly the tensors of the model: throws Error listing missing and
+/// unused tensors. Ignores rotary frequencies of old files; a tied head in the files must equal the
+/// embedding.
 ModelSource open_llama(std::shared_ptr<const TensorSource> source,
                        ModelConfig config,
                        RotaryPairs pairs,
                        const std::string& source_name);
 
-/// A directory in Hugging Face's layout: `config.json` and safetensors; warns of keys that it does
-/// not know. Throws Error.
+/// Opens a directory in Hugging Face's layout: `config.json` and safetensors; warns about unknown
+/// keys. Throws Error.
 ModelSource open_hf_llama(Io& io, const std::string& directory);
 
-/// A llama2.c file. The base of its rotary embedding is that of the tables in the file, where they
-/// hold one, else 10000. Throws Error.
+/// Opens a llama2.c file. Derives the base of the rotary embedding from the tables in the file if
+/// they define one, else uses 10000. Throws Error.
 ModelSource open_llama2c(Io& io, const std::string& path);
 
-/// A checkpoint of this program. Throws Error.
+/// Opens a checkpoint of this program. Throws Error.
 ModelSource open_checkpoint(Io& io, const VerifiedCheckpoint& checkpoint);
 
-/// The model itself, in evaluation mode. Throws Error if the source's tensors are not the model's.
+/// Loads the model, in evaluation mode. Throws Error if the tensors of the source are not those of
+/// the model.
 Transformer instantiate(const ModelSource& source);
 
 }  // namespace dsmoe

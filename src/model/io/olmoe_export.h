@@ -8,10 +8,9 @@
 
 namespace dsmoe {
 
-/// OLMoE as the Python library transformers (model_type `olmoe`) defines it: dense attention with
-/// norms of all queries and of all keys, FFN experts of SwiGLU form, a linear router, a fixed
-/// number of experts whose weights are renormalised or not. Source: huggingface/transformers,
-/// models/olmoe.
+/// OLMoE as defined by the Python library transformers (model_type `olmoe`): dense attention with
+/// norms of all queries and of all keys, SwiGLU FFN experts, a linear router, a fixed number of
+/// experts, with or without renormalised weights. Source: huggingface/transformers, models/olmoe.
 std::vector<std::string> olmoe_obstacles(const ModelConfig& config, const RoutingPlan& plan);
 int64_t write_olmoe(Io& io,
                     const Transformer& model,

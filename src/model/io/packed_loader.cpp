@@ -13,7 +13,7 @@ namespace {
 
 using MappedFiles = std::map<std::string, std::unique_ptr<MappedFile>>;  // by path
 
-// The file's own bytes where they are aligned, else a copy.
+// The mapped bytes of the file if they are aligned, else a copy.
 at::Tensor map_tensor(const StoredTensor& stored, MappedFiles& files) {
   auto& file = files[stored.path];
   if (file == nullptr) file = std::make_unique<MappedFile>(stored.path);
@@ -45,7 +45,7 @@ Transformer load_packed_model(Io& io,
     }
   };
   pack_weights(model, own);
-  // Norms, biases, routers: what is used as it was leaves the files too.
+  // Norms, biases and routers are copied out of the files unchanged.
   for (auto& [file, path, entry, target] : stored) {
     if (files.at(path)->contains(target.const_data_ptr())) target.set_data(target.clone());
   }

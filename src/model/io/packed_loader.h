@@ -6,9 +6,9 @@
 
 namespace dsmoe {
 
-/// The model that load_model and pack_weights give, from files mapped into memory: what was packed
-/// is dropped piece by piece, so that hardly more than the packed weights is ever in memory. The
-/// originals are not kept, whatever the options say. Throws Error.
+/// Loads and packs a model; the result equals that of load_model and pack_weights. The files are
+/// mapped, and packed parts are dropped from memory, so that it holds little more than the packed
+/// weights. Ignores PackOptions::keep_original: originals are not kept. Throws Error.
 Transformer load_packed_model(Io& io,
                               const VerifiedCheckpoint& checkpoint,
                               const PackOptions& options);

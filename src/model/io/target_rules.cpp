@@ -33,13 +33,15 @@ std::optional<FixedSelection> fixed_selection(const ModelConfig& config,
     if (has_moe) here.moe = experts_of(layer.moe, config.ffn.n_experts);
     if (has_moa) here.moa = experts_of(layer.moa, config.attention.n_experts);
     if ((has_moe && here.moe == 0) || (has_moa && here.moa == 0)) {
-      why = fmt::format("policy {}: tokens use different numbers of experts, the target's one",
-                        plan.to_string());
+      why =
+          fmt::format("policy {}: tokens use different numbers of experts, but the target has one",
+                      plan.to_string());
       return std::nullopt;
     }
     if (selection && (selection->moe != here.moe || selection->moa != here.moa)) {
-      why = fmt::format("policy {}: layers use different numbers of experts, the target's one",
-                        plan.to_string());
+      why =
+          fmt::format("policy {}: layers use different numbers of experts, but the target has one",
+                      plan.to_string());
       return std::nullopt;
     }
     selection = here;
@@ -59,7 +61,7 @@ std::vector<std::string> common_obstacles(const ModelConfig& config) {
   obstacle(config.ffn.kind != FfnKind::kMoe,
            "ffn.kind dense or partitioned: the target has FFN experts behind a softmax");
   obstacle(config.rope_scaling.kind != RopeScalingKind::kNone,
-           "rope_scaling: the target's rotary positions are not scaled");
+           "rope_scaling: the target does not scale rotary positions");
   if (config.ffn.kind == FfnKind::kMoe) add_router_obstacle(config.ffn.router, "moe", obstacles);
   return obstacles;
 }
@@ -78,7 +80,7 @@ std::vector<std::string> plain_expert_obstacles(const ModelConfig& config) {
     obstacles.emplace_back("output_bias: the target has no biases after attention and experts");
   }
   if (config.ffn.activation != Activation::kSwiglu) {
-    obstacles.push_back(fmt::format("ffn.activation {}: the target's experts are SwiGLU ones",
+    obstacles.push_back(fmt::format("ffn.activation {}: the target has SwiGLU experts only",
                                     activation_name(config.ffn.activation)));
   }
   return obstacles;

@@ -16,27 +16,29 @@ struct FixedSelection {
   int64_t moa = 0;
 };
 
-/// Empty if the plan differs between layers or its count depends on the token; `why` then says so.
+/// Empty if the plan differs between layers or the count depends on the token; `why` is then the
+/// reason.
 std::optional<FixedSelection> fixed_selection(const ModelConfig& config,
                                               const RoutingPlan& plan,
                                               std::string& why);
 
-/// What no target of mixtures of experts can express: a norm other than RMSNorm, learned positions,
+/// Features that no target with experts can express: a norm other than RMSNorm, learned positions,
 /// biases inside attention and experts, a router of more than one matrix.
 std::vector<std::string> common_obstacles(const ModelConfig& config);
 
-/// What targets lack whose experts are SwiGLU ones without any bias: other activations, and biases
-/// after attention and experts.
-/// Adds that a target whose routers are one matrix has no hidden layer for this one.
+/// Adds an obstacle if the router has a hidden layer: routers of the target are one matrix.
 /// section  of the key, moe or moa
 void add_router_obstacle(const RouterConfig& router,
                          const char* section,
                          std::vector<std::string>& obstacles);
 
+/// Features that targets with SwiGLU experts without biases lack: other activations, and biases
+/// after attention and experts.
 std::vector<std::string> plain_expert_obstacles(const ModelConfig& config);
 
-/// Why the weights of `selected` of `n_experts` experts do not fit a target that always, or never,
-/// divides them by their sum; empty if they do (with every expert selected both are the same).
+/// Returns the reason why the weights of `selected` of `n_experts` experts do not fit a target that
+/// always, or never, divides them by their sum; empty if they fit. With every expert selected both
+/// fit.
 std::string weight_obstacle(const RouterConfig& router,
                             int64_t selected,
                             int64_t n_experts,

@@ -34,7 +34,7 @@ void scatter(const TensorLink& link, const at::Tensor& value) {
   }
   if (link.is_constant) {
     if (!at::equal(gather(link, value.scalar_type()), value)) {
-      throw Error(fmt::format("'{}': expected the values that its target gives it", link.name));
+      throw Error(fmt::format("'{}': expected the constant values of the target", link.name));
     }
     return;
   }
@@ -47,7 +47,7 @@ void scatter(const TensorLink& link, const at::Tensor& value) {
   const bool repeats =
       link.parts.size() == 2 && link.parts[0].const_data_ptr() == link.parts[1].const_data_ptr();
   if (repeats && !at::equal(gather(link, value.scalar_type()), value)) {
-    throw Error(fmt::format("'{}': expected its halves to say the same", link.name));
+    throw Error(fmt::format("'{}': expected both halves to be equal", link.name));
   }
 }
 
@@ -59,7 +59,7 @@ void check_names(const std::vector<TensorLink>& links,
     if (left.erase(link.name) == 0) throw Error(fmt::format("{}: expected '{}'", path, link.name));
   }
   if (left.empty()) return;
-  throw Error(fmt::format("{}: '{}' is no tensor of this model", path, *left.begin()));
+  throw Error(fmt::format("{}: '{}' is not a tensor of this model", path, *left.begin()));
 }
 
 void check_every_parameter_is_linked(const Transformer& model,

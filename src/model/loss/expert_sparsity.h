@@ -4,8 +4,8 @@
 
 namespace dsmoe {
 
-/// Mean over tokens and experts of the gates that are open, closed ones counting 0: what a layer's
-/// activation costs. Between 0 and 1; its gradient reaches open gates only, and pushes them down.
+/// Mean gate over tokens and experts, with closed gates counted as 0: the cost of a layer's
+/// activation. Between 0 and 1. The gradient reaches only open gates and decreases them.
 ///
 /// router_probs  [..., n_experts], sigmoid gates
 /// selected      [..., n_experts] bool, the open ones

@@ -29,7 +29,7 @@ at::Tensor mutual_information_loss(const at::Tensor& router_logits,
                                    const at::Tensor& mean_probs,
                                    std::optional<int64_t> n_tokens_total) {
   TORCH_CHECK(mean_probs.defined() == n_tokens_total.has_value(),
-              "mutual_information_loss: mean_probs and n_tokens_total come together");
+              "mutual_information_loss: expected both mean_probs and n_tokens_total, or neither");
   return mutual_information(
       flat_logits(router_logits), flat_mask(token_mask), mean_probs, n_tokens_total.value_or(0));
 }

@@ -18,15 +18,14 @@ namespace dsmoe {
 /// n_tokens_total  tokens of the whole batch, with mean_probs; else this call's counted tokens
 /// returns         a scalar, float32 (float64 for float64)
 /// The mean is a constant to the gradient in both cases; this loses nothing, as its derivative
-/// vanishes. A router whose tokens all agree sits at the worst value with a zero gradient: start
-/// from noise. Source: arXiv:2404.05567, section 3.3, equations 4 to 6.
+/// vanishes. If all tokens agree, the loss has its worst value and a zero gradient: start from
+/// random weights. Source: arXiv:2404.05567, section 3.3, equations 4 to 6.
 at::Tensor mutual_information_loss(const at::Tensor& router_logits,
                                    const at::Tensor& token_mask = {},
                                    const at::Tensor& mean_probs = {},
                                    std::optional<int64_t> n_tokens_total = std::nullopt);
 
-/// Sum of router probabilities over the counted tokens, [n_experts]: what the global mean is made
-/// of.
+/// Sum of router probabilities over the counted tokens, [n_experts], for the global mean.
 at::Tensor sum_router_probs(const at::Tensor& router_logits, const at::Tensor& token_mask = {});
 
 }  // namespace dsmoe

@@ -7,13 +7,14 @@
 
 namespace dsmoe {
 
-/// Whether a token's experts depend on the tokens that share its forward pass: true if the plan has
-/// threshold_top_k for experts that the model has. Then texts and numbers change with the batch.
+/// Returns true if the experts of a token depend on the other tokens of its forward pass: the plan
+/// has threshold_top_k for experts that the model has. Texts and numbers then change with the
+/// batch.
 bool depends_on_batch(const RoutingPlan& plan, const ModelConfig& config);
 
-/// Throws Error where depends_on_batch, for what promises a text that its company does not change.
+/// Throws Error if depends_on_batch. For options that guarantee results independent of the batch.
 ///
-/// who  option that promises it, for the message
+/// who  the option that gives the guarantee, for the message
 void require_batch_independence(const RoutingPlan& plan,
                                 const ModelConfig& config,
                                 const std::string& who);

@@ -12,14 +12,14 @@
 
 namespace dsmoe {
 
-/// arXiv:2404.05567 (DS-MoE): FFN experts mixed by a softmax over all of them. Trained with every
-/// expert active; the same weights and probabilities then run with the selected experts only.
+/// FFN experts mixed by a softmax over all of them (DS-MoE, arXiv:2404.05567). Training activates
+/// every expert; inference uses the same weights and probabilities with only the selected experts.
 class DSMoELayerImpl : public torch::nn::Module {
  public:
   DSMoELayerImpl(int64_t d_model, const FfnConfig& config, Biases biases);
 
-  /// x [batch, seq, d_model], in the compute dtype, as is y; router logits are float32
-  /// Gradients reach every selected expert and, through their weights, the router.
+  /// x, y [batch, seq, d_model] in the compute dtype; router logits are float32. Gradients reach
+  /// every selected expert and, through the expert weights, the router.
   MoeOutput forward(const at::Tensor& x, const RoutingPolicy& policy);
 
   Router router{nullptr};

@@ -40,7 +40,7 @@ at::Tensor draw_router(const ModelConfig& config, double std, uint64_t seed) {
   return at::empty({config.ffn.n_experts, config.d_model}, at::kFloat).normal_(0.0, std, generator);
 }
 
-// The same neurons in another order, for one matrix or bias of an FFN.
+// Reorders the neurons of one matrix or bias of an FFN.
 LazyTensor reorder(const LazyTensor& tensor, int64_t d_ffn, uint64_t seed) {
   if (tensor.name.ends_with("down_proj.bias")) return tensor;
   const int64_t dim = tensor.name.ends_with("down_proj.weight") ? 1 : 0;

@@ -17,10 +17,10 @@ enum class PartitionMethod {
 struct PartitionOptions {
   int64_t n_experts = 8;
   PartitionMethod method = PartitionMethod::kContiguous;
-  uint64_t seed = 0;           ///< of the routers, and of the random order
-  std::string layers = "all";  ///< those cut, as model.partition.layers
+  uint64_t seed = 0;           ///< seed of the routers and of the random order
+  std::string layers = "all";  ///< layers to cut, as model.partition.layers
   /// Standard deviation of the routers' weights, above 0. A token's logits spread by about
-  /// router_std * sqrt(d_model), which is 0.9 for 0.02 at the paper's 2048 and 0.2 at 128.
+  /// router_std * sqrt(d_model): 0.9 for 0.02 at the 2048 of the paper, 0.2 at 128.
   double router_std = 0.02;
 };
 
@@ -28,8 +28,8 @@ struct PartitionOptions {
 /// layers has `+` for its commas. Throws Error.
 PartitionOptions parse_partition_options(const std::string& text);
 
-/// The model with its FFNs cut into experts behind linear sigmoid routers of N(0, router_std)
-/// (zeros would open no gate); trained, and by default run, with a threshold of 0.5.
+/// Returns the model with its FFNs cut into experts behind linear sigmoid routers drawn from N(0,
+/// router_std) (zeros would open no gate). The training policy is a threshold of 0.5.
 ///
 /// Throws Error unless the FFN is dense and n_experts divides its width.
 /// Source: arXiv:2502.12455, sections 4.1 and 4.2.

@@ -19,7 +19,7 @@ inline MoeOutput moe_output(const at::Tensor& y,
                             const RouterOutput& routed,
                             const TokenChoice& choice) {
   const auto& probs = routed.router_probs;
-  return {y.view({probs.size(0), probs.size(1), -1}),
+  return {y.view({probs.size(0), probs.size(1), y.size(1)}),
           {routed.router_logits, probs, choice.selected.view(probs.sizes())}};
 }
 

@@ -12,9 +12,9 @@
 
 namespace dsmoe {
 
-/// arXiv:2502.12455 (DSMoE): a dense FFN cut into blocks along its width, each behind a sigmoid
-/// gate of its own. A token uses the experts whose gate is above the policy's threshold; their
-/// outputs are weighted by the gates as they are and the sum by n_experts / number of open gates.
+/// A dense FFN cut into blocks along its width, each with a sigmoid gate (DSMoE, arXiv:2502.12455).
+/// A gate above the threshold of the policy opens its expert for the token. The output is the sum
+/// of the open experts weighted by their gates, times n_experts / number of open gates.
 ///
 /// Trained with threshold selection and dense execution, at the cost of one dense FFN and one
 /// element-wise product; `all` is the training without threshold (equation 20).
@@ -26,16 +26,16 @@ class PartitionedMoELayerImpl : public torch::nn::Module {
  public:
   PartitionedMoELayerImpl(int64_t d_model, const FfnConfig& config, Biases biases);
 
-  /// x [batch, seq, d_model], in the compute dtype, as is y; gates are float32
-  /// The weights of a closed expert get exactly no gradient; its gate gets one under the
-  /// straight-through estimator (equations 10 to 16), which needs dense execution: throws
-  /// c10::Error if the policy asks for sparse execution with gradients. The number of open gates is
-  /// a constant to the gradient.
+  /// x, y [batch, seq, d_model] in the compute dtype; gates are float32. The weights of a closed
+  /// expert get no gradient. Its gate gets one under the straight-through estimator (equations 10
+  /// to 16). The estimator needs dense execution: throws c10::Error for sparse execution with
+  /// gradients. The number of open gates is a constant to the gradient.
   MoeOutput forward(const at::Tensor& x, const RoutingPolicy& policy);
 
   Router router{nullptr};
   ExpertFfn experts{nullptr};
-  /// Debug switch: every gate is 1, so that the layer is the dense FFN it was cut from.
+  /// Debug switch: sets every gate to 1, so that the layer equals the dense FFN that it was cut
+  /// from.
   bool gates_forced_to_one = false;
 
  private:

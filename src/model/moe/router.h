@@ -9,16 +9,16 @@
 
 namespace dsmoe {
 
-/// What a router says of each token.
+/// Router output per token.
 struct RouterOutput {
   at::Tensor router_logits;  // [batch, seq, n_experts], float32
   at::Tensor router_probs;   // [batch, seq, n_experts], float32, under softmax rows sum to 1
 };
 
-/// Gives every expert its probability: softmax over all experts, or a sigmoid for each, no noise,
-/// no selection before it.
+/// Computes the probability of every expert: a softmax over all experts or a sigmoid per expert,
+/// without noise and before any selection.
 ///
-/// A hidden layer, where kRouterKinds has one for the kind, and a matrix; no biases. The last
+/// A hidden layer, if the row of kRouterKinds has one, and a matrix; no biases. The last
 /// matrix and its activation run in float32, the hidden layer in the type of x; float64 throughout
 /// for float64. Source: arXiv:2404.05567, section 3.1, equation 1 (softmax); arXiv:2502.12455,
 /// equation 7 (sigmoid).
@@ -32,7 +32,7 @@ class RouterImpl : public torch::nn::Module {
   /// x [batch, seq, d_model], in the compute dtype
   RouterOutput forward(const at::Tensor& x);
 
-  /// The hidden layer in bfloat16 at the narrowest, the rest in float32; originals stay.
+  /// Packs the hidden layer in bfloat16 or wider and the rest in float32; keeps the originals.
   void pack(const PackOptions& options);
 
  private:

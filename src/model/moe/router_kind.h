@@ -8,11 +8,11 @@ namespace dsmoe {
 
 enum class RouterKind { kLinear, kSwiglu, kMlp };
 
-/// A router is a hidden layer, or none, and a matrix [n_experts, d_hidden or d_model]. Modules,
-/// parameter counts, config keys and exports follow from the row.
+/// A router is an optional hidden layer and a matrix [n_experts, d_hidden or d_model]. Modules,
+/// parameter counts, config keys and exports are derived from the row.
 struct RouterKindRow {
   RouterKind kind;
-  const char* name;  ///< as the key router.kind says it
+  const char* name;  ///< value of the key router.kind
   const char* doc;
   Activation hidden;  ///< of the layer [d_hidden, d_model], two for kSwiglu; kIdentity: no layer
 };

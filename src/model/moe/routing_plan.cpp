@@ -86,7 +86,7 @@ void RoutingPlan::validate(size_t n_layers, int64_t n_moa_experts, int64_t n_moe
 }
 
 std::string RoutingPlan::to_string() const {
-  // Bare top_k is read as the FFN experts' alone.
+  // A bare top_k applies to the FFN experts only.
   const auto text = [](const LayerRouting& routing) {
     return routing.moa == routing.moe && routing.moe.selection != Selection::kTopK
                ? routing.moe.to_string()

@@ -17,7 +17,7 @@ struct LayerRouting {
 /// One LayerRouting per layer, or one for all of them.
 class RoutingPlan {
  public:
-  /// The same policy for both kinds in every layer; a policy converts to its plan.
+  /// The same policy for both kinds in every layer; a policy converts implicitly.
   RoutingPlan(RoutingPolicy policy)
       : uniform_{policy, policy} {}  // NOLINT(google-explicit-constructor)
   explicit RoutingPlan(LayerRouting uniform) : uniform_(uniform) {}
@@ -28,8 +28,8 @@ class RoutingPlan {
   }
   RoutingPlan with(Execution execution) const;
 
-  /// Throws Error if a policy does not fit, or if the plan names another number of layers.
-  /// A count of 0 says that the model has no experts of that kind.
+  /// Throws Error if a policy does not fit the model or the plan has another number of layers. A
+  /// count of 0: the model has no experts of that kind.
   void validate(size_t n_layers, int64_t n_moa_experts, int64_t n_moe_experts) const;
 
   std::string to_string() const;

@@ -8,11 +8,11 @@
 
 namespace dsmoe {
 
-/// How the selected experts are computed. For one selection all three give the same output.
+/// Method that computes the selected experts. For one selection all three give the same output.
 enum class Execution {
-  kAuto,    ///< whichever is faster for this call
+  kAuto,    ///< the faster of the two for this call
   kDense,   ///< compute every expert, weight the unselected by zero
-  kSparse,  ///< compute the selected only
+  kSparse,  ///< compute only the selected experts
 };
 
 /// Selection and execution of one layer's experts; a value.
@@ -37,8 +37,8 @@ struct RoutingPolicy {
     return policy;
   }
 
-  /// The selection alone; a layer adds what it does to the weights.
-  /// threshold_scale  n_experts behind a softmax, 1 behind sigmoids
+  /// Returns the selection rule without the treatment of weights, which a layer adds.
+  /// threshold_scale  n_experts for a softmax, 1 for sigmoids
   RoutingRule rule(double threshold_scale) const {
     return {.selection = selection,
             .k = k,
@@ -50,8 +50,8 @@ struct RoutingPolicy {
   /// Throws Error naming `who` if the numbers do not fit a layer of n_experts.
   void validate(int64_t n_experts, const std::string& who) const;
 
-  /// As written on the command line: `top_k=4`, `threshold=0.48,max=6`. Execution is not part of
-  /// it.
+  /// Returns the policy as written on the command line: `top_k=4`, `threshold=0.48,max=6`. Omits
+  /// the execution.
   std::string to_string() const;
 
   bool operator==(const RoutingPolicy&) const = default;

@@ -165,11 +165,14 @@ TEST_CASE("weighted_activation: every instruction set gives the same numbers",
                                                     .hidden = pointer<float>(hidden)});
       return hidden;
     };
-    const auto portable = run(portable::weighted_activation<float, float>);
+    const auto portable =
+        run(isa_kernels<CpuIsa::kPortable, WeightedActivationKernels<float, float>>().forward);
     const auto expected = weighted_activation_ref(activation, up, gate, weights);
     CHECK(max_difference(portable, expected) < 1e-5);
     if (cpu_isa() >= CpuIsa::kAvx2) {
-      CHECK(max_difference(run(avx2::weighted_activation<float, float>), expected) < 1e-5);
+      CHECK(max_difference(
+                run(isa_kernels<CpuIsa::kAvx2, WeightedActivationKernels<float, float>>().forward),
+                expected) < 1e-5);
     }
   }
 }

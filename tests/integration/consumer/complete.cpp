@@ -3,7 +3,7 @@
 #include <common/error.h>
 #include <common/io.h>
 #include <data/tokenizer_files.h>
-#include <infer/generator.h>
+#include <infer/engine.h>
 #include <model/io/checkpoint_reader.h>
 
 #include <cstdio>
@@ -18,14 +18,14 @@ void complete(const std::string& path, const std::string& prompt) {
   const auto model = dsmoe::load_model(io, checkpoint);
   const auto tokenizer = dsmoe::load_tokenizer(io, checkpoint.directory);
   const auto half = dsmoe::RoutingPolicy::top_k(model->config().ffn.n_experts / 2);
-  dsmoe::GeneratorOptions options;
+  dsmoe::EngineOptions options;
   options.plan =
       dsmoe::RoutingPlan(dsmoe::LayerRouting{.moa = dsmoe::RoutingPolicy::all(), .moe = half});
-  dsmoe::Generator generator(model, *tokenizer, options);
   dsmoe::GenerateRequest request;
   request.prompt = tokenizer->encode_with_bos(prompt);
   request.max_tokens = 8;
-  std::printf("%s\n", generator.generate({request}).front().text.c_str());
+  std::printf("%s\n",
+              dsmoe::generate(model, *tokenizer, options, {request}).completions[0].text.c_str());
 }
 
 }  // namespace

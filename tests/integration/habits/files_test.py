@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Whose files are whose: what a command makes, what it leaves alone, and what it reports when it could not write.
+"""Tests ownership of files: the files that a command makes, the files that it keeps unchanged, and its report of failed writes.
 
 The sweep over all commands and faults is tests/fault/output_sweep.py. Usage: files_test.py PATH/TO/dsmoe
 """
@@ -26,7 +26,7 @@ class FilesTest(HabitsTest):
         paths = [top] if top.is_file() else sorted(path for path in top.rglob("*") if path.is_file())
         return {str(path.relative_to(self.directory)): path.read_bytes() for path in paths}
 
-    # Names that are a person's.
+    # User files with names like those of temporaries.
 
     def test_directories_named_like_temporaries_stay(self):
         self.write("text.txt", "hello")
@@ -86,7 +86,7 @@ class FilesTest(HabitsTest):
                         "--tokens", 64, "--out", "out"], ""),
         }
 
-    def test_an_output_that_exists_is_replaced_only_where_asked_for(self):
+    def test_an_existing_output_is_replaced_only_with_force(self):
         for name, (command, file) in self.outputs().items():
             with self.subTest(command=name):
                 self.succeeds(*command)
@@ -95,7 +95,7 @@ class FilesTest(HabitsTest):
                 refusal = self.refused(*command, says=["out: expected a new", "exists", "--force"])
                 self.assertEqual(refusal.stdout, "")
                 self.assertEqual(self.content("out"), first)
-                # Whatever ends the replacement, the old output is there; then it is replaced.
+                # An interrupted replacement keeps the old output; the next one replaces it.
                 limited = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
                 self.refused(*command, "--force", says=["out", "File too large"], code=1, preexec_fn=limited)
                 self.assertEqual(self.content("out"), first)

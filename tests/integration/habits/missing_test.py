@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Usage: missing_test.py PATH/TO/dsmoe
 
-Whatever file or tensor is missing is named, and nothing takes its place.
+Tests that errors name any missing file or tensor.
 """
 
 import json

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs as a scheduler and a shell start them: again after their end, and with ~ and variables in paths.
+"""Tests runs started by a scheduler or a shell: again after their end, and with ~ and variables in paths.
 
 Usage: runs_test.py PATH/TO/dsmoe
 """
@@ -14,7 +14,7 @@ class RunsTest(HabitsTest):
     def train(self, *overrides):
         return self.succeeds("train", "tiny.yaml", "--run_dir=run", "--data.train=run-data", *overrides, "--json")
 
-    def test_a_finished_run_that_is_started_again_says_so_and_reports_its_last_numbers(self):
+    def test_a_finished_run_that_is_started_again_reports_its_last_numbers(self):
         validation = ("--data.validation=run-data", "--train.validate_every=7")
         self.tiny_run("run", "--train.steps=1", "--train.schedule.warmup_steps=1", *validation)
         first = json.loads(self.train(*validation).stdout)  # to step 12

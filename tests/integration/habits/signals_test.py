@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Signals, lost terminals and broken pipes: a stop is kept whenever it comes, and a lost log ends nothing."""
+"""Tests signals, lost terminals and broken pipes: a stop is honoured at any time, and a lost log does not end a run."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from support import DSMOE, TEXT, HabitsTest, main
 EXIT_STOPPED = 75
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FOREVER = ("--train.steps=1000000", "--train.save_every=0", "--train.log_every=1", "--train.schedule.kind=constant")
-# Of a metrics line, what depends on the clock or the machine.
+# Keys of a metrics line that depend on the clock or the machine.
 UNSTABLE = ("tokens_per_second", "mfu", "peak_memory_bytes")
 PATIENCE = 240  # seconds, for events that come at once on an idle machine
 
@@ -59,7 +59,7 @@ class SignalsTest(HabitsTest):
         state = (self.directory / run / "latest").read_text().strip()
         return int(re.search(r"step-(\d+)", state).group(1))
 
-    # The stopped run, taken up, must give the losses of one that was not stopped.
+    # The stopped run, once resumed, must give the losses of an undisturbed run.
     def check_resumes(self, run, ranks=1):
         last = self.saved_step(run)
         self.assertGreaterEqual(last, self.lines(run)[-1]["step"], "the last step was not saved")
@@ -68,7 +68,7 @@ class SignalsTest(HabitsTest):
             self.succeeds(*self.arguments(name, *FOREVER, steps, ranks=ranks))
 
         def losses(name):
-            # Events, such as alarms over what was gathered since a start, are no state of the run.
+            # Events, such as alarms over the history since a start, are not state of the run.
             return [{key: value for key, value in line.items() if key not in UNSTABLE}
                     for line in self.lines(name) if "event" not in line]
 
@@ -94,7 +94,7 @@ class SignalsTest(HabitsTest):
         self.assertEqual(self.interrupt_with_tee("run", ranks=2), EXIT_STOPPED)
         self.check_resumes("run", ranks=2)
 
-    def test_a_log_that_nobody_reads_any_more_ends_nothing(self):
+    def test_a_log_without_reader_does_not_end_a_run(self):
         for name, ranks in (("one", 1), ("two", 2)):
             with self.subTest(ranks=ranks):
                 read_end, write_end = os.pipe()
@@ -105,7 +105,7 @@ class SignalsTest(HabitsTest):
                 self.assertEqual(process.wait(timeout=PATIENCE), 0)
                 self.assertEqual(self.lines(name)[-1]["step"], 12)
 
-    # The terminal of the session goes, as when a window is closed or a connection breaks.
+    # The terminal of the session closes, as with a closed window or a broken connection.
     def test_a_closed_terminal_stops_and_saves(self):
         for name, ranks in (("one", 1), ("two", 2)):
             with self.subTest(ranks=ranks):
@@ -153,7 +153,7 @@ class SignalsTest(HabitsTest):
         self.assertEqual(process.wait(timeout=PATIENCE), EXIT_STOPPED)
         self.check_resumes("run")
 
-    # Both are pending when the process runs on: the first asks, the second ends.
+    # Both signals are pending when the process continues: the first requests a stop, the second ends it.
     def test_a_second_signal_ends_at_once(self):
         process = self.start(*self.arguments("run", *FOREVER))
         self.wait_for_steps("run")
@@ -192,7 +192,7 @@ class SignalsTest(HabitsTest):
                         self.assertEqual(process.returncode, EXIT_STOPPED, log)
         self.assertFalse((self.directory / "early").exists(), "a run that did not begin left a directory")
 
-    def test_a_stopped_evaluation_says_that_it_is_not_complete(self):
+    def test_a_stopped_evaluation_is_marked_incomplete(self):
         def make_pending():
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             os.kill(os.getpid(), signal.SIGTERM)
@@ -204,7 +204,7 @@ class SignalsTest(HabitsTest):
                 self.assertEqual(done.returncode, EXIT_STOPPED, done.stderr)
                 self.assertIs(json.loads(done.stdout)["complete"], False)
 
-    # What the program opens must not take the place of its log.
+    # Files that the program opens must not get the descriptors of its log.
     def test_closed_standard_streams_do_not_mix_the_log_into_files(self):
         def close_all():
             for fd in (0, 1, 2):

@@ -43,9 +43,9 @@ class SpecialTokensTest(HabitsTest):
             with self.subTest(name):
                 checkpoint = self.convert(f"hf{number}", **options)
                 self.assertEqual(self.prompt_tokens(checkpoint, "the man"), expected)
-                # One that the text spells is the only one.
+                # A BOS spelled in the text is the only one.
                 self.assertEqual(self.prompt_tokens(checkpoint, "<|bos|>the man"), THE_MAN + 1)
-                # Nothing to continue: from BOS alone.
+                # Nothing to continue: starts from BOS only.
                 self.assertEqual(self.prompt_tokens(checkpoint, ""), 1)
 
     def test_eval_begins_a_text_as_generate_does(self):
@@ -175,7 +175,7 @@ class SpecialTokensTest(HabitsTest):
 
     # several-eos
     def test_every_eos_of_every_file_ends_a_text(self):
-        # Greedy decoding of this model comes to one of its bytes soon; which, the first run says.
+        # Greedy decoding of this model soon reaches one of its bytes; the first run shows the byte.
         free = self.generate(self.convert("free", config={"eos_token_id": EOS}), "--prompt", "the man", "--max-tokens", 20)
         ids = free["completions"][0]["ids"]
         end = next(id for id in ids[3:] if id < 256 and id not in ids[:3])

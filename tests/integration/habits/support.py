@@ -1,6 +1,6 @@
-"""What the tests of habits share: the program, a small text, a tiny run and a tiny LLaMA directory.
+"""Shared by the tests of habits: the program, a small text, a tiny run and a tiny LLaMA directory.
 
-Each module beside this one holds the cases of one subject: ordinary things that people do at a shell, with the right outcome.
+Each module beside this one tests one subject: ordinary actions at a shell and their results.
 Usage of each: NAME_test.py PATH/TO/dsmoe
 """
 
@@ -44,7 +44,7 @@ train:
 
 
 def run(*arguments, cwd, timeout=120, **options):
-    """Runs the program to its end; output and exit code as they came."""
+    """Runs the program to its end; returns output and exit code."""
     options = {"capture_output": True, "text": True} | options
     return subprocess.run([DSMOE, *map(str, arguments)], cwd=cwd, timeout=timeout, **options)
 
@@ -60,7 +60,7 @@ class HabitsTest(unittest.TestCase):
         return run(*arguments, cwd=self.directory, **options)
 
     def succeeds(self, *arguments, **options):
-        """The command must end with 0; returns what it did."""
+        """The command must end with 0; returns the finished process."""
         done = self.run_dsmoe(*arguments, **options)
         self.assertEqual(done.returncode, 0, f"{arguments}: {done.stderr}")
         return done
@@ -70,7 +70,7 @@ class HabitsTest(unittest.TestCase):
         return json.loads(self.succeeds(*arguments, "--json", **options).stdout)
 
     def refused(self, *arguments, says=(), code=2, **options):
-        """The command must end with `code` and one line that holds all of `says`."""
+        """The command must end with `code` and one line with every text of `says`."""
         done = self.run_dsmoe(*arguments, **options)
         complaints = [line for line in done.stderr.splitlines() if line.startswith("dsmoe: ")]
         self.assertEqual(done.returncode, code, f"{arguments}: {done.stderr}")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Usage: terminal_test.py PATH/TO/dsmoe
 
-No byte from a file, a name or an argument reaches a terminal as a command.
+Tests that no byte of a file, a name or an argument reaches a terminal as a control sequence.
 """
 
 import json
@@ -14,7 +14,7 @@ import subprocess
 
 from support import DSMOE, TEXT, HabitsTest, main
 
-# Colour, a line that overwrites, a byte that is no UTF-8, C1 in UTF-8, DEL, a mark that turns the writing direction.
+# Colour, a line that overwrites, a byte that is no UTF-8, C1 in UTF-8, DEL, a mark that changes the writing direction.
 CONTROLS = {
     "escape": (b"\x1b[31m", rb"\u001b[31m"),
     "carriage return": (b"\r", rb"\r"),
@@ -78,7 +78,7 @@ class TerminalTest(HabitsTest):
                 result = json.loads(self.shown("inspect", path, "--json", code=0).stdout)
                 expected = raw.decode(errors="replace")
                 self.assertIn(f"a{expected}b", result["checkpoint"])
-                # The log: one that is damaged is skipped with a warning.
+                # The log: a damaged checkpoint is skipped with a warning.
                 for checkpoint in os.listdir(path + b"/checkpoints"):
                     os.truncate(path + b"/checkpoints/" + checkpoint + b"/config.json", 3)
                 self.assertIn(escaped, self.shown("inspect", path).stderr)
@@ -115,7 +115,7 @@ class TerminalTest(HabitsTest):
             for arguments in ((raw,), ("train", raw), ("eval", b"--" + raw), ("generate", "x", b"--policy", raw)):
                 self.complaint(*arguments)
 
-    def test_json_holds_the_very_text(self):
+    def test_json_holds_the_exact_text(self):
         self.tiny_run("run", "--train.steps=1", "--train.schedule.warmup_steps=0")
         done = self.shown("generate", "run", "--prompt", "a", "--max-tokens", 40, "--temperature", 3, "--threads", 1, "--json", code=0)
         completion = json.loads(done.stdout)["completions"][0]

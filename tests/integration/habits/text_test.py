@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Texts of people: arguments, prompts, choices and files of text mean what they hold, everywhere alike.
+"""Tests user texts: arguments, prompts, choices and text files are read byte for byte, equally by every command.
 
 Usage: text_test.py PATH/TO/dsmoe
 """
@@ -18,7 +18,7 @@ GENERATE = ("--max-tokens", 5, "--threads", 1)
 class TextTest(HabitsTest):
     @classmethod
     def setUpClass(cls):
-        """One run for all, which no test changes."""
+        """One run for all tests; no test changes it."""
         maker = cls()
         maker.directory = pathlib.Path(tempfile.mkdtemp(prefix="dsmoe-habits-text-"))
         cls.addClassCleanup(shutil.rmtree, maker.directory, ignore_errors=True)
@@ -82,7 +82,7 @@ class TextTest(HabitsTest):
 
     # Files of text.
 
-    def test_json_lines_are_known_by_their_ending_in_any_case_and_by_a_key(self):
+    def test_json_lines_are_recognised_by_file_ending_and_by_a_key(self):
         lines = '{"text":"line one"}\n{"text":"line two"}\n'
         bodies = lines.replace("text", "body")
         for name in ("corpus.json", "CORPUS.JSONL", "corpus.ndjson", "Corpus.Json"):
@@ -93,7 +93,7 @@ class TextTest(HabitsTest):
         self.assertEqual(self.documents_of("corpus", bodies, "--field=body"), (2, 16))
         self.assertEqual(self.documents_of("plain.txt", "plain", "--field", "body"), (1, 5))
 
-    def test_json_is_never_read_as_text_without_a_word(self):
+    def test_json_is_never_silently_read_as_text(self):
         self.write("corpus.txt", '{"text":"line one"}\n')
         done = self.succeeds("tokenize", "--input", "corpus.txt", "--out", "out", "--json")
         self.assertEqual(json.loads(done.stdout)["bytes"], 20)
@@ -223,7 +223,7 @@ class TextTest(HabitsTest):
 
     # The one policy that depends on the batch.
 
-    def test_what_promises_a_text_that_the_batch_does_not_change_refuses_threshold_top_k(self):
+    def test_options_with_batch_independent_texts_refuse_threshold_top_k(self):
         self.write("p.txt", "the\nking\n")
         for policy in ("threshold_top_k=0.8", "moe:threshold_top_k=0.8;moa:all"):
             self.refused("generate", self.model, "--prompts", "p.txt", "--policy", policy, says=["--prompts", "threshold_top_k", "leave --prompts out"])

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Waits for other ranks have a bound, say truly what was waited for, and leave with 75 when they are asked to stop.
+"""Tests waits for other ranks: each has a bound, names its cause correctly, and ends with 75 after a stop signal.
 
-The ranks are started by environment variables, as torchrun, Slurm and mpirun start them: no launcher ends them.
+Ranks are configured by environment variables, as under torchrun, Slurm and mpirun: no launcher ends them.
 """
 
 import os
@@ -48,7 +48,7 @@ def catches_stops(pid):
 
 
 class Relay:
-    """Stands between one rank and the store of rank 0 at `target`, and sees what they say."""
+    """Relays bytes between one rank and the store of rank 0 at `target`, and observes them."""
 
     def __init__(self, target):
         self.target = target
@@ -157,7 +157,7 @@ class WaitsTest(HabitsTest):
         self.check_failed(self.start(1), 1, self.opening(), "the other ranks' processes are not known yet: ")
         first.send_signal(signal.SIGCONT)
         self.assertEqual(first.wait(timeout=PATIENCE), 1)
-        # Its time was over while it was stopped: itself or its watchdog says so, whichever runs first.
+        # Its timeout passed while it was stopped: the rank or its watchdog reports it, whichever runs first.
         self.assertRegex(self.complaint(0), rf"dsmoe: rank 0 of 2: before the first step: ({self.opening()}|{self.waiting()}) "
                                             r"failed after [\d.]+ s, ")
 
@@ -168,13 +168,13 @@ class WaitsTest(HabitsTest):
     def test_a_port_where_nobody_listens(self):
         self.check_failed(self.start(1), 1, self.opening(), "the other ranks' processes are not known yet: ")
 
-    def test_a_rank_that_does_not_come_is_named(self):
+    def test_a_missing_rank_is_named(self):
         first, last = self.start(0, size=3), self.start(2, size=3)
         self.check_failed(first, 0, self.waiting(), "these ranks did not come within the set-up timeout of 2.0 s: 1")
         self.assertEqual(last.wait(timeout=PATIENCE), 1)
 
-    def test_a_rank_that_does_not_come_to_a_file_is_named(self):
-        file = self.directory / "meeting"
+    def test_a_missing_rank_of_a_file_rendezvous_is_named(self):
+        file = self.directory / "rendezvous"
         first = self.start(0, DSMOE_RENDEZVOUS_FILE=str(file))
         self.check_failed(first, 0, f"waiting for the other ranks at {re.escape(str(file))}",
                           "the other ranks' processes are not known yet: these ranks did not come within the set-up "
@@ -200,12 +200,12 @@ class WaitsTest(HabitsTest):
         second = self.start(1, timeout=600)
         wait_until(lambda: catches_stops(second.pid), "start of rank 1")
         second.send_signal(signal.SIGHUP)
-        # It may not have begun to meet yet.
+        # It may not have begun the rendezvous yet.
         self.assertEqual(second.wait(timeout=PATIENCE), EXIT_STOPPED)
         self.assertIn("rank 1 of 2: stopped before the first step, while ", self.complaint(1))
 
-    # Rank 2 never comes. That rank 1 has come shows in what passes between it and rank 0's store.
-    def test_a_stop_of_one_rank_makes_all_that_have_come_leave(self):
+    # Rank 2 never starts. The traffic between rank 1 and rank 0's store shows that rank 1 has arrived.
+    def test_a_stop_of_one_rank_ends_all_ranks_that_have_arrived(self):
         for asked in (0, 1):
             with self.subTest(asked=asked):
                 relay = Relay(self.port)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Usage: weights_test.py PATH/TO/dsmoe
 
-Weights keep their meaning: what changes the function of a model is taken over from the checkpoint that a run starts from, or the
-contradiction is named.
+Tests that weights keep their meaning: keys that change the function of a model are copied from the checkpoint that a run starts
+from, or the contradiction is named.
 """
 
 import json
@@ -59,7 +59,7 @@ class WeightsTest(HabitsTest):
         newest = sorted((self.directory / run / "checkpoints").iterdir())[-1]
         return json.loads((newest / "config.json").read_text())["model"]
 
-    def test_a_silent_config_takes_the_model_over(self):
+    def test_a_config_without_model_keys_copies_the_model(self):
         self.llama_with_data()
         done = self.succeeds(*self.start())
         self.assertIn("warning taken over from ck: ", done.stderr)
@@ -80,7 +80,7 @@ class WeightsTest(HabitsTest):
                 self.succeeds(*self.start(f"--{key}={theirs}", "--run_dir=refused", "--print-config"))
         self.assertFalse((self.directory / "refused").exists())
 
-    def test_an_override_says_that_a_difference_is_meant(self):
+    def test_an_override_allows_a_difference(self):
         self.llama_with_data()
         keys = ("model.rope_theta", "model.rope_scaling.kind")
         override = f"--train.init_override=[{', '.join(keys)}]"
@@ -89,7 +89,7 @@ class WeightsTest(HabitsTest):
         self.assertEqual(self.stored_model()["rope_theta"], 10000)
         self.refused(*self.start("--train.init_override=model.rope_thets", "--run_dir=typo"), says=["train.init_override", "rope_thets"])
 
-    def test_a_run_that_resumes_keeps_what_it_took_over(self):
+    def test_a_resumed_run_keeps_the_copied_keys(self):
         self.llama_with_data()
         self.succeeds(*self.start())
         (self.directory / "ck").rename(self.directory / "moved")
@@ -99,7 +99,7 @@ class WeightsTest(HabitsTest):
         self.refused(*self.start("--train.steps=3", "--model.norm_eps=1e-6"), says=["model.norm_eps"])
         self.refused(*self.start("--run_dir=elsewhere"), says=["train.init_from", "ck"])
 
-    def test_plan_counts_the_model_that_is_taken_over(self):
+    def test_plan_counts_the_copied_model(self):
         self.llama_with_data()
         counted = self.prints_json("plan", "silent.yaml", "--train.init_from=ck")
         self.assertEqual(counted["parameters_total"], self.prints_json("inspect", "ck")["parameters"])
@@ -123,7 +123,7 @@ class WeightsTest(HabitsTest):
         self.refused("train", "tiny.yaml", "--run_dir=r1", "--data.train=one", "--data.validation=two", "--train.steps=2",
                      "--train.schedule.warmup_steps=0", says=["two", "tokenizer"])
 
-    def test_convert_keeps_the_tokenizer_unless_another_is_meant(self):
+    def test_convert_keeps_the_tokenizer_unless_another_is_given(self):
         self.llama()
         self.llama("other", specials=("<|eos|>", "<|bos|>"))
         self.refused("convert", "hf", "ck", "--tokenizer", "other/tokenizer.json", says=["--tokenizer", "--other-tokenizer"])

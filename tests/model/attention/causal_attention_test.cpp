@@ -40,8 +40,8 @@ at::Tensor rms(const at::Tensor& x, const at::Tensor& weight) {
   return x / (at::pow(x, 2).mean({-1}, true) + kEps).sqrt() * weight;
 }
 
-// Turns the pairs (i, i + d/2) of one head, at position p, by p * theta^(-2i/d).
-at::Tensor turn(const at::Tensor& x, int64_t position, double theta) {
+// Rotates the pairs (i, i + d/2) of one head at position p by p * theta^(-2i/d).
+at::Tensor rotate(const at::Tensor& x, int64_t position, double theta) {
   auto y = x.clone();
   for (int64_t i = 0; i < kHeadDim / 2; ++i) {
     const double angle =
@@ -63,10 +63,10 @@ at::Tensor by_hand(const torch::nn::Module& m, const at::Tensor& x, double theta
   for (int64_t t = 0; t < x.size(0); ++t) {
     std::vector<at::Tensor> heads;
     for (int64_t h = 0; h < 4; ++h) {
-      const auto query = turn(q[t].narrow(0, h * kHeadDim, kHeadDim), t, theta);
+      const auto query = rotate(q[t].narrow(0, h * kHeadDim, kHeadDim), t, theta);
       std::vector<at::Tensor> scores, values;
       for (int64_t s = 0; s <= t; ++s) {
-        const auto key = turn(k[s].narrow(0, h / 2 * kHeadDim, kHeadDim), s, theta);
+        const auto key = rotate(k[s].narrow(0, h / 2 * kHeadDim, kHeadDim), s, theta);
         scores.push_back((query * key).sum() / std::sqrt(static_cast<double>(kHeadDim)));
         values.push_back(v[s].narrow(0, h / 2 * kHeadDim, kHeadDim));
       }
@@ -79,7 +79,7 @@ at::Tensor by_hand(const torch::nn::Module& m, const at::Tensor& x, double theta
 
 }  // namespace
 
-TEST_CASE("CausalAttention: qk_norm norms all heads as one vector before they are turned",
+TEST_CASE("CausalAttention: qk_norm normalises all heads as one vector before rotation",
           "[model][attention]") {
   CausalAttention attention(kWidth, qk_norm_config(), Biases::kNone, kEps);
   attention->to(at::kDouble);

@@ -61,7 +61,7 @@ at::Tensor loss_of(const at::Tensor& logits, const at::Tensor& targets) {
   return at::cross_entropy_loss(logits.flatten(0, 1), targets.flatten(), {}, at::Reduction::Sum);
 }
 
-// Each document by a forward pass of its own: logits in the packed form, gradients added up.
+// One forward pass per document: logits in the packed layout, gradients summed.
 at::Tensor run_apart(Transformer& model,
                      const RoutingPlan& plan,
                      const at::Tensor& tokens,

@@ -50,6 +50,12 @@ const std::vector<RoutingPolicy> kPolicies = {RoutingPolicy::all(),
                                               RoutingPolicy::threshold(50.0),
                                               RoutingPolicy::threshold_top_k(0.8)};
 
+TokenChoice chosen(const at::Tensor& probs, const RoutingPolicy& policy, bool renormalise) {
+  auto rule = policy.rule(static_cast<double>(probs.size(1)));
+  rule.renormalise = renormalise;
+  return choose_experts(probs, rule);
+}
+
 MoABlock make_block(const Form& form, uint64_t seed, bool renormalise = false) {
   AttentionConfig config;
   config.head_dim = form.head_dim;
@@ -77,8 +83,8 @@ AttentionContext context_of(const Form& form) {
   return context;
 }
 
-/// Turns pair (d, d + head_dim / 2) of x [seq, head_dim] by position * 10000^(-2 d / head_dim).
-at::Tensor rotate(const at::Tensor& x) {
+/// Rotates pair (d, d + head_dim / 2) of x [seq, head_dim] by position * 10000^(-2 d / head_dim).
+at::Tensor rotate_head(const at::Tensor& x) {
   const int64_t half = x.size(1) / 2;
   std::vector<at::Tensor> columns(static_cast<size_t>(2 * half));
   const auto position = at::arange(x.size(0), at::kDouble);
@@ -119,7 +125,7 @@ at::Tensor expert_loop(const MoABlock& block,
     const auto y = row.matmul(named[name + ".weight"].narrow(0, head * d, d).t());
     return form.biases == Biases::kAll ? y + named[name + ".bias"].narrow(0, head * d, d) : y;
   };
-  const auto turned = [&](const at::Tensor& y) { return form.rotary ? rotate(y) : y; };
+  const auto rotated = [&](const at::Tensor& y) { return form.rotary ? rotate_head(y) : y; };
   std::vector<at::Tensor> outputs;
   for (int64_t b = 0; b < form.batch; ++b) {
     auto sum = at::zeros({form.seq, form.d_model}, x.options());
@@ -128,8 +134,8 @@ at::Tensor expert_loop(const MoABlock& block,
       for (int64_t j = 0; j < form.heads_per_expert; ++j) {
         const int64_t head = i * form.heads_per_expert + j;
         const int64_t kv = kv_head(i, j);
-        auto y = one_head(turned(project("q_proj", x[b], head)),
-                          turned(project("k_proj", x[b], kv)),
+        auto y = one_head(rotated(project("q_proj", x[b], head)),
+                          rotated(project("k_proj", x[b], kv)),
                           project("v_proj", x[b], kv));
         if (place == WeightPlace::kBeforeOutput) y = y * weight;
         y = y.matmul(named["o_proj.weight"].narrow(1, head * d, d).t());
@@ -154,7 +160,7 @@ TEST_CASE("MoABlock: equals a per-expert loop where head j reads key/value head 
         auto block = make_block(form, 121, renormalise);
         const auto x = input(form, 122);
         const auto probs = block->router(x).router_probs;
-        const auto selection = select_experts(probs.flatten(0, 1), policy, renormalise);
+        const auto selection = chosen(probs.flatten(0, 1), policy, renormalise);
         const auto expected = expert_loop(block, form, x, selection.expert_weights, own_head);
         for (const auto execution : {Execution::kDense, Execution::kSparse, Execution::kAuto}) {
           const auto out = block(x, context_of(form), 0, policy.with(execution));
@@ -245,7 +251,7 @@ TEST_CASE("MoABlock: all gradients equal those of the loop, dense and sparse", "
         const auto upstream = RandomTensors(131).normal(x.sizes());
         block(x, context_of(form), 0, policy.with(execution)).y.backward(upstream);
         const auto probs = reference->router(x_reference).router_probs.flatten(0, 1);
-        const auto weights = select_experts(probs, policy, false).expert_weights;
+        const auto weights = chosen(probs, policy, false).expert_weights;
         expert_loop(reference, form, x_reference, weights, own_head).backward(upstream);
         CHECK(max_difference(x.grad(), x_reference.grad()) < 1e-11);
         CHECK(max_gradient_difference(*block, *reference) < 1e-11);

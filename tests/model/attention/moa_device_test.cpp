@@ -32,7 +32,7 @@ struct Form {
   bool documents;  // each sequence is two of them
 };
 
-// Widths that are multiples of 16 bytes, as products by expert on a device want them.
+// Widths that are multiples of 16 bytes, as grouped products on a device require.
 const std::vector<Form> kForms = {{16, 4, 1, 8, 2, 5, Biases::kNone, true, false},
                                   {24, 3, 2, 4, 1, 9, Biases::kAll, true, false},
                                   {8, 5, 2, 8, 3, 4, Biases::kOutput, false, true},
@@ -93,7 +93,7 @@ double margin(const at::Tensor& probs, const RoutingPolicy& policy) {
   return least;
 }
 
-// Tokens that a device which rounds gives the same experts as the CPU does.
+// Tokens with the same experts on the CPU and on a device that rounds.
 at::Tensor clear_input(const Form& form, const RoutingPolicy& policy, at::ScalarType rounding) {
   const at::NoGradGuard no_grad;
   auto block = make_block(form, rounding);
@@ -169,7 +169,8 @@ void check_sparse(const Form& form, const RoutingPolicy& policy, bool gradients)
 
 }  // namespace
 
-TEST_CASE("MoABlock: sparse on a device is the CPU's, values and gradients", "[device_moa]") {
+TEST_CASE("MoABlock: sparse values and gradients on a device equal those of the CPU",
+          "[device_moa]") {
   for (const auto& form : kForms) {
     check_sparse(form, RoutingPolicy::top_k(1), true);
     check_sparse(form, RoutingPolicy::top_k(form.n_experts), true);
@@ -181,18 +182,18 @@ TEST_CASE("MoABlock: sparse on a device is the CPU's, values and gradients", "[d
   }
 }
 
-TEST_CASE("MoABlock: sparse on a device without gradient takes any selection", "[device_moa]") {
+TEST_CASE("MoABlock: sparse on a device without gradient accepts every selection", "[device_moa]") {
   for (const auto& form : kForms) {
     check_sparse(form, RoutingPolicy::all(), false);
     check_sparse(form, RoutingPolicy::top_k(1), false);
     check_sparse(form, RoutingPolicy::threshold(0.9), false);
-    check_sparse(form, RoutingPolicy::threshold(1.1), false);   // some tokens select nobody
-    check_sparse(form, RoutingPolicy::threshold(0.0), false);   // all select everybody
-    check_sparse(form, RoutingPolicy::threshold(50.0), false);  // all select nobody
+    check_sparse(form, RoutingPolicy::threshold(1.1), false);   // some tokens select no expert
+    check_sparse(form, RoutingPolicy::threshold(0.0), false);   // all tokens select all experts
+    check_sparse(form, RoutingPolicy::threshold(50.0), false);  // no token selects an expert
   }
 }
 
-TEST_CASE("MoABlock: a prompt into a device's cache, a part more and single tokens",
+TEST_CASE("MoABlock: a device cache continues a prompt by a second part and by single tokens",
           "[device_moa]") {
   const at::NoGradGuard no_grad;
   for (const auto& form : kForms) {
@@ -237,8 +238,8 @@ TEST_CASE("MoABlock: a prompt into a device's cache, a part more and single toke
   }
 }
 
-TEST_CASE("MoABlock: sparse on a device waits for it in no pass", "[device_moa]") {
-  if (!is_emulated()) return;  // the fake device is the one that tells
+TEST_CASE("MoABlock: sparse on a device needs no host sync", "[device_moa]") {
+  if (!is_emulated()) return;  // only the fake device detects a sync
   for (const auto& form : kForms) {
     auto block = make_block(form, at::kBFloat16);
     block->to(at::kFloat);
@@ -252,7 +253,7 @@ TEST_CASE("MoABlock: sparse on a device waits for it in no pass", "[device_moa]"
     const auto forward = [&](const RoutingPolicy& policy) {
       return block(x, context, 0, policy.with(Execution::kSparse)).y;
     };
-    forward(RoutingPolicy::top_k(1));  // what is copied once
+    forward(RoutingPolicy::top_k(1));  // copies tables to the device once
     const ForbidWaits forbidden;
     forward(RoutingPolicy::top_k(1)).backward(upstream);
     forward(RoutingPolicy::threshold(0.9, 2)).backward(upstream);

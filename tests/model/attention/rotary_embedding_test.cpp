@@ -49,7 +49,7 @@ TEST_CASE("rotary_frequencies: llama3 scaling keeps, blends and divides by wavel
   CHECK(n_divided > 0);
 }
 
-TEST_CASE("apply_rotary: turning halves equals turning neighbours of permuted rows",
+TEST_CASE("apply_rotary: rotating halves equals rotating neighbours of permuted rows",
           "[model][rotary]") {
   constexpr int64_t kHead = 6;
   const auto positions = at::arange(5, at::kLong).unsqueeze(0);  // [1, 5]
@@ -61,10 +61,10 @@ TEST_CASE("apply_rotary: turning halves equals turning neighbours of permuted ro
   const auto first = a * tables.cos - b * tables.sin;
   const auto second = b * tables.cos + a * tables.sin;
   const auto halves = pairs.transpose(-1, -2).reshape(x.sizes());  // evens, then odds
-  const auto turned = apply_rotary(halves.unsqueeze(2), tables).squeeze(2);
+  const auto rotated = apply_rotary(halves.unsqueeze(2), tables).squeeze(2);
   const auto expected = at::stack({first, second}, -2).reshape(x.sizes());
-  CHECK(max_difference(turned, expected) < 1e-12);
-  // Position 1 turns the first pair by one radian.
+  CHECK(max_difference(rotated, expected) < 1e-12);
+  // Position 1 rotates the first pair by one radian.
   CHECK(first[0][1][0].item<double>() == Approx(x[0][1][0].item<double>() * std::cos(1.0) -
                                                 x[0][1][1].item<double>() * std::sin(1.0))
                                              .epsilon(1e-12));

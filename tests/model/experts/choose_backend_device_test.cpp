@@ -3,6 +3,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <catch2/catch.hpp>
+#include <iterator>
 
 #include "csrc_kernels/expert_gemv/kernels.h"
 #include "model/experts/expert_ffn.h"
@@ -13,7 +14,7 @@ namespace {
 
 struct Row {
   RoutingPolicy policy;
-  ExpertUse use;
+  ExpertRole role;
   int64_t n_tokens;
   bool gradient;
   at::ScalarType type;
@@ -28,9 +29,9 @@ TEST_CASE("choose_backend: on a device, by use, tokens, gradient and type", "[de
   const auto top = RoutingPolicy::top_k(2).with(Execution::kSparse);
   const auto open = RoutingPolicy::threshold(0.5).with(Execution::kSparse);
   const auto dense = open.with(Execution::kDense);
-  constexpr auto kFfn = ExpertUse::kFfn;
-  constexpr auto kAttention = ExpertUse::kAttention;
-  constexpr auto kDecoding = ExpertUse::kDecoding;
+  constexpr auto kFfn = ExpertRole::kFfn;
+  constexpr auto kAttention = ExpertRole::kAttention;
+  constexpr auto kDecoding = ExpertRole::kDecoding;
   constexpr int64_t kFew = kMostGemvTokens;
   const Row rows[] = {{dense, kFfn, kFew, false, at::kFloat, dense_backend()},
                       {dense, kDecoding, kFew, false, at::kFloat, dense_backend()},
@@ -49,7 +50,7 @@ TEST_CASE("choose_backend: on a device, by use, tokens, gradient and type", "[de
     const at::AutoGradMode mode(row.gradient);
     const auto x = at::zeros({row.n_tokens, 16}, at::TensorOptions(row.type).device(device));
     const TokenChoice choice{{}, {}, most_selected(row.policy.rule(1.0))};
-    const auto& backend = choose_backend({ffn->experts(), row.policy, choice, row.use}, x);
+    const auto& backend = choose_backend({ffn->experts(), row.policy, choice, row.role}, x);
     CHECK(&backend == &row.backend);
     const bool waits =
         &backend == &grouped_backend() ||
@@ -57,6 +58,7 @@ TEST_CASE("choose_backend: on a device, by use, tokens, gradient and type", "[de
     CHECK(backend.needs_host_sync(x) == waits);
   }
   // Widths that are no multiples of 16 bytes.
+  const at::NoGradGuard no_grad;
   ExpertFfn odd(16, 4, 7, Activation::kGelu, Biases::kNone);
   const auto x = at::zeros({kFew + 1, 16}, at::TensorOptions(at::kFloat).device(device));
   CHECK(&choose_backend({odd->experts(), top}, x) == &grouped_backend());

@@ -28,14 +28,14 @@ TEST_CASE("choose_backend: on the CPU, by packed weights, gradient and execution
           "[model][experts]") {
   auto ffn = make_experts(4, 8);
   const auto x = at::zeros({3, 64});
-  const auto chosen = [&](const RoutingPolicy& policy, ExpertUse use = ExpertUse::kFfn) {
-    return &choose_backend({ffn->experts(), policy, {}, use}, x);
+  const auto chosen = [&](const RoutingPolicy& policy, ExpertRole role = ExpertRole::kFfn) {
+    return &choose_backend({ffn->experts(), policy, {}, role}, x);
   };
   const auto dense = RoutingPolicy::top_k(2).with(Execution::kDense);
   const auto sparse = RoutingPolicy::top_k(2).with(Execution::kSparse);
   CHECK(chosen(dense) == &dense_backend());
   CHECK(chosen(sparse) == &grouped_backend());
-  CHECK(chosen(sparse, ExpertUse::kAttention) == &grouped_backend());
+  CHECK(chosen(sparse, ExpertRole::kAttention) == &grouped_backend());
   CHECK(chosen({}) == &dense_backend());
   ffn->pack({.format = PackedFormat::kFloat32, .keep_original = true});
   CHECK(chosen(sparse) == &grouped_backend());  // gradients need the weights as they were
@@ -60,7 +60,7 @@ TEST_CASE("choose_backend: every backend of the CPU gives the same output", "[mo
   check(Execution::kSparse);
 }
 
-TEST_CASE("choose_backend: packed experts of a mixture must be chosen", "[model][experts]") {
+TEST_CASE("choose_backend: packed experts of a mixture require a choice", "[model][experts]") {
   const at::NoGradGuard no_grad;
   auto ffn = make_experts(2, 8);
   ffn->pack({.format = PackedFormat::kFloat32});

@@ -79,7 +79,8 @@ std::string refusal(const ModelConfig& config,
 
 }  // namespace
 
-TEST_CASE("export: every expert of JetMoE makes a densely run model exact", "[model][io]") {
+TEST_CASE("export: a densely run model is exact in JetMoE with every expert selected",
+          "[model][io]") {
   const int64_t n_attention_experts = GENERATE(6, 3, 1);
   auto config = jetmoe_config(n_attention_experts);
   config.tie_embeddings = GENERATE(true, false);
@@ -88,7 +89,7 @@ TEST_CASE("export: every expert of JetMoE makes a densely run model exact", "[mo
   CHECK(report.max_abs_logit_error < 1e-5 * report.max_abs_logit);
   CHECK(report.max_abs_logit > 0.1);
   const SafetensorsFile file(posix_io(), directory.file("out/model.safetensors"));
-  // Attention experts stand in the file as often as FFN experts do.
+  // The file has as many attention experts as FFN experts.
   CHECK(file.find("model.layers.1.self_attention.experts.input_linear.weight")->shape ==
         std::vector<int64_t>{6, 8, 12});
   CHECK(file.find("model.layers.1.mlp.input_linear.weight")->shape ==
@@ -96,7 +97,7 @@ TEST_CASE("export: every expert of JetMoE makes a densely run model exact", "[mo
   CHECK((file.find("lm_head.weight") != nullptr) == !config.tie_embeddings);
 }
 
-TEST_CASE("export: JetMoE's config carries what releases disagree on", "[model][io]") {
+TEST_CASE("export: JetMoE's config sets the keys that releases read differently", "[model][io]") {
   const TemporaryDirectory directory;
   write(jetmoe_config(6), "hf-jetmoe", "all", directory.file("out"));
   const auto text = read_file(posix_io(), directory.file("out/config.json"), 1 << 20);
@@ -129,7 +130,7 @@ TEST_CASE("export: JetMoE with fewer experts needs renormalised weights of both 
   CHECK_THAT(refusal(config, "hf-jetmoe"), Catch::Contains("does not divide the second"));
 }
 
-TEST_CASE("export: JetMoE says SiLU, quick-GELU and squared ReLU with gated experts",
+TEST_CASE("export: JetMoE expresses SiLU, quick-GELU and squared ReLU as gated experts",
           "[model][io]") {
   auto config = jetmoe_config(3);
   const auto [activation, function] =
@@ -174,7 +175,7 @@ TEST_CASE("export: a JetMoE directory with one bias that is not zero has biases"
   CHECK(read_jetmoe(posix_io(), out)->config().output_bias == (name != "none"));
 }
 
-TEST_CASE("export: halves of a JetMoE expert that say different things are no SiLU expert",
+TEST_CASE("export: a JetMoE expert with different halves is refused as a SiLU expert",
           "[model][io]") {
   auto config = jetmoe_config(6);
   const TemporaryDirectory directory;
@@ -184,10 +185,10 @@ TEST_CASE("export: halves of a JetMoE expert that say different things are no Si
   text.replace(text.find("\"silu\""), 6, "\"relu\"");
   write_file(posix_io(), path, text);
   CHECK_THROWS_WITH(read_jetmoe(posix_io(), directory.file("out")),
-                    Catch::Contains("expected its halves to say the same"));
+                    Catch::Contains("expected both halves to be equal"));
 }
 
-TEST_CASE("export: what JetMoE lacks is named", "[model][io]") {
+TEST_CASE("export: errors name every feature that JetMoE lacks", "[model][io]") {
   const auto refused = [](void (*change)(ModelConfig&)) {
     auto config = jetmoe_config(6);
     change(config);
@@ -228,7 +229,7 @@ TEST_CASE("export: OLMoE keeps raw or renormalised weights and grouped keys", "[
         std::vector<int64_t>{12, 5});
 }
 
-TEST_CASE("export: what OLMoE lacks is named", "[model][io]") {
+TEST_CASE("export: errors name every feature that OLMoE lacks", "[model][io]") {
   const auto refused = [](void (*change)(ModelConfig&), const char* target) {
     auto config = olmoe_config(/*qk_norm=*/true, 6);
     change(config);
@@ -276,7 +277,7 @@ TEST_CASE("export: GGUF takes architecture olmoe with qk_norm, qwen2moe without"
   CHECK((file.find_tensor("blk.1.ffn_gate_shexp.weight") != nullptr) == !qk_norm);
 }
 
-TEST_CASE("export: GGUF's qwen2moe has the widths and the gate that llama.cpp needs of it",
+TEST_CASE("export: GGUF's qwen2moe has the widths and the gate that llama.cpp requires",
           "[model][io]") {
   const TemporaryDirectory directory;
   const auto out = directory.file("model.gguf");
@@ -292,7 +293,7 @@ TEST_CASE("export: GGUF's qwen2moe has the widths and the gate that llama.cpp ne
   for (const float value : values) CHECK(value > 0);
 }
 
-TEST_CASE("export: what GGUF lacks is named", "[model][io]") {
+TEST_CASE("export: errors name every feature that GGUF lacks", "[model][io]") {
   CHECK_THAT(refusal(olmoe_config(true, 2), "gguf"), Catch::Contains("n_kv_heads 2 of n_heads 6"));
   CHECK_THAT(refusal(jetmoe_config(6), "gguf"), Catch::Contains("attention.kind moa"));
   auto config = olmoe_config(false, 6);
@@ -301,7 +302,7 @@ TEST_CASE("export: what GGUF lacks is named", "[model][io]") {
   CHECK(refusal(config, "gguf", "all").empty());
 }
 
-TEST_CASE("export: a parameter that no tensor of the target takes is named", "[model][io]") {
+TEST_CASE("export: a parameter without a tensor in the target is named", "[model][io]") {
   const auto model = random_model(olmoe_config(true, 6));
   const Parameters parameters(model);
   std::vector<TensorLink> links;

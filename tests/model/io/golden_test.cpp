@@ -81,7 +81,7 @@ TEST_CASE("golden: logits of transformers, with some experts and with all", "[mo
   CHECK(error_of(model, golden, RoutingPolicy::all(), golden.n_experts) < 1e-4);
 }
 
-TEST_CASE("golden: the JetMoE models have biases, a head of their own and each activation",
+TEST_CASE("golden: the JetMoE models have biases, an untied head and each activation",
           "[model][io]") {
   std::set<Activation> activations;
   std::set<bool> tied;

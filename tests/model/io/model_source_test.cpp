@@ -167,9 +167,8 @@ TEST_CASE("open_hf_llama: half-precision weights are widened exactly", "[model][
   }
 }
 
-TEST_CASE(
-    "open_hf_llama: a head is in the files or said to be tied; a tied one must be the embedding",
-    "[model][io]") {
+TEST_CASE("open_hf_llama: a head is stored or declared tied; a tied head equals the embedding",
+          "[model][io]") {
   auto config = hf_config();
   auto tensors = hf_tensors(config);
   tensors.erase("lm_head.weight");
@@ -185,7 +184,7 @@ TEST_CASE(
   CHECK_THAT(refusal(config, tensors), Contains("tie_word_embeddings"));
 }
 
-TEST_CASE("open_hf_llama: whichever tensor is missing is named", "[model][io]") {
+TEST_CASE("open_hf_llama: the error names any missing tensor", "[model][io]") {
   auto config = hf_config();
   config["attention_bias"] = config["mlp_bias"] = true;
   const auto tensors = hf_tensors(config);
@@ -200,7 +199,7 @@ TEST_CASE("open_hf_llama: whichever tensor is missing is named", "[model][io]") 
   }
 }
 
-TEST_CASE("checkpoints: whichever tensor is missing is named, by every way in", "[model][io]") {
+TEST_CASE("checkpoints: every reader names any missing tensor", "[model][io]") {
   auto tensors = hf_tensors(hf_config());
   const TemporaryDirectory directory;
   write_directory(directory, hf_config(), tensors);
@@ -256,7 +255,7 @@ TEST_CASE("open_hf_llama: biases in both halves belong to the model", "[model][i
                        logits_of(open_hf_llama(posix_io(), without.file("")))) > 1e-3);
 }
 
-TEST_CASE("hf-llama: what was read is written byte for byte", "[model][io]") {
+TEST_CASE("hf-llama: export writes the imported bytes", "[model][io]") {
   auto config = hf_config();
   config["rope_scaling"] = {{"rope_type", "llama3"},
                             {"factor", 8.0},
@@ -295,7 +294,7 @@ TEST_CASE("hf-llama: what was read is written byte for byte", "[model][io]") {
   }
 }
 
-TEST_CASE("write_converted: the checkpoint holds the source and nothing is left of a failure",
+TEST_CASE("write_converted: the checkpoint holds the source and a failure leaves no files",
           "[model][io]") {
   const TemporaryDirectory directory;
   auto tensors = hf_tensors(hf_config());
@@ -317,7 +316,7 @@ TEST_CASE("write_converted: the checkpoint holds the source and nothing is left 
   }
 }
 
-TEST_CASE("check_llama_keys: what changes the function is refused by name, what is new is returned",
+TEST_CASE("check_llama_keys: refuses keys that change the function and returns unknown keys",
           "[model][io]") {
   const auto check = [](const std::string& key, const nlohmann::json& value) {
     auto config = hf_config();
@@ -368,7 +367,7 @@ TEST_CASE("check_llama_keys: what changes the function is refused by name, what 
         std::vector<std::string>{"rope_scaling.mscale"});
 }
 
-TEST_CASE("parse_llama_config: both spellings of the rotary settings, and refusals",
+TEST_CASE("parse_llama_config: reads both spellings of the rotary settings and refuses others",
           "[model][io]") {
   auto old = hf_config();
   old["rope_scaling"] = {{"type", "llama3"},

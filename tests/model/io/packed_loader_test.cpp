@@ -49,7 +49,7 @@ VerifiedCheckpoint write_checkpoint(const TemporaryDirectory& directory, Transfo
 
 }  // namespace
 
-TEST_CASE("load_packed_model: the bits of load_model and pack_weights", "[model][packed]") {
+TEST_CASE("load_packed_model: equals load_model and pack_weights bit for bit", "[model][packed]") {
   const at::NoGradGuard no_grad;
   const TemporaryDirectory directory;
   const auto tokens = at::arange(24, at::kLong).view({2, 12});
@@ -80,13 +80,13 @@ TEST_CASE("load_packed_model: at most 1.15 of the packed weights is in memory at
     randomise(*model, 3, 0.1);
     checkpoint = write_checkpoint(directory, model);
   }
-  // Once before: what the process allocates at its first use is none of the weights.
+  // Runs once before, so that first-use allocations are not counted as weights.
   load_packed_model(posix_io(), checkpoint, {.format = PackedFormat::kBfloat16});
-  // Whether the system rounds memory up to huge pages is the machine's choice.
+  // The system may round memory up to huge pages.
   REQUIRE(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0);
   const int64_t before = mapped_resident_bytes();
   int64_t peak = before;
-  // Before a piece that was packed leaves memory there is the most.
+  // Memory has its peak before a packed part is dropped.
   const auto model = load_packed_model(
       posix_io(),
       checkpoint,

@@ -17,7 +17,8 @@ ModelConfig config_of(AttentionKind attention, FfnKind ffn) {
 
 }  // namespace
 
-TEST_CASE("depends_on_batch: threshold_top_k for experts that the model has", "[model][routing]") {
+TEST_CASE("depends_on_batch: true for threshold_top_k over experts that the model has",
+          "[model][routing]") {
   const auto both = config_of(AttentionKind::kMoa, FfnKind::kMoe);
   for (const std::string text : {"all", "top_k=2", "threshold=0.5", "threshold=0.5,max=2"}) {
     CHECK_FALSE(depends_on_batch(parse_routing_plan(text), both));
@@ -38,7 +39,8 @@ TEST_CASE("depends_on_batch: threshold_top_k for experts that the model has", "[
   CHECK_FALSE(depends_on_batch(second, first_only));
 }
 
-TEST_CASE("require_batch_independence: names the option and a way out", "[model][routing]") {
+TEST_CASE("require_batch_independence: the error names the option and alternatives",
+          "[model][routing]") {
   const auto both = config_of(AttentionKind::kMoa, FfnKind::kMoe);
   CHECK_NOTHROW(require_batch_independence(parse_routing_plan("top_k=1"), both, "--prompts"));
   CHECK_THROWS_WITH(

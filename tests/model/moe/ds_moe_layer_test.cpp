@@ -323,8 +323,9 @@ TEST_CASE("DSMoELayer: a wrong width throws", "[model][moe]") {
   CHECK_THROWS_AS(layer(at::zeros({1, 3, 9}, at::kDouble), RoutingPolicy::all()), c10::Error);
 }
 
-TEST_CASE("DSMoELayer: sparse execution multiplies what was selected, rows rounded up to a quarter",
-          "[model][moe]") {
+TEST_CASE(
+    "DSMoELayer: sparse execution multiplies only selected pairs, rows rounded up to a quarter",
+    "[model][moe]") {
   const at::NoGradGuard no_grad;
   FfnConfig config;
   config.n_experts = 32;

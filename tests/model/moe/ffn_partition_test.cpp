@@ -60,7 +60,7 @@ at::Tensor logits_of(const ModelSource& source, const RoutingPlan& plan, bool fo
 
 }  // namespace
 
-TEST_CASE("partition_ffn: with gates at 1 the cut model is the dense one, whatever the order",
+TEST_CASE("partition_ffn: with gates at 1 the cut model equals the dense one for every order",
           "[model][partition]") {
   const auto dense = dense_source();
   const auto expected = logits_of(dense, RoutingPolicy::all(), false);
@@ -121,7 +121,7 @@ TEST_CASE("partition_ffn: router_std sets the spread of the logits", "[model][pa
   }
 }
 
-TEST_CASE("partition_ffn: a random order is one for the three matrices and follows the seed",
+TEST_CASE("partition_ffn: the three matrices share one random order, set by the seed",
           "[model][partition]") {
   const auto dense = dense_source();
   const auto before = load_all(dense);
@@ -163,7 +163,7 @@ TEST_CASE("partition_ffn: converting and exporting again gives the dense weights
   }
 }
 
-TEST_CASE("partition_ffn: what cannot be cut is refused", "[model][partition]") {
+TEST_CASE("partition_ffn: refuses models that cannot be cut", "[model][partition]") {
   const auto dense = dense_source();
   CHECK_THROWS_WITH(partition_ffn(dense, {.n_experts = 8}),
                     Contains("n_experts = 8 does not divide the FFN width 12"));
@@ -172,7 +172,8 @@ TEST_CASE("partition_ffn: what cannot be cut is refused", "[model][partition]") 
   CHECK_THROWS_WITH(partition_ffn(dense, {.n_experts = 2, .layers = "3"}), Contains("3-3"));
 }
 
-TEST_CASE("parse_partition_options: every key, and what is none", "[model][partition]") {
+TEST_CASE("parse_partition_options: reads every key and refuses unknown ones",
+          "[model][partition]") {
   const auto options = parse_partition_options("n_experts=16,method=random,seed=9,layers=0-3+7");
   CHECK(options.n_experts == 16);
   CHECK(options.method == PartitionMethod::kRandom);

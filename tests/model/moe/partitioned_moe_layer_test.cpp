@@ -140,7 +140,7 @@ TEST_CASE("PartitionedMoELayer: dense, sparse and the expert loop agree for ever
   }
 }
 
-TEST_CASE("PartitionedMoELayer: in float32 both executions see the same gates", "[model][moe]") {
+TEST_CASE("PartitionedMoELayer: both executions have the same gates in float32", "[model][moe]") {
   auto layer = readable_layer(ffn_config(), 3);
   layer->to(at::kFloat);
   const auto x = chosen_tokens(4).to(at::kFloat);
@@ -151,7 +151,7 @@ TEST_CASE("PartitionedMoELayer: in float32 both executions see the same gates", 
   CHECK(max_difference(dense.y, sparse.y) < 1e-5);
 }
 
-TEST_CASE("PartitionedMoELayer: packed weights see the same gates, narrow misses too",
+TEST_CASE("PartitionedMoELayer: packed weights have the same gates, also near the threshold",
           "[model][moe]") {
   // Logits around 0 and around that of the threshold 0.3, down to less than a float of 0.5 shows.
   std::vector<double> logits;
@@ -245,8 +245,7 @@ TEST_CASE("PartitionedMoELayer: without count scale the gated sum stays as it is
   CHECK(max_difference(layer(x, kSparse).y[0], expected) < 1e-12);
 }
 
-TEST_CASE("PartitionedMoELayer: each rule for a token without a gate gives what it says",
-          "[model][moe]") {
+TEST_CASE("PartitionedMoELayer: each zero_active rule selects its experts", "[model][moe]") {
   const auto x = chosen_tokens(12);
   for (const auto rule : {ZeroActive::kZero, ZeroActive::kArgmax, ZeroActive::kAll}) {
     auto config = ffn_config();

@@ -56,7 +56,7 @@ TEST_CASE("parse_routing_plan: kinds may be named in any order", "[model][moe]")
   CHECK(parse_routing_plan(expected.to_string()) == expected);
 }
 
-TEST_CASE("RoutingPlan: what to_string writes comes back equal", "[model][moe]") {
+TEST_CASE("RoutingPlan: parsing the text of to_string gives an equal plan", "[model][moe]") {
   for (const std::string text : {"all",
                                  "top_k=2",
                                  "threshold=0.4",

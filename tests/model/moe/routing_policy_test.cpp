@@ -16,7 +16,8 @@ TEST_CASE("parse_routing_policy: reads the five forms", "[model][moe]") {
   CHECK(parse_routing_policy("threshold=0") == RoutingPolicy::threshold(0.0));
 }
 
-TEST_CASE("parse_routing_policy: what to_string writes comes back equal", "[model][moe]") {
+TEST_CASE("parse_routing_policy: parsing the text of to_string gives an equal policy",
+          "[model][moe]") {
   for (const auto& policy : {RoutingPolicy::all(),
                              RoutingPolicy::top_k(7),
                              RoutingPolicy::threshold(0.1),
@@ -69,7 +70,7 @@ TEST_CASE("RoutingPolicy: validate checks the numbers against the layer", "[mode
                     Catch::Contains("layer 3 moe") && Catch::Contains("9") && Catch::Contains("8"));
 }
 
-TEST_CASE("RoutingPolicy: with changes the execution and nothing else", "[model][moe]") {
+TEST_CASE("RoutingPolicy: with() changes only the execution", "[model][moe]") {
   const auto policy = RoutingPolicy::threshold(0.3, 2).with(Execution::kSparse);
   CHECK(policy.execution == Execution::kSparse);
   CHECK(policy.with(Execution::kAuto) == RoutingPolicy::threshold(0.3, 2));

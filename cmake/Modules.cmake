@@ -1,4 +1,4 @@
-# One static library per room and one test program per room.
+# One static library per module and one test program per module.
 
 # dsmoe_compile_together(TARGET): five source files a compilation, since a file that uses torch costs five seconds before its
 # first line. Names in the anonymous namespaces of a target's files must therefore differ.
@@ -8,9 +8,9 @@ function(dsmoe_compile_together target)
   target_compile_options(${target} PRIVATE $<$<BOOL:${DSMOE_COMPILE_TOGETHER}>:-Wno-subobject-linkage>)
 endfunction()
 
-# dsmoe_add_room(NAME [TORCH] SOURCES file... [LINK target...])
-# TORCH: the room uses tensors; it is compiled with the shared precompiled header.
-function(dsmoe_add_room name)
+# dsmoe_add_module(NAME [TORCH] SOURCES file... [LINK target...])
+# TORCH: the module uses tensors; it is compiled with the shared precompiled header.
+function(dsmoe_add_module name)
   cmake_parse_arguments(arg "TORCH" "" "SOURCES;LINK" ${ARGN})
   add_library(dsmoe_${name} STATIC ${arg_SOURCES})
   target_include_directories(dsmoe_${name} PUBLIC

@@ -1,4 +1,4 @@
-#include "infer/batch_scheduler.h"
+#include "infer/engine.h"
 
 #include <catch2/catch.hpp>
 #include <map>
@@ -6,7 +6,6 @@
 #include "common/error.h"
 #include "common/random_seed.h"
 #include "data/byte_tokenizer.h"
-#include "infer/generator.h"
 #include "model/packed_weights.h"
 #include "support/tiny_model.h"
 
@@ -58,28 +57,29 @@ std::vector<GenerateRequest> ragged_requests() {
 struct Run {
   std::vector<Ids> ids;
   std::vector<size_t> order;  // of the ends
-  SchedulerStats stats;
+  EngineStats stats;
 };
 
 Run run_all(Transformer model,
             const std::vector<GenerateRequest>& requests,
-            SchedulerOptions options) {
+            EngineOptions options) {
   Run run;
   run.ids.resize(requests.size());
   options.on_completion = [&](size_t request, const Completion& completion) {
     run.ids[request] = completion.ids;
     run.order.push_back(request);
   };
-  BatchScheduler scheduler(std::move(model), kBytes, options);
-  for (const auto& request : requests) scheduler.submit(request);
-  while (scheduler.step()) {
+  Engine engine(std::move(model), kBytes, options);
+  for (const auto& request : requests) engine.submit(request);
+  while (engine.step()) {
   }
-  run.stats = scheduler.stats();
+  run.stats = engine.stats();
   return run;
 }
 
-SchedulerOptions options_of(const std::string& policy, PackedFormat format) {
-  SchedulerOptions options;
+EngineOptions options_of(const std::string& policy, PackedFormat format) {
+  EngineOptions options;
+  options.continuous = true;
   options.plan = parse_routing_plan(policy);
   options.compute_dtype = compute_type(format);
   options.prompt_chunk = 64;
@@ -88,7 +88,7 @@ SchedulerOptions options_of(const std::string& policy, PackedFormat format) {
 
 }  // namespace
 
-TEST_CASE("BatchScheduler: a request's tokens are those it gives alone, bit for bit") {
+TEST_CASE("Engine: a request's tokens are those it gives alone, bit for bit") {
   const auto requests = ragged_requests();
   for (const auto format : {PackedFormat::kFloat32, PackedFormat::kBfloat16, PackedFormat::kInt8}) {
     auto model = make_packed(format);
@@ -97,13 +97,12 @@ TEST_CASE("BatchScheduler: a request's tokens are those it gives alone, bit for 
       const auto options = options_of(policy, format);
       const auto together = run_all(model, requests, options);
       CHECK(together.stats.largest_batch == 6);
-      GeneratorOptions whole{
-          .plan = options.plan, .compute_dtype = options.compute_dtype, .on_text = {}};
+      const EngineOptions whole{.plan = options.plan, .compute_dtype = options.compute_dtype};
       for (size_t i = 0; i < requests.size(); ++i) {
         INFO("request " << i);
         CHECK(run_all(model, {requests[i]}, options).ids[0] == together.ids[i]);
         // Which takes the prompt in one pass.
-        CHECK(Generator(model, kBytes, whole).generate({requests[i]})[0].ids == together.ids[i]);
+        CHECK(generate(model, kBytes, whole, {requests[i]}).completions[0].ids == together.ids[i]);
       }
       auto few = options;
       few.max_batch = 2;
@@ -113,7 +112,26 @@ TEST_CASE("BatchScheduler: a request's tokens are those it gives alone, bit for 
   }
 }
 
-TEST_CASE("BatchScheduler: requests join while others run, and a prompt stalls nobody") {
+TEST_CASE("Engine: a request keeps its tokens among requests of other plans, bit for bit") {
+  const std::vector<std::string> policies{"all", "top_k=2", "moe:threshold=0.6;moa:top_k=1"};
+  for (const auto format : {PackedFormat::kFloat32, PackedFormat::kBfloat16, PackedFormat::kInt8}) {
+    auto model = make_packed(format);
+    auto requests = ragged_requests();
+    for (size_t i = 0; i < requests.size(); ++i) {
+      requests[i].plan = parse_routing_plan(policies[i % policies.size()]);
+    }
+    auto options = options_of("all", format);
+    const auto together = run_all(model, requests, options);
+    CHECK(together.stats.largest_batch == 6);
+    CHECK(together.stats.usage.n_tokens() == together.stats.decode_tokens);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      INFO("request " << i);
+      CHECK(run_all(model, {requests[i]}, options).ids[0] == together.ids[i]);
+    }
+  }
+}
+
+TEST_CASE("Engine: requests join while others run, and a prompt stalls nobody") {
   auto model = make_packed(PackedFormat::kBfloat16);
   auto options = options_of("top_k=2", PackedFormat::kBfloat16);
   options.prompt_chunk = 32;
@@ -121,30 +139,30 @@ TEST_CASE("BatchScheduler: requests join while others run, and a prompt stalls n
   options.on_completion = [&](size_t request, const Completion& completion) {
     ids[request] = completion.ids;
   };
-  BatchScheduler scheduler(model, kBytes, options);
-  REQUIRE(scheduler.submit(request_of(5, 20)) == 0);
-  scheduler.step();
-  scheduler.step();
-  REQUIRE(scheduler.stats().generated_tokens == 2);
-  REQUIRE(scheduler.submit(request_of(150, 3)) == 1);
+  Engine engine(model, kBytes, options);
+  REQUIRE(engine.submit(request_of(5, 20)) == 0);
+  engine.step();
+  engine.step();
+  REQUIRE(engine.stats().generated_tokens == 2);
+  REQUIRE(engine.submit(request_of(150, 3)) == 1);
   // Five steps for the new one's prompt; each gives the old one its token.
   for (int64_t i = 1; i <= 4; ++i) {
-    scheduler.step();
-    CHECK(scheduler.stats().generated_tokens == 2 + i);
+    engine.step();
+    CHECK(engine.stats().generated_tokens == 2 + i);
   }
-  scheduler.step();
-  CHECK(scheduler.stats().generated_tokens == 2 + 5 + 1);
-  while (scheduler.step()) {
+  engine.step();
+  CHECK(engine.stats().generated_tokens == 2 + 5 + 1);
+  while (engine.step()) {
   }
-  CHECK_FALSE(scheduler.step());
+  CHECK_FALSE(engine.step());
   options.on_completion = {};
   CHECK(ids[0] == run_all(model, {request_of(5, 20)}, options).ids[0]);
   CHECK(ids[1] == run_all(model, {request_of(150, 3)}, options).ids[0]);
-  CHECK(scheduler.stats().prompt_tokens == 155);
-  CHECK(scheduler.stats().usage.n_tokens() == scheduler.stats().generated_tokens - 2);
+  CHECK(engine.stats().prompt_tokens == 155);
+  CHECK(engine.stats().usage.n_tokens() == engine.stats().generated_tokens - 2);
 }
 
-TEST_CASE("BatchScheduler: keys and values stay within the budget; requests wait for room") {
+TEST_CASE("Engine: keys and values stay within the budget; requests wait for room") {
   auto model = make_packed(PackedFormat::kBfloat16);
   auto options = options_of("all", PackedFormat::kBfloat16);
   const auto requests = std::vector<GenerateRequest>(7, request_of(20, 11));
@@ -160,20 +178,19 @@ TEST_CASE("BatchScheduler: keys and values stay within the budget; requests wait
   CHECK(bounded.ids == free.ids);
 
   options.kv_budget_bytes = bytes - 1;
-  BatchScheduler scheduler(model, kBytes, options);
-  CHECK_THROWS_WITH(scheduler.submit(requests[0]),
-                    Contains("30 tokens") && Contains("--kv-budget"));
-  CHECK(scheduler.submit(request_of(20, 10)) == 0);
+  Engine engine(model, kBytes, options);
+  CHECK_THROWS_WITH(engine.submit(requests[0]), Contains("30 tokens") && Contains("--kv-budget"));
+  CHECK(engine.submit(request_of(20, 10)) == 0);
 }
 
-TEST_CASE("BatchScheduler: a plan whose experts depend on the batch is refused") {
+TEST_CASE("Engine: a plan whose experts depend on the batch is refused") {
   auto model = make_packed(PackedFormat::kBfloat16);
   const auto options = options_of("moe:threshold_top_k=0.5;moa:all", PackedFormat::kBfloat16);
-  CHECK_THROWS_WITH(BatchScheduler(model, kBytes, options),
+  CHECK_THROWS_WITH(Engine(model, kBytes, options),
                     Contains("--prompts: ") && Contains("threshold_top_k"));
 }
 
-TEST_CASE("BatchScheduler: a large request waits for room, not behind all that come after it") {
+TEST_CASE("Engine: a large request waits for room, not behind all that come after it") {
   auto model = make_packed(PackedFormat::kBfloat16);
   auto options = options_of("all", PackedFormat::kBfloat16);
   options.kv_budget_bytes = 120 * model->kv_shape(at::kBFloat16).bytes_per_token();
@@ -184,7 +201,7 @@ TEST_CASE("BatchScheduler: a large request waits for room, not behind all that c
   CHECK(run.order == std::vector<size_t>{0, 1, 2, 3});
 }
 
-TEST_CASE("BatchScheduler: an interruption ends what runs and what waits") {
+TEST_CASE("Engine: an interruption ends what runs and what waits") {
   auto options = options_of("all", PackedFormat::kFloat32);
   options.max_batch = 1;
   int n_asked = 0;
@@ -193,9 +210,9 @@ TEST_CASE("BatchScheduler: an interruption ends what runs and what waits") {
   options.on_completion = [&](size_t request, const Completion& completion) {
     completions[request] = completion;
   };
-  BatchScheduler scheduler(make_packed(PackedFormat::kFloat32), kBytes, options);
-  for (int i = 0; i < 2; ++i) scheduler.submit(request_of(5, 20));
-  while (scheduler.step()) {
+  Engine engine(make_packed(PackedFormat::kFloat32), kBytes, options);
+  for (int i = 0; i < 2; ++i) engine.submit(request_of(5, 20));
+  while (engine.step()) {
   }
   for (const auto& completion : completions) {
     CHECK(completion.finish_reason == FinishReason::kInterrupted);
@@ -204,20 +221,25 @@ TEST_CASE("BatchScheduler: an interruption ends what runs and what waits") {
   CHECK(completions[1].ids.empty());
 }
 
-TEST_CASE("BatchScheduler: options and requests out of range are refused") {
+TEST_CASE("Engine: options and requests out of range are refused") {
   auto model = make_packed(PackedFormat::kFloat32);
-  const auto refused = [&](const std::function<void(SchedulerOptions&)>& change) {
+  const auto refused = [&](const std::function<void(EngineOptions&)>& change) {
     auto options = options_of("all", PackedFormat::kFloat32);
     change(options);
-    CHECK_THROWS_AS(BatchScheduler(model, kBytes, options), Error);
+    CHECK_THROWS_AS(Engine(model, kBytes, options), Error);
   };
   refused([](auto& options) { options.prompt_chunk = 48; });
   refused([](auto& options) { options.max_batch = 0; });
   refused([](auto& options) { options.kv_budget_bytes = 0; });
-  BatchScheduler scheduler(model, kBytes, options_of("all", PackedFormat::kFloat32));
-  CHECK_THROWS_WITH(scheduler.submit({}), Contains("at least one token"));
-  CHECK_THROWS_WITH(scheduler.submit(request_of(200, 1)), Contains("leaves no room"));
-  CHECK_FALSE(scheduler.step());
+  Engine engine(model, kBytes, options_of("all", PackedFormat::kFloat32));
+  auto unfit = request_of(5, 1);
+  unfit.plan = RoutingPolicy::top_k(100);
+  CHECK_THROWS_AS(engine.submit(unfit), Error);
+  unfit.plan = RoutingPolicy::threshold_top_k(0.5);
+  CHECK_THROWS_WITH(engine.submit(unfit), Contains("threshold_top_k"));
+  CHECK_THROWS_WITH(engine.submit({}), Contains("at least one token"));
+  CHECK_THROWS_WITH(engine.submit(request_of(200, 1)), Contains("leaves no room"));
+  CHECK_FALSE(engine.step());
 }
 
 }  // namespace dsmoe

@@ -1,4 +1,4 @@
-#include "infer/generator.h"
+#include "infer/engine.h"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
@@ -32,14 +32,26 @@ const std::vector<GenerateRequest> kRequests = {request_for("To be"),
                                                 request_for("a longer one", 5),
                                                 request_for("x", 1)};
 
-std::vector<Completion> generate(const std::vector<GenerateRequest>& requests,
+std::vector<Completion> complete(const std::vector<GenerateRequest>& requests,
                                  const std::string& policy = "all",
-                                 bool use_cache = true,
                                  Execution execution = Execution::kAuto) {
-  GeneratorOptions options;
+  EngineOptions options;
   options.plan = parse_routing_plan(policy).with(execution);
-  options.use_cache = use_cache;
-  return Generator(make_tiny_model(), kTokenizer, options).generate(requests);
+  return generate(make_tiny_model(), kTokenizer, options, requests).completions;
+}
+
+// By the definition, without a cache: a forward pass over the whole text for every token.
+Completion complete_without_cache(const GenerateRequest& request, const RoutingPlan& plan) {
+  const at::NoGradGuard no_grad;
+  auto model = make_tiny_model();
+  model->eval();
+  Sequence sequence(request, kTokenizer, nullptr);
+  while (!sequence.is_finished()) {
+    const std::vector<int64_t> ids(sequence.ids().begin(), sequence.ids().end());
+    const auto output = model->forward(at::tensor(ids, at::kLong).unsqueeze(0), plan);
+    sequence.extend(output.logits[0][-1], kTokenizer, 24);
+  }
+  return sequence.completion();
 }
 
 // The greedy ids by the definition: a forward pass over the whole text for every token.
@@ -65,39 +77,39 @@ TEST_CASE("greedy ids: by definition, with and without cache, alone and in a bat
        {"all", "top_k=2", "threshold=0.6", "threshold=0.9,max=1", "moe:top_k=1;moa:top_k=1"}) {
     INFO(policy);
     const RoutingPlan plan = parse_routing_plan(policy);
-    const auto batch = generate(kRequests, policy);
-    const auto without_cache = generate(kRequests, policy, false);
-    const auto dense = generate(kRequests, policy, true, Execution::kDense);
-    const auto sparse = generate(kRequests, policy, true, Execution::kSparse);
+    const auto batch = complete(kRequests, policy);
+    const auto dense = complete(kRequests, policy, Execution::kDense);
+    const auto sparse = complete(kRequests, policy, Execution::kSparse);
     for (size_t i = 0; i < kRequests.size(); ++i) {
       const auto expected = greedy_ids(kRequests[i], plan);
       CHECK(batch[i].ids == expected);
-      CHECK(without_cache[i].ids == expected);
+      CHECK(complete_without_cache(kRequests[i], plan).ids == expected);
       CHECK(dense[i].ids == expected);
       CHECK(sparse[i].ids == expected);
-      CHECK(generate({kRequests[i]}, policy)[0].ids == expected);
+      CHECK(complete({kRequests[i]}, policy)[0].ids == expected);
     }
   }
 }
 
 TEST_CASE("packed weights: greedy ids by definition; alone and in a batch the same in bfloat16") {
-  const auto complete = [](const std::vector<GenerateRequest>& requests,
-                           const std::string& policy,
-                           PackedFormat format) {
+  const auto complete_packed = [](const std::vector<GenerateRequest>& requests,
+                                  const std::string& policy,
+                                  PackedFormat format) {
     auto model = make_tiny_model();
     pack_weights(model, {.format = format});
-    GeneratorOptions options;
+    EngineOptions options;
     options.plan = parse_routing_plan(policy);
     if (format == PackedFormat::kBfloat16) options.compute_dtype = at::kBFloat16;
-    return Generator(model, kTokenizer, options).generate(requests);
+    return generate(model, kTokenizer, options, requests).completions;
   };
   for (const std::string policy : {"all", "top_k=2", "threshold=0.6"}) {
     INFO(policy);
-    const auto wide = complete(kRequests, policy, PackedFormat::kFloat32);
-    const auto narrow = complete(kRequests, policy, PackedFormat::kBfloat16);
+    const auto wide = complete_packed(kRequests, policy, PackedFormat::kFloat32);
+    const auto narrow = complete_packed(kRequests, policy, PackedFormat::kBfloat16);
     for (size_t i = 0; i < kRequests.size(); ++i) {
       CHECK(wide[i].ids == greedy_ids(kRequests[i], parse_routing_plan(policy)));
-      CHECK(complete({kRequests[i]}, policy, PackedFormat::kBfloat16)[0].ids == narrow[i].ids);
+      CHECK(complete_packed({kRequests[i]}, policy, PackedFormat::kBfloat16)[0].ids ==
+            narrow[i].ids);
     }
   }
 }
@@ -108,27 +120,28 @@ TEST_CASE("sampled ids do not depend on the cache and differ between sequences a
     requests[i].sampling = {.temperature = 1.0, .seed = 4};
     requests[i].draw = static_cast<int64_t>(i);
   }
-  const auto with_cache = generate(requests);
-  const auto without = generate(requests, "all", false);
-  for (size_t i = 0; i < requests.size(); ++i) CHECK(with_cache[i].ids == without[i].ids);
+  const auto with_cache = complete(requests);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    CHECK(with_cache[i].ids == complete_without_cache(requests[i], RoutingPolicy::all()).ids);
+  }
   CHECK(with_cache[0].ids != with_cache[1].ids);
   requests[0].sampling.seed = 5;
-  CHECK(generate(requests)[0].ids != with_cache[0].ids);
+  CHECK(complete(requests)[0].ids != with_cache[0].ids);
 }
 
 TEST_CASE("a completion ends at its length, at the context, at a stop text") {
-  const auto free = generate({request_for("To be", 10)})[0];
+  const auto free = complete({request_for("To be", 10)})[0];
   CHECK(free.finish_reason == FinishReason::kLength);
   CHECK(free.ids.size() == 10);
   CHECK(kTokenizer.decode(free.ids) == free.text);
 
-  const auto full = generate({request_for("To be", 1000)})[0];
+  const auto full = complete({request_for("To be", 1000)})[0];
   CHECK(full.finish_reason == FinishReason::kContext);
   CHECK(full.ids.size() == 24 - 6);
 
   auto request = request_for("To be", 10);
   request.stop = {free.text.substr(4, 2)};
-  const auto stopped = generate({request})[0];
+  const auto stopped = complete({request})[0];
   CHECK(stopped.finish_reason == FinishReason::kStop);
   CHECK(stopped.text == free.text.substr(0, free.text.find(request.stop[0])));
   CHECK(stopped.ids.size() < 10);
@@ -148,10 +161,10 @@ TEST_CASE("EOS ends a completion and is not part of its text") {
    private:
     SpecialTokens special_;
   };
-  const auto free = generate({request_for("To be")})[0];
+  const auto free = complete({request_for("To be")})[0];
   const Tokenizer257 tokenizer(free.ids[3]);
   const auto ended =
-      Generator(make_tiny_model(), tokenizer, {}).generate({request_for("To be")})[0];
+      generate(make_tiny_model(), tokenizer, {}, {request_for("To be")}).completions[0];
   const auto first = static_cast<size_t>(std::find(free.ids.begin(), free.ids.end(), free.ids[3]) -
                                          free.ids.begin());
   CHECK(ended.finish_reason == FinishReason::kEos);
@@ -178,10 +191,10 @@ TEST_CASE("rows without a token are never drawn, but for an EOS; any EOS ends a 
     SpecialTokens special_;
   };
   constexpr int64_t kRows = 600;
-  const auto complete = [&](const OfMany& tokenizer, uint64_t seed) {
+  const auto complete_by = [&](const OfMany& tokenizer, uint64_t seed) {
     auto request = request_for("To be", 17);
     request.sampling = {.temperature = 2.0, .seed = seed};
-    return Generator(make_tiny_model(1, 0.4, kRows), tokenizer, {}).generate({request})[0];
+    return generate(make_tiny_model(1, 0.4, kRows), tokenizer, {}, {request}).completions[0];
   };
   const OfMany all(kRows, {});
   const OfMany few(257, {});
@@ -189,9 +202,9 @@ TEST_CASE("rows without a token are never drawn, but for an EOS; any EOS ends a 
   bool some_past = false;
   bool some_ended = false;
   for (uint64_t seed = 1; seed <= 20; ++seed) {
-    for (const int32_t id : complete(all, seed).ids) some_past = some_past || id >= 257;
-    for (const int32_t id : complete(few, seed).ids) CHECK((id < 257 && id != 7));
-    const auto ended = complete(ending, seed);
+    for (const int32_t id : complete_by(all, seed).ids) some_past = some_past || id >= 257;
+    for (const int32_t id : complete_by(few, seed).ids) CHECK((id < 257 && id != 7));
+    const auto ended = complete_by(ending, seed);
     for (size_t i = 0; i < ended.ids.size(); ++i) {
       const bool is_last = i + 1 == ended.ids.size();
       const bool is_end = ending.special_tokens().is_eos(ended.ids[i]);
@@ -206,16 +219,14 @@ TEST_CASE("rows without a token are never drawn, but for an EOS; any EOS ends a 
 
 TEST_CASE("streamed text, joined, is the completion's text") {
   std::vector<std::string> shown(kRequests.size());
-  GeneratorOptions options;
+  EngineOptions options;
   options.on_text = [&](size_t request, const std::string& text) { shown[request] += text; };
-  Generator generator(make_tiny_model(), kTokenizer, options);
-  const auto completions = generator.generate(kRequests);
+  const auto [completions, stats] = generate(make_tiny_model(), kTokenizer, options, kRequests);
   int64_t n_generated = 0;
   for (size_t i = 0; i < completions.size(); ++i) {
     CHECK(shown[i] == completions[i].text);
     n_generated += static_cast<int64_t>(completions[i].ids.size());
   }
-  const auto& stats = generator.stats();
   CHECK(stats.generated_tokens == n_generated);
   CHECK(stats.decode_tokens == n_generated - static_cast<int64_t>(kRequests.size()));
   CHECK(stats.prompt_tokens == 6 + 1 + 13 + 2);
@@ -225,31 +236,50 @@ TEST_CASE("streamed text, joined, is the completion's text") {
 
 TEST_CASE("generation can be interrupted between tokens") {
   int n_asked = 0;
-  GeneratorOptions options;
+  EngineOptions options;
   options.stop = [&] { return ++n_asked > 3; };
   const auto completion =
-      Generator(make_tiny_model(), kTokenizer, options).generate({request_for("To be")})[0];
+      generate(make_tiny_model(), kTokenizer, options, {request_for("To be")}).completions[0];
   CHECK(completion.finish_reason == FinishReason::kInterrupted);
   CHECK(completion.ids.size() == 3);
 }
 
+TEST_CASE(
+    "requests beyond max_batch, and those of another plan, start when the others have ended") {
+  auto requests = kRequests;
+  requests[1].plan = parse_routing_plan("top_k=1");
+  requests[3].plan = parse_routing_plan("top_k=1");
+  EngineOptions options{.plan = parse_routing_plan("top_k=2"), .max_batch = 2};
+  const auto [completions, stats] = generate(make_tiny_model(), kTokenizer, options, requests);
+  CHECK(stats.largest_batch == 1);  // no neighbours have one plan
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const auto plan = requests[i].plan.value_or(options.plan);
+    CHECK(completions[i].ids == greedy_ids(requests[i], plan));
+  }
+  const auto pairs = generate(make_tiny_model(), kTokenizer, options, kRequests);
+  CHECK(pairs.stats.largest_batch == 2);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    CHECK(pairs.completions[i].ids == greedy_ids(kRequests[i], options.plan));
+  }
+}
+
 TEST_CASE("prompts that cannot be continued are refused") {
-  CHECK(generate({}).empty());
+  CHECK(complete({}).empty());
   GenerateRequest empty;
-  CHECK_THROWS_WITH(generate({empty}), Contains("at least one token"));
-  CHECK_THROWS_WITH(generate({request_for(std::string(23, 'x'))}),
+  CHECK_THROWS_WITH(complete({empty}), Contains("at least one token"));
+  CHECK_THROWS_WITH(complete({request_for(std::string(23, 'x'))}),
                     Contains("24 tokens leaves no room"));
-  CHECK_NOTHROW(generate({request_for(std::string(22, 'x'))}));
+  CHECK_NOTHROW(complete({request_for(std::string(22, 'x'))}));
   auto request = request_for("x");
   request.prompt.push_back(257);
-  CHECK_THROWS_WITH(generate({request}), Contains("token id 257"));
+  CHECK_THROWS_WITH(complete({request}), Contains("token id 257"));
   request = request_for("x");
   request.stop = {""};
-  CHECK_THROWS_WITH(generate({request}), Contains("stop texts"));
-  CHECK_THROWS_AS(generate({request_for("x", 0)}), Error);
+  CHECK_THROWS_WITH(complete({request}), Contains("stop texts"));
+  CHECK_THROWS_AS(complete({request_for("x", 0)}), Error);
   request = request_for("x");
   request.sampling.top_p = 2;
-  CHECK_THROWS_AS(generate({request}), Error);
+  CHECK_THROWS_AS(complete({request}), Error);
 }
 
 }  // namespace dsmoe

@@ -8,6 +8,9 @@
 
 namespace dsmoe {
 
+/// The ids that a prompt begins with, BOS first. Throws Error if there is none.
+std::vector<int32_t> encode_prompt(const std::string& text, const Tokenizer& tokenizer);
+
 /// A request before its prompt is tokenized.
 struct TextRequest {
   std::string prompt = {};

@@ -1,4 +1,4 @@
-#include "cli/prompt_file.h"
+#include "infer/prompt_file.h"
 
 #include <fmt/format.h>
 
@@ -75,6 +75,16 @@ TextRequest parse_line(const TextLine& line,
 }
 
 }  // namespace
+
+std::vector<int32_t> encode_prompt(const std::string& text, const Tokenizer& tokenizer) {
+  auto ids = tokenizer.encode_with_bos(text);
+  // There must be something to continue, also where BOS goes before no text.
+  if (const auto bos = tokenizer.bos_id(); ids.empty() && bos) ids.push_back(*bos);
+  if (ids.empty()) {
+    throw Error("--prompt: expected a text, got none; this tokenizer has no BOS to start from");
+  }
+  return ids;
+}
 
 std::vector<TextRequest> read_prompts(Io& io,
                                       const std::string& path,
