@@ -56,7 +56,7 @@ at::Tensor parameter_of(const Trainer& trainer, const std::string& name) {
 
 // The fault of a step, counted from 0: a value in one entry of a parameter's gradient, or weights
 // of the last norm so large that the logits overflow.
-struct Fault {
+struct BadValue {
   float value = 0;
   std::string parameter;  // empty: the last norm
   int64_t step = 0;
@@ -64,7 +64,7 @@ struct Fault {
 
 // Trains to the end. `after_step` gets the hash of the weights.
 TrainResult train_with(Trainer& trainer,
-                       const Fault& fault,
+                       const BadValue& fault,
                        std::vector<std::string>* after_step = nullptr) {
   int64_t step = 0;
   if (!fault.parameter.empty()) {
@@ -104,7 +104,7 @@ TEST_CASE("Trainer: a non-finite loss or gradient stops the run with the weights
           "[train][guard]") {
   const std::string down_proj = "blocks_1.moe.experts.down_proj.weight";
   // The first step, one that is saved, one between.
-  const std::vector<Fault> faults = {{kMax, "", 0},
+  const std::vector<BadValue> faults = {{kMax, "", 0},
                                      {kMax, "", 3},
                                      {-kMax, "", 5},
                                      {kNan, "embedding", 3},
