@@ -26,13 +26,18 @@ const std::vector<std::pair<std::string, Activation>> kActivationNames = {
 // The rule of a key that has an effect beside the others, or has none.
 InitRule acts(bool has_effect) { return has_effect ? InitRule::kCompared : InitRule::kFree; }
 
-void describe_router(ConfigVisitor& v, RouterConfig& router, bool is_used) {
-  std::vector<std::pair<std::string, RouterKind>> names;
+std::string describe_router_kinds() {
   std::string doc;
   for (const auto& row : kRouterKinds) {
-    names.emplace_back(row.name, row.kind);
     doc += fmt::format("{}{}: {}", doc.empty() ? "" : "; ", row.name, row.doc);
   }
+  return doc;
+}
+
+void describe_router(ConfigVisitor& v, RouterConfig& router, bool is_used) {
+  static const std::string doc = describe_router_kinds();  // visitors keep the pointer
+  std::vector<std::pair<std::string, RouterKind>> names;
+  for (const auto& row : kRouterKinds) names.emplace_back(row.name, row.kind);
   v.begin_section("router", "the network that gives each expert its probability");
   choice(v, "kind", router.kind, names, {.doc = doc.c_str(), .init = acts(is_used)});
   v.integer("d_hidden",

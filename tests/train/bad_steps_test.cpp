@@ -105,12 +105,12 @@ TEST_CASE("Trainer: a non-finite loss or gradient stops the run with the weights
   const std::string down_proj = "blocks_1.moe.experts.down_proj.weight";
   // The first step, one that is saved, one between.
   const std::vector<BadValue> faults = {{kMax, "", 0},
-                                     {kMax, "", 3},
-                                     {-kMax, "", 5},
-                                     {kNan, "embedding", 3},
-                                     {-kInf, "embedding", 0},
-                                     {kNan, down_proj, 5},
-                                     {kInf, down_proj, 3}};
+                                        {kMax, "", 3},
+                                        {-kMax, "", 5},
+                                        {kNan, "embedding", 3},
+                                        {-kInf, "embedding", 0},
+                                        {kNan, down_proj, 5},
+                                        {kInf, down_proj, 3}};
   const auto fault = faults[static_cast<size_t>(GENERATE(range(0, 7)))];
   const auto& [value, where, at_step] = fault;
   CAPTURE(value, where, at_step);
