@@ -104,7 +104,7 @@ class WeightsTest(HabitsTest):
         counted = self.prints_json("plan", "silent.yaml", "--train.init_from=ck")
         self.assertEqual(counted["parameters_total"], self.prints_json("inspect", "ck")["parameters"])
         done = self.succeeds("plan", "silent.yaml", "--train.init_from=gone", "--model.vocab_size=262")
-        self.assertIn("gone is not there", done.stderr)
+        self.assertIn("gone does not exist", done.stderr)
 
     def test_tokens_of_another_tokenizer_of_the_same_size_are_refused(self):
         self.write("tiny.yaml", CONFIG)
