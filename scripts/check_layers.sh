@@ -32,13 +32,17 @@ forbid() {
 # among REGEX: prints the files with a path that matches.
 among() { printf '%s\n' "${files[@]}" | grep -E -e "$1" || true; }
 
+for folder in src/*/; do
+  folder=$(basename "$folder")
+  [ -n "${may_include[$folder]+set}" ] || report "src/$folder: '$folder' is not a module of the table"
+done
 while IFS=: read -r file target; do
   case "$file" in
     csrc_kernels/cuda_module/*) module=cuda_module ;;
     csrc_kernels/*) module=csrc_kernels ;;
     *) module=${file#src/}; module=${module%%/*} ;;
   esac
-  [ -n "${may_include[$module]+set}" ] || { report "$file: '$module' is not a module of the table"; continue; }
+  [ -n "${may_include[$module]+set}" ] || continue
   [ "$target" != "$module" ] && [ -n "${may_include[$target]+set}" ] || continue
   case " ${may_include[$module]} " in
     *" $target "*) ;;

@@ -21,6 +21,9 @@ expect_failure src/common/a.cpp '#include "model/linear.h"' "module 'common' may
 expect_failure src/train/a.cpp '#include "infer/sampler.h"' "module 'train' may not include module 'infer'"
 expect_failure csrc_kernels/a.cpp '#include "model/linear.h"' "module 'csrc_kernels' may not include"
 expect_failure src/train/a.cpp '#include <torch/torch.h>' "torch/torch.h"
+mkdir "$copy/src/other"
+expect_failure src/other/a.cpp 'int x;' "'other' is not a module of the table"
+rmdir "$copy/src/other"
 expect_failure src/common/a.cpp '#include <ATen/core/Tensor.h>' "may not include torch headers"
 expect_failure src/train/a.h 'int x;' "#pragma once is missing"
 for print in 'fmt::print("{}", name);' 'std::fprintf(stderr, "%s", name);' 'std::cout << name;' 'std::fputs(name, stdout);'; do
