@@ -1,10 +1,10 @@
 # One static library per module and one test program per module.
 
-# dsmoe_compile_together(TARGET): five source files a compilation, since a file that uses torch costs five seconds before its
-# first line. Names in the anonymous namespaces of a target's files must therefore differ.
+# dsmoe_compile_together(TARGET): compiles five source files at once, because the precompiled header of torch costs each
+# compilation five seconds. Names in the anonymous namespaces of a target's files must differ.
 function(dsmoe_compile_together target)
   set_target_properties(${target} PROPERTIES UNITY_BUILD ${DSMOE_COMPILE_TOGETHER} UNITY_BUILD_BATCH_SIZE 5)
-  # g++ takes what an included file keeps for itself for something that a header gives away.
+  # g++ warns of anonymous types in included files as if these were headers.
   target_compile_options(${target} PRIVATE $<$<BOOL:${DSMOE_COMPILE_TOGETHER}>:-Wno-subobject-linkage>)
 endfunction()
 

@@ -41,7 +41,7 @@ at::Tensor grouped_linear_by_ends(const at::Tensor& x,
 /// Whether rows of this type and these widths may be given with ends on the device.
 bool takes_ends(at::ScalarType type, int64_t in_features, int64_t out_features);
 
-/// The definition of right: one matmul per expert, written with differentiable ATen calls.
+/// Reference implementation: one matmul per expert, written with differentiable ATen calls.
 at::Tensor grouped_linear_ref(const at::Tensor& x,
                               const at::Tensor& weight,
                               const std::vector<int64_t>& offsets,

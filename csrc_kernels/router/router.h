@@ -31,7 +31,7 @@ struct RouterResult {
 /// Source: arXiv:2404.05567, section 3.1, equation 1.
 RouterResult route(const at::Tensor& x, const RouterWeights& weights, bool sigmoid = false);
 
-/// The definition of right, of differentiable ATen calls.
+/// Reference implementation, of differentiable ATen calls.
 RouterResult route_ref(const at::Tensor& x, const RouterWeights& weights, bool sigmoid = false);
 
 }  // namespace dsmoe

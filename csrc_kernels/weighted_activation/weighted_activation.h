@@ -30,7 +30,7 @@ at::Tensor weighted_activation_linear(Activation activation,
                                       const at::Tensor& expert_weights,
                                       const at::Tensor& down_weight);
 
-/// The definition of right, of differentiable ATen calls.
+/// Reference implementation, of differentiable ATen calls.
 at::Tensor weighted_activation_ref(Activation activation,
                                    const at::Tensor& up,
                                    const at::Tensor& gate,

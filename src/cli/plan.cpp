@@ -205,7 +205,7 @@ void print_time(const CostPlan& plan, const PlanRequest& request, const RunConfi
       request.network_bytes_per_second / 1e9);
 }
 
-void print_twin(const CostPlan& plan) {
+void print_sparse_baseline(const CostPlan& plan) {
   print_out(
       "dense training against sparse training at equal quality: {:.2f} times the FLOPs per token, "
       "{:.2f} times the weight memory\n"
@@ -240,7 +240,7 @@ int plan(const Options& options) {
   print_parameters(costs);
   print_memory(costs, config);
   print_time(costs, request, config);
-  print_twin(costs);
+  print_sparse_baseline(costs);
   return 0;
 }
 
