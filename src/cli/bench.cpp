@@ -4,16 +4,16 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
-#include <memory>
 #include <optional>
 #include <utility>
 
 #include "cli/bench_inference.h"
 #include "cli/bench_sampler.h"
 #include "cli/command_support.h"
-#include "cli/commands.h"
 #include "cli/device.h"
+#include "cli/options/bench.h"
 #include "cli/rank_support.h"
+#include "cli/run_functions.h"
 #include "common/config_reader.h"
 #include "common/error.h"
 #include "common/process_setup.h"
@@ -27,20 +27,11 @@ namespace {
 
 constexpr int64_t kDrawsPerRepetition = 10;
 
-struct Options {
-  std::vector<std::string> configs;
-  std::vector<std::string> overrides;
-  TrainBenchOptions steps;
-  InferenceBenchCommand inference;
-  std::string device;  // empty: the configs' own
-  int threads = 0;
-  bool train = false;
-  bool sampler = false;
-  bool no_memory = false;
-  bool memory_only = false;
-  bool print_config = false;
-  bool json = false;
-};
+using Options = BenchCommand;
+
+TrainBenchOptions steps_of(const Options& options) {
+  return {.warmup = options.warmup, .repetitions = options.repetitions};
+}
 
 const char* name_of(DeviceKind device) {
   return device == DeviceKind::kCuda ? "cuda" : device == DeviceKind::kAuto ? "auto" : "cpu";
@@ -224,8 +215,8 @@ void print_results(const Options& options, const std::vector<Entry>& entries) {
   if (!options.json) return print_text(entries, threads);
   auto json = to_json(entries.front());
   json["threads"] = threads;
-  json["warmup"] = options.steps.warmup;
-  json["repetitions"] = options.steps.repetitions;
+  json["warmup"] = options.warmup;
+  json["repetitions"] = options.repetitions;
   for (const auto& entry : entries) json["configs"].push_back(to_json(entry));
   print_json(json);
 }
@@ -266,7 +257,7 @@ int bench_train_ranks(const Options& options, const RunConfig& config, const Lau
     memory = gather_memory(measure_step_memory(config, *ranks), *ranks);
   }
   if (!options.memory_only) {
-    const auto result = run_train_bench({config}, options.steps, *ranks).front();
+    const auto result = run_train_bench({config}, steps_of(options), *ranks).front();
     entry.speed = speed_of(result, result);
     if (!on_cpu) entry.device_peak = result.peak_memory_bytes;
   }
@@ -302,7 +293,7 @@ int bench_train(const Options& options) {
     for (const auto& config : configs) memory.push_back(measure_step_memory_apart(config));
   }
   std::vector<TrainBenchResult> results;
-  if (!options.memory_only) results = run_train_bench(configs, options.steps, one_rank);
+  if (!options.memory_only) results = run_train_bench(configs, steps_of(options), one_rank);
   std::vector<Entry> entries;
   for (size_t i = 0; i < configs.size(); ++i) {
     auto entry = entry_of(options, i, configs[i]);
@@ -315,9 +306,11 @@ int bench_train(const Options& options) {
   return 0;
 }
 
-int bench(const Options& options) {
+}  // namespace
+
+int run_bench(const BenchCommand& options) {
   if (options.sampler) {
-    return bench_sampler({.repetitions = options.steps.repetitions * kDrawsPerRepetition,
+    return bench_sampler({.repetitions = options.repetitions * kDrawsPerRepetition,
                           .threads = options.threads,
                           .json = options.json});
   }
@@ -328,71 +321,20 @@ int bench(const Options& options) {
         fmt::format("bench: expected one config or checkpoint, got {}; several are for --train",
                     options.configs.size()));
   }
-  auto command = options.inference;
-  if (!options.device.empty()) command.device = options.device;
-  command.model = options.configs.front();
-  command.overrides = take_overrides("bench", options.overrides);
-  command.options.repetitions = options.steps.repetitions;
-  command.options.warmup = options.steps.warmup;
-  command.threads = options.threads;
-  command.json = options.json;
-  return bench_inference(command);
-}
-
-void add_inference_options(Command& command, InferenceBenchCommand& inference) {
-  const auto count = [&](const char* name, int64_t& value, int64_t least, const char* text) {
-    command.option(name, value, text).range(least, int64_t{1} << 24);
-  };
-  count("--prompt", inference.options.prompt, 0, "tokens of the prompt, 0: none");
-  count("--generate", inference.options.generate, 0, "tokens to decode, 0: none");
-  count("--depth", inference.options.depth, 0, "tokens in the cache before either");
-  count("--batch", inference.options.batch, 1, "sequences at once");
-  command.option("--policy", inference.policy, "as for eval (default: the training selection)");
-  command.option("--execution", inference.execution, "auto, dense or sparse");
-  command.option("--dtype", inference.dtype, "of the weights: float32, bfloat16 or int8");
-}
-
-}  // namespace
-
-void add_bench_command(CommandLine& line) {
-  auto options = std::make_shared<Options>();
-  auto& command = line.subcommand(
-      "bench",
-      "Measures prompts and decoding of a config with random weights or of a checkpoint, or with\n"
-      "--train the training step of one or several configs, in turn, on random tokens; further\n"
-      "arguments --section.key=value override keys of the configs.\n"
-      "Example: dsmoe bench --config configs/bench/olmoe.yaml --policy top_k=8 --dtype bfloat16");
-  const auto train = command.flag("--train", options->train, "measure the training step");
-  command
-      .option(
-          "--config",
-          options->configs,
-          "YAML files, or without --train a checkpoint; the first is what others are compared with")
-      .path();
-  command
-      .flag("--sampler",
-            options->sampler,
-            "measure instead, without a model, the draw of a token at temperature 0.8 and top-p "
-            "0.95 from 32,000 and 128,256 ids")
-      .excludes(train);
-  command.option("--repetitions", options->steps.repetitions, "counted steps of every config")
-      .range(1, 1 << 20);
-  command.option("--warmup", options->steps.warmup, "steps of every config before these")
-      .range(0, 1 << 20);
-  command.option("--threads", options->threads, "0: all cores").range(0, 4096);
-  command.option("--device", options->device, "cpu, cuda or auto: with --train the key device");
-  const auto no_memory = command.flag("--no-memory", options->no_memory, "leave out peak memory");
-  command.flag("--memory-only", options->memory_only, "peak memory and nothing else")
-      .excludes(no_memory);
-  command.flag("--print-config",
-               options->print_config,
-               "print the resolved configs, one YAML document each, then stop");
-  command.flag("--json",
-               options->json,
-               "one JSON object on standard output: the first config's result, and `configs`");
-  add_inference_options(command, options->inference);
-  command.other_arguments(options->overrides);
-  command.on_run([options] { return bench(*options); });
+  return bench_inference({.model = options.configs.front(),
+                          .overrides = take_overrides("bench", options.overrides),
+                          .options = {.prompt = options.prompt,
+                                      .generate = options.generate,
+                                      .depth = options.depth,
+                                      .batch = options.batch,
+                                      .repetitions = options.repetitions,
+                                      .warmup = options.warmup},
+                          .policy = options.policy,
+                          .execution = options.execution,
+                          .dtype = options.dtype,
+                          .device = options.device.empty() ? "cpu" : options.device,
+                          .threads = options.threads,
+                          .json = options.json});
 }
 
 }  // namespace dsmoe

@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <memory>
 #include <optional>
 
 #include "cli/command_support.h"
-#include "cli/commands.h"
 #include "cli/eval_result.h"
-#include "cli/text_options.h"
+#include "cli/options/budget.h"
+#include "cli/run_functions.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "common/standard_output.h"
@@ -19,30 +18,11 @@
 namespace dsmoe {
 namespace {
 
-constexpr double kNotAsked = -1;
+using Options = BudgetCommand;
 
-std::optional<double> if_asked(double value) {
-  return value == kNotAsked ? std::nullopt : std::optional(value);
+BudgetTarget target_of(const Options& options) {
+  return {options.active_parameters, options.perplexity_rise, options.ms_per_token};
 }
-
-struct Options {
-  ModelOptions model;
-  std::string data;
-  TextFormat format;
-  double active_parameters = kNotAsked;
-  double perplexity_rise = kNotAsked;
-  double ms_per_token = kNotAsked;
-  std::vector<std::string> candidates;
-  int64_t tokens = 16384;
-  int64_t batch = 8;
-  std::string out;
-  bool force = false;
-  bool json = false;
-
-  BudgetTarget target() const {
-    return {if_asked(active_parameters), if_asked(perplexity_rise), if_asked(ms_per_token)};
-  }
-};
 
 // Of a decoding step of one sequence.
 double measure_ms(LoadedCheckpoint& loaded, const RoutingPlan& plan) {
@@ -60,7 +40,7 @@ double measure_ms(LoadedCheckpoint& loaded, const RoutingPlan& plan) {
 
 BudgetOptions search_options(const Options& options, LoadedCheckpoint& loaded) {
   const auto execution = parse_execution(options.model.execution);
-  BudgetOptions search{.target = options.target(),
+  BudgetOptions search{.target = target_of(options),
                        .calibration_tokens = options.tokens,
                        .batch = options.batch,
                        .execution = execution,
@@ -136,11 +116,13 @@ void print_text(const BudgetResult& result, int64_t batch) {
   if (result.depends_on_batch) print_batch_dependence(batch);
 }
 
-int budget(const Options& options) {
-  options.target().validate();
+}  // namespace
+
+int run_budget(const BudgetCommand& options) {
+  target_of(options).validate();
   if (!options.out.empty()) check_output_file(options.out, existing_of(options.force));
   auto loaded = load_checkpoint(options.model);
-  if (options.target().ms_per_token && !loaded.model->device().is_cpu()) {
+  if (target_of(options).ms_per_token && !loaded.model->device().is_cpu()) {
     throw Error("--ms-per-token: expected --device cpu, where decoding is measured");
   }
   const auto text = read_eval_text(options.data,
@@ -164,46 +146,6 @@ int budget(const Options& options) {
     return kExitStopped;
   }
   return 0;
-}
-
-}  // namespace
-
-void add_budget_command(CommandLine& line) {
-  auto options = std::make_shared<Options>();
-  auto& command = line.subcommand(
-      "budget",
-      "Finds how many experts each layer may leave out for a target, and writes them as a routing\n"
-      "file. Half of the text's windows calibrate, the others are held out for what is reported.\n"
-      "Example: dsmoe budget runs/quickstart --data data/tinyshakespeare/valid.txt "
-      "--perplexity-rise 0.01 --out routing.yaml");
-  add_model_options(command, options->model);
-  const auto data =
-      command
-          .option("--data", options->data, fmt::format("token shards, or a file of {}", kTextHelp))
-          .path()
-          .required();
-  add_text_options(command, options->format, data);
-  const auto target = [&](const char* name, double& value, const char* text) {
-    command.option(name, value, text).range(0.0, 1e15);
-  };
-  target("--active-parameters", options->active_parameters, "at most so many, not of embeddings");
-  target(
-      "--perplexity-rise", options->perplexity_rise, "at most by this share, 0.01 for one percent");
-  target("--ms-per-token", options->ms_per_token, "at most, decoding one sequence");
-  command.option("--candidates",
-                 options->candidates,
-                 "policies a layer may take (default: top_k and thresholds)");
-  command.option("--tokens", options->tokens, "about so many measure each sensitivity")
-      .range(int64_t{1}, int64_t{1} << 40);
-  command
-      .option("--batch",
-              options->batch,
-              "windows per forward pass (default 8); changes the numbers of threshold_top_k")
-      .range(1, 1 << 20);
-  command.option("--out", options->out, "file to write, for --policy routing=FILE").path();
-  add_force_option(command, options->force);
-  command.flag("--json", options->json, "one JSON object on standard output");
-  command.on_run([options] { return budget(*options); });
 }
 
 }  // namespace dsmoe

@@ -1,10 +1,8 @@
 #include <fmt/format.h>
 
-#include <memory>
-
 #include "cli/command_support.h"
-#include "cli/commands.h"
-#include "cli/text_options.h"
+#include "cli/options/check.h"
+#include "cli/run_functions.h"
 #include "common/standard_output.h"
 #include "data/tokenizer_files.h"
 #include "eval/equivalence_check.h"
@@ -13,14 +11,7 @@
 namespace dsmoe {
 namespace {
 
-struct Options {
-  std::string checkpoint;
-  std::string policy;
-  std::string data;
-  TextFormat format;
-  int threads = 0;
-  bool json = false;
-};
+using Options = CheckCommand;
 
 RoutingPlan plan_of(const Options& options, const ModelConfig& config) {
   if (options.policy.empty()) return default_check_plan(config);
@@ -95,7 +86,9 @@ void print_text(const CheckReport& report, const RoutingPlan& plan) {
             report.passes() ? "passed" : "FAILED");
 }
 
-int check(const Options& options) {
+}  // namespace
+
+int run_check(const CheckCommand& options) {
   set_threads(options.threads);
   auto& io = posix_io();
   const auto checkpoint = find_checkpoint(io, options.checkpoint);
@@ -111,36 +104,6 @@ int check(const Options& options) {
     print_text(report, plan);
   }
   return report.passes() ? 0 : 1;
-}
-
-}  // namespace
-
-void add_check_command(CommandLine& line) {
-  auto options = std::make_shared<Options>();
-  auto& command = line.subcommand(
-      "check",
-      "Holds sparse execution against dense, layer by layer, and looks for weights that are not\n"
-      "finite, experts without load and experts that are alike. Exits with 1 if it fails.\n"
-      "Example: dsmoe check runs/quickstart --policy threshold=0.48");
-  command
-      .option(
-          "checkpoint", options->checkpoint, "checkpoint or run directory (its newest valid one)")
-      .path()
-      .required();
-  command.option("--policy",
-                 options->policy,
-                 "as for eval (default: the training selection, or if that is all a quarter "
-                 "of the FFN and half of the attention experts)");
-  const auto data =
-      command
-          .option("--data",
-                  options->data,
-                  fmt::format("token shards, or a file of {} (default: random tokens)", kTextHelp))
-          .path();
-  add_text_options(command, options->format, data);
-  command.option("--threads", options->threads, "0: all cores").range(0, 4096);
-  command.flag("--json", options->json, "one JSON object on standard output");
-  command.on_run([options] { return check(*options); });
 }
 
 }  // namespace dsmoe

@@ -109,6 +109,8 @@ Option add(CLI::App* app,
       for (const auto& text : texts) value.push_back(unmark(text));
     } else if constexpr (std::is_same_v<Value, std::string>) {
       value = unmark(texts.back());
+    } else if constexpr (std::is_same_v<Value, std::optional<double>>) {
+      return read_number(texts.back(), value.emplace());
     } else {
       return read_number(texts.back(), value);
     }
@@ -172,6 +174,10 @@ Option Command::option(std::string_view name, uint64_t& value, std::string_view 
 }
 
 Option Command::option(std::string_view name, double& value, std::string_view help) {
+  return add(app_, name, value, help, "FLOAT");
+}
+
+Option Command::option(std::string_view name, std::optional<double>& value, std::string_view help) {
   return add(app_, name, value, help, "FLOAT");
 }
 

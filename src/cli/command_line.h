@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -50,6 +51,7 @@ class Command {
   Option option(std::string_view name, int64_t& value, std::string_view help);
   Option option(std::string_view name, uint64_t& value, std::string_view help);
   Option option(std::string_view name, double& value, std::string_view help);
+  Option option(std::string_view name, std::optional<double>& value, std::string_view help);
   Option option(std::string_view name, std::vector<std::string>& values, std::string_view help);
   Option flag(std::string_view name, bool& value, std::string_view help);
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/options/model_options.h"
 #include "common/exit_codes.h"
 #include "common/staged_output.h"
 #include "data/tokenizer.h"
@@ -18,21 +19,7 @@
 
 namespace dsmoe {
 
-class Command;
-
-/// Options of every command that runs a model.
-struct ModelOptions {
-  std::string checkpoint;
-  std::string policy;  ///< empty: the checkpoint's training selection
-  std::string execution = "auto";
-  std::string device = "auto";
-  std::string dtype = "float32";  ///< of the weights
-  int threads = 0;
-};
-void add_model_options(Command& command, ModelOptions& options);
-
-/// --force, of every command that makes a file or directory.
-void add_force_option(Command& command, bool& force);
+/// For --force.
 inline Existing existing_of(bool force) { return force ? Existing::kReplace : Existing::kRefuse; }
 
 /// A checkpoint made ready to run.

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "cli/options/convert.h"
 #include "common/io.h"
 #include "data/tokenizer.h"
 #include "model/io/model_source.h"
@@ -17,12 +18,6 @@ struct OpenedSource {
   ModelSource model;
   std::unique_ptr<Tokenizer> tokenizer;
   std::string kind;  // checkpoint, hf-llama or llama2c
-};
-
-/// The tokenizer that a conversion gives to the model.
-struct TokenizerChoice {
-  std::string spec;         // as for `dsmoe tokenize`; empty: the source's own
-  bool may_differ = false;  // from the source's own, where that can be read
 };
 
 /// A checkpoint or run directory, a Hugging Face LLaMA directory, or a llama2.c file. Throws Error;

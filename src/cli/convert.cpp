@@ -1,13 +1,12 @@
 #include <fmt/format.h>
 #include <torch/version.h>
 
-#include <memory>
 #include <optional>
 
 #include "cli/command_support.h"
-#include "cli/commands.h"
 #include "cli/conversion.h"
-#include "cli/text_options.h"
+#include "cli/options/convert.h"
+#include "cli/run_functions.h"
 #include "common/error.h"
 #include "common/interruptible_io.h"
 #include "common/standard_output.h"
@@ -19,17 +18,7 @@
 namespace dsmoe {
 namespace {
 
-struct Options {
-  std::string source;
-  std::string out;
-  TokenizerChoice tokenizer;
-  std::string partition;
-  std::string text;
-  bool force = false;
-  TextFormat format;
-  int threads = 0;
-  bool json = false;
-};
+using Options = ConvertCommand;
 
 constexpr const char* kUntrained =
     "a freshly cut model must be trained on: its routers are random, so its FFNs run at about half "
@@ -134,7 +123,9 @@ void print_text(const Options& options, const Result& result) {
   if (result.is_cut) print_out("{}\n", kUntrained);
 }
 
-int convert(const Options& options) {
+}  // namespace
+
+int run_convert(const ConvertCommand& options) {
   set_threads(options.threads);
   const auto output = converted_output(options.out, existing_of(options.force));
   check_output_directory(output);
@@ -162,48 +153,6 @@ int convert(const Options& options) {
     print_text(options, result);
   }
   return 0;
-}
-
-}  // namespace
-
-void add_convert_command(CommandLine& line) {
-  auto options = std::make_shared<Options>();
-  auto& command = line.subcommand(
-      "convert",
-      "Makes a checkpoint of a model in another format, or cuts its FFNs into experts.\n"
-      "Example: dsmoe convert stories260K.bin dense --tokenizer tok512.bin\n"
-      "         dsmoe convert dense cut --partition n_experts=4 --text valid.txt");
-  command
-      .option("source",
-              options->source,
-              "Hugging Face LLaMA directory, llama2.c .bin, checkpoint or run directory")
-      .path()
-      .required();
-  command.option("out", options->out, "new checkpoint directory").path().required();
-  command
-      .option("--tokenizer",
-              options->tokenizer.spec,
-              "bytes, a .model, tokenizer.json or llama2.c .bin file (default: the source's own)")
-      .path();
-  command.flag("--other-tokenizer",
-               options->tokenizer.may_differ,
-               "take --tokenizer even where the source has another");
-  command.option("--partition",
-                 options->partition,
-                 "n_experts=8[,method=contiguous|random,seed=S,layers=0-3+7,router_std=0.02]: "
-                 "cut the FFNs into experts; routers of N(0, router_std)");
-  const auto text = command
-                        .option("--text",
-                                options->text,
-                                fmt::format("compare perplexities before and after: token shards, "
-                                            "or a file of {}",
-                                            kTextHelp))
-                        .path();
-  add_text_options(command, options->format, text);
-  add_force_option(command, options->force);
-  command.option("--threads", options->threads, "0: all cores").range(0, 4096);
-  command.flag("--json", options->json, "one JSON object on standard output");
-  command.on_run([options] { return convert(*options); });
 }
 
 }  // namespace dsmoe

@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <memory>
 
 #include "cli/command_support.h"
-#include "cli/commands.h"
 #include "cli/eval_result.h"
-#include "cli/text_options.h"
+#include "cli/options/curve.h"
+#include "cli/run_functions.h"
 #include "common/io.h"
 #include "common/log.h"
 #include "common/standard_output.h"
@@ -20,17 +19,7 @@
 namespace dsmoe {
 namespace {
 
-struct Options {
-  ModelOptions model;
-  std::string data;
-  TextFormat format;
-  std::vector<std::string> policies;
-  EvalProtocol protocol;
-  int64_t batch = 8;
-  std::string plot;
-  bool force = false;
-  bool json = false;
-};
+using Options = CurveCommand;
 
 // Parsed and held against the model before the first is measured.
 std::vector<RoutingPlan> plans_of(const Options& options, const ModelConfig& config) {
@@ -87,7 +76,9 @@ std::string plot_of(const std::vector<CurvePoint>& points, const ModelConfig& co
                       .y_label = "perplexity"});
 }
 
-int curve(const Options& options) {
+}  // namespace
+
+int run_curve(const CurveCommand& options) {
   if (!options.plot.empty()) check_output_file(options.plot, existing_of(options.force));
   auto loaded = load_checkpoint(options.model);
   const auto& config = loaded.model->config();
@@ -138,39 +129,6 @@ int curve(const Options& options) {
   }
   // A lost standard output ends it early too, which is a failure and no stop.
   return stop_requested() && !complete ? kExitStopped : 0;
-}
-
-}  // namespace
-
-void add_curve_command(CommandLine& line) {
-  auto options = std::make_shared<Options>();
-  auto& command = line.subcommand(
-      "curve",
-      "Measures perplexity against active parameters, operations and time over routing policies.\n"
-      "Example: dsmoe curve runs/quickstart --data data/tinyshakespeare/valid.txt --policies "
-      "all top_k=2 threshold=0.48");
-  add_model_options(command, options->model);
-  const auto data =
-      command
-          .option("--data", options->data, fmt::format("token shards, or a file of {}", kTextHelp))
-          .path()
-          .required();
-  add_text_options(command, options->format, data);
-  command.option("--policies",
-                 options->policies,
-                 "as for eval (default: all, top_k in powers of 2, thresholds)");
-  command.option("--window", options->protocol.window, "as for eval");
-  command.option("--stride", options->protocol.stride, "as for eval");
-  command
-      .option("--batch",
-              options->batch,
-              "windows per forward pass (default 8); changes the numbers of threshold_top_k")
-      .range(1, 1 << 20);
-  command.flag("--documents", options->protocol.documents, "as for eval");
-  command.option("--plot", options->plot, "an SVG file to write").path();
-  add_force_option(command, options->force);
-  command.flag("--json", options->json, "one JSON object on standard output");
-  command.on_run([options] { return curve(*options); });
 }
 
 }  // namespace dsmoe

@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <memory>
 #include <optional>
 
 #include "cli/command_support.h"
-#include "cli/commands.h"
 #include "cli/eval_result.h"
 #include "cli/expert_tables.h"
-#include "cli/text_options.h"
+#include "cli/options/eval.h"
+#include "cli/run_functions.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "common/standard_output.h"
@@ -24,21 +23,7 @@
 namespace dsmoe {
 namespace {
 
-struct Options {
-  ModelOptions model;
-  std::vector<std::string> data;
-  TextFormat format;
-  std::string choices;
-  std::string out;
-  std::string against;
-  std::string against_policy;
-  EvalProtocol protocol;
-  int64_t batch = 8;
-  std::string words;
-  bool experts = false;
-  bool force = false;
-  bool json = false;
-};
+using Options = EvalCommand;
 
 std::optional<int64_t> count_for(const std::string& words, const EvalText& text) {
   if (words.empty()) return std::nullopt;
@@ -255,7 +240,9 @@ int eval_choices(const Options& options, LoadedCheckpoint& loaded) {
                              errors.front()));
 }
 
-int eval(const Options& options) {
+}  // namespace
+
+int run_eval(const EvalCommand& options) {
   if (options.data.empty() == options.choices.empty()) {
     throw Error("eval: expected --data or --choices, got " +
                 std::string(options.data.empty() ? "neither" : "both"));
@@ -274,63 +261,6 @@ int eval(const Options& options) {
     throw Error("--experts: expected a model with experts, got a dense one");
   }
   return options.data.empty() ? eval_choices(options, loaded) : eval_text(options, loaded);
-}
-
-}  // namespace
-
-void add_eval_command(CommandLine& line) {
-  auto options = std::make_shared<Options>();
-  auto& command = line.subcommand(
-      "eval",
-      "Measures perplexity, or with --choices the share of right answers, under a routing policy.\n"
-      "Example: dsmoe eval runs/quickstart --data data/tinyshakespeare/valid.txt --policy "
-      "threshold=0.48");
-  add_model_options(command, options->model);
-  const auto data =
-      command
-          .option("--data",
-                  options->data,
-                  fmt::format("token shards, or a file of {}; repeated: each scored on its own",
-                              kTextHelp))
-          .path()
-          .one_value_each();
-  add_text_options(command, options->format, data);
-  command.flag("--experts",
-               options->experts,
-               "with --data: experts that go together, tokens typical of each, and with "
-               "several --data how the experts tell them apart");
-  command
-      .option("--choices",
-              options->choices,
-              "lines of JSON: context, choices and answer, or good and bad; group. An item that "
-              "cannot be scored is named and left out; the exit code is then 1")
-      .path();
-  command.option("--out", options->out, "with --choices: each item's log-likelihoods").path();
-  add_force_option(command, options->force);
-  command
-      .option("--against",
-              options->against,
-              "with --data: a checkpoint whose predictions are compared with")
-      .path();
-  command.option("--against-policy",
-                 options->against_policy,
-                 "its policy, or another of this checkpoint (default: the training selection)");
-  command.option(
-      "--window", options->protocol.window, "tokens per forward pass (default: the context)");
-  command.option("--stride", options->protocol.stride, "new tokens per window (default: window)");
-  command
-      .option("--batch",
-              options->batch,
-              "windows or choices per forward pass (default 8); changes the numbers of "
-              "threshold_top_k")
-      .range(1, 1 << 20);
-  command.option("--words",
-                 options->words,
-                 "divide by a number of words: N, or auto (white-space words plus line ends)");
-  command.flag(
-      "--documents", options->protocol.documents, "each document alone, cut to the context");
-  command.flag("--json", options->json, "one JSON object on standard output");
-  command.on_run([options] { return eval(*options); });
 }
 
 }  // namespace dsmoe

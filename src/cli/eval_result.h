@@ -3,17 +3,11 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command_support.h"
+#include "cli/options/eval_protocol.h"
 #include "eval/multiple_choice.h"
 #include "eval/perplexity.h"
 
 namespace dsmoe {
-
-/// How text was cut for the model, beside what PerplexityOptions say.
-struct EvalProtocol {
-  int64_t window = 0;  ///< 0: the model's context
-  int64_t stride = 0;  ///< 0: window
-  bool documents = false;
-};
 
 /// Quality of a checkpoint under a plan with its protocol, what was active, speed: what `eval`
 /// prints, and `curve` once a policy.

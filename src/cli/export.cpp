@@ -1,9 +1,8 @@
 #include <fmt/format.h>
 
-#include <memory>
-
 #include "cli/command_support.h"
-#include "cli/commands.h"
+#include "cli/options/export.h"
+#include "cli/run_functions.h"
 #include "common/error.h"
 #include "common/interruptible_io.h"
 #include "common/standard_output.h"
@@ -15,17 +14,7 @@
 namespace dsmoe {
 namespace {
 
-struct Options {
-  std::string checkpoint;
-  std::string out;
-  std::string target;
-  std::string policy;
-  std::string dtype = "float32";
-  std::string logits;
-  bool force = false;
-  int threads = 0;
-  bool json = false;
-};
+using Options = ExportCommand;
 
 at::ScalarType parse_dtype(const std::string& text) {
   if (text == "float32") return at::kFloat;
@@ -101,7 +90,9 @@ std::vector<std::pair<std::string, std::string>> tokenizer_files_of(const Option
   return files;
 }
 
-int export_checkpoint(const Options& options) {
+}  // namespace
+
+int run_export(const ExportCommand& options) {
   set_threads(options.threads);
   const auto dtype = parse_dtype(options.dtype);
   if (!options.logits.empty()) check_output_file(options.logits, existing_of(options.force));
@@ -133,42 +124,6 @@ int export_checkpoint(const Options& options) {
   }
   if (!options.logits.empty()) write_logits(options, result.report);
   return 0;
-}
-
-std::string list_of_targets() {
-  std::vector<std::string> names;
-  for (const auto& target : export_targets()) names.push_back(target.name);
-  return fmt::format("{}", fmt::join(names, ", "));
-}
-
-}  // namespace
-
-void add_export_command(CommandLine& line) {
-  auto options = std::make_shared<Options>();
-  auto& command = line.subcommand(
-      "export",
-      "Writes a checkpoint in a foreign form, reads it back and compares the logits; refuses what "
-      "the form cannot express.\n"
-      "Example: dsmoe export runs/olmoe model.gguf --to gguf --policy top_k=8 --dtype bfloat16");
-  command.option("checkpoint", options->checkpoint, "checkpoint or run directory")
-      .path()
-      .required();
-  command.option("out", options->out, "path of the new file or directory").path().required();
-  command.option("--to", options->target, list_of_targets()).required();
-  command.option("--policy",
-                 options->policy,
-                 "the selection that the written model will use (default: the training one)");
-  command.option("--dtype", options->dtype, "of the matrices: float32, float16 or bfloat16");
-  command
-      .option("--logits",
-              options->logits,
-              "JSON file for the random tokens of the check and the model's logits, to "
-              "compare other programs with")
-      .path();
-  add_force_option(command, options->force);
-  command.option("--threads", options->threads, "0: all cores").range(0, 4096);
-  command.flag("--json", options->json, "one JSON object on standard output");
-  command.on_run([options] { return export_checkpoint(*options); });
 }
 
 }  // namespace dsmoe

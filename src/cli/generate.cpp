@@ -1,12 +1,12 @@
 #include <fmt/format.h>
 
 #include <cstdio>
-#include <memory>
 #include <utility>
 
 #include "cli/command_support.h"
-#include "cli/commands.h"
 #include "cli/generate_prompts.h"
+#include "cli/options/generate.h"
+#include "cli/run_functions.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "common/standard_output.h"
@@ -21,17 +21,14 @@ namespace {
 
 constexpr uint64_t kMaxPromptBytes = 1 << 26;
 
-struct Options {
-  ModelOptions model;
-  std::string prompt;
-  std::string prompt_file;
-  GenerateRequest request;
-  PromptsCommand prompts;
-  std::string draft;  // policy; empty: no speculation
-  int64_t draft_tokens = 4;
-  int64_t n = 1;
-  bool json = false;
-};
+using Options = GenerateCommand;
+
+GenerateRequest request_of(const Options& options) {
+  return {.prompt = {},
+          .max_tokens = options.max_tokens,
+          .sampling = options.sampling,
+          .stop = options.stop};
+}
 
 std::string prompt_text(const Options& options) {
   return options.prompt_file.empty()
@@ -93,20 +90,22 @@ void print_result(const Options& options,
   print_json(json);
 }
 
-int run_generate(const Options& options) {
-  options.request.sampling.validate();
+}  // namespace
+
+int run_generate(const GenerateCommand& options) {
+  options.sampling.validate();
   auto model_options = options.model;
   const bool needs_packed_weights = !options.prompts.file.empty() || !options.draft.empty();
   if (needs_packed_weights && model_options.device == "auto") model_options.device = "cpu";
   auto loaded = load_checkpoint(model_options);
   if (!options.prompts.file.empty()) {
-    auto command = options.prompts;
-    command.defaults = options.request;
-    command.n = options.n;
-    command.json = options.json;
-    return generate_prompts(command, loaded);
+    return generate_prompts({.options = options.prompts,
+                             .defaults = request_of(options),
+                             .n = options.n,
+                             .json = options.json},
+                            loaded);
   }
-  auto requests = std::vector<GenerateRequest>(static_cast<size_t>(options.n), options.request);
+  auto requests = std::vector<GenerateRequest>(static_cast<size_t>(options.n), request_of(options));
   for (size_t i = 0; i < requests.size(); ++i) {
     requests[i].prompt = encode_prompt(prompt_text(options), *loaded.tokenizer);
     requests[i].draw = static_cast<int64_t>(i);
@@ -141,89 +140,6 @@ int run_generate(const Options& options) {
         fmt::format("{} of {} guesses were right\n", stats.accepted_tokens, stats.drafted_tokens));
   }
   return stop_requested() ? kExitStopped : 0;
-}
-
-void add_sampling_options(Command& command, SamplingConfig& sampling) {
-  command.option("--temperature", sampling.temperature, "0 is greedy (default)");
-  command.option("--top-k", sampling.top_k, "keep the K most probable tokens; 0: all");
-  command.option("--top-p", sampling.top_p, "keep the fewest tokens that reach P; 1: all");
-  command.option("--min-p", sampling.min_p, "drop below P times the greatest; 0: none");
-  command.option(
-      "--repetition-penalty", sampling.repetition_penalty, "above 1: fewer repeats; 1: off");
-  command.option("--seed", sampling.seed, "of the draws");
-}
-
-Option add_prompts_options(Command& command, PromptsCommand& prompts) {
-  const auto file =
-      command
-          .option("--prompts",
-                  prompts.file,
-                  "prompts that share the passes: one a line, or in JSON lines (.jsonl, "
-                  ".ndjson, .json) one object a line, {\"prompt\": TEXT} and its own "
-                  "max_tokens, stop, temperature, top_k, top_p, min_p, repetition_penalty, "
-                  "seed; also as gzip or zstd. Each has the text that it has alone; without "
-                  "threshold_top_k, which depends on the batch. A prompt that cannot be run is "
-                  "named and left out; the exit code is then 1")
-          .path();
-  command
-      .option("--field",
-              prompts.field,
-              "key of the prompt in JSON lines (default: prompt); reads as JSON lines also a file "
-              "of another name whose first line is an object")
-      .needs(file);
-  command
-      .option("--kv-budget",
-              prompts.kv_budget_mib,
-              "MiB for the keys and values of --prompts (default 1024); others wait")
-      .range(1, 1 << 30)
-      .needs(file);
-  command
-      .option(
-          "--max-batch", prompts.max_batch, "most completions of --prompts at once (default 64)")
-      .range(1, 1 << 16)
-      .needs(file);
-  command
-      .flag("--json-lines",
-            prompts.json_lines,
-            "each completion of --prompts as it ends, one JSON object a line; totals last")
-      .needs(file);
-  return file;
-}
-
-}  // namespace
-
-void add_generate_command(CommandLine& line) {
-  auto options = std::make_shared<Options>();
-  auto& command = line.subcommand("generate",
-                                  "Continues a prompt. The text goes to a file or pipe as it is; "
-                                  "a terminal is shown control characters as \\u001b.\n"
-                                  "Example: dsmoe generate runs/quickstart --prompt 'ROMEO:' "
-                                  "--policy top_k=4 --temperature 0.8");
-  add_model_options(command, options->model);
-  const auto prompt = command.option("--prompt", options->prompt, "text; empty: BOS alone");
-  const auto file =
-      command.option("--prompt-file", options->prompt_file, "read the prompt from a file")
-          .path()
-          .excludes(prompt);
-  const auto draft = command.option("--draft",
-                                    options->draft,
-                                    "policy of fewer experts that drafts tokens for --policy to "
-                                    "check, several in one pass; the text stays the same. --policy "
-                                    "must not be threshold_top_k, which depends on the batch");
-  command.option("--draft-tokens", options->draft_tokens, "guesses before each check (default 4)")
-      .range(1, 1 << 10)
-      .needs(draft);
-  add_prompts_options(command, options->prompts).excludes(prompt).excludes(file).excludes(draft);
-  command.option("--max-tokens", options->request.max_tokens, "most tokens to generate")
-      .range(1, 1 << 30);
-  command.option("--n", options->n, "completions; under threshold_top_k their number changes them")
-      .range(1, 1 << 16);
-  command.option("--stop",
-                 options->request.stop,
-                 "texts that end the completion, special tokens as they are spelled");
-  add_sampling_options(command, options->request.sampling);
-  command.flag("--json", options->json, "one JSON object on standard output");
-  command.on_run([options] { return run_generate(*options); });
 }
 
 }  // namespace dsmoe

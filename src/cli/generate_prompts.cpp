@@ -53,12 +53,12 @@ class OrderedOutput {
 
  private:
   void show(size_t request) {
-    if (command_.json_lines) {
+    if (command_.options.json_lines) {
       auto line = to_json(answers_[request]);
       line["request"] = request;
       print_json(line);
     }
-    if (command_.json || command_.json_lines) return;
+    if (command_.json || command_.options.json_lines) return;
     for (; n_shown_ < answers_.size() && answers_[n_shown_].is_known(); ++n_shown_) {
       const auto& [prompt, error, completion] = answers_[n_shown_];
       print_out("--- {}\n", n_shown_ + 1);
@@ -96,7 +96,7 @@ nlohmann::ordered_json to_json(const PromptsCommand& command, const EngineStats&
           {"tokens_per_second", tokens_per_second(stats, n_tokens)},
           {"steps", stats.steps},
           {"largest_batch", stats.largest_batch},
-          {"kv_budget_bytes", command.kv_budget_mib << 20},
+          {"kv_budget_bytes", command.options.kv_budget_mib << 20},
           {"peak_kv_bytes", stats.peak_kv_bytes},
           {"active_experts", active_experts_json(stats.usage.active_experts())}};
 }
@@ -135,7 +135,7 @@ void report_failures(const PromptsCommand& command,
                      const std::vector<std::string>& errors) {
   if (errors.empty()) return;
   throw RunError(fmt::format("{}: {} of {} prompts could not be run; the first is {}",
-                             command.file,
+                             command.options.file,
                              errors.size(),
                              n_prompts,
                              errors.front()));
@@ -155,14 +155,15 @@ int generate_prompts(const PromptsCommand& command, LoadedCheckpoint& loaded) {
   if (!loaded.model->device().is_cpu()) {
     throw Error("--prompts: expected --device cpu, whose kernels alone mix sequences in a pass");
   }
-  auto texts = read_prompts(posix_io(), command.file, command.defaults, command.field);
+  auto texts =
+      read_prompts(posix_io(), command.options.file, command.defaults, command.options.field);
   std::vector<size_t> answer_of_request;
   std::optional<OrderedOutput> output;  // once it is known which prompts can be run
   EngineOptions options{.plan = loaded.plan,
                         .compute_dtype = loaded.compute_dtype,
                         .continuous = true,
-                        .max_batch = command.max_batch,
-                        .kv_budget_bytes = command.kv_budget_mib << 20,
+                        .max_batch = command.options.max_batch,
+                        .kv_budget_bytes = command.options.kv_budget_mib << 20,
                         .on_completion =
                             [&](size_t request, const Completion& completion) {
                               output->add(answer_of_request[request], completion);
@@ -178,11 +179,11 @@ int generate_prompts(const PromptsCommand& command, LoadedCheckpoint& loaded) {
   install_stop_signal();
   while (engine.step()) {
   }
-  if (command.json || command.json_lines) {
+  if (command.json || command.options.json_lines) {
     auto json = to_json(command, engine.stats());
     json["failed"] = errors.size();
     add_load_json(json, loaded.load_seconds, loaded_bytes(loaded.model));
-    if (!command.json_lines) json["completions"] = output->completions();
+    if (!command.options.json_lines) json["completions"] = output->completions();
     print_json(json);
   }
   print_note(fmt::format("{} prompts, {} tokens, {:.1f} per second\n",

@@ -3,20 +3,17 @@
 #include <string>
 
 #include "cli/command_support.h"
+#include "cli/options/generate.h"
 #include "infer/sequence.h"
 
 namespace dsmoe {
 
 /// What `generate --prompts` is asked to do.
 struct PromptsCommand {
-  std::string file;
-  std::string field;             ///< key of the prompt in JSON lines; empty: "prompt"
-  GenerateRequest defaults;      ///< of requests that do not say otherwise
-  int64_t n = 1;                 ///< completions of each prompt
-  int64_t kv_budget_mib = 1024;  ///< of keys and values
-  int64_t max_batch = 64;
+  PromptsOptions options;
+  GenerateRequest defaults;  ///< of requests that do not say otherwise
+  int64_t n = 1;             ///< completions of each prompt
   bool json = false;
-  bool json_lines = false;
 };
 
 /// Runs all prompts through one engine; prints completions in the order given, or as JSON

@@ -1,11 +1,11 @@
 #include <fmt/format.h>
 
 #include <map>
-#include <memory>
 #include <numeric>
 
 #include "cli/command_support.h"
-#include "cli/commands.h"
+#include "cli/options/inspect.h"
+#include "cli/run_functions.h"
 #include "common/config_reader.h"
 #include "common/error.h"
 #include "common/standard_output.h"
@@ -14,11 +14,7 @@
 namespace dsmoe {
 namespace {
 
-struct Options {
-  std::string checkpoint;
-  bool tensors = false;
-  bool json = false;
-};
+using Options = InspectCommand;
 
 // The part of the model that a tensor belongs to, from its name.
 std::string group_of(const std::string& name) {
@@ -33,7 +29,9 @@ int64_t count_of(const TensorEntry& tensor) {
   return std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1}, std::multiplies<>());
 }
 
-int inspect(const Options& options) {
+}  // namespace
+
+int run_inspect(const InspectCommand& options) {
   auto& io = posix_io();
   const auto checkpoint = find_checkpoint(io, options.checkpoint);
   auto config = read_model_config(io, checkpoint.directory);
@@ -90,21 +88,6 @@ int inspect(const Options& options) {
   }
   print_out("{}", config_to_yaml(describe_config));
   return 0;
-}
-
-}  // namespace
-
-void add_inspect_command(CommandLine& line) {
-  auto options = std::make_shared<Options>();
-  auto& command = line.subcommand("inspect",
-                                  "Shows what a checkpoint holds and verifies every byte of it.\n"
-                                  "Example: dsmoe inspect runs/quickstart");
-  command.option("checkpoint", options->checkpoint, "checkpoint or run directory")
-      .path()
-      .required();
-  command.flag("--tensors", options->tensors, "list every tensor");
-  command.flag("--json", options->json, "one JSON object on standard output");
-  command.on_run([options] { return inspect(*options); });
 }
 
 }  // namespace dsmoe

@@ -1,9 +1,10 @@
-#include <c10/util/Exception.h>
-
+#include <algorithm>
 #include <cstring>
 #include <exception>
+#include <iterator>
 #include <new>
 #include <string>
+#include <string_view>
 
 #include "cli/commands.h"
 #include "common/error.h"
@@ -27,25 +28,9 @@ int finish(int code) {
   return report(code == 0 ? dsmoe::kExitFailed : code, failure);
 }
 
-struct CommandTraits {
-  const char* name;
-  bool runs_a_model;
-  bool stops_when_asked;  // ends with kExitStopped after a stop signal, whenever that comes
-};
-
-constexpr CommandTraits kCommands[] = {
-    {"train", true, true},
-    {"eval", true, true},
-    {"curve", true, true},
-    {"budget", true, true},
-    {"generate", true, true},
-    {"launch", false, true},
-    {"check", true, false},
-    {"bench", true, false},
-    {"export", true, false},
-    {"convert", true, false},
-};
-constexpr CommandTraits kOtherCommand = {"", false, false};
+// End with kExitStopped after a stop signal, whenever that comes.
+constexpr std::string_view kStoppable[] =
+    {"train", "eval", "curve", "budget", "generate", "launch"};
 
 bool asks_for_help(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
@@ -54,26 +39,25 @@ bool asks_for_help(int argc, char** argv) {
   return false;
 }
 
-const CommandTraits& traits_of(int argc, char** argv) {
-  if (argc < 2 || asks_for_help(argc, argv)) return kOtherCommand;
-  for (const auto& command : kCommands) {
-    if (std::strcmp(argv[1], command.name) == 0) return command;
-  }
-  return kOtherCommand;
+bool stops_when_asked(int argc, char** argv) {
+  if (argc < 2 || asks_for_help(argc, argv)) return false;
+  return std::find(std::begin(kStoppable), std::end(kStoppable), argv[1]) != std::end(kStoppable);
 }
 
-// Loading the libraries' initialisers takes part of a second before main, and again after a
-// restart. Run ahead of them, this keeps a signal that arrives meanwhile until there are handlers.
+// Run ahead of the libraries' initialisers, this keeps a signal that arrives during them until there
+// are handlers.
 void hold_early_signals(int argc, char** argv, char**) {
-  if (traits_of(argc, argv).stops_when_asked) dsmoe::hold_signals();
+  if (stops_when_asked(argc, argv)) dsmoe::hold_signals();
 }
 
 [[gnu::used,
   gnu::section(".preinit_array")]] void (*first_of_all)(int, char**, char**) = hold_early_signals;
 
-void install_signals(const CommandTraits& command) {
-  if (command.stops_when_asked) dsmoe::install_stop_signal();
-  if (std::strcmp(command.name, "train") == 0) dsmoe::install_trace_signal();
+void install_signals(int argc, char** argv) {
+  if (stops_when_asked(argc, argv)) {
+    dsmoe::install_stop_signal();
+    if (std::strcmp(argv[1], "train") == 0) dsmoe::install_trace_signal();
+  }
   dsmoe::release_signals();
 }
 
@@ -103,9 +87,7 @@ int parse_and_run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   dsmoe::setup_process();
-  const auto& command = traits_of(argc, argv);
-  if (command.runs_a_model) dsmoe::restart_with_passive_waiting(argv);
-  install_signals(command);
+  install_signals(argc, argv);
   dsmoe::setup_log();
   try {
     return finish(parse_and_run(argc, argv));
@@ -115,8 +97,6 @@ int main(int argc, char** argv) {
     return report(dsmoe::kExitFailed, error.what());
   } catch (const dsmoe::StoppedError& error) {
     return report(dsmoe::kExitStopped, error.what());
-  } catch (const c10::Error& error) {
-    return report(dsmoe::kExitFailed, error.what_without_backtrace());
   } catch (const std::bad_alloc&) {
     return report(dsmoe::kExitFailed, "out of memory");
   } catch (const std::exception& error) {

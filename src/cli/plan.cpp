@@ -1,11 +1,11 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <memory>
 
 #include "cli/command_support.h"
-#include "cli/commands.h"
+#include "cli/options/plan.h"
 #include "cli/roofline_tables.h"
+#include "cli/run_functions.h"
 #include "common/config_reader.h"
 #include "common/error.h"
 #include "common/standard_output.h"
@@ -16,20 +16,7 @@
 namespace dsmoe {
 namespace {
 
-struct Options {
-  std::string config;
-  std::vector<std::string> overrides;
-  std::string gpu = "h100";
-  int64_t n_gpus = 1;
-  int64_t gpus_per_host = 8;
-  double network_gigabytes = 50;
-  double mfu = 0.4;
-  double price_per_hour = 0;
-  std::vector<std::string> policies;
-  int64_t n_keys = 1024;
-  bool roofline = false;
-  bool json = false;
-};
+using Options = PlanCommand;
 
 RunConfig read_config(const Options& options) {
   RunConfig config;
@@ -218,7 +205,9 @@ void print_sparse_baseline(const CostPlan& plan) {
       plan.sparse_baseline.parameters_total);
 }
 
-int plan(const Options& options) {
+}  // namespace
+
+int run_plan(const PlanCommand& options) {
   const auto config = read_config(options);
   PlanRequest request{.gpu = find_gpu(options.gpu),
                       .n_gpus = options.n_gpus,
@@ -242,37 +231,6 @@ int plan(const Options& options) {
   print_time(costs, request, config);
   print_sparse_baseline(costs);
   return 0;
-}
-
-}  // namespace
-
-void add_plan_command(CommandLine& line) {
-  auto options = std::make_shared<Options>();
-  auto& command = line.subcommand(
-      "plan",
-      "Predicts parameters, operations, memory, time and cost of a config without building it; "
-      "further arguments --section.key=value override its keys.\n"
-      "Example: dsmoe plan configs/ds_moe_6b.yaml --gpus 32 --gpu h100");
-  command.option("config", options->config, "YAML file, see configs/README.md").path().required();
-  command.option("--gpu", options->gpu, "a100, h100, h200 or l40s");
-  command.option("--gpus", options->n_gpus, "ranks").range(1, 1 << 20);
-  command.option("--gpus-per-host", options->gpus_per_host, "linked with each other")
-      .range(1, 1 << 20);
-  command
-      .option("--network", options->network_gigabytes, "GB/s of one GPU to other hosts, each way")
-      .range(0.01, 1e4);
-  command.option("--mfu", options->mfu, "share of the GPU's peak that is reached").range(0.01, 1.0);
-  command.option("--price", options->price_per_hour, "of one GPU for an hour").range(0.0, 1e6);
-  command.option("--policies", options->policies, "to infer with; see eval --help");
-  command.flag("--roofline",
-               options->roofline,
-               "instead: operations, bytes and expected time by kernel, of one micro-batch's "
-               "step and of decoding; nothing of it is measured");
-  command.option("--keys", options->n_keys, "with --roofline: context of each sequence")
-      .range(1, 1 << 30);
-  command.flag("--json", options->json, "one JSON object on standard output");
-  command.other_arguments(options->overrides);
-  command.on_run([options] { return plan(*options); });
 }
 
 }  // namespace dsmoe

@@ -1,12 +1,12 @@
 #include <fmt/format.h>
 
 #include <cstdio>
-#include <memory>
 
 #include "cli/command_support.h"
-#include "cli/commands.h"
 #include "cli/device.h"
+#include "cli/options/train.h"
 #include "cli/rank_support.h"
+#include "cli/run_functions.h"
 #include "common/config_reader.h"
 #include "common/error.h"
 #include "common/log.h"
@@ -20,16 +20,7 @@
 namespace dsmoe {
 namespace {
 
-struct Options {
-  std::string config;
-  std::string resume = "auto";
-  std::string device;  // empty: the config's
-  std::vector<std::string> overrides;
-  bool dry_run = false;
-  bool print_config = false;
-  bool list_keys = false;
-  bool json = false;
-};
+using Options = TrainCommand;
 
 // A number that was not measured is null.
 void print_result(const TrainResult& result) {
@@ -77,7 +68,9 @@ c10::Device open_config_device(RunConfig& config, int64_t local_rank, bool runs)
   return device;
 }
 
-int train(const Options& options) {
+}  // namespace
+
+int run_train(const TrainCommand& options) {
   RunConfig config;
   const auto describe_config = [&](ConfigVisitor& visitor) { describe(visitor, config); };
   if (options.list_keys) {
@@ -129,30 +122,6 @@ int train(const Options& options) {
     log_info("stopped as asked; the same command goes on from here");
   if (options.json && ranks->rank() == 0) print_result(result);
   return result.stopped ? kExitStopped : 0;
-}
-
-}  // namespace
-
-void add_train_command(CommandLine& line) {
-  auto options = std::make_shared<Options>();
-  auto& command = line.subcommand(
-      "train",
-      "Trains a model; further arguments --section.key=value override keys of the config.\n"
-      "Example: dsmoe train configs/quickstart.yaml --train.steps=100 --run_dir=runs/short");
-  command.option("config", options->config, "YAML file, see configs/README.md").path();
-  command
-      .option("--resume",
-              options->resume,
-              "auto (default: from run_dir's newest valid checkpoint, if any), none, or a "
-              "checkpoint")
-      .path();
-  command.option("--device", options->device, "cpu, cuda or auto: the key device");
-  command.flag("--dry-run", options->dry_run, "check config and data, then stop");
-  command.flag("--print-config", options->print_config, "print the resolved config, then stop");
-  command.flag("--list-keys", options->list_keys, "print every key with its meaning, then stop");
-  command.flag("--json", options->json, "one JSON object on standard output at the end");
-  command.other_arguments(options->overrides);
-  command.on_run([options] { return train(*options); });
 }
 
 }  // namespace dsmoe

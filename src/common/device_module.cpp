@@ -7,6 +7,7 @@
 #include <string>
 
 #include "common/error.h"
+#include "common/process_setup.h"
 
 namespace dsmoe {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 DeviceModule* registered = nullptr;
 
 std::filesystem::path module_path() {
-  return std::filesystem::read_symlink("/proc/self/exe").parent_path() / "dsmoe_cuda.so";
+  return std::filesystem::path(program_directory()) / "dsmoe_cuda.so";
 }
 
 }  // namespace

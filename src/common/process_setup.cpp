@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 
 #include "common/standard_output.h"
@@ -24,11 +25,13 @@ void setup_process() {
   signal(SIGPIPE, SIG_IGN);
 }
 
-void restart_with_passive_waiting(char** argv) {
+void use_passive_waiting() {
   if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);
-  execv("/proc/self/exe", argv);
-  // If that fails, the program continues, only slower.
+}
+
+std::string program_directory() {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path().string();
 }
 
 int64_t peak_memory_bytes() {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace dsmoe {
 
@@ -10,10 +11,13 @@ namespace dsmoe {
 /// were closed at the start, so that no file opened later takes their numbers.
 void setup_process();
 
-/// Restarts the program once with passive OpenMP waiting, unless the environment sets a wait
-/// policy: spinning threads on a shared machine cost more than the work, and the OpenMP library
-/// reads the setting when it is loaded, before `main`. Returns if there is nothing to do.
-void restart_with_passive_waiting(char** argv);
+/// Sets passive OpenMP waiting, unless the environment sets a wait policy: spinning threads on a
+/// shared machine cost more than the work. Call before the OpenMP library is loaded, since it reads
+/// the setting then.
+void use_passive_waiting();
+
+/// Returns the directory of the program's file.
+std::string program_directory();
 
 /// Returns the peak resident memory of this process.
 int64_t peak_memory_bytes();

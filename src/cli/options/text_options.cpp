@@ -1,4 +1,4 @@
-#include "cli/text_options.h"
+#include "cli/options/text_options.h"
 
 namespace dsmoe {
 

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/options/model_options.h"
+#include "data/text_reader.h"
+
+namespace dsmoe {
+
+/// Arguments of `dsmoe budget`.
+struct BudgetCommand {
+  ModelOptions model;
+  std::string data;
+  TextFormat format;
+  std::optional<double> active_parameters;
+  std::optional<double> perplexity_rise;
+  std::optional<double> ms_per_token;
+  std::vector<std::string> candidates;
+  int64_t tokens = 16384;
+  int64_t batch = 8;
+  std::string out;
+  bool force = false;
+  bool json = false;
+};
+
+}  // namespace dsmoe

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+
+namespace dsmoe {
+
+/// Arguments of `dsmoe export`.
+struct ExportCommand {
+  std::string checkpoint;
+  std::string out;
+  std::string target;
+  std::string policy;
+  std::string dtype = "float32";
+  std::string logits;
+  bool force = false;
+  int threads = 0;
+  bool json = false;
+};
+
+}  // namespace dsmoe

@@ -1,0 +1,42 @@
+#include "cli/options/tokenize.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <thread>
+
+#include "cli/commands.h"
+#include "cli/options/model_options.h"
+#include "cli/options/text_options.h"
+#include "cli/run_functions.h"
+
+namespace dsmoe {
+
+void add_tokenize_command(CommandLine& line) {
+  auto options = std::make_shared<TokenizeCommand>();
+  auto& command = line.subcommand(
+      "tokenize",
+      "Encodes text into token shards.\n"
+      "Example: dsmoe tokenize --input corpus.txt --tokenizer train:bpe:4096 --out shards/corpus");
+  auto& o = options->tokenize;
+  o.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const auto input =
+      command.option("--input", o.inputs, fmt::format("files of {}", kTextHelp)).path().required();
+  add_text_options(command, o.format, input);
+  command
+      .option("--tokenizer",
+              o.tokenizer,
+              "bytes, chars, a SentencePiece .model file, train:bpe:SIZE or "
+              "train:unigram:SIZE (default: bytes)")
+      .path();
+  command.option("--out", o.out, "directory to make").path().required();
+  add_force_option(command, options->force);
+  command.option("--shard-tokens", o.shard_tokens, "most tokens in one shard")
+      .range(int64_t{1}, int64_t{1} << 40);
+  command.option("--threads", o.threads, "encoding threads").range(1, 4096);
+  command.flag("--json", options->json, "one JSON object on standard output");
+  command.on_run([options] { return run_functions().tokenize(*options); });
+}
+
+}  // namespace dsmoe
