@@ -14,22 +14,6 @@ constexpr double kForwardAndBackward = 3.0;  // in forward passes
 constexpr int64_t kSparseExperts = 16;
 constexpr int64_t kSparseWidth = 2;  // FFN parameters of the baseline per those of this model
 
-double experts_under(const RoutingPolicy& policy, int64_t n_experts) {
-  switch (policy.selection) {
-    case Selection::kAll:
-      return static_cast<double>(n_experts);
-    case Selection::kTopK:
-      return static_cast<double>(policy.k);
-    case Selection::kThreshold:
-    case Selection::kThresholdTopK:
-      break;
-  }
-  throw Error(
-      fmt::format("plan: expected a policy with a fixed number of experts, got '{}'; its number of "
-                  "experts depends on the data, measure it with 'dsmoe eval'",
-                  policy.to_string()));
-}
-
 PolicyCost policy_cost(const ModelConfig& config, const RoutingPlan& plan) {
   const auto active = planned_experts(config, plan);
   const auto context = static_cast<double>(config.max_seq_len);
@@ -90,20 +74,6 @@ SparseBaseline sparse_baseline(const RunConfig& config, double flops_per_token) 
 }
 
 }  // namespace
-
-ActiveExperts planned_experts(const ModelConfig& config, const RoutingPlan& plan) {
-  auto active = all_experts(config);
-  plan.validate(static_cast<size_t>(config.n_layers),
-                active.moa.empty() ? 0 : config.attention.n_experts,
-                active.moe.empty() ? 0 : config.ffn.n_experts);
-  for (size_t i = 0; i < active.moe.size(); ++i) {
-    active.moe[i] = experts_under(plan.layer(i).moe, config.ffn.n_experts);
-  }
-  for (size_t i = 0; i < active.moa.size(); ++i) {
-    active.moa[i] = experts_under(plan.layer(i).moa, config.attention.n_experts);
-  }
-  return active;
-}
 
 std::vector<RoutingPlan> default_policies(const ModelConfig& config) {
   std::vector<RoutingPlan> policies{RoutingPolicy::all()};

@@ -6,8 +6,9 @@
 
 #include "model/moe/routing_plan.h"
 #include "model/parameter_count.h"
+#include "model/planned_experts.h"
 #include "report/gpu_specs.h"
-#include "report/memory_plan.h"
+#include "train/memory_plan.h"
 #include "train/train_config.h"
 
 namespace dsmoe {
@@ -57,10 +58,6 @@ struct CostPlan {
   bool fits;    ///< memory.peak against the GPU's memory
   SparseBaseline sparse_baseline;
 };
-
-/// Returns the active experts per token under a plan. Throws Error for a policy whose number of
-/// experts depends on the data.
-ActiveExperts planned_experts(const ModelConfig& config, const RoutingPlan& plan);
 
 /// `all`, and top_k = 1, 2, 4, ... of the FFN experts with every attention expert.
 std::vector<RoutingPlan> default_policies(const ModelConfig& config);

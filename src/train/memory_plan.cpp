@@ -1,4 +1,4 @@
-#include "report/memory_plan.h"
+#include "train/memory_plan.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "report/memory_plan.h"
+#include "train/memory_plan.h"
 
 #include <catch2/catch.hpp>
 
