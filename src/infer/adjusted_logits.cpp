@@ -11,8 +11,6 @@
 namespace dsmoe {
 namespace {
 
-constexpr size_t kBlock = 8192;  // doubles: within the L2 cache
-
 constexpr double kExcluded = -std::numeric_limits<double>::infinity();
 
 void check_finite(std::span<const float> logits) {
@@ -24,17 +22,13 @@ void check_finite(std::span<const float> logits) {
   if (n_bad > 0) throw RunError("generate: expected finite logits, got a NaN or Inf");
 }
 
-// One maximum after another would wait for the one before it.
-double greatest_of(std::span<const double> values) {
-  constexpr size_t kLanes = 8;
-  std::array<double, kLanes> greatest;
-  greatest.fill(kExcluded);
-  size_t i = 0;
-  for (; i + kLanes <= values.size(); i += kLanes) {
-    for (size_t j = 0; j < kLanes; ++j) greatest[j] = std::max(greatest[j], values[i + j]);
+float greatest_of(std::span<const float> values) {
+  float greatest = -std::numeric_limits<float>::infinity();
+#pragma omp simd reduction(max : greatest)
+  for (size_t i = 0; i < values.size(); ++i) {
+    greatest = values[i] > greatest ? values[i] : greatest;
   }
-  for (; i < values.size(); ++i) greatest[0] = std::max(greatest[0], values[i]);
-  return *std::max_element(greatest.begin(), greatest.end());
+  return greatest;
 }
 
 }  // namespace
@@ -60,16 +54,32 @@ AdjustedLogits::AdjustedLogits(std::span<const float> logits,
                                  [](const auto& a, const auto& b) { return a.id == b.id; });
     changes_.erase(end, changes_.end());
   }
-  for_each_block([&](size_t begin, std::span<const double> block) {
-    const double greatest = greatest_of(block);
-    if (greatest <= greatest_) return;
-    greatest_ = greatest;
-    const auto first = std::find(block.begin(), block.end(), greatest);
-    first_greatest_ = static_cast<int32_t>(begin + static_cast<size_t>(first - block.begin()));
-  });
+  greatest_ = find_greatest();
   if (greatest_ == kExcluded) {
     throw RunError("generate: expected a vocabulary with a token to draw, got none");
   }
+}
+
+double AdjustedLogits::find_greatest() const {
+  double greatest = kExcluded;
+  size_t begin = 0;  // of the unchanged logits before the next change
+  for (const auto& change : changes_) {
+    const auto id = static_cast<size_t>(change.id);
+    greatest = std::max<double>(greatest, greatest_of(logits_.subspan(begin, id - begin)));
+    greatest = std::max(greatest, change.logit);
+    begin = id + 1;
+  }
+  return std::max<double>(greatest, greatest_of(logits_.subspan(begin)));
+}
+
+int32_t AdjustedLogits::first_greatest() const {
+  auto change = changes_.begin();
+  for (size_t i = 0; i < logits_.size(); ++i) {
+    const bool is_changed = change != changes_.end() && static_cast<size_t>(change->id) == i;
+    const double logit = is_changed ? (change++)->logit : logits_[i];
+    if (logit == greatest_) return static_cast<int32_t>(i);
+  }
+  return -1;
 }
 
 double AdjustedLogits::at(int32_t id) const {
@@ -79,16 +89,23 @@ double AdjustedLogits::at(int32_t id) const {
 }
 
 void AdjustedLogits::for_each_block(
-    const std::function<void(size_t begin, std::span<double> block)>& use) const {
-  std::array<double, kBlock> block;
+    const std::function<void(size_t begin, std::span<const float> block)>& use) const {
+  std::array<float, kBlock> copy;
   auto change = changes_.begin();
   for (size_t begin = 0; begin < logits_.size(); begin += kBlock) {
-    const size_t n = std::min(kBlock, logits_.size() - begin);
-    for (size_t i = 0; i < n; ++i) block[i] = logits_[begin + i];
-    for (; change != changes_.end() && static_cast<size_t>(change->id) < begin + n; ++change) {
-      block[static_cast<size_t>(change->id) - begin] = change->logit;
+    const auto block = logits_.subspan(begin, std::min(kBlock, logits_.size() - begin));
+    const auto is_within = [&] {
+      return change != changes_.end() && static_cast<size_t>(change->id) < begin + block.size();
+    };
+    if (!is_within()) {
+      use(begin, block);
+      continue;
     }
-    use(begin, {block.data(), n});
+    std::copy(block.begin(), block.end(), copy.begin());
+    for (; is_within(); ++change) {
+      copy[static_cast<size_t>(change->id) - begin] = -std::numeric_limits<float>::infinity();
+    }
+    use(begin, {copy.data(), block.size()});
   }
 }
 

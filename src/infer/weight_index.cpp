@@ -1,55 +1,73 @@
 #include "infer/weight_index.h"
 
-#include <ATen/ops/exp.h>
-#include <ATen/ops/from_blob.h>
-
 #include <algorithm>
-#include <bit>
+#include <array>
 #include <cmath>
 #include <limits>
+#include <numbers>
+#include <utility>
+
+#include "csrc_kernels/sampling_weights/kernels.h"
 
 namespace dsmoe {
 namespace {
 
-constexpr int kMantissaBits = std::numeric_limits<double>::digits - 1;
-constexpr int kBucketBits = 6;   // of the mantissa: 64 buckets for each power of two
-constexpr size_t kOctaves = 40;  // below 2^-40 of the greatest a weight is in the last bucket
-constexpr size_t kBuckets = kOctaves << kBucketBits;
+constexpr size_t kNeglected = kWeightBuckets - 1;  // its weights add up to less than rounding does
 
-// Of a weight that the vectorized exponential computes from a rounded quotient.
+// Relative error of a weight by its bucket and factor.
 constexpr double kWeightError = 1e-12;
 
-// Greater weights are in lower buckets. Edges lie half a bucket beside the powers of two, where
-// equal weights would crowd.
-size_t bucket_of(double weight) {
-  constexpr int kShift = kMantissaBits - kBucketBits;
-  constexpr uint64_t kTop = std::bit_cast<uint64_t>(1.0) + (uint64_t{1} << (kShift - 1));
-  return std::min<uint64_t>((kTop - std::bit_cast<uint64_t>(weight)) >> kShift, kBuckets - 1);
+const std::array<double, kWeightBuckets>& bucket_weights() {
+  static const auto weights = [] {
+    std::array<double, kWeightBuckets> result{};
+    for (size_t b = 0; b < kNeglected; ++b) {
+      result[b] = std::exp2(-static_cast<double>(b) / kBucketsPerOctave);
+    }
+    return result;
+  }();
+  return weights;
+}
+
+// `place` counts buckets, from 0 for the greatest weight.
+size_t bucket_at(double place) {
+  return static_cast<size_t>(std::min(std::nearbyint(place), static_cast<double>(kNeglected)));
+}
+
+// Adds in several chains, because one would wait for the addition before.
+double sum_of(std::span<const double> values) {
+  const double* begin = values.data();
+  const size_t n = values.size();
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (size_t i = 0; i < n; ++i) sum += begin[i];
+  return sum;
 }
 
 bool comes_before(const Candidate& a, const Candidate& b) {
   return a.weight > b.weight || (a.weight == b.weight && a.id < b.id);
 }
 
+constexpr size_t kCompared = 64;  // values at once
+
+// Returns true if one of kCompared values is in [low, low + width].
+bool has_within(const uint16_t* values, uint16_t low, uint16_t width) {
+  uint16_t n = 0;
+  for (size_t i = 0; i < kCompared; ++i) {
+    n += static_cast<uint16_t>(static_cast<uint16_t>(values[i] - low) <= width ? 1 : 0);
+  }
+  return n > 0;
+}
+
 // Calls use(i) for each i with values[i] in [first, last].
 template <typename Use>
-void for_each_within(const std::vector<uint16_t>& values,
-                     size_t first,
-                     size_t last,
-                     const Use& use) {
-  constexpr size_t kBlock = 32;  // compared at once
+void for_each_within(std::span<const uint16_t> values, size_t first, size_t last, const Use& use) {
   const auto low = static_cast<uint16_t>(first);
   const auto width = static_cast<uint16_t>(last - first);
-  const auto is_within = [&](size_t i) { return static_cast<uint16_t>(values[i] - low) <= width; };
-  for (size_t begin = 0; begin < values.size(); begin += kBlock) {
-    const size_t end = std::min(begin + kBlock, values.size());
-    if (end - begin == kBlock) {
-      unsigned any = 0;
-      for (size_t i = 0; i < kBlock; ++i) any |= is_within(begin + i) ? 1U : 0U;
-      if (any == 0) continue;
-    }
+  for (size_t begin = 0; begin < values.size(); begin += kCompared) {
+    const size_t end = std::min(begin + kCompared, values.size());
+    if (end - begin == kCompared && !has_within(&values[begin], low, width)) continue;
     for (size_t i = begin; i < end; ++i) {
-      if (is_within(i)) use(i);
+      if (static_cast<uint16_t>(values[i] - low) <= width) use(i);
     }
   }
 }
@@ -57,31 +75,43 @@ void for_each_within(const std::vector<uint16_t>& values,
 }  // namespace
 
 WeightIndex::WeightIndex(const AdjustedLogits& logits, double temperature)
-    : logits_(logits), temperature_(temperature), buckets_(logits.size()), sums_(kBuckets) {
-  const double scale = 1.0 / temperature;
-  logits.for_each_block([&](size_t begin, std::span<double> block) {
-    for (double& value : block) value = (value - logits.greatest()) * scale;
-    auto weights = at::from_blob(block.data(), {static_cast<int64_t>(block.size())}, at::kDouble);
-    at::exp_(weights);
-    for (size_t i = 0; i < block.size(); ++i) {
-      const size_t bucket = bucket_of(block[i]);
-      buckets_[begin + i] = static_cast<uint16_t>(bucket);
-      sums_[bucket] += block[i];
-    }
+    : logits_(logits),
+      temperature_(temperature),
+      buckets_(std::make_unique_for_overwrite<uint16_t[]>(logits.size())),
+      sums_(kWeightBuckets) {
+  // Below that temperature the greatest logit alone has a weight above 0.
+  constexpr double kLeastTemperature = 1e-290;
+  const double scale =
+      kBucketsPerOctave / (std::numbers::ln2 * std::max(temperature, kLeastTemperature));
+  const auto& kernels = cpu_kernels<SamplingWeightKernels>();
+  std::array<double, AdjustedLogits::kBlock> factors;
+  logits.for_each_block([&](size_t begin, std::span<const float> block) {
+    auto* buckets = buckets_.get() + begin;
+    kernels.split(block.data(), block.size(), logits.greatest(), scale, buckets, factors.data());
+    for (size_t i = 0; i < block.size(); ++i) sums_[buckets[i]] += factors[i];
   });
-  for (const double sum : sums_) total_ += sum;
+  for (const auto& change : logits.changes()) {
+    const double place = (logits.greatest() - change.logit) * scale;
+    const size_t bucket = bucket_at(place);
+    buckets_[static_cast<size_t>(change.id)] = static_cast<uint16_t>(bucket);
+    sums_[bucket] += std::exp2((static_cast<double>(bucket) - place) / kBucketsPerOctave);
+  }
+  const auto& weights = bucket_weights();
+  for (size_t b = 0; b < kWeightBuckets; ++b) sums_[b] *= weights[b];
+  total_ = sum_of(sums_);
   // A sum of n terms is off by at most n rounding steps.
-  const auto n = static_cast<double>(logits.size() + kBuckets);
+  const auto n = static_cast<double>(logits.size() + kWeightBuckets);
   error_ = 2 * total_ * (kWeightError + n * std::numeric_limits<double>::epsilon());
 }
 
 std::vector<Candidate> WeightIndex::first(size_t n) const {
-  std::vector<size_t> counts(kBuckets);
-  for (const uint16_t bucket : buckets_) ++counts[bucket];
+  std::vector<size_t> counts(kWeightBuckets);
+  for (const uint16_t bucket : buckets()) ++counts[bucket];
   size_t last = 0;
-  for (size_t found = counts[0]; found < n && last + 1 < kBuckets; found += counts[last]) ++last;
-  // An exact weight may be one bucket beside.
-  auto candidates = candidates_in(0, std::min(last + 1, kBuckets - 1));
+  for (size_t found = counts[0]; found < n && last + 1 < kWeightBuckets; found += counts[last])
+    ++last;
+  // Rounding may have moved a weight by one bucket.
+  auto candidates = candidates_in(0, std::min(last + 1, kWeightBuckets - 1));
   std::sort(candidates.begin(), candidates.end(), comes_before);
   candidates.resize(std::min(n, candidates.size()));
   return candidates;
@@ -91,7 +121,7 @@ std::optional<WeightIndex::Prefix> WeightIndex::reach(double sum) const {
   double before = 0;
   size_t bucket = 0;
   // A sum of 0 is reached by the first candidate.
-  while (bucket < kBuckets && (before + sums_[bucket] < sum || sums_[bucket] == 0)) {
+  while (bucket < kWeightBuckets && (before + sums_[bucket] < sum || sums_[bucket] == 0)) {
     before += sums_[bucket++];
   }
   const auto candidates = sorted_bucket(bucket);
@@ -108,12 +138,12 @@ std::optional<WeightIndex::Prefix> WeightIndex::reach(double sum) const {
 }
 
 std::optional<double> WeightIndex::sum_down_to(double least) const {
-  const size_t bucket = bucket_of(least);
-  const auto candidates = sorted_bucket(bucket);
-  if (!candidates) return std::nullopt;
+  const size_t bucket = bucket_at(-std::log2(least) * kBucketsPerOctave);
+  if (bucket + 1 >= kNeglected) return std::nullopt;
+  const size_t first = bucket == 0 ? 0 : bucket - 1;
   double sum = 0;
-  for (size_t i = 0; i < bucket; ++i) sum += sums_[i];
-  for (const auto& candidate : *candidates) {
+  for (size_t b = 0; b < first; ++b) sum += sums_[b];
+  for (const auto& candidate : candidates_in(first, bucket + 1)) {
     if (candidate.weight >= least) sum += candidate.weight;
   }
   return sum;
@@ -122,7 +152,7 @@ std::optional<double> WeightIndex::sum_down_to(double least) const {
 // With their exact weights, in order of ids.
 std::vector<Candidate> WeightIndex::candidates_in(size_t first_bucket, size_t last_bucket) const {
   std::vector<Candidate> candidates;
-  for_each_within(buckets_, first_bucket, last_bucket, [&](size_t i) {
+  for_each_within(buckets(), first_bucket, last_bucket, [&](size_t i) {
     const auto id = static_cast<int32_t>(i);
     const double logit = logits_.at(id);
     if (std::isinf(logit)) return;
@@ -131,18 +161,23 @@ std::vector<Candidate> WeightIndex::candidates_in(size_t first_bucket, size_t la
   return candidates;
 }
 
-// The candidates of one bucket, in order; none for the last bucket, and if an exact weight near by
-// is in another bucket than that which its sum counts in.
+// The candidates of one bucket, in order; none for the neglected ones, and where exact weights of
+// the buckets beside it are not all greater or all less.
 std::optional<std::vector<Candidate>> WeightIndex::sorted_bucket(size_t bucket) const {
-  if (bucket + 1 >= kBuckets) return std::nullopt;
+  if (bucket + 1 >= kNeglected) return std::nullopt;
   std::vector<Candidate> candidates;
+  double least_before = std::numeric_limits<double>::infinity();
+  double greatest_after = -1;
   for (const auto& candidate : candidates_in(bucket == 0 ? 0 : bucket - 1, bucket + 1)) {
-    const size_t exact = bucket_of(candidate.weight);
-    if (exact != buckets_[static_cast<size_t>(candidate.id)]) return std::nullopt;
-    if (exact == bucket) candidates.push_back(candidate);
+    const size_t found = buckets()[static_cast<size_t>(candidate.id)];
+    if (found < bucket) least_before = std::min(least_before, candidate.weight);
+    if (found > bucket) greatest_after = std::max(greatest_after, candidate.weight);
+    if (found == bucket) candidates.push_back(candidate);
   }
   std::sort(candidates.begin(), candidates.end(), comes_before);
-  return candidates;
+  const bool is_apart = !candidates.empty() && least_before > candidates.front().weight &&
+                        candidates.back().weight > greatest_after;
+  return is_apart ? std::optional(std::move(candidates)) : std::nullopt;
 }
 
 }  // namespace dsmoe

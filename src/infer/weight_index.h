@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "infer/adjusted_logits.h"
@@ -14,12 +16,12 @@ struct Candidate {
   double weight = 0;  ///< exp((logit - greatest logit) / temperature)
 };
 
-/// The candidates in order, greatest weight first and among equals the lowest id, without sorting
-/// them: a histogram of weights finds the few candidates that a question is about, and only these
-/// are sorted.
+/// Finds candidates by rank or by cumulative weight without sorting the vocabulary. The order is
+/// greatest weight first, among equals lowest id first. A histogram of weights bounds the answer to
+/// a few candidates; only these get exact weights and are sorted.
 ///
-/// A sum over sorted candidates rounds otherwise than one by histogram. Answers hold for both:
-/// where rounding could change one there is none, and the caller sorts.
+/// Sums by histogram and sums over sorted candidates round differently. Where the difference could
+/// change an answer, none is returned and the caller sorts.
 class WeightIndex {
  public:
   /// The first candidates and the sum of their weights.
@@ -35,19 +37,20 @@ class WeightIndex {
   std::vector<Candidate> first(size_t n) const;
 
   double total() const { return total_; }
-  /// The shortest prefix of at least one candidate whose sum reaches `sum`.
+  /// The shortest prefix of at least one candidate with a sum of at least `sum`.
   std::optional<Prefix> reach(double sum) const;
   /// The sum of all weights of at least `least`.
   std::optional<double> sum_down_to(double least) const;
 
  private:
+  std::span<const uint16_t> buckets() const { return {buckets_.get(), logits_.size()}; }
   std::vector<Candidate> candidates_in(size_t first_bucket, size_t last_bucket) const;
   std::optional<std::vector<Candidate>> sorted_bucket(size_t bucket) const;
 
   const AdjustedLogits& logits_;
   double temperature_;
-  std::vector<uint16_t> buckets_;  // [vocab_size]
-  std::vector<double> sums_;       // of the weights of each bucket, greatest weights first
+  std::unique_ptr<uint16_t[]> buckets_;  // [vocab_size]
+  std::vector<double> sums_;             // of the weights of each bucket, greatest weights first
   double total_ = 0;
   double error_ = 0;  // by which a sum may differ from that over sorted candidates
 };

@@ -153,6 +153,7 @@ std::vector<NamedLogits> various_logits() {
           {"narrow", normal_logits(3000, 0.5, 1)},
           {"wide", normal_logits(3000, 3, 2)},
           {"vocabulary", normal_logits(32000, 2.5, 3)},
+          {"large vocabulary", round_to_grid(normal_logits(128256, 2.5, 6), 0x1p-8F)},
           {"grid", round_to_grid(normal_logits(5000, 3, 4), 0.125F)},
           {"coarse grid", round_to_grid(normal_logits(5000, 3, 5), 2.0F)},
           {"peak", peak},
@@ -161,7 +162,7 @@ std::vector<NamedLogits> various_logits() {
 
 }  // namespace
 
-TEST_CASE("Sampler: draws what sorting the vocabulary draws") {
+TEST_CASE("Sampler: draws what sorting the vocabulary draws", "[sampler]") {
   const auto excluded = std::make_shared<const std::vector<int32_t>>(std::vector<int32_t>{1, 5, 6});
   const std::vector<int32_t> seen{0, 2, 3, 200, 201, 202, 200};
   for (const auto& [name, logits] : various_logits()) {
@@ -192,7 +193,8 @@ TEST_CASE("Sampler: draws what sorting the vocabulary draws") {
   }
 }
 
-TEST_CASE("WeightIndex: finds sums without sorting, and leaves to sorting what rounding decides") {
+TEST_CASE("WeightIndex: finds sums without sorting, and leaves to sorting what rounding decides",
+          "[sampler]") {
   const auto normal = normal_logits(20'000, 2.5, 9);
   const AdjustedLogits logits(normal, nullptr, {}, 1.0);
   const WeightIndex index(logits, 0.8);
