@@ -4,10 +4,12 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <numbers>
 #include <string>
 
 #include "common/error.h"
 #include "common/random_seed.h"
+#include "csrc_kernels/sampling_weights/kernels.h"
 #include "infer/weight_index.h"
 #include "sorting_sampler.h"
 
@@ -214,7 +216,32 @@ TEST_CASE("WeightIndex: finds sums without sorting, and leaves to sorting what r
   const AdjustedLogits equal_logits(equal, nullptr, {}, 1.0);
   const WeightIndex flat(equal_logits, 1.0);
   CHECK_FALSE(flat.reach(3.0));
+  CHECK_FALSE(flat.reach(std::nextafter(3.0, 4.0)));
+  CHECK_FALSE(flat.reach(std::nextafter(3.0, 2.0)));
   CHECK(flat.reach(3.5)->last.id == 3);
+}
+
+TEST_CASE("WeightIndex: equal weights in two buckets are ordered by id, or left to sorting",
+          "[sampler]") {
+  // Logits -0.5 and -penalty have equal weights; the edge of two buckets is put between them.
+  const std::vector<float> raw{0, -0.5F, -1};
+  const double penalty = std::nextafter(0.5, 0.0);
+  const auto bucket = [](double logit, double temperature) {
+    return std::nearbyint(-logit * (kBucketsPerOctave / (std::numbers::ln2 * temperature)));
+  };
+  const double at_edge = kBucketsPerOctave / std::numbers::ln2;
+  double temperature = at_edge * (1 - 1e-14);
+  while (bucket(-0.5, temperature) == bucket(-penalty, temperature)) {
+    REQUIRE(temperature < at_edge * (1 + 1e-14));
+    temperature = std::nextafter(temperature, 2 * temperature);
+  }
+  const AdjustedLogits logits(raw, nullptr, std::vector<int32_t>{2}, penalty);
+  const WeightIndex index(logits, temperature);
+  const auto first = index.first(3);
+  CHECK(first[1].weight == first[2].weight);
+  CHECK(first[1].id == 1);
+  CHECK(index.first(2)[1].id == 1);
+  CHECK_FALSE(index.reach(1.5));
 }
 
 TEST_CASE("sampling options out of range and logits that are not finite are refused") {
