@@ -121,6 +121,8 @@ ExportReport export_model(Io& io,
   check_expressible(target, model->config(), request.plan);
   ExportReport report;
   report.tensors_read = static_cast<int64_t>(named_tensors(*model).size());
+  report.joined_partition =
+      target.joins_partition && model->config().ffn.kind == FfnKind::kPartitioned;
   const auto write_and_compare = [&](const std::string& temporary) {
     report.tensors_written = target.write(io, model, request, temporary);
     auto expected = rounded(model, target, request.dtype);

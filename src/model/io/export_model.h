@@ -50,6 +50,9 @@ struct ExportReport {
   int64_t tensors_written = 0;
   double max_abs_logit_error = 0;  ///< of the files read back against the model, over logit_tokens
   double max_abs_logit = 0;
+  /// The model has partitioned FFNs and the files a dense one: the logits are those of every gate
+  /// at 1.
+  bool joined_partition = false;
   at::Tensor tokens;  // [sequences, seq] int64, the random ones
   at::Tensor logits;  // [sequences, seq, vocab_size], the model's
 };

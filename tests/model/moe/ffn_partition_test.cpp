@@ -155,8 +155,12 @@ TEST_CASE("partition_ffn: converting and exporting again gives the dense weights
   const auto dense = dense_source();
   const auto cut = partition_ffn(dense, {.n_experts = 4, .layers = "0-1"});
   const ExportRequest request{.plan = RoutingPolicy::threshold(0.5)};
-  export_model(posix_io(), instantiate(dense), "hf-llama", {}, directory.file("dense"));
-  export_model(posix_io(), instantiate(cut), "hf-llama", request, directory.file("again"));
+  const auto of_dense =
+      export_model(posix_io(), instantiate(dense), "hf-llama", {}, directory.file("dense"));
+  const auto of_cut =
+      export_model(posix_io(), instantiate(cut), "hf-llama", request, directory.file("again"));
+  CHECK_FALSE(of_dense.joined_partition);
+  CHECK(of_cut.joined_partition);
   for (const auto* name : {"/model.safetensors", "/config.json"}) {
     CHECK(read_file(posix_io(), directory.file("dense") + name, 1 << 20) ==
           read_file(posix_io(), directory.file("again") + name, 1 << 20));
