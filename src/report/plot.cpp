@@ -189,6 +189,20 @@ std::string draw_points(const PlotSeries& series,
   return svg;
 }
 
+std::string draw_texts(const PlotSeries& series,
+                       const Scale& x,
+                       const Scale& y,
+                       const char* colour) {
+  std::string svg;
+  const auto fill = fmt::format(" font-size=\"10\" style=\"fill: {}\"", colour);
+  for (size_t i = 0; i < std::min(series.x.size(), series.texts.size()); ++i) {
+    if (!x.can_show(series.x[i]) || !y.can_show(series.y[i])) continue;
+    svg += text_at(
+        x.pixel(series.x[i]) + 5, y.pixel(series.y[i]) - 5, "start", series.texts[i], fill.c_str());
+  }
+  return svg;
+}
+
 std::string draw_legend(const std::vector<PlotSeries>& series, double top) {
   if (series.size() < 2) return "";
   std::string svg;
@@ -251,6 +265,7 @@ std::string plot_to_svg(const std::vector<PlotSeries>& series, const PlotAxes& a
     if (series[i].is_scatter || !series[i].labels.empty()) {
       svg += draw_points(series[i], x, y, colour_of(i));
     }
+    svg += draw_texts(series[i], x, y, colour_of(i));
   }
   return svg + draw_legend(series, kHeight + 8) + "</svg>";
 }
