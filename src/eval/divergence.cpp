@@ -65,7 +65,8 @@ Divergence compare_predictions(const ModelUnderPlan& model,
   const EvaluationMode mode(*model.model);
   const EvaluationMode reference_mode(*reference.model);
   Divergence sums;
-  sums.model.n_bytes = sums.reference.n_bytes = text.n_bytes;
+  sums.model = PerplexityResult::of(text);
+  sums.reference = PerplexityResult::of(text);
   while (const auto batch = batches.next()) {
     if (options.stop && options.stop()) {
       sums.model.complete = sums.reference.complete = false;
@@ -73,6 +74,7 @@ Divergence compare_predictions(const ModelUnderPlan& model,
     }
     const auto logits = run(model, *batch, sums.model);
     add(sums, logits, run(reference, *batch, sums.reference), batch->counts);
+    if (options.on_progress) options.on_progress(batches.n_done(), batches.n_windows());
   }
   if (sums.model.tokens_scored == 0 && sums.model.complete && options.n_parts == 1) {
     throw Error("evaluation text: expected at least one token after the first, got none");

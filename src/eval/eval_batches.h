@@ -28,6 +28,9 @@ class EvalBatches {
   /// None at the end.
   std::optional<EvalBatch> next();
 
+  int64_t n_windows() const { return static_cast<int64_t>(windows_.size()); }
+  int64_t n_done() const { return static_cast<int64_t>(next_); }  ///< windows that next() returned
+
  private:
   // Inputs [begin, begin + length) of a sequence, of whose targets the last n_scored count.
   struct Window {

@@ -78,6 +78,8 @@ void append_group(EvalText& text, EvalText other) {
   text.groups.resize(text.sequences.size(), 0);
   text.groups.resize(text.sequences.size() + other.sequences.size(), group);
   for (auto& sequence : other.sequences) text.sequences.push_back(std::move(sequence));
+  if (group == 1) text.group_bytes = {text.n_bytes};
+  if (group > 0) text.group_bytes.push_back(other.n_bytes);
   text.n_bytes += other.n_bytes;
   // Shards hold no words: then the whole's number is not known either.
   const bool is_known = group == 0 || (text.n_words > 0 && other.n_words > 0);

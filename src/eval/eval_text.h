@@ -16,7 +16,8 @@ struct EvalText {
   int64_t n_bytes = 0;         ///< of text
   int64_t n_words = 0;         ///< white-space words plus line ends; 0 when read from shards
   std::vector<size_t> groups;  ///< of each sequence, which of several texts it is of; empty: one
-  int32_t unscored_id = -1;    ///< a target that is never scored: the document boundary; -1: none
+  std::vector<int64_t> group_bytes;  ///< of each of several texts; empty: one
+  int32_t unscored_id = -1;  ///< a target that is never scored: the document boundary; -1: none
 };
 
 /// Appends `other`, of the same tokenizer, as one more group.

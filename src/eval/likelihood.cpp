@@ -129,6 +129,9 @@ std::vector<Likelihood> score_continuations(Transformer& model,
     const auto likelihoods = score(*model, together, n_scored, options);
     for (size_t i = first; i < last; ++i) scored[order[i]] = likelihoods[i - first];
     first = last;
+    if (options.on_progress) {
+      options.on_progress(static_cast<int64_t>(first), static_cast<int64_t>(order.size()));
+    }
   }
   std::vector<Likelihood> result;
   for (const auto& it : scored) {

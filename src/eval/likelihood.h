@@ -40,6 +40,8 @@ struct LikelihoodOptions {
   RoutingPlan plan = RoutingPolicy::all();
   at::ScalarType compute_dtype = at::kFloat;
   std::function<bool()> stop = {};  ///< asked before each batch; true ends the count early
+  /// Called after each batch with the continuations that are scored and all of them.
+  std::function<void(int64_t done, int64_t all)> on_progress = {};
 };
 
 /// By continuation, in order; fewer than asked after a stop: those before the first that is not

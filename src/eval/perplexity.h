@@ -26,6 +26,8 @@ struct PerplexityOptions {
   int64_t n_parts = 1;  ///< whose sums add to those of the whole
   std::function<bool()> stop = {};  ///< asked before each batch; true ends the count early
   PassObserver on_pass = {};        ///< not called by compare_predictions
+  /// Called after each forward pass with the windows that are scored and all of them.
+  std::function<void(int64_t done, int64_t all)> on_progress = {};
 };
 
 /// Sums, so that parts of a text add.
@@ -36,12 +38,19 @@ struct PerplexityResult {
   ExpertUsage usage;
   double seconds = 0;
   bool complete = true;  ///< false after a stop
+  /// The same sums for each of several texts, without seconds; empty: one text.
+  std::vector<PerplexityResult> groups = {};
 
+  /// A result without tokens for this text: its bytes, and those of its groups.
+  static PerplexityResult of(const EvalText& text);
   /// Adds the batch's targets; log_softmax runs in float32.
   void add(const ModelOutput& output, const EvalBatch& batch);
   double nats_per_token() const;
   double perplexity() const;
   double bits_per_byte() const;
+
+ private:
+  void add(const at::Tensor& nats, const at::Tensor& counts, const ModelOutput& output);
 };
 
 /// Scores every token of every sequence but its first and but those that must not be scored

@@ -135,4 +135,23 @@ TEST_CASE("KL divergence: models that cannot be compared are refused, a stop is 
   CHECK(part.model.tokens_scored < 30);
 }
 
+TEST_CASE("compare_predictions: both models have the sums of each of several texts") {
+  auto model = make_tiny_model();
+  auto other = make_tiny_model(2);
+  EvalText both;
+  append_group(both, divergence_text());
+  append_group(both, divergence_text());
+  std::vector<int64_t> done;
+  PerplexityOptions options;
+  options.on_progress = [&](int64_t n, int64_t) { done.push_back(n); };
+  const auto sums = compare_predictions(
+      {model, RoutingPolicy::all()}, {other, RoutingPolicy::all()}, both, options);
+  REQUIRE(sums.model.groups.size() == 2);
+  REQUIRE(sums.reference.groups.size() == 2);
+  CHECK(sums.model.groups[0].nats_total == Approx(sums.model.nats_total / 2));
+  CHECK(sums.reference.groups[1].nats_total == Approx(sums.reference.nats_total / 2));
+  REQUIRE_FALSE(done.empty());
+  CHECK(done.back() == 2 * (3 + 1));  // windows of 60 and of 13 tokens
+}
+
 }  // namespace dsmoe

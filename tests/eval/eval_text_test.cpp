@@ -92,11 +92,13 @@ TEST_CASE("append_group: sequences keep the number of their text, sums add") {
   };
   EvalText all;
   append_group(all, text_of(2, 4));
+  CHECK(all.group_bytes.empty());
   append_group(all, text_of(1, 3));
   append_group(all, text_of(2, 2));
   CHECK(all.groups == std::vector<size_t>{0, 0, 1, 2, 2});
   CHECK(all.sequences.size() == 5);
   CHECK(all.n_bytes == 30);
+  CHECK(all.group_bytes == std::vector<int64_t>{10, 10, 10});
   CHECK(all.n_words == 9);
   CHECK(all.unscored_id == 5);
   append_group(all, text_of(1, 0));  // as of shards

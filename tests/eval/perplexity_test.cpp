@@ -151,4 +151,42 @@ TEST_CASE("perplexity: what cannot be scored is refused") {
   CHECK_THROWS_WITH(evaluate_perplexity(model, bad, {}), Contains("token id 257"));
 }
 
+TEST_CASE("evaluate_perplexity: each of several texts has its own sums, which add to the whole") {
+  auto model = make_tiny_model();
+  const auto first = some_text({70, 30});
+  auto second = some_text({41});
+  for (auto& id : second.sequences[0]) id = (id + 7) % 250;
+  EvalText both;
+  append_group(both, first);
+  append_group(both, second);
+  // Windows of both texts share the first batch.
+  const PerplexityOptions options{.batch = 16, .plan = RoutingPolicy::top_k(2)};
+  const auto whole = evaluate_perplexity(model, both, options);
+  REQUIRE(whole.groups.size() == 2);
+  const auto check_part = [&](const PerplexityResult& part, const EvalText& text) {
+    const auto alone = evaluate_perplexity(model, text, options);
+    CHECK(part.tokens_scored == alone.tokens_scored);
+    CHECK(part.nats_total == Approx(alone.nats_total).epsilon(1e-6));
+    CHECK(part.n_bytes == text.n_bytes);
+    CHECK(part.usage.n_tokens() == alone.usage.n_tokens());
+    CHECK(part.usage.active_experts().moe == alone.usage.active_experts().moe);
+    CHECK(alone.groups.empty());
+  };
+  check_part(whole.groups[0], first);
+  check_part(whole.groups[1], second);
+  CHECK(whole.groups[0].nats_total + whole.groups[1].nats_total == Approx(whole.nats_total));
+}
+
+TEST_CASE("evaluate_perplexity: progress counts the windows of each pass up to all") {
+  auto model = make_tiny_model();
+  std::vector<int64_t> done;
+  PerplexityOptions options{.batch = 2};
+  options.on_progress = [&](int64_t n, int64_t all) {
+    CHECK(all == 5);  // of 24 targets, the last of 3
+    done.push_back(n);
+  };
+  evaluate_perplexity(model, some_text({100}), options);
+  CHECK(done == std::vector<int64_t>{2, 4, 5});
+}
+
 }  // namespace dsmoe
