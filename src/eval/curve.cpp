@@ -1,5 +1,6 @@
 #include "eval/curve.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "model/flops.h"
@@ -24,6 +25,22 @@ std::vector<RoutingPlan> curve_plans(const ModelConfig& config) {
   return plans;
 }
 
+namespace {
+
+void set_rises(std::vector<CurvePoint>& points) {
+  const RoutingPlan all = RoutingPolicy::all();
+  const auto is_all = [&](const CurvePoint& point) {
+    return point.plan.with(Execution::kAuto) == all;
+  };
+  const auto reference = std::find_if(points.begin(), points.end(), is_all);
+  if (reference == points.end()) return;
+  for (auto& point : points) {
+    point.rise = point.quality.perplexity() / reference->quality.perplexity() - 1;
+  }
+}
+
+}  // namespace
+
 std::vector<CurvePoint> measure_curve(
     Transformer& model,
     const EvalText& text,
@@ -39,12 +56,15 @@ std::vector<CurvePoint> measure_curve(
     if (!point.quality.complete) break;
     const auto active = point.quality.usage.active_experts();
     point.active_parameters = active_parameters(config, active);
+    point.share =
+        point.active_parameters / static_cast<double>(count_parameters(config).non_embedding());
     point.flops_per_token =
         forward_flops_per_token(config, active, static_cast<double>(window) / 2.0);
     point.ms_per_token =
         1e3 * point.quality.seconds / static_cast<double>(point.quality.tokens_scored);
-    if (on_point) on_point(point);
     points.push_back(std::move(point));
+    set_rises(points);
+    if (on_point) on_point(points.back());
   }
   return points;
 }

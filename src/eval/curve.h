@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "eval/perplexity.h"
@@ -13,6 +14,8 @@ struct CurvePoint {
   RoutingPlan plan{RoutingPolicy::all()};
   PerplexityResult quality;
   double active_parameters = 0;
+  double share = 0;                 ///< of the parameters that are not embeddings
+  std::optional<double> rise = {};  ///< of the perplexity over the point of `all`, as a share
   double flops_per_token = 0;  ///< of a forward pass over the window; see forward_flops_per_token
   double ms_per_token = 0;     ///< of that pass, measured
 };
@@ -20,8 +23,9 @@ struct CurvePoint {
 /// `all`, and for experts of either kind top_k in powers of two and thresholds from low to high.
 std::vector<RoutingPlan> curve_plans(const ModelConfig& config);
 
-/// One pass over the text per plan; each point is handed on as soon as it is there. After a stop
-/// the points so far: one that was cut short is not among them.
+/// One pass over the text per plan; each point is handed on as soon as it is there, without its
+/// rise if `all` comes later. Returns the points, after a stop those so far: one that was cut short
+/// is not among them.
 std::vector<CurvePoint> measure_curve(
     Transformer& model,
     const EvalText& text,

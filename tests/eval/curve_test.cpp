@@ -4,6 +4,7 @@
 #include <map>
 
 #include "model/flops.h"
+#include "model/parameter_count.h"
 #include "support/tiny_model.h"
 
 namespace dsmoe {
@@ -36,6 +37,9 @@ TEST_CASE("measure_curve: each point is an evaluation of its plan, in order") {
     CHECK(points[i].active_parameters == active_parameters(model->config(), active));
     CHECK(points[i].flops_per_token == forward_flops_per_token(model->config(), active, 12));
     CHECK(points[i].ms_per_token > 0);
+    const auto n_all = static_cast<double>(count_parameters(model->config()).non_embedding());
+    CHECK(points[i].share == points[i].active_parameters / n_all);
+    CHECK(points[i].rise == alone.perplexity() / points[0].quality.perplexity() - 1);
   }
 }
 
@@ -52,6 +56,21 @@ TEST_CASE("curve_plans: all, one expert first, no plan twice") {
   dense.ffn.kind = FfnKind::kDense;
   dense.attention.kind = AttentionKind::kDense;
   CHECK(curve_plans(dense).size() == 1);
+}
+
+TEST_CASE("measure_curve: a rise is over `all`, wherever that is in the list") {
+  auto model = make_tiny_model();
+  const RoutingPlan all = RoutingPolicy::all();
+  const RoutingPlan few = RoutingPolicy::top_k(1);
+  std::vector<bool> had_rise;
+  const auto points = measure_curve(
+      model, some_text(), {few, all.with(Execution::kDense)}, {}, [&](const CurvePoint& point) {
+        had_rise.push_back(point.rise.has_value());
+      });
+  CHECK(had_rise == std::vector<bool>{false, true});
+  CHECK(points[1].rise == 0.0);
+  CHECK(points[0].rise == points[0].quality.perplexity() / points[1].quality.perplexity() - 1);
+  CHECK_FALSE(measure_curve(model, some_text(), {few}, {})[0].rise);
 }
 
 TEST_CASE("measure_curve: a stop keeps the points that were finished") {
