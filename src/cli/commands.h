@@ -19,5 +19,7 @@ void add_export_command(CommandLine& line);
 void add_plan_command(CommandLine& line);
 void add_report_command(CommandLine& line);
 void add_launch_command(CommandLine& line);
+void add_help_command(CommandLine& line);
+void add_completion_command(CommandLine& line);
 
 }  // namespace dsmoe

@@ -63,23 +63,35 @@ void install_signals(int argc, char** argv) {
 
 int parse_and_run(int argc, char** argv) {
   dsmoe::CommandLine line(
-      "dsmoe trains mixture-of-experts language models densely and runs them sparsely.\n"
-      "Example: dsmoe train configs/quickstart.yaml",
+      "dsmoe trains mixture-of-experts language models densely and runs them sparsely.",
       DSMOE_VERSION);
+  line.group("Data");
   dsmoe::add_tokenize_command(line);
+  line.group("Training");
   dsmoe::add_train_command(line);
+  dsmoe::add_launch_command(line);
+  dsmoe::add_plan_command(line);
+  dsmoe::add_report_command(line);
+  line.group("Quality and policies");
   dsmoe::add_eval_command(line);
-  dsmoe::add_check_command(line);
   dsmoe::add_curve_command(line);
   dsmoe::add_budget_command(line);
+  dsmoe::add_check_command(line);
+  line.group("Models");
   dsmoe::add_generate_command(line);
-  dsmoe::add_convert_command(line);
   dsmoe::add_inspect_command(line);
-  dsmoe::add_bench_command(line);
-  dsmoe::add_plan_command(line);
+  dsmoe::add_convert_command(line);
   dsmoe::add_export_command(line);
-  dsmoe::add_report_command(line);
-  dsmoe::add_launch_command(line);
+  dsmoe::add_bench_command(line);
+  line.group("This program");
+  dsmoe::add_help_command(line);
+  dsmoe::add_completion_command(line);
+  line.examples(
+      "Examples:\n"
+      "  dsmoe tokenize --input corpus.txt --tokenizer train:bpe:4096 --out shards/corpus\n"
+      "  dsmoe train configs/quickstart.yaml\n"
+      "  dsmoe eval runs/quickstart --data data/tinyshakespeare/valid.txt --policy threshold=0.48\n"
+      "  dsmoe generate runs/quickstart -p 'ROMEO:' -n 100 --policy top_k=4");
   return line.run(argc, argv);
 }
 

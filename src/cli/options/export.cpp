@@ -8,38 +8,31 @@
 
 namespace dsmoe {
 
-namespace {
-
-// The names of export_targets(), which LibTorch comes with.
-constexpr const char* kTargets = "hf-llama, hf-jetmoe, hf-olmoe, gguf";
-
-}  // namespace
-
 void add_export_command(CommandLine& line) {
   auto options = std::make_shared<ExportCommand>();
   auto& command = line.subcommand(
       "export",
-      "Writes a checkpoint in a foreign form, reads it back and compares the logits; refuses what "
-      "the form cannot express.\n"
+      "Write a checkpoint in a foreign form, read it back and compare the logits. Refuses what the "
+      "form cannot express.\n"
       "Example: dsmoe export runs/olmoe model.gguf --to gguf --policy top_k=8 --dtype bfloat16");
-  command.option("checkpoint", options->checkpoint, "checkpoint or run directory")
-      .path()
-      .required();
+  add_checkpoint_argument(command, options->checkpoint);
   command.option("out", options->out, "path of the new file or directory").path().required();
-  command.option("--to", options->target, kTargets).required();
-  command.option("--policy",
-                 options->policy,
-                 "the selection that the written model will use (default: the training one)");
-  command.option("--dtype", options->dtype, "of the matrices: float32, float16 or bfloat16");
+  // The names of export_targets(), which LibTorch comes with.
+  command.option("--to", options->target, "write this form")
+      .choices({"hf-llama", "hf-jetmoe", "hf-olmoe", "gguf"})
+      .required();
+  add_policy_option(command, options->policy);
+  command.option("--dtype", options->dtype, "write the matrices so")
+      .choices({"float32", "float16", "bfloat16"});
   command
       .option("--logits",
               options->logits,
-              "JSON file for the random tokens of the check and the model's logits, to "
+              "write the random tokens of the check and the model's logits to this JSON file, to "
               "compare other programs with")
       .path();
   add_force_option(command, options->force);
-  command.option("--threads", options->threads, "0: all cores").range(0, 4096);
-  command.flag("--json", options->json, "one JSON object on standard output");
+  add_threads_option(command, options->threads);
+  add_json_option(command, options->json);
   command.on_run([options] { return run_functions().export_checkpoint(*options); });
 }
 

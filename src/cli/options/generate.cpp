@@ -11,13 +11,14 @@ namespace dsmoe {
 namespace {
 
 void add_sampling_options(Command& command, SamplingConfig& sampling) {
-  command.option("--temperature", sampling.temperature, "0 is greedy (default)");
-  command.option("--top-k", sampling.top_k, "keep the K most probable tokens; 0: all");
-  command.option("--top-p", sampling.top_p, "keep the fewest tokens that reach P; 1: all");
-  command.option("--min-p", sampling.min_p, "drop below P times the greatest; 0: none");
-  command.option(
-      "--repetition-penalty", sampling.repetition_penalty, "above 1: fewer repeats; 1: off");
-  command.option("--seed", sampling.seed, "of the draws");
+  command.option("--temperature", sampling.temperature, "divide logits by X; 0: greedy");
+  command.option("--top-k", sampling.top_k, "keep the N most probable tokens; 0: all");
+  command.option("--top-p", sampling.top_p, "keep the fewest tokens that reach X; 1: all");
+  command.option("--min-p", sampling.min_p, "drop tokens below X times the greatest; 0: none");
+  command.option("--repetition-penalty",
+                 sampling.repetition_penalty,
+                 "make tokens seen less likely, above 1; 1: off");
+  command.option("--seed", sampling.seed, "draw from this seed");
 }
 
 Option add_prompts_options(Command& command, PromptsOptions& prompts) {
@@ -25,34 +26,30 @@ Option add_prompts_options(Command& command, PromptsOptions& prompts) {
       command
           .option("--prompts",
                   prompts.file,
-                  "prompts that share the passes: one a line, or in JSON lines (.jsonl, "
-                  ".ndjson, .json) one object a line, {\"prompt\": TEXT} and its own "
-                  "max_tokens, stop, temperature, top_k, top_p, min_p, repetition_penalty, "
-                  "seed; also as gzip or zstd. Each has the text that it has alone; without "
-                  "threshold_top_k, which depends on the batch. A prompt that cannot be run is "
-                  "named and left out; the exit code is then 1")
-          .path();
+                  "continue many prompts that share the passes: one a line, or in JSON lines "
+                  "(.jsonl, .ndjson, .json) one object a line, {\"prompt\": TEXT} and its own "
+                  "max_tokens, stop, temperature, top_k, top_p, min_p, repetition_penalty, seed; "
+                  "also as gzip or zstd; - reads standard input. Each has the text that it has "
+                  "alone; without threshold_top_k, which depends on the batch. A prompt that "
+                  "cannot be run is named and left out; the exit code is then 1")
+          .text_path();
   command
       .option("--field",
               prompts.field,
-              "key of the prompt in JSON lines (default: prompt); reads as JSON lines also a file "
-              "of another name whose first line is an object")
+              "take the prompt of JSON lines from this key; reads as JSON lines also a file of "
+              "another name whose first line is an object")
+      .default_text("prompt")
       .needs(file);
-  command
-      .option("--kv-budget",
-              prompts.kv_budget_mib,
-              "MiB for the keys and values of --prompts (default 1024); others wait")
+  command.option("--kv-budget", prompts.kv_budget_mib, "hold N MiB of keys and values; others wait")
       .range(1, 1 << 30)
       .needs(file);
-  command
-      .option(
-          "--max-batch", prompts.max_batch, "most completions of --prompts at once (default 64)")
+  command.option("--max-batch", prompts.max_batch, "run at most N completions at once")
       .range(1, 1 << 16)
       .needs(file);
   command
       .flag("--json-lines",
             prompts.json_lines,
-            "each completion of --prompts as it ends, one JSON object a line; totals last")
+            "print each completion as it ends, one JSON object a line; totals last")
       .needs(file);
   return file;
 }
@@ -61,33 +58,47 @@ Option add_prompts_options(Command& command, PromptsOptions& prompts) {
 
 void add_generate_command(CommandLine& line) {
   auto options = std::make_shared<GenerateCommand>();
-  auto& command = line.subcommand("generate",
-                                  "Continues a prompt. The text goes to a file or pipe as it is; "
-                                  "a terminal is shown control characters as \\u001b.\n"
-                                  "Example: dsmoe generate runs/quickstart --prompt 'ROMEO:' "
-                                  "--policy top_k=4 --temperature 0.8");
-  add_model_options(command, options->model);
-  const auto prompt = command.option("--prompt", options->prompt, "text; empty: BOS alone");
-  const auto file =
-      command.option("--prompt-file", options->prompt_file, "read the prompt from a file")
-          .path()
-          .excludes(prompt);
-  const auto draft = command.option("--draft",
-                                    options->draft,
-                                    "policy of fewer experts that drafts tokens for --policy to "
-                                    "check, several in one pass; the text stays the same. --policy "
-                                    "must not be threshold_top_k, which depends on the batch");
-  command.option("--draft-tokens", options->draft_tokens, "guesses before each check (default 4)")
+  auto& command = line.subcommand(
+      "generate",
+      "Continue a prompt. The text goes to a file or pipe as it is; a terminal is shown control "
+      "characters as \\u001b.\n"
+      "Example: dsmoe generate runs/quickstart -p 'ROMEO:' -n 100 --policy top_k=4 --temperature "
+      "0.8");
+  command.group("Prompt");
+  const auto prompt = command.option("-p,--prompt", options->prompt, "continue this text")
+                          .default_text("empty: BOS alone");
+  const auto file = command
+                        .option("-f,--prompt-file",
+                                options->prompt_file,
+                                "continue this file; - reads standard input")
+                        .text_path()
+                        .excludes(prompt);
+  command.group("Completion");
+  command.option("-n,--max-tokens", options->max_tokens, "generate at most N tokens")
+      .range(1, 1 << 30);
+  command
+      .option(
+          "--n", options->n, "make N completions; under threshold_top_k their number changes them")
+      .range(1, 1 << 16);
+  command.option("--stop", options->stop, "end at these texts, special tokens as they are spelled");
+  command.group("Sampling");
+  add_sampling_options(command, options->sampling);
+  command.group("Speculation");
+  const auto draft = command
+                         .option("--draft",
+                                 options->draft,
+                                 "draft tokens under this policy of fewer experts, for --policy to "
+                                 "check, several in one pass; the text stays the same. --policy "
+                                 "must not be threshold_top_k, which depends on the batch")
+                         .type("POLICY");
+  command.option("--draft-tokens", options->draft_tokens, "draft N tokens before each check")
       .range(1, 1 << 10)
       .needs(draft);
+  command.group("Many prompts");
   add_prompts_options(command, options->prompts).excludes(prompt).excludes(file).excludes(draft);
-  command.option("--max-tokens", options->max_tokens, "most tokens to generate").range(1, 1 << 30);
-  command.option("--n", options->n, "completions; under threshold_top_k their number changes them")
-      .range(1, 1 << 16);
-  command.option(
-      "--stop", options->stop, "texts that end the completion, special tokens as they are spelled");
-  add_sampling_options(command, options->sampling);
-  command.flag("--json", options->json, "one JSON object on standard output");
+  add_model_options(command, options->model);
+  command.group("Output");
+  add_json_option(command, options->json);
   command.on_run([options] { return run_functions().generate(*options); });
 }
 

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/options/model_options.h"
 #include "cli/run_functions.h"
 
 namespace dsmoe {
@@ -10,13 +11,11 @@ namespace dsmoe {
 void add_inspect_command(CommandLine& line) {
   auto options = std::make_shared<InspectCommand>();
   auto& command = line.subcommand("inspect",
-                                  "Shows what a checkpoint holds and verifies every byte of it.\n"
+                                  "Show what a checkpoint holds and verify every byte of it.\n"
                                   "Example: dsmoe inspect runs/quickstart");
-  command.option("checkpoint", options->checkpoint, "checkpoint or run directory")
-      .path()
-      .required();
+  add_checkpoint_argument(command, options->checkpoint);
   command.flag("--tensors", options->tensors, "list every tensor");
-  command.flag("--json", options->json, "one JSON object on standard output");
+  add_json_option(command, options->json);
   command.on_run([options] { return run_functions().inspect(*options); });
 }
 

@@ -3,25 +3,56 @@
 namespace dsmoe {
 
 void add_model_options(Command& command, ModelOptions& options) {
+  command.group("Model");
+  add_checkpoint_argument(command, options.checkpoint);
+  add_policy_option(command, options.policy);
+  add_execution_option(command, options.execution);
+  add_device_option(command, options.device, "run there; auto: a GPU where there is one");
+  add_dtype_option(command, options.dtype);
+  add_threads_option(command, options.threads);
+}
+
+void add_checkpoint_argument(Command& command, std::string& checkpoint) {
   command
-      .option(
-          "checkpoint", options.checkpoint, "checkpoint or run directory (its newest valid one)")
+      .option("checkpoint", checkpoint, "checkpoint, or run directory: its newest valid checkpoint")
       .path()
       .required();
-  command.option("--policy",
-                 options.policy,
-                 "experts used: all, top_k=K, threshold=E, threshold=E,max=K, "
-                 "threshold_top_k=E, moe:P;moa:P or routing=FILE.yaml (default: the training "
-                 "selection)");
-  command.option("--execution", options.execution, "auto, dense or sparse");
-  command.option("--device", options.device, "cpu, cuda or auto");
-  command.option("--dtype", options.dtype, "of the weights: float32, bfloat16 or int8");
-  command.option("--threads", options.threads, "0: all cores").range(0, 4096);
+}
+
+Option add_policy_option(Command& command, std::string& policy) {
+  return command
+      .option("--policy",
+              policy,
+              "select experts: all, top_k=K, threshold=E, threshold=E,max=K, threshold_top_k=E, "
+              "moe:P;moa:P or routing=FILE.yaml")
+      .type("POLICY")
+      .default_text("the training selection");
+}
+
+void add_execution_option(Command& command, std::string& execution) {
+  command.option("--execution", execution, "compute all experts, or the selected ones only")
+      .choices({"auto", "dense", "sparse"});
+}
+
+void add_device_option(Command& command, std::string& device, std::string_view help) {
+  command.option("--device", device, help).choices({"cpu", "cuda", "auto"});
+}
+
+void add_dtype_option(Command& command, std::string& dtype) {
+  command.option("--dtype", dtype, "store the weights so").choices({"float32", "bfloat16", "int8"});
+}
+
+void add_threads_option(Command& command, int& threads) {
+  command.option("--threads", threads, "use N threads").range(0, 4096).default_text("0: all cores");
 }
 
 void add_force_option(Command& command, bool& force) {
   command.flag(
       "--force", force, "replace an output that exists; it stays until the new one is complete");
+}
+
+void add_json_option(Command& command, bool& json) {
+  command.flag("--json", json, "print one JSON object on standard output");
 }
 
 }  // namespace dsmoe

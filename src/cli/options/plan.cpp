@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/options/model_options.h"
 #include "cli/run_functions.h"
 
 namespace dsmoe {
@@ -11,27 +12,35 @@ void add_plan_command(CommandLine& line) {
   auto options = std::make_shared<PlanCommand>();
   auto& command = line.subcommand(
       "plan",
-      "Predicts parameters, operations, memory, time and cost of a config without building it; "
-      "further arguments --section.key=value override its keys.\n"
-      "Example: dsmoe plan configs/ds_moe_6b.yaml --gpus 32 --gpu h100");
+      "Predict parameters, operations, memory, time and cost of a config without building it. "
+      "Further arguments --section.key=value override its keys.\n"
+      "Example: dsmoe plan configs/ds_moe_6b.yaml --gpus 32 --gpu h100 --price 2.5");
   command.option("config", options->config, "YAML file, see configs/README.md").path().required();
-  command.option("--gpu", options->gpu, "a100, h100, h200 or l40s");
-  command.option("--gpus", options->n_gpus, "ranks").range(1, 1 << 20);
-  command.option("--gpus-per-host", options->gpus_per_host, "linked with each other")
+  command.group("Machine");
+  command.option("--gpu", options->gpu, "train on a100, h100, h200 or l40s, in any case")
+      .type("NAME");
+  command.option("--gpus", options->n_gpus, "train on N of them").range(1, 1 << 20);
+  command.option("--gpus-per-host", options->gpus_per_host, "link N of them with each other")
       .range(1, 1 << 20);
   command
-      .option("--network", options->network_gigabytes, "GB/s of one GPU to other hosts, each way")
+      .option("--network", options->network_gigabytes, "give each X GB/s to other hosts, each way")
       .range(0.01, 1e4);
-  command.option("--mfu", options->mfu, "share of the GPU's peak that is reached").range(0.01, 1.0);
-  command.option("--price", options->price_per_hour, "of one GPU for an hour").range(0.0, 1e6);
-  command.option("--policies", options->policies, "to infer with; see eval --help");
+  command.option("--mfu", options->mfu, "reach this share of the GPU's peak").range(0.01, 1.0);
+  command.option("--price", options->price_per_hour, "pay X for an hour of one GPU")
+      .range(0.0, 1e6);
+  command.group("Model");
+  command.option("--policies", options->policies, "infer with these; see 'dsmoe help eval'")
+      .type("POLICY")
+      .default_text("those of the config's model");
+  command.group("Output");
   command.flag("--roofline",
                options->roofline,
-               "instead: operations, bytes and expected time by kernel, of one micro-batch's "
+               "print instead operations, bytes and expected time by kernel, of one micro-batch's "
                "step and of decoding; nothing of it is measured");
-  command.option("--keys", options->n_keys, "with --roofline: context of each sequence")
+  command
+      .option("--keys", options->n_keys, "with --roofline: give each sequence N tokens of context")
       .range(1, 1 << 30);
-  command.flag("--json", options->json, "one JSON object on standard output");
+  add_json_option(command, options->json);
   command.other_arguments(options->overrides);
   command.on_run([options] { return run_functions().plan(*options); });
 }

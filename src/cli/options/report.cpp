@@ -12,21 +12,22 @@ void add_report_command(CommandLine& line) {
   auto options = std::make_shared<ReportCommand>();
   auto& command = line.subcommand(
       "report",
-      "Writes one HTML page of one or several runs, readable without a network: losses, learning\n"
-      "rate, throughput, expert load over time, active experts, sample texts, environment, "
-      "config.\n"
+      "Write one HTML page of one or several runs, readable without a network. It shows losses, "
+      "learning rate, throughput, expert load over time, active experts, sample texts, environment "
+      "and config.\n"
       "Example: dsmoe report runs/quickstart runs/quickstart-dense --out report.html");
   command.option("runs", options->runs, "run directories").path().required();
-  command.option("--curve", options->curve, "what curve --json printed, to be plotted too").path();
+  command.option("--curve", options->curve, "also plot what curve --json printed").path();
   command
       .option("--samples",
               options->samples,
-              "a text to be shown, such as generate printed, plain, gzip or zstd; repeatable")
-      .path()
+              "show a text, such as generate printed, plain, gzip or zstd; - reads standard input; "
+              "repeatable")
+      .text_path()
       .one_value_each();
-  command.option("--out", options->out, "the page (default: report.html)").path();
+  command.option("-o,--out", options->out, "write the page here").path();
   add_force_option(command, options->force);
-  command.flag("--json", options->json, "one JSON object on standard output");
+  add_json_option(command, options->json);
   command.on_run([options] { return run_functions().report(*options); });
 }
 

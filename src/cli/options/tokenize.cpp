@@ -17,25 +17,29 @@ void add_tokenize_command(CommandLine& line) {
   auto options = std::make_shared<TokenizeCommand>();
   auto& command = line.subcommand(
       "tokenize",
-      "Encodes text into token shards.\n"
+      "Encode text into token shards.\n"
       "Example: dsmoe tokenize --input corpus.txt --tokenizer train:bpe:4096 --out shards/corpus");
   auto& o = options->tokenize;
   o.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   const auto input =
-      command.option("--input", o.inputs, fmt::format("files of {}", kTextHelp)).path().required();
+      command.option("--input", o.inputs, fmt::format("encode files of {}", kTextHelp))
+          .text_path()
+          .required();
   add_text_options(command, o.format, input);
   command
       .option("--tokenizer",
               o.tokenizer,
-              "bytes, chars, a SentencePiece .model file, train:bpe:SIZE or "
-              "train:unigram:SIZE (default: bytes)")
+              "encode with bytes, chars, a SentencePiece .model file, train:bpe:SIZE or "
+              "train:unigram:SIZE")
       .path();
-  command.option("--out", o.out, "directory to make").path().required();
+  command.option("-o,--out", o.out, "make this directory").path().required();
   add_force_option(command, options->force);
-  command.option("--shard-tokens", o.shard_tokens, "most tokens in one shard")
+  command.option("--shard-tokens", o.shard_tokens, "put at most N tokens into one shard")
       .range(int64_t{1}, int64_t{1} << 40);
-  command.option("--threads", o.threads, "encoding threads").range(1, 4096);
-  command.flag("--json", options->json, "one JSON object on standard output");
+  command.option("--threads", o.threads, "encode on N threads")
+      .range(1, 4096)
+      .default_text("all cores");
+  add_json_option(command, options->json);
   command.on_run([options] { return run_functions().tokenize(*options); });
 }
 
