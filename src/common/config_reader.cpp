@@ -8,11 +8,12 @@
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <numeric>
-#include <set>
+#include <optional>
 #include <sstream>
 
-#include "common/error.h"
+#include "common/config_names.h"
+#include "common/config_tree.h"
+#include "common/counts.h"
 #include "common/io.h"
 #include "common/path_expansion.h"
 
@@ -21,20 +22,6 @@ namespace {
 
 constexpr size_t kMaxBytes = 1 << 20;
 constexpr int kMaxDepth = 32;
-
-size_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0]++;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t above = row[j];
-      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      diagonal = above;
-    }
-  }
-  return row.back();
-}
 
 // Checks what yaml-cpp's tree does not keep: anchors, aliases and depth.
 class StrictEvents final : public YAML::EventHandler {
@@ -81,103 +68,92 @@ class StrictEvents final : public YAML::EventHandler {
   int depth_ = 0;
 };
 
+// Reads the keys of a tree into configs, and adds a fault for each value that does not fit.
 class TreeReader final : public ConfigVisitor {
  public:
-  TreeReader(const YAML::Node& root,
-             std::string source,
-             std::set<std::string> overridden,
-             PathSyntax paths)
-      : source_(std::move(source)), overridden_(std::move(overridden)), paths_(paths) {
-    open(root, "");
-  }
-  /// Returns the keys that the text sets.
-  std::set<std::string> finish() {
-    close();
-    return std::move(set_);
-  }
+  TreeReader(ConfigTree& tree, PathSyntax paths) : tree_(tree), paths_(paths) {}
 
-  void begin_section(const char* name, const char*) override {
-    const std::string path = path_of(name);
-    open(take(name), path);
-  }
-  void end_section() override { close(); }
+  void begin_section(const char* name, const char*) override { sections_.push_back(path_of(name)); }
+  void end_section() override { sections_.pop_back(); }
 
   void integer(const char* key, int64_t& value, int64_t min, int64_t max, FieldInfo) override {
-    const auto node = take(key);
-    if (!node.IsDefined()) return;
-    int64_t read = 0;
-    if (!parse(node, read)) fail(node, path_of(key), "an integer", text_of(node));
-    if (read < min || read > max) {
-      fail(node, path_of(key), fmt::format("a value in [{}, {}]", min, max), text_of(node));
+    const auto* leaf = find(key);
+    if (leaf == nullptr) return;
+    const auto read = leaf->node.IsScalar() ? parse_count(leaf->node.Scalar()) : std::nullopt;
+    if (!read) {
+      fail(*leaf, leaf->node, "an integer");
+    } else if (*read < min || *read > max) {
+      fail(*leaf, leaf->node, fmt::format("a value in [{}, {}]", min, max));
+    } else {
+      value = *read;
     }
-    value = read;
   }
   void real(const char* key, double& value, double min, double max, FieldInfo) override {
-    const auto node = take(key);
-    if (!node.IsDefined()) return;
-    double read = 0;
-    if (!parse(node, read) || !std::isfinite(read)) {
-      fail(node, path_of(key), "a finite number", text_of(node));
+    const auto* leaf = find(key);
+    if (leaf == nullptr) return;
+    const auto read = parse_real(leaf->node);
+    if (!read) {
+      fail(*leaf, leaf->node, "a finite number");
+    } else if (*read < min || *read > max) {
+      fail(*leaf, leaf->node, fmt::format("a value in [{}, {}]", min, max));
+    } else {
+      value = *read;
     }
-    if (read < min || read > max) {
-      fail(node, path_of(key), fmt::format("a value in [{}, {}]", min, max), text_of(node));
-    }
-    value = read;
   }
   void boolean(const char* key, bool& value, FieldInfo) override {
-    const auto node = take(key);
-    if (!node.IsDefined()) return;
-    const std::string read = text_of(node);
-    if (read != "true" && read != "false") fail(node, path_of(key), "true or false", read);
-    value = read == "true";
+    const auto* leaf = find(key);
+    if (leaf == nullptr) return;
+    const auto read = text_of(leaf->node);
+    if (read != "true" && read != "false") {
+      fail(*leaf, leaf->node, "true or false");
+    } else {
+      value = read == "true";
+    }
   }
   void text(const char* key, std::string& value, FieldInfo) override {
-    const auto node = take(key);
-    if (!node.IsDefined()) return;
-    if (!node.IsScalar()) fail(node, path_of(key), "a text", text_of(node));
-    value = node.Scalar();
+    const auto* leaf = find(key);
+    if (leaf == nullptr) return;
+    if (!leaf->node.IsScalar()) {
+      fail(*leaf, leaf->node, "a text");
+    } else {
+      value = leaf->node.Scalar();
+    }
   }
   void text_list(const char* key, std::vector<std::string>& value, FieldInfo) override {
-    const auto node = take_list(key);
-    if (!node.IsDefined()) return;
-    std::vector<std::string> read;
-    if (node.IsScalar()) {
-      value = node.Scalar().empty() ? read : std::vector<std::string>{node.Scalar()};
-      return;
-    }
-    if (!node.IsSequence()) fail(node, path_of(key), "a list of texts", text_of(node));
-    for (const auto& item : node) {
-      if (!item.IsScalar()) fail(item, path_of(key), "a list of texts", "a nested value");
-      read.push_back(item.Scalar());
-    }
-    value = std::move(read);
+    const auto* leaf = find(key);
+    if (leaf == nullptr) return;
+    if (auto read = texts_of(*leaf)) value = *std::move(read);
   }
   void path(const char* key, std::string& value, FieldInfo info) override {
     text(key, value, info);
-    const auto node = find(key);
-    if (node.IsDefined()) value = expanded(value, node, path_of(key));
+    const auto* leaf = find(key);
+    if (leaf != nullptr && leaf->node.IsScalar()) value = expanded(value, *leaf);
   }
-  void path_list(const char* key, std::vector<std::string>& value, FieldInfo info) override {
-    text_list(key, value, info);
-    const auto node = find(key);
-    if (!node.IsDefined()) return;
-    for (auto& item : value) item = expanded(item, node, path_of(key));
+  void path_list(const char* key, std::vector<std::string>& value, FieldInfo) override {
+    const auto* leaf = find(key);
+    if (leaf == nullptr) return;
+    auto read = texts_of(*leaf);
+    if (!read) return;
+    value = *std::move(read);
+    for (auto& item : value) item = expanded(item, *leaf);
   }
   void number_list(const char* key,
                    std::vector<double>& value,
                    double min,
                    double max,
                    FieldInfo) override {
-    const auto node = take_list(key);
-    if (!node.IsDefined()) return;
-    if (!node.IsSequence()) fail(node, path_of(key), "a list of numbers", text_of(node));
+    const auto* leaf = find(key);
+    if (leaf == nullptr) return;
+    const auto node = list_of(*leaf);
+    if (!node) return;
+    if (!node->IsSequence()) return fail(*leaf, *node, "a list of numbers");
     std::vector<double> read;
-    for (const auto& item : node) {
-      double number = 0;
-      if (!parse(item, number) || !(number >= min && number <= max)) {
-        fail(item, path_of(key), fmt::format("numbers in [{}, {}]", min, max), text_of(item));
+    for (const auto& item : *node) {
+      const auto number = parse_real(item);
+      if (!number || *number < min || *number > max) {
+        return fail(*leaf, item, fmt::format("numbers in [{}, {}]", min, max));
       }
-      read.push_back(number);
+      read.push_back(*number);
     }
     value = std::move(read);
   }
@@ -185,130 +161,79 @@ class TreeReader final : public ConfigVisitor {
               std::string& value,
               const std::vector<std::string>& choices,
               FieldInfo) override {
-    const auto node = take(key);
-    if (!node.IsDefined()) return;
-    const std::string read = text_of(node);
+    const auto* leaf = find(key);
+    if (leaf == nullptr) return;
+    const auto read = text_of(leaf->node);
     if (std::find(choices.begin(), choices.end(), read) == choices.end()) {
-      fail(node, path_of(key), fmt::format("one of {}", fmt::join(choices, ", ")), read);
+      fail(*leaf, leaf->node, fmt::format("one of {}", fmt::join(choices, ", ")));
+    } else {
+      value = read;
     }
-    value = read;
   }
 
  private:
-  struct Section {
-    YAML::Node node;
-    std::string path;
-    std::vector<std::string> known;
-  };
-
-  template <class Number>
-  static bool parse(const YAML::Node& node, Number& value) {
-    if (!node.IsScalar()) return false;
+  static std::optional<double> parse_real(const YAML::Node& node) {
+    if (!node.IsScalar()) return std::nullopt;
     const std::string& text = node.Scalar();
+    double value = 0;
     const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    return error == std::errc{} && stop == text.data() + text.size();
-  }
-  static std::string text_of(const YAML::Node& node) {
-    if (node.IsScalar()) return node.Scalar();
-    return node.IsMap() ? "a section" : node.IsSequence() ? "a list" : "nothing";
+    const bool is_number = error == std::errc{} && stop == text.data() + text.size();
+    return is_number && std::isfinite(value) ? std::optional(value) : std::nullopt;
   }
   std::string path_of(const std::string& key) const {
-    const auto& path = sections_.back().path;
-    return path.empty() ? key : path + "." + key;
+    return join_path(sections_.empty() ? "" : sections_.back(), key);
   }
-  [[noreturn]] void fail(const YAML::Node& node,
-                         const std::string& key,
-                         const std::string& expected,
-                         const std::string& got) const {
-    throw Error(fmt::format("{}: expected {}, got '{}'", place_of(node, key), expected, got));
-  }
-  std::string place_of(const YAML::Node& node, const std::string& key) const {
-    return overridden_.count(key) > 0
-               ? "--" + key
-               : fmt::format("{}:{}: {}", source_, node.Mark().line + 1, key);
-  }
-  std::string expanded(const std::string& path,
-                       const YAML::Node& node,
-                       const std::string& key) const {
-    return paths_ == PathSyntax::kLiteral ? path : expand_path(path, place_of(node, key));
-  }
-  void open(const YAML::Node& node, const std::string& path) {
-    if (node.IsDefined() && !node.IsNull()) {
-      if (!node.IsMap()) {
-        throw Error(fmt::format("{}:{}: {}: expected a section of keys, got '{}'",
-                                source_,
-                                node.Mark().line + 1,
-                                path,
-                                text_of(node)));
-      }
-      std::set<std::string> seen;
-      for (const auto& pair : node) {
-        const std::string key = text_of(pair.first);
-        if (!seen.insert(key).second) {
-          throw Error(fmt::format("{}:{}: {}{}: this key appears twice",
-                                  source_,
-                                  pair.first.Mark().line + 1,
-                                  path.empty() ? "" : path + ".",
-                                  key));
-        }
-      }
-    }
-    sections_.push_back({node, path, {}});
+  const ConfigLeaf* find(const std::string& key) const { return tree_.find(path_of(key)); }
+  void fail(const ConfigLeaf& leaf, const YAML::Node& node, const std::string& expected) {
+    tree_.add_fault(
+        leaf,
+        fmt::format(
+            "{}: expected {}, got '{}'", tree_.place_of(leaf, node), expected, text_of(node)));
   }
   // An override is one text; `[a, b]` is read as a list only if the key is a list.
-  YAML::Node take_list(const std::string& key) {
-    auto node = take(key);
-    const bool is_override = overridden_.count(path_of(key)) > 0;
-    if (!is_override || !node.IsDefined() || !node.Scalar().starts_with('[')) return node;
+  std::optional<YAML::Node> list_of(const ConfigLeaf& leaf) {
+    if (!leaf.is_override || !leaf.node.Scalar().starts_with('[')) return leaf.node;
     try {
-      return YAML::Load(node.Scalar());
+      return YAML::Load(leaf.node.Scalar());
     } catch (const YAML::Exception&) {
-      fail(node, path_of(key), "a list as [a, b]", node.Scalar());
+      fail(leaf, leaf.node, "a list as [a, b]");
+      return std::nullopt;
     }
   }
-  YAML::Node take(const std::string& key) {
-    sections_.back().known.push_back(key);
-    return find(key);
-  }
-  YAML::Node find(const std::string& key) {
-    const auto& section = sections_.back();
-    if (!section.node.IsDefined() || !section.node.IsMap()) {
-      return YAML::Node(YAML::NodeType::Undefined);
+  std::optional<std::vector<std::string>> texts_of(const ConfigLeaf& leaf) {
+    const auto node = list_of(leaf);
+    if (!node) return std::nullopt;
+    std::vector<std::string> read;
+    if (node->IsScalar()) {
+      if (!node->Scalar().empty()) read.push_back(node->Scalar());
+      return read;
     }
-    for (const auto& pair : section.node) {
-      if (text_of(pair.first) != key) continue;
-      if (!pair.second.IsMap()) set_.insert(path_of(key));
-      return pair.second;
+    if (!node->IsSequence()) {
+      fail(leaf, *node, "a list of texts");
+      return std::nullopt;
     }
-    return YAML::Node(YAML::NodeType::Undefined);
-  }
-  void close() {
-    const auto& section = sections_.back();
-    if (section.node.IsDefined() && section.node.IsMap()) {
-      for (const auto& pair : section.node) check_known(section, pair.first);
+    for (const auto& item : *node) {
+      if (!item.IsScalar()) {
+        fail(leaf, item, "a list of texts");
+        return std::nullopt;
+      }
+      read.push_back(item.Scalar());
     }
-    sections_.pop_back();
+    return read;
   }
-  void check_known(const Section& section, const YAML::Node& key_node) const {
-    const std::string key = text_of(key_node);
-    const auto& known = section.known;
-    if (std::find(known.begin(), known.end(), key) != known.end() || known.empty()) return;
-    const auto nearest = std::min_element(known.begin(), known.end(), [&](auto& a, auto& b) {
-      return edit_distance(key, a) < edit_distance(key, b);
-    });
-    const std::string prefix = section.path.empty() ? "" : section.path + ".";
-    const std::string where =
-        overridden_.count(prefix + key) > 0
-            ? "--" + prefix + key
-            : fmt::format("{}:{}: {}{}", source_, key_node.Mark().line + 1, prefix, key);
-    throw Error(fmt::format("{}: unknown key; the nearest is {}{}", where, prefix, *nearest));
+  std::string expanded(const std::string& path, const ConfigLeaf& leaf) {
+    if (paths_ == PathSyntax::kLiteral) return path;
+    try {
+      return expand_path(path, tree_.place_of(leaf, leaf.node));
+    } catch (const Error& error) {
+      tree_.add_fault(leaf, error.what());
+      return path;
+    }
   }
 
-  std::string source_;
-  std::set<std::string> overridden_;
+  ConfigTree& tree_;
   PathSyntax paths_;
-  std::set<std::string> set_;
-  std::vector<Section> sections_;
+  std::vector<std::string> sections_;
 };
 
 // The YAML parser accepts any bytes; the JSON writer accepts UTF-8 only.
@@ -320,34 +245,102 @@ void check_utf8(const std::string& text, const std::string& source_name) {
   }
 }
 
-std::string apply_override(const YAML::Node& root, const std::string& text) {
-  const size_t equals = text.find('=');
-  if (equals == std::string::npos || equals == 0) {
-    throw Error(fmt::format("override: expected section.key=value, got '{}'", text));
+// One document that is a map.
+YAML::Node parse_document(const std::string& text, const std::string& source_name) {
+  std::istringstream stream(text);
+  YAML::Parser parser(stream);
+  StrictEvents events(source_name);
+  while (parser.HandleNextDocument(events)) {
   }
-  std::string path = text.substr(0, equals);
-  YAML::Node node;
-  node.reset(root);
-  std::istringstream parts(path);
-  std::vector<std::string> keys;
-  for (std::string part; std::getline(parts, part, '.');) keys.push_back(part);
-  for (size_t i = 0; i + 1 < keys.size(); ++i) {
-    if (node[keys[i]].IsDefined() && node[keys[i]].IsScalar()) {
-      throw Error(fmt::format("--{}: '{}' is a value, not a section", path, keys[i]));
-    }
-    node.reset(node[keys[i]]);
+  const auto documents = YAML::LoadAll(text);
+  if (documents.empty() || documents[0].IsNull()) {
+    throw Error(fmt::format("{}: expected a configuration, got an empty text", source_name));
   }
-  node[keys.back()] = YAML::Node(text.substr(equals + 1));
-  return path;
+  if (documents.size() > 1) {
+    throw Error(fmt::format("{}: expected one document, got {}", source_name, documents.size()));
+  }
+  if (!documents[0].IsMap()) {
+    throw Error(fmt::format("{}: expected sections of keys", source_name));
+  }
+  return documents[0];
 }
+
+std::vector<std::string> with_count(const std::string& source_name,
+                                    std::vector<std::string> faults) {
+  if (faults.size() > 1) faults.push_back(fmt::format("{}: {} errors", source_name, faults.size()));
+  return faults;
+}
+
+// Lists the given keys that need another value of another key.
+class UnusedKeys final : public ConfigVisitor {
+ public:
+  explicit UnusedKeys(const GivenKeys& given) : given_(given) {}
+  void begin_section(const char* name, const char*) override { sections_.push_back(path_of(name)); }
+  void end_section() override { sections_.pop_back(); }
+  void integer(const char* key, int64_t& value, int64_t, int64_t, FieldInfo info) override {
+    add(key, info, value != 0);
+  }
+  void real(const char* key, double& value, double, double, FieldInfo info) override {
+    add(key, info, value != 0);
+  }
+  void boolean(const char* key, bool& value, FieldInfo info) override { add(key, info, value); }
+  void text(const char* key, std::string&, FieldInfo info) override { add(key, info, true); }
+  void text_list(const char* key, std::vector<std::string>&, FieldInfo info) override {
+    add(key, info, true);
+  }
+  void number_list(const char* key, std::vector<double>&, double, double, FieldInfo info) override {
+    add(key, info, true);
+  }
+  void choice(const char* key,
+              std::string&,
+              const std::vector<std::string>&,
+              FieldInfo info) override {
+    add(key, info, true);
+  }
+
+  std::vector<std::string> lines;
+
+ private:
+  std::string path_of(const std::string& key) const {
+    return join_path(sections_.empty() ? "" : sections_.back(), key);
+  }
+  void add(const std::string& key, const FieldInfo& info, bool is_on) {
+    const auto* place = given_.find(path_of(key));
+    if (place == nullptr || info.needs == nullptr || !is_on) return;
+    const std::string needs = info.needs;
+    const auto* kind = given_.find(needs.substr(0, needs.find(':')));
+    // A kind of the command line leaves the file's keys of another kind without effect.
+    if (kind != nullptr && kind->is_override && !place->is_override) return;
+    lines.push_back(
+        fmt::format("{}: this config does not use the key; it needs {}", place->text, info.needs));
+  }
+
+  const GivenKeys& given_;
+  std::vector<std::string> sections_;
+};
 
 }  // namespace
 
-std::set<std::string> read_config_text(const std::string& text,
-                                       const std::string& source_name,
-                                       const std::vector<std::string>& overrides,
-                                       const Describe& describe,
-                                       PathSyntax paths) {
+const GivenKeys::Place* GivenKeys::find(const std::string& key) const {
+  const auto found = places_.find(key);
+  return found == places_.end() ? nullptr : &found->second;
+}
+
+std::set<std::string> GivenKeys::names() const {
+  std::set<std::string> names;
+  for (const auto& [key, place] : places_) names.insert(key);
+  return names;
+}
+
+ConfigError::ConfigError(const std::string& source_name, std::vector<std::string> faults)
+    : Error(fmt::format("{}", fmt::join(with_count(source_name, faults), "\n"))),
+      lines_(with_count(source_name, faults)) {}
+
+GivenKeys read_config_text(const std::string& text,
+                           const std::string& source_name,
+                           const std::vector<std::string>& overrides,
+                           const Describe& describe,
+                           const ReadOptions& options) {
   if (text.size() > kMaxBytes) {
     throw Error(
         fmt::format("{}: expected at most {} bytes, got {}", source_name, kMaxBytes, text.size()));
@@ -355,38 +348,32 @@ std::set<std::string> read_config_text(const std::string& text,
   check_utf8(text, source_name);
   for (const auto& override_text : overrides) check_utf8(override_text, "override");
   try {
-    std::istringstream stream(text);
-    YAML::Parser parser(stream);
-    StrictEvents events(source_name);
-    while (parser.HandleNextDocument(events)) {
-    }
-    const auto documents = YAML::LoadAll(text);
-    if (documents.empty() || documents[0].IsNull()) {
-      throw Error(fmt::format("{}: expected a configuration, got an empty text", source_name));
-    }
-    if (documents.size() > 1) {
-      throw Error(fmt::format("{}: expected one document, got {}", source_name, documents.size()));
-    }
-    if (!documents[0].IsMap()) {
-      throw Error(fmt::format("{}: expected sections of keys", source_name));
-    }
-    std::set<std::string> overridden;
-    for (const auto& override_text : overrides) {
-      overridden.insert(apply_override(documents[0], override_text));
-    }
-    TreeReader reader(documents[0], source_name, std::move(overridden), paths);
+    const auto root = parse_document(text, source_name);
+    ConfigTree tree(source_name, config_keys(describe), options);
+    tree.add_text(root);
+    for (const auto& override_text : overrides) tree.add_override(override_text);
+    TreeReader reader(tree, options.paths);
     describe(reader);
-    return reader.finish();
+    auto faults = tree.take_faults();
+    if (!faults.empty()) throw ConfigError(source_name, std::move(faults));
+    return tree.given();
   } catch (const YAML::Exception& error) {
     throw Error(fmt::format("{}:{}: not YAML: {}", source_name, error.mark.line + 1, error.msg));
   }
 }
 
-std::set<std::string> read_config_file(const std::string& path,
-                                       const std::vector<std::string>& overrides,
-                                       const Describe& describe,
-                                       PathSyntax paths) {
-  return read_config_text(read_file(posix_io(), path, kMaxBytes), path, overrides, describe, paths);
+GivenKeys read_config_file(const std::string& path,
+                           const std::vector<std::string>& overrides,
+                           const Describe& describe,
+                           const ReadOptions& options) {
+  return read_config_text(
+      read_file(posix_io(), path, kMaxBytes), path, overrides, describe, options);
+}
+
+std::vector<std::string> unused_keys(const Describe& describe, const GivenKeys& given) {
+  UnusedKeys unused(given);
+  describe(unused);
+  return std::move(unused.lines);
 }
 
 }  // namespace dsmoe

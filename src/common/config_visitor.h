@@ -26,6 +26,9 @@ struct FieldInfo {
   const char* unit = "";
   ResumeRule resume = ResumeRule::kFixed;
   InitRule init = InitRule::kCompared;  ///< of keys of the model; a new key is compared
+  /// Of a key without effect beside the other values: key and values that would give it one, such
+  /// as `model.attention.kind: dense`; null: it has an effect.
+  const char* needs = nullptr;
 };
 
 /// Walks the keys of a config struct. One `describe(visitor, config)` per struct serves reading,

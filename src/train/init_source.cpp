@@ -59,7 +59,7 @@ bool is_meant(const RunConfig& config, const std::string& key) {
 
 // Unset keys get the source's values.
 std::vector<ConfigChange> take_over(RunConfig& config,
-                                    std::set<std::string> given,
+                                    GivenKeys given,
                                     const InitSource& source) {
   // Zero means that the value is derived elsewhere.
   if (config.model.vocab_size == 0) given.erase(kVocabSize);
@@ -97,7 +97,7 @@ std::optional<InitSource> find_init_source(Io& io,
 }
 
 InheritedModel inherit_model(RunConfig& config,
-                             const std::set<std::string>& given,
+                             const GivenKeys& given,
                              const InitSource& source) {
   check_override_keys(config.train.init_override, config.model);
   InheritedModel result{.taken = take_over(config, given, source), .differ = {}};
@@ -155,7 +155,7 @@ void log_inherited(const InheritedModel& inherited, const InitSource& source) {
   }
 }
 
-void inherit_model_if_there(Io& io, RunConfig& config, const std::set<std::string>& given) {
+void inherit_model_if_there(Io& io, RunConfig& config, const GivenKeys& given) {
   const auto& path = config.train.init_from;
   if (path.empty()) return;
   if (!std::filesystem::is_directory(path)) {

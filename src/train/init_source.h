@@ -1,7 +1,6 @@
 #pragma once
 
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -42,7 +41,7 @@ struct InheritedModel {
 /// Throws Error naming the key where a key that changes the function contradicts the source, or
 /// train.init_override names none.
 InheritedModel inherit_model(RunConfig& config,
-                             const std::set<std::string>& given,
+                             const GivenKeys& given,
                              const InitSource& source);
 
 /// Throws Error if the tokens were made with another tokenizer than the source's, unless
@@ -56,6 +55,6 @@ void log_inherited(const InheritedModel& inherited, const InitSource& source);
 
 /// Calls find_init_source, inherit_model and log_inherited, for commands that only read the config
 /// of a run. If train.init_from is missing, warns that the model is that of the config.
-void inherit_model_if_there(Io& io, RunConfig& config, const std::set<std::string>& given);
+void inherit_model_if_there(Io& io, RunConfig& config, const GivenKeys& given);
 
 }  // namespace dsmoe

@@ -57,7 +57,7 @@ TEST_CASE("config: a reader returns the keys that the text and the overrides set
   using Keys = std::set<std::string>;
   Settings s;
   const auto read = [&](const std::string& text, const std::vector<std::string>& overrides) {
-    return read_config_text(text, "t.yaml", overrides, describe_settings(s));
+    return read_config_text(text, "t.yaml", overrides, describe_settings(s)).names();
   };
   CHECK(read("{}", {}).empty());
   CHECK(read("train: {}", {}).empty());
@@ -279,4 +279,151 @@ TEST_CASE("config: changes carry their resume rule; the table lists every key",
   REQUIRE_THAT(
       table,
       Catch::Contains("| `train.inner.depth` | integer | levels | `1` | 0 to 9 | fixed | depth |"));
+}
+
+namespace {
+
+constexpr KeyAlias kAliases[] = {{"n_steps", "train.steps"},
+                                 {"lr", "train.rate"},
+                                 {"title", "train.name", "", "the {}"},
+                                 {"min_rate", "", "write train.rate"}};
+constexpr SectionAlias kSectionAliases[] = {{"training", "train"}, {"inner", "train.inner"}};
+
+GivenKeys read_aliases(Settings& settings,
+                       const std::string& text,
+                       const std::vector<std::string>& overrides = {}) {
+  ReadOptions options;
+  options.aliases = kAliases;
+  options.section_aliases = kSectionAliases;
+  return read_config_text(text, "t.yaml", overrides, describe_settings(settings), options);
+}
+
+std::vector<std::string> alias_faults(const std::string& text,
+                                      const std::vector<std::string>& overrides = {}) {
+  Settings settings;
+  try {
+    read_aliases(settings, text, overrides);
+  } catch (const ConfigError& error) {
+    return error.lines();
+  }
+  return {};
+}
+
+}  // namespace
+
+TEST_CASE("config: every fault of a file is reported, in the order of the lines",
+          "[common][config]") {
+  const std::string text =
+      "train:\n  steps: many\n  rate: 2\n  colour: green\n  stepz: 1\n  on: true\n  on: false\n"
+      "other: 3\n";
+  try {
+    Settings settings;
+    read_config_text(
+        text, "t.yaml", {"train.inner.depth=x", "train.nme=y"}, describe_settings(settings));
+    FAIL("no error");
+  } catch (const ConfigError& error) {
+    CHECK(error.lines() ==
+          std::vector<std::string>{"t.yaml:2: train.steps: expected an integer, got 'many'",
+                                   "t.yaml:3: train.rate: expected a value in [0, 1], got '2'",
+                                   "t.yaml:4: train.colour: expected one of red, blue, got 'green'",
+                                   "t.yaml:5: train.stepz: unknown key; the nearest is train.steps",
+                                   "t.yaml:7: train.on: this key appears twice",
+                                   "t.yaml:8: other: unknown key; no key has a name like it",
+                                   "--train.nme: unknown key; the nearest is train.name",
+                                   "--train.inner.depth: expected an integer, got 'x'",
+                                   "t.yaml: 8 errors"});
+    CHECK(std::string(error.what()).find("stepz") != std::string::npos);
+  }
+  CHECK(error_of("train: {steps: many}") ==
+        "t.yaml:1: train.steps: expected an integer, got 'many'");
+}
+
+TEST_CASE("config: an unknown key is searched in all sections", "[common][config]") {
+  using Catch::Contains;
+  CHECK_THAT(error_of("depth: 1"), Contains("the nearest is train.inner.depth"));
+  CHECK_THAT(error_of("train: {inner: {sharse: 1}}"), Contains("the nearest is train.shares"));
+  CHECK_THAT(error_of("train: {learning_rate: 1}"), Contains("no key has a name like it"));
+  CHECK_THAT(alias_faults("train: {n_stepz: 1}")[0], Contains("train.steps (n_steps)"));
+}
+
+TEST_CASE("config: an alias is read as its key, in any section and on the command line",
+          "[common][config]") {
+  for (const std::string text : {"n_steps: 7",
+                                 "N-Steps: 7",
+                                 "train: {n_steps: 7}",
+                                 "train: {inner: {n_steps: 7}}",
+                                 "training: {steps: 7}",
+                                 "training: {n_steps: 7}",
+                                 "steps: 7",
+                                 "inner: {steps: 7}"}) {
+    CAPTURE(text);
+    Settings settings;
+    const auto given = read_aliases(settings, text);
+    CHECK(settings.steps == 7);
+    CHECK(given.names() == std::set<std::string>{"train.steps"});
+    CHECK(given.find("train.steps")->is_alias);
+    REQUIRE(given.notes.size() == 1);
+    CHECK_THAT(given.notes[0], Catch::Contains("is read as train.steps: 7"));
+  }
+  for (const std::string text : {"n_steps=7", "train.n_steps=7", "training.steps=7", "steps=7"}) {
+    CAPTURE(text);
+    Settings settings;
+    const auto given = read_aliases(settings, "train: {steps: 3}", {text});
+    CHECK(settings.steps == 7);
+    REQUIRE(given.notes.size() == 1);
+    CHECK(given.notes[0].starts_with("--" + text.substr(0, text.find('='))));
+  }
+  Settings settings;
+  read_aliases(settings, "title: end\nlr: 0.25");
+  CHECK(settings.name == "the end");
+  CHECK(settings.rate == 0.25);
+}
+
+TEST_CASE("config: an alias beside its key, or of no key, is refused", "[common][config]") {
+  CHECK(alias_faults("train: {steps: 3}\nn_steps: 3") ==
+        std::vector<std::string>{
+            "t.yaml:2: n_steps (train.steps): line 1 sets train.steps too; keep one of them"});
+  CHECK(alias_faults("min_rate: 3") ==
+        std::vector<std::string>{"t.yaml:1: min_rate: write train.rate"});
+  CHECK(alias_faults("{}", {"min_rate=3"}) ==
+        std::vector<std::string>{"--min_rate: write train.rate"});
+  CHECK(alias_faults("lr: 3") ==
+        std::vector<std::string>{"t.yaml:1: lr (train.rate): expected a value in [0, 1], got '3'"});
+  // Without a table no name stands for another.
+  CHECK(error_of("n_steps: 3") != "no error");
+  CHECK(error_of("steps: 3") != "no error");
+}
+
+TEST_CASE("config: counts are read as people write them", "[common][config]") {
+  Settings s;
+  for (const std::string text : {"20", "2e1", "2_0", "0.02k", "20.0"}) {
+    CAPTURE(text);
+    s.steps = 0;
+    read_config_text("train: {steps: " + text + "}", "t.yaml", {}, describe_settings(s));
+    CHECK(s.steps == 20);
+  }
+  CHECK(error_of("train: {steps: 1k}") ==
+        "t.yaml:1: train.steps: expected a value in [1, 100], got '1k'");
+}
+
+TEST_CASE("config: a given key that needs another value is listed, unless it is off",
+          "[common][config]") {
+  int64_t count = 3;
+  double weight = 0.5;
+  bool flag = true;
+  const auto describe_needs = [&](ConfigVisitor& v) {
+    v.begin_section("a", "a");
+    v.integer("count", count, 0, 9, {.doc = "count", .needs = "a.kind: b"});
+    v.real("weight", weight, 0, 9, {.doc = "weight", .needs = "a.kind: c"});
+    v.boolean("flag", flag, {.doc = "flag", .needs = "a.kind: d"});
+    v.end_section();
+  };
+  CHECK(unused_keys(describe_needs, {}).empty());
+  CHECK(unused_keys(describe_needs, {"a.count", "a.weight", "a.flag"}) ==
+        std::vector<std::string>{"a.count: this config does not use the key; it needs a.kind: b",
+                                 "a.weight: this config does not use the key; it needs a.kind: c",
+                                 "a.flag: this config does not use the key; it needs a.kind: d"});
+  weight = 0;
+  flag = false;
+  CHECK(unused_keys(describe_needs, {"a.weight", "a.flag"}).empty());
 }

@@ -34,7 +34,10 @@ class ListKeys final : public ConfigVisitor {
          "[1]",
          "{a: 1}",
          "0x10",
-         "1e3",
+         "1e-3",
+         "1.5e0",
+         "2kk",
+         "1__0",
          "99999999999999999999",
          "true",
          "~"});
