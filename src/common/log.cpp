@@ -1,5 +1,6 @@
 #include "common/log.h"
 
+#include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -9,11 +10,33 @@
 #include "common/printable.h"
 
 namespace dsmoe {
+namespace {
+
+// `warning: ` or `error: ` in front of a message; nothing in front of an ordinary one.
+class LevelFlag : public spdlog::custom_flag_formatter {
+ public:
+  void format(const spdlog::details::log_msg& message,
+              const std::tm&,
+              spdlog::memory_buf_t& out) override {
+    if (message.level <= spdlog::level::info) return;
+    const auto name = spdlog::level::to_string_view(message.level);
+    out.append(name.data(), name.data() + name.size());
+    const std::string_view end = ": ";
+    out.append(end.data(), end.data() + end.size());
+  }
+  std::unique_ptr<custom_flag_formatter> clone() const override {
+    return std::make_unique<LevelFlag>();
+  }
+};
+
+}  // namespace
 
 void setup_log() {
   auto logger = std::make_shared<spdlog::logger>(
       "dsmoe", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
-  logger->set_pattern("%H:%M:%S %^%l%$ %v");
+  auto formatter = std::make_unique<spdlog::pattern_formatter>();
+  formatter->add_flag<LevelFlag>('*').set_pattern("%H:%M:%S %^%*%$%v");
+  logger->set_formatter(std::move(formatter));
   logger->flush_on(spdlog::level::info);
   // The default handler writes to standard error, which has just failed.
   logger->set_error_handler([](const std::string&) {});

@@ -62,7 +62,7 @@ class WeightsTest(HabitsTest):
     def test_a_config_without_model_keys_copies_the_model(self):
         self.llama_with_data()
         done = self.succeeds(*self.start())
-        self.assertIn("warning taken over from ck: ", done.stderr)
+        self.assertIn("warning: taken over from ck: ", done.stderr)
         for text in ("model.rope_theta = 500000", "model.norm_eps = 1e-05", "model.rope_scaling.kind = llama3"):
             self.assertIn(text, done.stderr)
         source = json.loads((self.directory / "ck/config.json").read_text())["model"]
