@@ -69,9 +69,8 @@ std::string curve_to_svg(const std::vector<PolicyPoint>& points) {
         fmt::format("{}: {:.1f} %, {:.4f}", point.policy, 100 * point.share, point.perplexity));
     its->texts.push_back(fmt::format("{}", fmt::join(split.numbers, ", ")));
   }
-  const auto all = std::find_if(sorted.begin(), sorted.end(), [](const PolicyPoint& point) {
-    return point.policy == "all";
-  });
+  const auto all = std::find_if(
+      sorted.begin(), sorted.end(), [](const PolicyPoint& point) { return point.policy == "all"; });
   if (all != sorted.end()) {
     series.push_back({.name = fmt::format("all: {:.4f}", all->perplexity),
                       .x = {100 * sorted.front().share, 100 * all->share},

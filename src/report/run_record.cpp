@@ -2,7 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
 #include <filesystem>
+#include <map>
 #include <sstream>
 
 #include "common/error.h"
@@ -44,7 +48,52 @@ std::vector<std::pair<std::string, std::string>> read_environment(Io& io,
           {"tokenizer", manifest.tokenizer_fingerprint}};
 }
 
+// `model.attention.kind` and its value; a list is one value.
+void flatten(const YAML::Node& node,
+             const std::string& key,
+             std::map<std::string, std::string>& values) {
+  if (node.IsMap()) {
+    for (const auto& item : node) {
+      const auto name = item.first.as<std::string>();
+      flatten(item.second, key.empty() ? name : key + "." + name, values);
+    }
+    return;
+  }
+  YAML::Emitter text;
+  text << YAML::Flow << node;
+  values[key] = text.c_str();
+}
+
+std::map<std::string, std::string> values_of(const std::string& yaml) {
+  std::map<std::string, std::string> values;
+  try {
+    flatten(YAML::Load(yaml), "", values);
+  } catch (const YAML::Exception&) {
+    values.clear();  // not written by this program: shown as it is, not compared
+  }
+  return values;
+}
+
 }  // namespace
+
+std::vector<std::pair<std::string, std::vector<std::string>>> config_differences(
+    const std::vector<RunRecord>& runs) {
+  std::map<std::string, std::vector<std::string>> by_key;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    for (const auto& [key, value] : values_of(runs[i].config)) {
+      auto& values = by_key[key];
+      values.resize(runs.size());
+      values[i] = value;
+    }
+  }
+  std::vector<std::pair<std::string, std::vector<std::string>>> differences;
+  for (const auto& [key, values] : by_key) {
+    const bool is_same = std::all_of(
+        values.begin(), values.end(), [&](const auto& value) { return value == values[0]; });
+    if (!is_same && key != "run_dir") differences.emplace_back(key, values);
+  }
+  return differences;
+}
 
 RunRecord read_run(Io& io, const std::string& run_directory) {
   RunRecord run;
@@ -65,6 +114,9 @@ RunRecord read_run(Io& io, const std::string& run_directory) {
   }
   run.config = read_file(io, run_directory + "/config.yaml", kMaxLineBytes);
   run.environment = read_environment(io, run_directory, run.config);
+  if (const auto summary = run_directory + "/run.json"; std::filesystem::exists(summary)) {
+    run.summary = parse_json(read_file(io, summary, kMaxLineBytes), summary, kMaxLineBytes);
+  }
   if (run.steps.empty()) throw Error(path + ": expected at least one logged step, got none");
   return run;
 }

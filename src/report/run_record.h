@@ -20,11 +20,18 @@ struct RunRecord {
   /// Name and value: threads; of the newest checkpoint versions, hashes, ranks. Empty: no
   /// checkpoint.
   std::vector<std::pair<std::string, std::string>> environment = {};
+  nlohmann::json summary = {};  ///< `RUN/run.json`: parameters, machine; null: there is none
 };
 
-/// Reads `RUN/metrics.jsonl`, `RUN/config.yaml` and the newest checkpoint's manifest, if there is
-/// one; leaves out a torn last line of a run in progress. Throws Error for a directory without the
-/// first two, a line that is not JSON, or an altered manifest.
+/// Reads `RUN/metrics.jsonl`, `RUN/config.yaml`, `RUN/run.json` and the newest checkpoint's
+/// manifest, the latter two if there are any; leaves out a torn last line of a run in progress.
+/// Throws Error for a directory without the first two, a line that is not JSON, or an altered
+/// manifest.
 RunRecord read_run(Io& io, const std::string& run_directory);
+
+/// Keys of the runs' configs whose values differ, sorted, each with its value in every run (empty:
+/// not there). Paths of the run itself are left out.
+std::vector<std::pair<std::string, std::vector<std::string>>> config_differences(
+    const std::vector<RunRecord>& runs);
 
 }  // namespace dsmoe

@@ -38,7 +38,8 @@ TEST_CASE("policy_family: the policy without the numbers that vary", "[report]")
   CHECK(policy_family("routing of 4 layers") == "routing of 4 layers");
 }
 
-TEST_CASE("curve_to_svg: a line a family, a number beside each point, a line of `all`", "[report]") {
+TEST_CASE("curve_to_svg: a line a family, a number beside each point, a line of `all`",
+          "[report]") {
   const auto svg = curve_to_svg(kCurvePoints);
   // By family in the order of their cheapest policies: points from left to right.
   const auto lines = matches_of(svg, "<path d=\"([^\"]*)\" fill=\"none\"");
