@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-MEASURED = {"tokens_per_second", "mfu", "peak_memory_bytes", "checkpoint", "run_id"}
+MEASURED = {"tokens_per_second", "flops_per_second", "mfu", "peak_memory_bytes", "checkpoint", "run_id", "time", "seconds"}
 MOST_SHOWN = 20
 SHAPE = {"model.d_model": 32, "model.n_layers": 2, "model.max_seq_len": 32, "model.dropout": 0.1,
          "model.attention.head_dim": 8, "model.ffn.d_ffn": 96}
@@ -62,7 +62,16 @@ def lines(run):
 
 
 def terms(log):
-    """Loss terms as printed, by log line: name and value without its weight."""
+    """Loss terms as printed, by log line: name and value without its weight; of a table, lm alone."""
+    rows, has_heading = {}, False
+    for line in log.splitlines():
+        words = line.split()[1:]  # without the time
+        if words[:2] == ["step", "lm"]:
+            has_heading = True
+        elif has_heading and words and re.fullmatch(r"\d+/\d+", words[0]):
+            rows[words[0].split("/")[0]] = {"lm": words[1]}
+    if rows:
+        return rows
     found = re.findall(r"step (\d+)/\d+ \| .*?\| loss (\S+) \(([^)]*)\)", log)
     return {step: {"loss": loss, **{name: value.split("*")[0] for name, value in re.findall(r"([a-z_]+) (\S+)", text)}}
             for step, loss, text in found}
@@ -103,6 +112,8 @@ class Comparison:
         self.check(f"{what}: log lines", old.keys(), new.keys())
         for step, printed in old.items():
             for name, value in printed.items():
+                if name not in new.get(step, {name: None}):
+                    continue  # another form of line
                 digits = len(value.partition(".")[2])
                 shown = new[step].get(name, "nan")
                 # NEW may print more digits of the same number.

@@ -70,7 +70,7 @@ code=0
 wait "$trainer" || code=$?
 [ "$code" -eq 75 ]
 printf '\nStopped by SIGTERM (exit code 75). The same command resumes from the checkpoint:\n'
-"${train[@]}" 2>&1 | grep -vE '^( |(run_dir|seed|threads|model|data|train):)'
+"${train[@]}"
 
 step 'evaluate' 'build/dsmoe eval --help explains the options'
 scripts/policy_table.py "$text" "$run" "${policies[@]}" > "$run/policies.txt"

@@ -1,12 +1,14 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <memory>
 
 #include "cli/command_support.h"
 #include "cli/device.h"
 #include "cli/options/train.h"
 #include "cli/rank_support.h"
 #include "cli/run_functions.h"
+#include "cli/run_text.h"
 #include "common/config_reader.h"
 #include "common/error.h"
 #include "common/log.h"
@@ -38,8 +40,22 @@ void print_result(const TrainResult& result) {
   }
   json["loss_weights"] = std::move(weights);
   json["validation_loss"] = result.validation_loss ? Json(*result.validation_loss) : Json(nullptr);
+  json["validations"] = Json::array();
+  for (const auto& score : result.validations) {
+    json["validations"].push_back(
+        {{"policy", score.policy},
+         {"loss", score.loss},
+         {"perplexity", score.perplexity()},
+         {"bits_per_byte", score.bits_per_byte ? Json(*score.bits_per_byte) : Json(nullptr)},
+         {"active_parameters", score.active_parameters},
+         {"active_share", score.active_share}});
+  }
+  json["best_step"] = result.best_step > 0 ? Json(result.best_step) : Json(nullptr);
+  json["best_loss"] = result.best_step > 0 ? Json(result.best_loss) : Json(nullptr);
+  json["seconds"] = result.seconds;
   json["tokens_per_second"] = of_last(&StepMetrics::tokens_per_second);
-  json["mfu"] = of_last(&StepMetrics::mfu);
+  json["flops_per_second"] = of_last(&StepMetrics::flops_per_second);
+  json["mfu"] = result.last && result.last->mfu ? Json(*result.last->mfu) : Json(nullptr);
   json["peak_memory_bytes"] = of_last(&StepMetrics::peak_memory_bytes);
   json["stopped"] = result.stopped;
   json["checkpoint"] = result.checkpoint;
@@ -66,6 +82,14 @@ c10::Device open_config_device(RunConfig& config, int64_t local_rank, bool runs)
   const auto device = open_device(config.device == DeviceKind::kCuda ? "cuda" : "auto", local_rank);
   config.device = device.is_cpu() ? DeviceKind::kCpu : DeviceKind::kCuda;
   return device;
+}
+
+// A peak is of one device: GPUs are measured at each start.
+std::shared_ptr<MatrixPeak> open_matrix_peak(const RunConfig& config, c10::Device device) {
+  const auto dtype =
+      config.train.compute_dtype == ComputeDtype::kBfloat16 ? at::kBFloat16 : at::kFloat;
+  if (!device.is_cpu()) return std::make_shared<MatrixPeak>("", "");
+  return std::make_shared<MatrixPeak>(matrix_peak_path(), matrix_peak_key(dtype, config.threads));
 }
 
 }  // namespace
@@ -111,15 +135,17 @@ int run_train(const TrainCommand& options) {
     if (options.json) print_result(result);
     return kExitStopped;
   }
-  if (env.rank == 0) print_note(yaml);
   caching_allocator::install();
   const auto ranks = join_job(env, config.distributed, device);
+  TrainMachine machine;
+  machine.peak = open_matrix_peak(config, device);
   // The selected device of its kind.
-  Trainer trainer(posix_io(), config, options.resume, c10::Device(device.type()), ranks);
+  Trainer trainer(posix_io(), config, options.resume, c10::Device(device.type()), ranks, machine);
+  const auto summary = trainer.summary();
+  if (ranks->rank() == 0) print_run_header(summary);
   const auto result = trainer.run();
   ranks->barrier("leaving together");
-  if (result.stopped && ranks->rank() == 0)
-    log_info("stopped as asked; the same command goes on from here");
+  if (ranks->rank() == 0) print_run_footer(summary, result);
   if (options.json && ranks->rank() == 0) print_result(result);
   return result.stopped ? kExitStopped : 0;
 }

@@ -19,8 +19,13 @@ double forward_flops_per_token(const ModelConfig& config,
 }
 
 double train_flops_per_token(const ModelConfig& config, int64_t seq_len) {
-  return 3.0 *
-         forward_flops_per_token(config, all_experts(config), static_cast<double>(seq_len) / 2.0);
+  return train_flops_per_token(config, all_experts(config), seq_len);
+}
+
+double train_flops_per_token(const ModelConfig& config,
+                             const ActiveExperts& active,
+                             int64_t seq_len) {
+  return 3.0 * forward_flops_per_token(config, active, static_cast<double>(seq_len) / 2.0);
 }
 
 }  // namespace dsmoe

@@ -18,8 +18,11 @@ double forward_flops_per_token(const ModelConfig& config,
                                const ActiveExperts& active,
                                double n_keys);
 
-/// Floating-point operations of one training token with every expert active: forward and backward
-/// (twice the forward). Recomputed activations are not counted.
+/// Floating-point operations of one training token: forward and backward (twice the forward).
+/// Recomputed activations are not counted. Without `active` every expert is.
 double train_flops_per_token(const ModelConfig& config, int64_t seq_len);
+double train_flops_per_token(const ModelConfig& config,
+                             const ActiveExperts& active,
+                             int64_t seq_len);
 
 }  // namespace dsmoe

@@ -8,9 +8,11 @@
 #include <chrono>
 #include <cmath>
 
+#include "common/process_setup.h"
+
 namespace dsmoe {
 
-double measure_matrix_speed(at::ScalarType dtype, at::Device device) {
+void measure_matrix_products(at::ScalarType dtype, at::Device device, const ProductObserver& see) {
   using Clock = std::chrono::steady_clock;
   const int64_t size = device.is_cuda() ? 8192 : 1024;
   const at::NoGradGuard no_grad;
@@ -23,14 +25,21 @@ double measure_matrix_speed(at::ScalarType dtype, at::Device device) {
   // Reading an element needs a host sync.
   const auto multiply = [&] { return at::mm(a, a).view(-1)[0].item<float>(); };
   multiply();
-  double best = 0;
   const auto end = Clock::now() + std::chrono::milliseconds(100);
   do {
+    const double cpu = cpu_seconds();
     const auto start = Clock::now();
     multiply();
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    best = std::max(best, 2.0 * std::pow(size, 3) / seconds);
+    see(2.0 * std::pow(size, 3), seconds, cpu_seconds() - cpu);
   } while (Clock::now() < end);
+}
+
+double measure_matrix_speed(at::ScalarType dtype, at::Device device) {
+  double best = 0;
+  measure_matrix_products(dtype, device, [&](double flops, double seconds, double) {
+    best = std::max(best, flops / seconds);
+  });
   return best;
 }
 

@@ -124,11 +124,28 @@ at::Tensor z_loss(const LossInputs& in, double weight) {
       });
 }
 
-// A loss: its name, its weight in the config (none: 1), and its value for a weight.
+// The mutual information of a layer is at most the logarithm of its number of experts.
+double mi_bound(const Records& records) {
+  double bound = 0;
+  for (const auto& record : records) {
+    bound -= std::log(static_cast<double>(record.router_logits.size(-1)));
+  }
+  return bound;
+}
+
+double moe_mi_bound(const ModelOutput& output) {
+  return has_softmax(output) ? mi_bound(output.moe) : 0.0;
+}
+
+double moa_mi_bound(const ModelOutput& output) { return mi_bound(output.moa); }
+
+// A loss: its name, its weight in the config (none: 1), its value for a weight, and its bound if it
+// has one.
 struct LossRow {
   const char* name;
   double LossConfig::*weight;
   at::Tensor (*value)(const LossInputs& in, double weight);
+  double (*bound)(const ModelOutput& output) = nullptr;
   double weight_in(const LossConfig& config) const {
     return weight == nullptr ? 1.0 : config.*weight;
   }
@@ -136,8 +153,8 @@ struct LossRow {
 
 constexpr LossRow kLosses[] = {
     {"lm", nullptr, language_model_loss},
-    {"moe_mi", &LossConfig::moe_mi_weight, moe_mi_loss},
-    {"moa_mi", &LossConfig::moa_mi_weight, moa_mi_loss},
+    {"moe_mi", &LossConfig::moe_mi_weight, moe_mi_loss, moe_mi_bound},
+    {"moa_mi", &LossConfig::moa_mi_weight, moa_mi_loss, moa_mi_bound},
     {"sparsity", &LossConfig::sparsity_weight, sparsity_loss},
     {"balance", &LossConfig::switch_weight, balance_loss},
     {"z", &LossConfig::z_weight, z_loss},
@@ -178,7 +195,8 @@ std::vector<LossTerm> loss_terms(const Loss& loss, const LossConfig& config) {
     if (!loss.values[i].defined()) continue;
     terms.push_back({.name = kLosses[i].name,
                      .value = loss.values[i].item<double>(),
-                     .weight = kLosses[i].weight_in(config)});
+                     .weight = kLosses[i].weight_in(config),
+                     .bound = i < loss.bounds.size() ? loss.bounds[i] : 0.0});
   }
   return terms;
 }
@@ -219,6 +237,7 @@ Loss compute_loss(const ModelOutput& output,
   for (const auto& row : kLosses) {
     const double weight = row.weight_in(config);
     const auto& value = loss.values.emplace_back(row.value(in, weight));
+    loss.bounds.push_back(row.bound != nullptr ? row.bound(output) : 0.0);
     if (!value.defined() || weight == 0.0) continue;
     loss.total = plus(loss.total, weight == 1.0 ? value : value * weight);
   }
@@ -228,6 +247,7 @@ Loss compute_loss(const ModelOutput& output,
 void accumulate(Loss& sum, const Loss& loss) {
   sum.total = plus(sum.total, loss.total.detach());
   sum.values.resize(loss.values.size());
+  sum.bounds = loss.bounds;
   for (size_t i = 0; i < loss.values.size(); ++i) {
     if (loss.values[i].defined()) sum.values[i] = plus(sum.values[i], loss.values[i].detach());
   }

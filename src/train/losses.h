@@ -17,6 +17,10 @@ struct LossTerm {
   std::string name;   ///< `lm`, `moe_mi`, ...: a row of the table in losses.cpp
   double value = 0;   ///< before the weight; nats per token, router terms as in LossConfig
   double weight = 1;  ///< 0: only reported
+  /// The least possible value, of a mutual-information term: minus ln(n_experts), summed over
+  /// layers. 0: the term has none.
+  double bound = 0;
+  double contribution() const { return weight * value; }  ///< to the loss
   bool operator==(const LossTerm&) const = default;
 };
 
@@ -33,8 +37,9 @@ std::string format_loss(double loss, const std::vector<LossTerm>& terms);
 
 /// The loss of a micro-batch or, added up, of a step: scalars, float32.
 struct Loss {
-  at::Tensor total;                ///< root of the backward pass
-  std::vector<at::Tensor> values;  ///< one per row of the table; undefined: no such term
+  at::Tensor total;                 ///< root of the backward pass
+  std::vector<at::Tensor> values;   ///< one per row of the table; undefined: no such term
+  std::vector<double> bounds = {};  ///< one per row, see LossTerm
 };
 
 /// The terms of a loss as numbers; waits for its device.

@@ -31,6 +31,9 @@ class RunCheckpoints {
   /// change, files of something else in run_dir, another process in it.
   TrainState start(const std::string& resume);
 
+  /// The checkpoint that start() resumed from, on rank 0; empty if the run is new.
+  const std::string& resumed_from() const { return resumed_from_; }
+
   /// Begins to save the run at `state.step`, unless that step is saved; a better validation loss
   /// makes it the best step. To be called on every rank. Throws RunError as check() does.
   void save(TrainState& state);

@@ -13,10 +13,6 @@
 namespace dsmoe {
 namespace {
 
-double wall_time() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
 template <class Value>
 std::string little_endian(Value value) {
   static_assert(std::endian::native == std::endian::little);
@@ -37,6 +33,9 @@ std::string bytes_field(int number, const std::string& bytes) {
   return key(number, 2) + varint(bytes.size()) + bytes;
 }
 
+std::string number_field(int number, uint64_t value) { return key(number, 0) + varint(value); }
+std::string real_field(int number, double value) { return key(number, 1) + little_endian(value); }
+
 // TFRecord masks its checksums, so that a checksum of checksums stays sound.
 uint32_t masked_crc(const std::string& bytes) {
   const uint32_t crc = crc32c(bytes);
@@ -44,6 +43,10 @@ uint32_t masked_crc(const std::string& bytes) {
 }
 
 }  // namespace
+
+double system_seconds() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
 
 uint32_t crc32c(const std::string& bytes) {
   uint32_t crc = 0xffffffffu;
@@ -54,21 +57,23 @@ uint32_t crc32c(const std::string& bytes) {
   return ~crc;
 }
 
-TensorboardWriter::TensorboardWriter(Io& io, const std::string& directory, int64_t first_step)
-    : io_(io) {
+TensorboardWriter::TensorboardWriter(Io& io,
+                                     const std::string& directory,
+                                     int64_t first_step,
+                                     WallClock clock)
+    : io_(io), clock_(std::move(clock)) {
   make_directories(io, directory);
   path_ = fmt::format("{}/events.out.tfevents.{}.step{}.{}",
                       directory,
-                      static_cast<int64_t>(wall_time()),
+                      static_cast<int64_t>(clock_()),
                       first_step,
                       getpid());
   fd_ = io_.open(path_, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, kFileMode);
   if (fd_ < 0) throw RunError(fmt::format("{}: cannot be written: {}", path_, strerror(errno)));
-  write_event(key(1, 1) + little_endian(wall_time()) + bytes_field(3, "brain.Event:2"));
+  write_event(real_field(1, clock_()) + bytes_field(3, "brain.Event:2"));
   // The start of a session: TensorBoard drops what earlier files hold from its step on.
-  write_event(key(1, 1) + little_endian(wall_time()) + key(2, 0) +
-              varint(static_cast<uint64_t>(first_step + 1)) +
-              bytes_field(7, key(1, 0) + varint(1)));
+  write_event(real_field(1, clock_()) + number_field(2, static_cast<uint64_t>(first_step + 1)) +
+              bytes_field(7, number_field(1, 1)));
 }
 
 TensorboardWriter::~TensorboardWriter() {
@@ -82,8 +87,49 @@ void TensorboardWriter::add(int64_t step,
     summary +=
         bytes_field(1, bytes_field(1, name) + key(2, 5) + little_endian(static_cast<float>(value)));
   }
-  write_event(key(1, 1) + little_endian(wall_time()) + key(2, 0) +
-              varint(static_cast<uint64_t>(step)) + bytes_field(5, summary));
+  write_summary(step, summary);
+}
+
+// Summary.Value {tag 1, tensor 8, metadata 9}; TensorProto {dtype 1: string, shape 2, string_val 8}.
+void TensorboardWriter::add_text(int64_t step,
+                                 const std::string& name,
+                                 const std::string& markdown) {
+  constexpr uint64_t kString = 7;
+  const auto shape = bytes_field(2, number_field(1, 1));
+  const auto tensor = number_field(1, kString) + bytes_field(2, shape) + bytes_field(8, markdown);
+  const auto metadata = bytes_field(1, bytes_field(1, "text"));
+  write_summary(step,
+                bytes_field(1,
+                            bytes_field(1, name + "/text_summary") + bytes_field(8, tensor) +
+                                bytes_field(9, metadata)));
+}
+
+// HistogramProto {min 1, max 2, num 3, sum 4, sum_squares 5, bucket_limit 6, bucket 7}.
+void TensorboardWriter::add_bars(int64_t step,
+                                 const std::string& name,
+                                 const std::vector<double>& values) {
+  std::string limits;
+  std::string bars;
+  double total = 0;
+  double sum = 0;
+  double squares = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double middle = static_cast<double>(i) + 0.5;
+    limits += little_endian(static_cast<double>(i + 1));
+    bars += little_endian(values[i]);
+    total += values[i];
+    sum += middle * values[i];
+    squares += middle * middle * values[i];
+  }
+  const auto histogram = real_field(1, 0) + real_field(2, static_cast<double>(values.size())) +
+                         real_field(3, total) + real_field(4, sum) + real_field(5, squares) +
+                         bytes_field(6, limits) + bytes_field(7, bars);
+  write_summary(step, bytes_field(1, bytes_field(1, name) + bytes_field(5, histogram)));
+}
+
+void TensorboardWriter::write_summary(int64_t step, const std::string& summary) {
+  write_event(real_field(1, clock_()) + number_field(2, static_cast<uint64_t>(step)) +
+              bytes_field(5, summary));
 }
 
 void TensorboardWriter::write_event(const std::string& event) {

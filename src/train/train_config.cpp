@@ -360,6 +360,12 @@ void describe_train(ConfigVisitor& v, TrainConfig& config) {
             {.doc = "steps between validations; the last step is validated too; 0: never",
              .unit = "steps",
              .resume = kFree});
+  v.text_list("validate_policies",
+              config.validate_policies,
+              {.doc = "policies under which each validation scores its text, such as [all, "
+                      "threshold=0.48, top_k=4]; keep_best and the validation loss go by the "
+                      "first; empty: the training selection",
+               .resume = kApplied});
   v.integer(
       "save_every",
       config.save_every,
@@ -443,6 +449,7 @@ void RunConfig::validate() const {
         train.schedule.decay_steps,
         train.steps));
   }
+  validation_policies(*this);
   if (train.schedule.warmup_steps > train.steps) {
     throw Error(fmt::format("train.schedule.warmup_steps = {} is above train.steps = {}",
                             train.schedule.warmup_steps,
@@ -473,6 +480,31 @@ void describe(ConfigVisitor& v, RunConfig& config) {
   describe_data(v, config.data);
   describe_train(v, config.train);
   describe_distributed(v, config.distributed);
+}
+
+std::vector<ValidationPolicy> validation_policies(const RunConfig& config) {
+  const auto& model = config.model;
+  if (config.train.validate_policies.empty()) {
+    return {{.name = model.training_policy, .plan = training_plan(model)}};
+  }
+  std::vector<ValidationPolicy> policies;
+  for (const auto& name : config.train.validate_policies) {
+    for (const auto& other : policies) {
+      if (other.name == name) {
+        throw Error(fmt::format("train.validate_policies: '{}' is there twice", name));
+      }
+    }
+    try {
+      auto plan = name == model.training_policy ? training_plan(model) : parse_routing_plan(name);
+      plan.validate(static_cast<size_t>(model.n_layers),
+                    model.attention.kind == AttentionKind::kMoa ? model.attention.n_experts : 0,
+                    model.has_ffn_experts() ? model.ffn.n_experts : 0);
+      policies.push_back({.name = name, .plan = std::move(plan)});
+    } catch (const Error& error) {
+      throw Error(fmt::format("train.validate_policies: {}", error.what()));
+    }
+  }
+  return policies;
 }
 
 RoutingPlan training_plan(const ModelConfig& config) {

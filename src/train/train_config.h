@@ -99,10 +99,12 @@ struct TrainConfig {
   std::vector<std::string> init_override;  ///< keys that may differ from the checkpoint's
   int64_t log_every = 10;                  ///< steps
   int64_t validate_every = 250;            ///< steps, and at the end; 0: never
-  int64_t save_every = 500;                ///< steps, and at the end; 0: at the end only
-  int64_t keep_checkpoints = 2;            ///< number of newest checkpoints kept
-  int64_t keep_every = 0;                  ///< multiples of it are never removed; 0: none
-  bool keep_best = true;                   ///< keep the one of the lowest validation loss
+  /// The first one's loss is that of the run; empty: the training selection.
+  std::vector<std::string> validate_policies;
+  int64_t save_every = 500;      ///< steps, and at the end; 0: at the end only
+  int64_t keep_checkpoints = 2;  ///< number of newest checkpoints kept
+  int64_t keep_every = 0;        ///< multiples of it are never removed; 0: none
+  bool keep_best = true;         ///< keep the one of the lowest validation loss
   OnSaveFailure on_save_failure = OnSaveFailure::kStop;
   int64_t trace_steps = 0;  ///< profiled after the first two of a process; 0: none
   ScheduleConfig schedule;
@@ -133,6 +135,16 @@ struct RunConfig {
 /// so that a sparse-trained baseline has its real cost. A straight-through estimator needs all
 /// experts.
 RoutingPlan training_plan(const ModelConfig& config);
+
+/// A policy that a run is validated under.
+struct ValidationPolicy {
+  std::string name;  ///< as the config writes it
+  RoutingPlan plan;
+};
+
+/// train.validate_policies, or the training selection. Throws Error for a policy that cannot be
+/// read or does not fit the model.
+std::vector<ValidationPolicy> validation_policies(const RunConfig& config);
 
 /// Names every key of a run, for reading, writing, documentation and comparison.
 void describe(ConfigVisitor& visitor, RunConfig& config);

@@ -16,6 +16,7 @@
 #include "common/random_seed.h"
 #include "common/stop_signal.h"
 #include "eval/perplexity.h"
+#include "model/flops.h"
 #include "train/lr_schedule.h"
 #include "train/replica_check.h"
 
@@ -77,7 +78,10 @@ bool Trainer::step() {
 
 TrainResult Trainer::finish() {
   result_.stopped = state_.step < config_.train.steps;
-  if (result_.stopped) save();
+  if (result_.stopped) {
+    if (metrics_) metrics_->add_stop(state_.step, "a signal; the state is saved");
+    save();
+  }
   result_.checkpoint = checkpoints_.finish();
   result_.step = state_.step;
   result_.tokens = state_.tokens;
@@ -87,7 +91,13 @@ TrainResult Trainer::finish() {
   }
   if (!result_.validation_loss && state_.validated_step > 0) {
     result_.validation_loss = state_.validation_loss;
+    if (metrics_) {
+      result_.validations = read_validation_scores(io_, config_.run_dir, state_.validated_step);
+    }
   }
+  result_.best_step = state_.best_step;
+  result_.best_loss = state_.best_loss;
+  if (metrics_) result_.seconds = metrics_->seconds();
   return result_;
 }
 
@@ -149,7 +159,13 @@ std::vector<Batch> Trainer::load_batches() {
 // False: the update of this step is dropped.
 bool Trainer::passes_guard(const StepResult& result, const std::vector<Batch>& batches) {
   const int64_t step = state_.step + 1;
-  const auto verdict = bad_steps_.judge(step, result, batches);
+  StepVerdict verdict;
+  try {
+    verdict = bad_steps_.judge(step, result, batches);
+  } catch (const RunError& error) {
+    if (metrics_) metrics_->add_stop(step, error.what());
+    throw;
+  }
   if (!verdict.event.empty()) note(step, verdict.event, verdict.reason);
   bad_steps_.check_skips();
   return verdict.is_applied;
@@ -181,8 +197,6 @@ StepMetrics Trainer::measure(const StepResult& result) {
   metrics.learning_rate = result.learning_rate;
   metrics.gradient_norm = result.gradient_norm;
   metrics.tokens_per_second = static_cast<double>(tokens) / std::max(seconds, 1e-9);
-  metrics.mfu = metrics.tokens_per_second * flops_per_token_ /
-                (peak_flops_ * static_cast<double>(ranks_->world_size()));
   metrics.peak_memory_bytes = peak_memory_bytes();
   if (auto* module = opened_device_module(); module != nullptr && model_->device().is_cuda()) {
     metrics.device_memory_bytes = module->peak_memory_bytes();
@@ -190,7 +204,28 @@ StepMetrics Trainer::measure(const StepResult& result) {
   }
   metrics.skipped_steps = bad_steps_.history().skipped_steps;
   metrics.routing = watch_.take_stats();
+  metrics.flops_per_second = metrics.tokens_per_second * flops_per_token(metrics.routing);
+  if (machine_.peak) {
+    const auto n_ranks = static_cast<double>(ranks_->world_size());
+    metrics.mfu = machine_.peak->share_of(metrics.flops_per_second / n_ranks);
+  }
   return metrics;
+}
+
+// Sparse training computes the selected experts only.
+double Trainer::flops_per_token(const RoutingStats& routing) const {
+  auto active = all_experts(config_.model);
+  const auto count_selected = [&](std::vector<double>& experts,
+                                  const std::vector<LayerRoutingStats>& layers,
+                                  RoutingPolicy LayerRouting::*policy) {
+    for (size_t i = 0; i < std::min(experts.size(), layers.size()); ++i) {
+      if ((settings_.plan.layer(i).*policy).execution != Execution::kSparse) continue;
+      experts[i] = layers[i].active_experts;
+    }
+  };
+  count_selected(active.moe, routing.moe, &LayerRouting::moe);
+  count_selected(active.moa, routing.moa, &LayerRouting::moa);
+  return train_flops_per_token(config_.model, active, config_.seq_len());
 }
 
 int64_t Trainer::tokens_per_step() const {
@@ -216,11 +251,28 @@ bool Trainer::is_validation_due() const {
          is_due(state_.step, config_.train.validate_every, config_.train.steps);
 }
 
+// Under each policy of the run; the first one's loss is the run's.
 void Trainer::validate() {
+  std::vector<PolicyValidation> validations;
+  for (const auto& policy : policies_) {
+    auto validation = validate_under(policy);
+    if (!validation) return;
+    validations.push_back(std::move(*validation));
+  }
+  state_.validated_step = state_.step;
+  state_.validation_loss = validations.front().score.loss;
+  result_.validation_loss = state_.validation_loss;
+  result_.validations.clear();
+  for (const auto& validation : validations) result_.validations.push_back(validation.score);
+  if (metrics_) metrics_->add_validation(state_.step, validations);
+}
+
+// None: a rank received a signal; the next start repeats this step's validation.
+std::optional<PolicyValidation> Trainer::validate_under(const ValidationPolicy& policy) {
   PerplexityOptions options;
   options.window = config_.seq_len();
   options.batch = config_.train.batch_size;
-  options.plan = settings_.plan;
+  options.plan = policy.plan;
   options.compute_dtype = settings_.forward.compute_dtype;
   // The one after the last step runs to its end: no later start would save its result.
   if (state_.step < config_.train.steps) options.stop = stop_requested;
@@ -233,16 +285,18 @@ void Trainer::validate() {
                                at::kDouble);
   ranks_->all_reduce_sum(sums, "adding the validation losses");
   if (sums[2].item<double>() > 0) {
-    is_stopping_ = true;  // a rank received a signal; the next start repeats this validation
-    return;
+    is_stopping_ = true;
+    return std::nullopt;
   }
-  state_.validated_step = state_.step;
   measured.nats_total = sums[0].item<double>();
   measured.tokens_scored = sums[1].item<int64_t>();
   add_usage(measured.usage, *ranks_);
-  state_.validation_loss = measured.nats_per_token();
-  result_.validation_loss = state_.validation_loss;
-  if (metrics_) metrics_->add_validation(state_.step, measured);
+  ValidationScore score{.policy = policy.name, .loss = measured.nats_per_token()};
+  if (measured.n_bytes > 0) score.bits_per_byte = measured.bits_per_byte();
+  score.active_parameters = active_parameters(config_.model, measured.usage.active_experts());
+  score.active_share = score.active_parameters /
+                       static_cast<double>(count_parameters(config_.model).non_embedding());
+  return PolicyValidation{.score = std::move(score), .result = std::move(measured)};
 }
 
 void Trainer::save() {

@@ -15,8 +15,10 @@
 #include "train/bad_step_guard.h"
 #include "train/expert_watch.h"
 #include "train/init_source.h"
+#include "train/matrix_peak.h"
 #include "train/optimizer.h"
 #include "train/run_checkpoints.h"
+#include "train/run_summary.h"
 #include "train/step_trace.h"
 #include "train/train_config.h"
 #include "train/train_metrics.h"
@@ -24,6 +26,12 @@
 #include "train/train_step.h"
 
 namespace dsmoe {
+
+/// What a run takes from its machine.
+struct TrainMachine {
+  WallClock clock = system_seconds;
+  std::shared_ptr<MatrixPeak> peak;  ///< of one rank, for MFU; null: MFU is not reported
+};
 
 /// Results of a run.
 struct TrainResult {
@@ -33,7 +41,12 @@ struct TrainResult {
   /// none if that step has no numbers.
   std::optional<StepMetrics> last;
   std::optional<double>
-      validation_loss;     ///< of the last validation of the run; none: there was none
+      validation_loss;  ///< of the last validation of the run; none: there was none
+  /// Of the same validation, under every policy (rank 0 only); empty if metrics.jsonl lacks them.
+  std::vector<ValidationScore> validations;
+  int64_t best_step = 0;   ///< saved step of the lowest validation loss; 0: none
+  double best_loss = 0;    ///< of that step
+  double seconds = 0;      ///< wall time of the run, of all its starts (rank 0 only)
   bool stopped = false;    ///< before the last step, with the state saved
   std::string checkpoint;  ///< newest one; empty if none was written or found
 };
@@ -53,7 +66,8 @@ class Trainer {
           const RunConfig& config,
           const std::string& resume,
           at::Device device = at::kCPU,
-          std::shared_ptr<RankGroup> ranks = std::make_shared<RankGroup>());
+          std::shared_ptr<RankGroup> ranks = std::make_shared<RankGroup>(),
+          TrainMachine machine = {});
 
   /// Trains to train.steps, or until a stop signal; first makes up for a validation that a stop cut
   /// short. A finished run stays as it is: a log line names its last loss, and the result holds its
@@ -68,6 +82,9 @@ class Trainer {
 
   /// Saves a run that has not all its steps, and waits for the save. Throws RunError if it failed.
   TrainResult finish();
+
+  /// Everything that is known of the run before its next step; of its start on rank 0 only.
+  RunSummary summary() const;
 
   const Transformer& model() const { return model_; }
 
@@ -94,6 +111,8 @@ class Trainer {
   bool is_stopping() const;
   void note(int64_t step, const std::string& event, const std::string& text);
   void validate();
+  std::optional<PolicyValidation> validate_under(const ValidationPolicy& policy);
+  double flops_per_token(const RoutingStats& routing) const;
   void save();
   int64_t tokens_per_step() const;
 
@@ -115,9 +134,9 @@ class Trainer {
   TrainResult result_;
   LogInterval interval_;
   std::unique_ptr<TrainMetrics> metrics_;  // of rank 0
+  TrainMachine machine_;
+  std::vector<ValidationPolicy> policies_;
   bool is_stopping_ = false;
-  double flops_per_token_ = 0;
-  double peak_flops_ = 0;
 };
 
 /// Fills in the keys that depend on the machine and the data: vocab_size, seq_len, threads,

@@ -3,9 +3,13 @@
 #include <fmt/format.h>
 #include <torch/version.h>
 
+#include <nlohmann/json.hpp>
+
 #include "common/config_reader.h"
 #include "common/error.h"
+#include "common/machine.h"
 #include "common/random_seed.h"
+#include "common/staged_output.h"
 #include "distributed/agreement.h"
 #include "model/flops.h"
 #include "train/flops.h"
@@ -25,6 +29,32 @@ Transformer make_model(const RunConfig& config, at::Device device) {
 
 TrainingData open_data(const RunConfig& config) {
   return TrainingData(config.data.train, config.data.weights, config.data.tokenizer);
+}
+
+// `RUN/run.json`, for `dsmoe report`.
+std::string run_facts(const RunSummary& summary) {
+  const nlohmann::ordered_json json = {
+      {"parameters_total", summary.parameters.total()},
+      {"parameters_non_embedding", summary.parameters.non_embedding()},
+      {"data_tokens", summary.data_tokens},
+      {"epochs", summary.epochs},
+      {"context", summary.context},
+      {"tokens_per_step", summary.tokens_per_step},
+      {"machine", summary.device == "cpu" ? cpu_model() : summary.device},
+      {"isa", name_of(cpu_isa())},
+      {"dtype", summary.dtype},
+      {"ranks", summary.ranks},
+      {"threads", summary.threads}};
+  return json.dump(1) + "\n";
+}
+
+// A GPU is not shared as a CPU is: there the speed of this moment counts.
+void measure_peak(MatrixPeak& peak, at::ScalarType dtype, at::Device device, int64_t threads) {
+  if (!device.is_cpu()) {
+    peak.add(measure_matrix_speed(dtype, device));
+  } else if (const auto speed = measure_quiet_matrix_speed(dtype, threads)) {
+    peak.add(*speed);
+  }
 }
 
 // A run with a document mask also validates one document at a time.
@@ -60,7 +90,8 @@ Trainer::Trainer(Io& io,
                  const RunConfig& config,
                  const std::string& resume,
                  at::Device device,
-                 std::shared_ptr<RankGroup> ranks)
+                 std::shared_ptr<RankGroup> ranks,
+                 TrainMachine machine)
     : io_(io),
       ranks_(std::move(ranks)),
       config_(config),
@@ -84,12 +115,15 @@ Trainer::Trainer(Io& io,
       checkpoints_({io_, config_, *dataset_, model_, *ranks_}, optimizer_),
       bad_steps_({io_, config_, *dataset_, model_, *ranks_}, loader_),
       watch_(config.train.guard, settings_.plan),
-      trace_(config.run_dir, ranks_->rank() == 0 ? config.train.trace_steps : 0) {
+      trace_(config.run_dir, ranks_->rank() == 0 ? config.train.trace_steps : 0),
+      machine_(std::move(machine)),
+      policies_(validation_policies(config)) {
   check_ranks();
   at::set_num_threads(static_cast<int>(config.threads));
-  flops_per_token_ = train_flops_per_token(config.model, config.seq_len());
   use_fast_float32_products(settings_.fast_float32);
-  peak_flops_ = measure_matrix_speed(settings_.forward.compute_dtype, model_->device());
+  if (machine_.peak) {
+    measure_peak(*machine_.peak, settings_.forward.compute_dtype, model_->device(), config.threads);
+  }
   model_->train();
   state_ = checkpoints_.start(resume);
   loader_.seek(state_.position);
@@ -97,9 +131,22 @@ Trainer::Trainer(Io& io,
   ranks_->finish_step(state_.step);
   step_.join_ranks(config_.distributed);
   if (ranks_->rank() == 0) {
-    metrics_ = std::make_unique<TrainMetrics>(io, config.run_dir, state_.step, config.train.steps);
+    std::vector<std::string> policies;
+    if (!validation_.sequences.empty() && config.train.validate_every > 0) {
+      for (const auto& policy : policies_) policies.push_back(policy.name);
+    }
+    metrics_ = std::make_unique<TrainMetrics>(
+        io, config.run_dir, state_.step, config.train.steps, policies, machine_.clock);
+    metrics_->add_config(config_to_yaml([this](ConfigVisitor& v) { describe(v, config_); }));
+    replace_file(io, config.run_dir + "/run.json", run_facts(summary()));
   }
   interval_.first_step = state_.step;
+}
+
+RunSummary Trainer::summary() const {
+  const auto place = this_place(config_.run_dir, ranks_->world_size(), ranks_->world_size());
+  const StartPoint start{.resumed_from = checkpoints_.resumed_from(), .step = state_.step};
+  return summarise_run(config_, *dataset_, place, start, config_.train.validate_policies);
 }
 
 // Before the first collective of training: with other programs or data it would block.

@@ -11,6 +11,7 @@ import argparse
 import os
 import pathlib
 import statistics
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,7 @@ def seconds_of(dsmoe, config, root, steps, save_every):
          f"--train.save_every={save_every}", "--train.log_every=1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     times = []
     for line in process.stderr:
-        if "| loss" in line:
+        if re.search(rf" \d+/{steps} ", line):
             times.append(time.monotonic())
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0 or len(times) != steps:

@@ -48,7 +48,7 @@ train:
   guard: {{spike_window: 16, spike_z: 3.0}}
 """
 # Keys of a metrics line that depend on the clock or the machine.
-UNSTABLE = ("tokens_per_second", "mfu", "peak_memory_bytes")
+UNSTABLE = ("tokens_per_second", "flops_per_second", "mfu", "peak_memory_bytes", "time", "seconds")
 
 
 def fail(message):

@@ -1,4 +1,5 @@
 // A whole run under faults: every operation of set-up, metrics, saves and retention.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <filesystem>
@@ -56,7 +57,9 @@ struct Runs {
     text += state;
     std::istringstream lines(read_file(posix_io(), path + "/metrics.jsonl", 1 << 20));
     for (std::string line; std::getline(lines, line);) {
-      text += line.substr(0, line.find("\"learning_rate\"")) + "\n";  // not the times behind it
+      // Not the times behind them.
+      text +=
+          line.substr(0, std::min(line.find("\"learning_rate\""), line.find("\"time\""))) + "\n";
     }
     return text;
   }

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -227,7 +228,7 @@ class CliTest(unittest.TestCase):
         self.assertEqual([line["step"] for line in lines if "lm_loss" in line], [2, 4, 6])
         self.assertTrue(any("validation_loss" in line for line in lines))
         self.assertTrue((self.run_directory / "config.yaml").exists())
-        self.assertTrue(list(self.run_directory.glob("tensorboard/*tfevents*")))
+        self.assertTrue(list(self.run_directory.glob("tensorboard/train/*tfevents*")))
         again = run("train", self.run_directory / "config.yaml", "--print-config")
         self.assertEqual(again.stdout, (self.run_directory / "config.yaml").read_text())
 
@@ -506,6 +507,67 @@ class CliTest(unittest.TestCase):
         result = json.loads(done.stdout)
         self.assertAlmostEqual(result["validation_loss"], self.trained["validation_loss"], delta=1e-6)
 
+    # What a run prints.
+
+    def test_a_run_introduces_itself_logs_terms_that_add_up_and_says_what_comes_next(self):
+        directory = self.directory / "introduced"
+        config = self.write_config("introduced.yaml", directory)
+        cache = self.directory / "cache"
+        arguments = [DSMOE, "train", str(config), "--train.log_every=1", "--train.steps=9",
+                     "--train.validate_policies=[all, top_k=1]"]
+        done = subprocess.run(arguments, capture_output=True, text=True, env=dict(os.environ, XDG_CACHE_HOME=str(cache)))
+        self.assertEqual((done.returncode, done.stdout), (0, ""), done.stderr)
+        lines = done.stderr.splitlines()
+        self.assertLessEqual(max(map(len, lines[len(directory.parts):])), 100 + len(str(directory)))
+        self.assertNotIn("\x1b", done.stderr)
+        self.assertNotIn("d_model", done.stderr)  # the config is in the file alone
+        header = done.stderr.split("\n\n")[0].splitlines()
+        self.assertLessEqual(len(header), 12)
+        n_parameters = json.loads(run("inspect", directory, "--json").stdout)["parameters"]
+        for text in (f"run         {directory}, new", f"model       {n_parameters:,} parameters", "active, 100.0 %", "top_k=1",
+                     f"data        {self.text.stat().st_size + 1:,} tokens of {self.train}, ", " epochs", f"validation  {self.train}",
+                     "steps       9 of 32 tokens (1 x 2 sequences of 16), 288 tokens in all", "machine     ", "float32; 1 rank, 1 thread",
+                     f"config      {directory}/config.yaml"):
+            self.assertIn(text, "\n".join(header))
+        rows = [line.split()[1:] for line in lines if re.search(r" \d/9 ", line)]
+        self.assertEqual([row[0] for row in rows], [f"{step}/9" for step in range(1, 10)])
+        for row in rows:  # step, lm, two terms with their shares, loss
+            self.assertAlmostEqual(float(row[1]) + float(row[2]) + float(row[4]), float(row[6]), delta=0.0021)
+            for share in (row[3], row[5]):
+                self.assertTrue(0 <= int(share.rstrip("%")) <= 100, share)
+        self.assertLessEqual(max(len(line) for line in lines if re.search(r" \d/9 ", line)), 100)
+        footer = done.stderr.split("\n\n")[-1]
+        last = json.loads(run("train", config, "--train.steps=9", "--json", "--train.validate_policies=[all, top_k=1]").stdout)
+        for text in ("done        step 9 of 9, 288 tokens, ", f"training {last['loss']:.4f}",
+                     f"validation loss {last['validations'][1]['loss']:.4f}", f"best        validation loss {last['best_loss']:.4f} at step ",
+                     f"checkpoint  {directory}/checkpoints/step-00000009", f"eval {directory} --data {self.train} --policy top_k=1",
+                     f"generate {directory} --prompt 'The' --policy top_k=1"):
+            self.assertIn(text, footer)
+        facts = json.loads((directory / "run.json").read_text())
+        self.assertEqual((facts["parameters_total"], facts["threads"], facts["dtype"]), (n_parameters, 1, "float32"))
+
+        # Started again: finished, with the same numbers. With more steps: resumed.
+        again = run("train", config, "--train.steps=9", "--train.validate_policies=[all, top_k=1]")
+        self.assertIn(f"run         {directory}, resumed at step 9 from {directory}/checkpoints/step-00000009", again.stderr)
+        self.assertIn("the run is finished: it has 9 steps", again.stderr)
+        self.assertEqual(again.stderr.split("\n\n")[-1], footer)
+
+    def test_the_report_shows_the_policies_of_validations(self):
+        directory = self.directory / "policies"
+        config = self.write_config("policies.yaml", directory)
+        done = run("train", config, "--train.validate_policies=[all, threshold=1.1]", "--json")
+        validations = json.loads(done.stdout)["validations"]
+        self.assertEqual([one["policy"] for one in validations], ["all", "threshold=1.1"])
+        self.assertEqual(validations[0]["loss"], json.loads(done.stdout)["validation_loss"])
+        scored = json.loads(run("eval", directory, "--data", self.train, "--policy", "threshold=1.1", "--json").stdout)
+        self.assertAlmostEqual(validations[1]["loss"], scored["nats_per_token"], delta=1e-5)
+        self.assertAlmostEqual(validations[1]["active_parameters"], scored["active_parameters"], delta=1e-3)
+        self.assertAlmostEqual(validations[1]["bits_per_byte"], scored["bits_per_byte"], delta=1e-5)
+        page = self.directory / "policies.html"
+        self.assertEqual(run("report", directory, "--out", page).returncode, 0)
+        self.assertIn(f"<td>threshold=1.1</td><td>{validations[1]['loss']:.4f}</td>", page.read_text())
+        self.refused("train", config, "--train.validate_policies=[all, top-k=1]", says=["train.validate_policies", "top-k=1"])
+
     # Stops.
 
     def test_sigterm_saves_and_exits_75_and_the_same_command_resumes(self):
@@ -517,7 +579,7 @@ class CliTest(unittest.TestCase):
             process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
             steps = 0
             for line in process.stderr:
-                steps += " lm " in line or "(lm " in line
+                steps += re.search(r" \d+/100000 ", line) is not None
                 if steps == 3:
                     process.send_signal(number)
                     break

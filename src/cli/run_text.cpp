@@ -1,0 +1,160 @@
+#include "cli/run_text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+
+#include "common/log.h"
+#include "common/machine.h"
+#include "common/thousands.h"
+#include "train/log_table.h"
+
+namespace dsmoe {
+namespace {
+
+constexpr double kBearableRise = 0.01;  // of perplexity, for the policy that the footer proposes
+
+// `label      text`, one line.
+void line(const std::string& label, const std::string& text) {
+  print_note(fmt::format("{:<12}{}\n", label, text));
+}
+
+std::string counted(int64_t count, const std::string& noun) {
+  return fmt::format(
+      "{} {}{}", group_thousands(static_cast<double>(count)), noun, count == 1 ? "" : "s");
+}
+
+std::string start_text(const RunSummary& summary) {
+  const auto& start = summary.start;
+  if (!start.resumed_from.empty()) {
+    return fmt::format("resumed at step {} from {}",
+                       group_thousands(static_cast<double>(start.step)),
+                       start.resumed_from);
+  }
+  return summary.init_from.empty() ? "new" : "new, with the weights of " + summary.init_from;
+}
+
+void print_policies(const RunSummary& summary) {
+  const auto whole = static_cast<double>(summary.parameters.non_embedding());
+  for (const auto& [policy, active] : summary.policies) {
+    const auto text =
+        active ? fmt::format(
+                     "{:>13} active, {:5.1f} %", group_thousands(*active), 100 * *active / whole)
+               : std::string("    as many as the text needs: each validation counts them");
+    line("", fmt::format("{:<16}{}", policy, text));
+  }
+}
+
+std::string corpora_text(const RunSummary& summary) {
+  if (summary.corpora.size() == 1) return summary.corpora.front().path;
+  return fmt::format("{} corpora", summary.corpora.size());
+}
+
+// As the shell reads it.
+std::string quoted(const std::string& text) {
+  const bool is_plain = !text.empty() && text.find_first_not_of(
+                                             "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                             "0123456789_-+=./:,@%") == std::string::npos;
+  if (is_plain) return text;
+  std::string shown = "'";
+  for (const char c : text) shown += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return shown + "'";
+}
+
+// The policy with the fewest parameters whose perplexity is nearly that of the first.
+std::string proposed_policy(const TrainResult& result) {
+  const ValidationScore* best = nullptr;
+  for (const auto& score : result.validations) {
+    const bool is_near = std::expm1(score.loss - result.validations.front().loss) <= kBearableRise;
+    if (is_near && (best == nullptr || score.active_parameters < best->active_parameters)) {
+      best = &score;
+    }
+  }
+  return best == nullptr || best->active_share >= 1 ? "" : best->policy;
+}
+
+std::string score_text(const ValidationScore& score) {
+  auto text =
+      fmt::format("validation loss {:.4f}, perplexity {:.4g}", score.loss, score.perplexity());
+  if (score.bits_per_byte) text += fmt::format(", {:.4f} bits/byte", *score.bits_per_byte);
+  if (score.active_share < 1) text += fmt::format(", {:.1f} % active", 100 * score.active_share);
+  return text;
+}
+
+void print_losses(const TrainResult& result) {
+  if (result.last) line("loss", fmt::format("training {:.4f}", result.last->loss));
+  size_t width = 0;
+  for (const auto& score : result.validations) width = std::max(width, score.policy.size());
+  for (const auto& score : result.validations) {
+    line("", fmt::format("{:<{}}  {}", score.policy, width, score_text(score)));
+  }
+  if (result.validations.empty() && result.validation_loss) {
+    line("", fmt::format("validation {:.4f}", *result.validation_loss));
+  }
+  if (result.best_step > 0) {
+    line("best",
+         fmt::format("validation loss {:.4f} at step {}", result.best_loss, result.best_step));
+  }
+}
+
+}  // namespace
+
+void print_run_header(const RunSummary& summary) {
+  line("run", fmt::format("{}, {}", summary.run_dir, start_text(summary)));
+  line("model",
+       fmt::format("{}, {} of them not in embeddings",
+                   counted(summary.parameters.total(), "parameter"),
+                   group_thousands(static_cast<double>(summary.parameters.non_embedding()))));
+  print_policies(summary);
+  line("data",
+       fmt::format("{} of {}, {:.3g} epochs",
+                   counted(summary.data_tokens, "token"),
+                   corpora_text(summary),
+                   summary.epochs));
+  line("validation", summary.validation.empty() ? "none" : summary.validation);
+  line("steps",
+       fmt::format("{} of {} ({} x {} sequences of {}), {} tokens in all",
+                   group_thousands(static_cast<double>(summary.steps)),
+                   counted(summary.tokens_per_step, "token"),
+                   summary.accumulation,
+                   summary.batch_size,
+                   summary.context,
+                   format_count(static_cast<double>(summary.total_tokens))));
+  line("machine",
+       fmt::format("{}, {}, {}; {}, {}",
+                   summary.device == "cpu" ? cpu_model() : summary.device,
+                   name_of(cpu_isa()),
+                   summary.dtype,
+                   counted(summary.ranks, "rank"),
+                   counted(summary.threads, "thread") + (summary.ranks > 1 ? " each" : "")));
+  line("config", summary.run_dir + "/config.yaml");
+  print_note("\n");
+}
+
+void print_run_footer(const RunSummary& summary, const TrainResult& result) {
+  print_note("\n");
+  line(result.stopped ? "stopped" : "done",
+       fmt::format("step {} of {}, {} tokens, {} of wall time",
+                   group_thousands(static_cast<double>(result.step)),
+                   group_thousands(static_cast<double>(summary.steps)),
+                   format_count(static_cast<double>(result.tokens)),
+                   format_duration(result.seconds)));
+  print_losses(result);
+  if (!result.checkpoint.empty()) line("checkpoint", result.checkpoint);
+  if (result.stopped) {
+    line("next", "the same command goes on from here");
+    return;
+  }
+  const auto policy = proposed_policy(result);
+  const auto option = policy.empty() ? "" : " --policy " + quoted(policy);
+  const auto command = [&](const char* name) {
+    return fmt::format("{} {} {}", quoted(program_invocation_name), name, quoted(summary.run_dir));
+  };
+  const auto text = summary.validation.empty() ? "TEXT" : quoted(summary.validation);
+  line("next", fmt::format("{} --data {}{}", command("eval"), text, option));
+  line("", fmt::format("{} --prompt 'The'{}", command("generate"), option));
+}
+
+}  // namespace dsmoe
