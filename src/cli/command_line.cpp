@@ -398,9 +398,9 @@ Command& CommandLine::find(const std::string& name) const {
   for (const auto& command : commands_) {
     if (command->app_->get_name() == name) return *command;
   }
-  throw Error(fmt::format("expected a command, got '{}'{}; see 'dsmoe --help'",
-                          name,
-                          did_you_mean(name, command_names())));
+  const auto hint = did_you_mean(name, command_names());
+  throw Error(fmt::format(
+      "expected a command, got '{}'{} see 'dsmoe --help'", name, hint.empty() ? ";" : hint));
 }
 
 std::string CommandLine::help(const std::string& command) const {
@@ -457,7 +457,8 @@ bool Command::read(const std::vector<std::string>& given) {
 
 void Command::refuse(const std::string& reason) const {
   const auto& name = app_->get_name();
-  throw Error(fmt::format("{}: {}; see 'dsmoe {} --help'", name, reason, name));
+  const char* join = reason.ends_with('?') ? "" : ";";
+  throw Error(fmt::format("{}: {}{} see 'dsmoe {} --help'", name, reason, join, name));
 }
 
 }  // namespace dsmoe

@@ -17,7 +17,7 @@ constexpr size_t kLeastWidth = 40;
 constexpr size_t kGreatestWidth = 120;
 constexpr size_t kNameColumn = 28;        // of options, where lines are wide enough
 constexpr size_t kLeastTextColumns = 36;  // else texts go below their names
-constexpr size_t kCommandColumn = 12;
+constexpr size_t kCommandColumn = 14;
 
 size_t terminal_width() {
   if (const char* text = std::getenv("COLUMNS")) {

@@ -42,8 +42,11 @@ std::string nearest_word(const std::string& given, const std::vector<std::string
   const std::string* nearest = nullptr;
   size_t least = std::max<size_t>(1, wanted.size() / 3) + 1;
   for (const auto& word : words) {
-    const bool begins = wanted.size() >= kLeastBeginning && plain(word).starts_with(wanted);
-    const size_t distance = begins ? 0 : typing_distance(wanted, plain(word));
+    const auto known = plain(word);
+    const bool begins = (wanted.size() >= kLeastBeginning && known.starts_with(wanted)) ||
+                        (known.size() >= kLeastBeginning && wanted.starts_with(known));
+    const size_t distance = begins ? std::min<size_t>(known.size() != wanted.size(), least - 1)
+                                   : typing_distance(wanted, known);
     if (distance >= least) continue;
     least = distance;
     nearest = &word;

@@ -5,8 +5,8 @@
 
 namespace dsmoe {
 
-/// Returns the word that a misspelt one was probably meant to be, or an empty text: one that begins
-/// with it, or the nearest one within a third of its letters. Case, dashes and underscores count as
+/// Returns the word that a misspelt one was probably meant to be, or an empty text: one of
+/// which one begins with the other, or the nearest one within a third of its letters. Case, dashes and underscores count as
 /// alike.
 std::string nearest_word(const std::string& given, const std::vector<std::string>& words);
 

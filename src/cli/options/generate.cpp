@@ -66,7 +66,7 @@ void add_generate_command(CommandLine& line) {
       "0.8");
   command.group("Prompt");
   const auto prompt = command.option("-p,--prompt", options->prompt, "continue this text")
-                          .default_text("empty: BOS alone");
+                          .default_text("empty, which is BOS alone");
   const auto file = command
                         .option("-f,--prompt-file",
                                 options->prompt_file,

@@ -43,7 +43,9 @@ void add_dtype_option(Command& command, std::string& dtype) {
 }
 
 void add_threads_option(Command& command, int& threads) {
-  command.option("--threads", threads, "use N threads").range(0, 4096).default_text("0: all cores");
+  command.option("--threads", threads, "use N threads; 0: all cores")
+      .range(0, 4096)
+      .default_text("all cores");
 }
 
 void add_force_option(Command& command, bool& force) {
