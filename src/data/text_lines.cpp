@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "common/log.h"
+#include "common/standard_input.h"
 #include "data/utf8.h"
 #include "formats/json_limits.h"
 
@@ -69,7 +70,9 @@ bool is_named_json(std::string_view path) {
 }  // namespace
 
 TextFile::TextFile(Io& io, const std::string& path)
-    : path_(path), file_(io, path), buffer_(kPieceBytes) {
+    : path_(path == kStandardInput ? kStandardInputName : path),
+      file_(io, path),
+      buffer_(kPieceBytes) {
   fill();
   if (piece_.starts_with("\xFF\xFE") || piece_.starts_with("\xFE\xFF")) {
     throw Error(

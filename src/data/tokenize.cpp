@@ -8,6 +8,7 @@
 #include <span>
 
 #include "common/error.h"
+#include "common/standard_input.h"
 #include "data/dataset_record.h"
 #include "data/parallel_encoder.h"
 #include "data/text_lines.h"
@@ -86,7 +87,8 @@ void check_options(const TokenizeOptions& options) {
   check_output_directory(output_of(options));
 }
 
-int64_t size_bytes(const std::string& path) {
+int64_t size_bytes(Io& io, const std::string& path) {
+  if (path == kStandardInput) return static_cast<int64_t>(TextFile(io, path).file_bytes());
   std::error_code error;
   const auto size = fs::file_size(path, error);
   if (error) throw Error(fmt::format("{}: cannot open: {}", path, error.message()));
@@ -99,7 +101,7 @@ void encode_inputs(Io& io,
                    ShardSeries& shards,
                    DatasetRecord& record) {
   int64_t total_bytes = 0;
-  for (const auto& path : options.inputs) total_bytes += size_bytes(path);
+  for (const auto& path : options.inputs) total_bytes += size_bytes(io, path);
   int64_t done_bytes = 0;
   ParallelEncoder encoder(
       tokenizer, options.threads, [&](const std::vector<int32_t>& ids, bool starts_document) {

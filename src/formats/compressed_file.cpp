@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "common/standard_input.h"
 
 namespace dsmoe {
 namespace {
@@ -101,8 +102,9 @@ std::unique_ptr<Decoder> decoder_for(std::string_view beginning) {
 }  // namespace
 
 struct CompressedFile::State {
-  State(Io& file_io, const std::string& file_path) : io(file_io), path(file_path) {
-    fd = io.open(path, O_RDONLY, 0);
+  State(Io& file_io, const std::string& file_path)
+      : io(file_io), path(file_path == kStandardInput ? kStandardInputName : file_path) {
+    fd = file_path == kStandardInput ? open_standard_input(io) : io.open(path, O_RDONLY, 0);
     if (fd < 0) throw Error(fmt::format("{}: cannot open: {}", path, std::strerror(errno)));
   }
   ~State() { io.close(fd); }

@@ -13,6 +13,7 @@ namespace dsmoe {
 /// first bytes decide the format, not the name; consecutive members form one content.
 class CompressedFile {
  public:
+  /// path  `-` is standard input
   /// Throws Error if the file is missing or not a regular one.
   CompressedFile(Io& io, const std::string& path);
   ~CompressedFile();

@@ -72,7 +72,8 @@ class HabitsTest(unittest.TestCase):
     def refused(self, *arguments, says=(), code=2, **options):
         """The command must end with `code` and one line with every text of `says`."""
         done = self.run_dsmoe(*arguments, **options)
-        complaints = [line for line in done.stderr.splitlines() if line.startswith("dsmoe: ")]
+        stderr = done.stderr if isinstance(done.stderr, str) else done.stderr.decode()
+        complaints = [line for line in stderr.splitlines() if line.startswith("dsmoe: ")]
         self.assertEqual(done.returncode, code, f"{arguments}: {done.stderr}")
         self.assertEqual(len(complaints), 1, done.stderr)
         for text in says:

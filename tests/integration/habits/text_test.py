@@ -24,8 +24,8 @@ class TextTest(HabitsTest):
         cls.addClassCleanup(shutil.rmtree, maker.directory, ignore_errors=True)
         cls.model = maker.tiny_run("run", "--train.steps=60")
 
-    def text_of(self, *arguments):
-        done = self.prints_json("generate", self.model, "--max-tokens", 40, "--threads", 1, *arguments)
+    def text_of(self, *arguments, **options):
+        done = self.prints_json("generate", self.model, "--max-tokens", 40, "--threads", 1, *arguments, **options)
         return done["completions"][0]["text"]
 
     def documents_of(self, name, data, *options):
@@ -137,6 +137,28 @@ class TextTest(HabitsTest):
                 shutil.rmtree(self.directory / "copy", ignore_errors=True)
                 figures.append(figure(self.prints_json(*command, *form, "--threads", 1)))
             self.assertEqual(figures, figures[:1] * 4, name)
+
+    def test_a_dash_is_standard_input_once_in_a_line(self):
+        line = ["--policy", "all", "--threads", 1]
+        self.write("valid.txt", "line one two three\n" * 9)
+        text = (self.directory / "valid.txt").read_bytes()
+        expected = self.prints_json("eval", self.model, "--data", "valid.txt", *line)
+        for content in (text, gzip.compress(text)):
+            got = self.prints_json("eval", self.model, "--data", "-", *line, input=content, text=False)
+            self.assertEqual((got["nats_total"], got["bytes"]), (expected["nats_total"], len(text)))
+        for tokenizer in ("bytes", "chars"):  # chars reads the text twice
+            for name, given in (("valid.txt", None), ("-", text)):
+                self.succeeds("tokenize", "--input", name, "--tokenizer", tokenizer, "--out", f"{tokenizer}{name}", "--threads", 1,
+                              input=given, text=False)
+            made = [{path.name: path.read_bytes() for path in (self.directory / f"{tokenizer}{name}").iterdir()}
+                    for name in ("valid.txt", "-")]
+            self.assertEqual(*made)
+            self.assertGreater(len(made[0]), 1)
+        self.assertEqual(self.text_of("--prompt-file", "-", input="line"), self.text_of("--prompt", "line"))
+        self.refused("eval", self.model, "--data", "-", "--data", "-", says=["expected '-' once"])
+        self.refused("eval", self.model, "--data", "-", input="", says=["standard input: expected text, got an empty file"])
+        self.refused("tokenize", "--input", "-", "--out", "bad", input="a\nb\xff".encode("latin-1"), text=False,
+                     says=["standard input: expected UTF-8"])
 
     def test_validation_text_of_a_config_may_be_a_file_of_json_lines(self):
         self.write("valid.json", "".join(json.dumps({"body": "the king said no. " * 5}) + "\n" for _ in range(2)))
