@@ -2,18 +2,31 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
 #include "common/error.h"
+#include "common/suggestion.h"
 
 namespace dsmoe {
 namespace {
 
 constexpr const char* kForms = "all, top_k=K, threshold=E, threshold=E,max=K or threshold_top_k=E";
 
-[[noreturn]] void fail(const std::string& text, const std::string& expected) {
-  throw Error(fmt::format("routing policy: expected {}, got '{}'", expected, text));
+[[noreturn]] void fail(const std::string& text,
+                       const std::string& expected,
+                       const std::string& hint = "") {
+  throw Error(fmt::format("routing policy: expected {}, got '{}'{}", expected, text, hint));
+}
+
+// `; did you mean 'top_k=4'?` for `top-k=4`.
+std::string correction_of(const std::string& text) {
+  const size_t equals = std::min(text.find('='), text.size());
+  const auto name = nearest_word(text.substr(0, equals),
+                                 {"all", "top_k", "threshold", "threshold_top_k", "routing"});
+  if (name.empty() || (name == "all") != (equals == text.size())) return "";
+  return fmt::format("; did you mean '{}{}'?", name, text.substr(equals));
 }
 
 template <class Number>
@@ -79,7 +92,7 @@ RoutingPolicy parse_routing_policy(const std::string& text) {
       if (policy.max_experts < 1) fail(text, "max of 1 or more");
     }
   } else {
-    fail(text, kForms);
+    fail(text, kForms, correction_of(text));
   }
   if (!std::isfinite(policy.epsilon) || policy.epsilon < 0) fail(text, "a finite threshold >= 0");
   return policy;
