@@ -9,6 +9,7 @@
 #include "common/config_reader.h"
 #include "common/error.h"
 #include "common/standard_output.h"
+#include "common/thousands.h"
 #include "data/token_dataset.h"
 #include "report/cost_plan.h"
 #include "train/init_source.h"
@@ -45,7 +46,17 @@ RunConfig read_config(const Options& options) {
   return config;
 }
 
-nlohmann::ordered_json to_json(const CostPlan& plan, const PlanRequest& request) {
+nlohmann::ordered_json recompute_json(const CostPlan& plan) {
+  auto json = nlohmann::ordered_json::object();
+  for (const auto& [name, peak, fits] : plan.recompute) {
+    json[name] = {{"peak", peak}, {"fits", fits}};
+  }
+  return json;
+}
+
+nlohmann::ordered_json to_json(const CostPlan& plan,
+                               const PlanRequest& request,
+                               const std::string& currency) {
   nlohmann::ordered_json active = nlohmann::ordered_json::object();
   nlohmann::ordered_json prefill = active;
   nlohmann::ordered_json decode = active;
@@ -84,8 +95,12 @@ nlohmann::ordered_json to_json(const CostPlan& plan, const PlanRequest& request)
             {"kv_cache", plan.kv_cache_bytes}}},
           {"gpu", request.gpu.name},
           {"gpus", request.n_gpus},
-          {"mfu", request.mfu},
+          {"mfu", plan.mfu},
+          {"mfu_source", request.mfu ? "given" : "roofline"},
           {"fits", plan.fits},
+          {"checkpoint_activations", recompute_json(plan)},
+          {"tokens_total", plan.total_tokens},
+          {"tokens_per_day", plan.tokens_per_day},
           {"tokens_per_step", plan.tokens_per_step},
           {"step_seconds", plan.step_seconds},
           {"compute_seconds", plan.compute_seconds},
@@ -94,6 +109,8 @@ nlohmann::ordered_json to_json(const CostPlan& plan, const PlanRequest& request)
           {"total_seconds", plan.total_seconds},
           {"gpu_hours", plan.gpu_hours},
           {"cost", request.price_per_hour > 0 ? nlohmann::ordered_json(plan.cost) : nullptr},
+          {"currency", currency},
+          {"tried_on_gpu", false},
           {"sparse_twin",
            {{"parameters_total", plan.sparse_baseline.parameters_total},
             {"flops_per_token", plan.sparse_baseline.train_flops_per_token},
@@ -104,12 +121,12 @@ nlohmann::ordered_json to_json(const CostPlan& plan, const PlanRequest& request)
 void print_parameters(const CostPlan& plan) {
   const auto& count = plan.parameters;
   print_out("parameters {}: matrices {}, embeddings {}, routers {}, norms {}, biases {}\n",
-            count.total(),
-            count.matrices,
-            count.embeddings,
-            count.routers,
-            count.norms,
-            count.biases);
+            group_thousands(count.total()),
+            group_thousands(count.matrices),
+            group_thousands(count.embeddings),
+            group_thousands(count.routers),
+            group_thousands(count.norms),
+            group_thousands(count.biases));
   print_out("{:<24} {:>18} {:>7} {:>20} {:>20}\n",
             "policy",
             "active parameters",
@@ -117,9 +134,9 @@ void print_parameters(const CostPlan& plan) {
             "prefill FLOPs/token",
             "decode FLOPs/token");
   for (const auto& cost : plan.policies) {
-    print_out("{:<24} {:>18.0f} {:>6.1f}% {:>20.4g} {:>20.4g}\n",
+    print_out("{:<24} {:>18} {:>6.1f}% {:>20.4g} {:>20.4g}\n",
               cost.policy,
-              cost.active_parameters,
+              group_thousands(cost.active_parameters),
               100.0 * cost.active_parameters / static_cast<double>(count.non_embedding()),
               cost.prefill_flops,
               cost.decode_flops);
@@ -154,28 +171,69 @@ void print_memory(const CostPlan& plan, const RunConfig& config) {
   line("key/value cache, one full context, bfloat16", plan.kv_cache_bytes);
 }
 
-void print_time(const CostPlan& plan, const PlanRequest& request, const RunConfig& config) {
+const char* name_of(Recompute recompute) {
+  return recompute == Recompute::kNone    ? "none"
+         : recompute == Recompute::kBlock ? "full"
+                                          : "selective";
+}
+
+// Whether the peak fits, and whether it would with less recomputation.
+void print_fit(const CostPlan& plan, const PlanRequest& request, const RunConfig& config) {
+  const std::string configured = name_of(config.train.checkpoint_activations);
+  print_out("  the peak {} the GPU's {:.0f} GB; by checkpoint_activations:",
+            plan.fits ? "fits in" : "does not fit in",
+            request.gpu.memory_bytes / 1e9);
+  for (const auto& [name, peak, fits] : plan.recompute) {
+    print_out(" {} {:.1f} GB{}{}",
+              name,
+              peak / 1e9,
+              fits ? "" : " (too much)",
+              name == "full" ? "\n" : ",");
+  }
+  for (const auto& [name, peak, fits] : plan.recompute) {
+    if (name == configured) break;
+    if (!fits) continue;
+    print_out("  less would fit: checkpoint_activations {} computes less again than {}\n",
+              name,
+              configured);
+    break;
+  }
+}
+
+void print_time(const CostPlan& plan,
+                const PlanRequest& request,
+                const RunConfig& config,
+                const std::string& currency) {
   print_out(
       "training {:.4g} FLOPs per token; {} x {} at {:.4g} FLOP/s (bfloat16, data sheet) and an "
-      "assumed MFU of {:.0f} %{}:\n",
+      "MFU of {:.0f} %, {}{}:\n",
       plan.train_flops_per_token,
       request.n_gpus,
       request.gpu.name,
       request.gpu.flops,
-      100.0 * request.mfu,
+      100.0 * plan.mfu,
+      request.mfu ? "as given" : "predicted by the roofline of its kernels",
       config.train.checkpoint_activations == Recompute::kNone
           ? ""
           : ", more for what checkpoint_activations computes again");
-  print_out("  {:.0f} tokens per step, {:.3g} s; {} steps, {:.1f} days, {:.0f} GPU hours",
-            plan.tokens_per_step,
+  print_out("  {} tokens per step, {:.3g} s; {} steps, {} tokens in all\n",
+            group_thousands(plan.tokens_per_step),
             plan.step_seconds,
-            config.train.steps,
+            group_thousands(config.train.steps),
+            group_thousands(plan.total_tokens));
+  print_out("  {} tokens a day, {:.1f} days, {} GPU hours",
+            group_thousands(plan.tokens_per_day),
             plan.total_seconds / 86400.0,
-            plan.gpu_hours);
-  if (request.price_per_hour > 0) print_out(", {:.0f} at the price given", plan.cost);
-  print_out("\n  the peak {} the GPU's {:.0f} GB\n",
-            plan.fits ? "fits in" : "does not fit in",
-            request.gpu.memory_bytes / 1e9);
+            group_thousands(plan.gpu_hours));
+  if (request.price_per_hour > 0) {
+    print_out(", {} {} at {:g} {} for a GPU hour",
+              group_thousands(plan.cost),
+              currency,
+              request.price_per_hour,
+              currency);
+  }
+  print_out("\n");
+  print_fit(plan, request, config);
   if (request.n_gpus > 1) {
     print_out(
         "  of a step: {:.3g} s computing, {:.3g} s communicating, {:.3g} s of it not hidden\n",
@@ -183,6 +241,7 @@ void print_time(const CostPlan& plan, const PlanRequest& request, const RunConfi
         plan.reduce_seconds,
         plan.exposed_seconds);
   }
+  print_out("no GPU has been tried yet: time and cost are predictions\n");
   print_out(
       "assumed: the ranks share a step's micro-batches, each holds weights and gradients whole; a "
       "ring over links of {:.0f} GB/s each way on one host, above {} GPUs {:.0f} GB/s of network "
@@ -202,7 +261,7 @@ void print_sparse_baseline(const CostPlan& plan) {
       "each\n",
       plan.sparse_baseline.flops_ratio,
       plan.sparse_baseline.memory_ratio,
-      plan.sparse_baseline.parameters_total);
+      group_thousands(plan.sparse_baseline.parameters_total));
 }
 
 }  // namespace
@@ -223,12 +282,12 @@ int run_plan(const PlanCommand& options) {
   if (options.roofline) return print_roofline(config, request, options.n_keys, options.json);
   const auto costs = plan_cost(config, request);
   if (options.json) {
-    print_json(to_json(costs, request));
+    print_json(to_json(costs, request, options.currency));
     return 0;
   }
   print_parameters(costs);
   print_memory(costs, config);
-  print_time(costs, request, config);
+  print_time(costs, request, config, options.currency);
   print_sparse_baseline(costs);
   return 0;
 }

@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "model/flops.h"
+#include "report/gpu_roofline.h"
 
 namespace dsmoe {
 namespace {
@@ -115,6 +116,27 @@ void add_communication(CostPlan& plan, const RunConfig& config, const PlanReques
   plan.step_seconds = plan.compute_seconds + plan.exposed_seconds;
 }
 
+// Share of the peak that the step of one micro-batch reaches, by its kernels.
+double roofline_mfu(const RunConfig& config, const GpuSpec& gpu) {
+  const int64_t n_tokens = config.train.batch_size * config.seq_len();
+  const auto step = training_roofline(config.model, gpu, n_tokens, config.seq_len());
+  return step.flops() / step.seconds() / gpu.flops;
+}
+
+std::vector<RecomputePlan> recompute_plans(const RunConfig& config, const PlanRequest& request) {
+  std::vector<RecomputePlan> plans;
+  const auto add = [&](const char* name, Recompute recompute) {
+    RunConfig other = config;
+    other.train.checkpoint_activations = recompute;
+    const double peak = training_memory(other, request.n_gpus).peak;
+    plans.push_back({name, peak, peak <= request.gpu.memory_bytes});
+  };
+  add("none", Recompute::kNone);
+  add("selective", Recompute::kAttention);
+  add("full", Recompute::kBlock);
+  return plans;
+}
+
 }  // namespace
 
 CostPlan plan_cost(const RunConfig& config, const PlanRequest& request) {
@@ -131,10 +153,14 @@ CostPlan plan_cost(const RunConfig& config, const PlanRequest& request) {
   plan.tokens_per_step =
       static_cast<double>(train.batch_size * train.accumulation * config.seq_len());
   const double computed = computed_passes(config, plan.train_flops_per_token) / kForwardAndBackward;
-  const double speed = request.mfu * request.gpu.flops * static_cast<double>(request.n_gpus);
+  plan.mfu = request.mfu ? *request.mfu : roofline_mfu(config, request.gpu);
+  plan.recompute = recompute_plans(config, request);
+  const double speed = plan.mfu * request.gpu.flops * static_cast<double>(request.n_gpus);
   plan.compute_seconds = plan.tokens_per_step * plan.train_flops_per_token * computed / speed;
   add_communication(plan, config, request);
   plan.total_seconds = plan.step_seconds * static_cast<double>(train.steps);
+  plan.total_tokens = plan.tokens_per_step * static_cast<double>(train.steps);
+  plan.tokens_per_day = 86400.0 * plan.tokens_per_step / plan.step_seconds;
   plan.gpu_hours = plan.total_seconds / 3600.0 * static_cast<double>(request.n_gpus);
   plan.cost = plan.gpu_hours * request.price_per_hour;
   plan.fits = plan.memory.peak <= request.gpu.memory_bytes;

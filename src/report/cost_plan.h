@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,8 @@ struct PlanRequest {
   int64_t n_gpus = 1;  ///< GPUs that share the micro-batches of a step
   int64_t gpus_per_host = 8;
   double network_bytes_per_second = 50e9;  ///< of one GPU to other hosts, each way
-  double mfu = 0.4;                        ///< share of the GPU's peak that model operations reach
+  /// Share of the GPU's peak that model operations reach; empty: that of training_roofline.
+  std::optional<double> mfu = {};
   double price_per_hour = 0;          ///< of one GPU, any currency; 0: unknown, no cost is given
   std::vector<RoutingPlan> policies;  ///< to infer with
 };
@@ -41,18 +43,29 @@ struct SparseBaseline {
   double memory_ratio;  ///< weights, gradients and optimizer of this model over the baseline's
 };
 
+/// Memory of one rank under one value of train.checkpoint_activations.
+struct RecomputePlan {
+  std::string name;
+  double peak = 0;  ///< bytes
+  bool fits = false;
+};
+
 struct CostPlan {
   ParameterCount parameters;
   std::vector<PolicyCost> policies;
   double train_flops_per_token;  ///< under the training policy, recomputation not counted
+  double mfu;                    ///< given, or of the roofline
   TrainingMemory memory;
-  double kv_cache_bytes;   ///< bfloat16, one sequence of max_seq_len
-  double tokens_per_step;  ///< of all ranks
-  double compute_seconds;  ///< of a step
+  std::vector<RecomputePlan> recompute;  ///< none, selective, full
+  double kv_cache_bytes;                 ///< bfloat16, one sequence of max_seq_len
+  double tokens_per_step;                ///< of all ranks
+  double compute_seconds;                ///< of a step
   double reduce_seconds;  ///< for averaging gradients, and with a sharded optimizer sharing weights
   double exposed_seconds;  ///< part of it that the last micro-batch's backward pass does not hide
   double step_seconds;     ///< compute and exposed
   double total_seconds;
+  double total_tokens;
+  double tokens_per_day;
   double gpu_hours;
   double cost;  ///< 0 without a price
   bool fits;    ///< memory.peak against the GPU's memory

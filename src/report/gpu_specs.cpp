@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cctype>
+
 #include "common/error.h"
 
 namespace dsmoe {
@@ -17,8 +20,12 @@ const std::vector<GpuSpec>& gpu_specs() {
 
 const GpuSpec& find_gpu(const std::string& name) {
   std::vector<std::string> names;
+  std::string lower = name;
+  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) {
+    return static_cast<char>(std::tolower(c));
+  });
   for (const auto& spec : gpu_specs()) {
-    if (spec.name == name) return spec;
+    if (spec.name == lower) return spec;
     names.push_back(spec.name);
   }
   throw Error(fmt::format("--gpu: expected one of {}, got '{}'", fmt::join(names, ", "), name));

@@ -629,27 +629,60 @@ class CliTest(unittest.TestCase):
     def test_invalid_command_lines_are_refused_with_the_reason(self):
         self.assertRegex(run("--version").stdout, r"^\d+\.\d+\.\d+\n$")
         for line, says in [
-            ("", "A subcommand is required"),
-            ("retrain", "A subcommand is required"),
-            ("eval", "checkpoint is required"),
-            ("inspect x --tensor", "argument was not expected: --tensor"),
-            ("inspect x y", "argument was not expected: y"),
-            ("inspect x --tensors=odd", "Could not convert: --tensors = odd"),
-            ("eval x --data", "--data: 1 required TEXT missing"),
-            ("eval x --data a b", "argument was not expected: b"),
-            ("eval x --window wide", "Could not convert: --window = wide"),
-            ("generate x --temperature hot", "Could not convert: --temperature = hot"),
-            ("generate x --stop a b --n 70000", "--n: Value 70000 not in range 1 to 65536"),
-            ("plan x --mfu 2", "--mfu: Value 2 not in range 0.010000 to 1.000000"),
+            ("retrain", "expected a command, got 'retrain'; did you mean 'train'? see 'dsmoe --help'"),
+            ("evaluate", "did you mean 'eval'?"),
+            ("eval", "eval: expected CHECKPOINT, got none; see 'dsmoe eval --help'"),
+            ("convert", "expected SOURCE and OUT, got neither"),
+            ("inspect x --tensor", "inspect: expected an option, got '--tensor'; did you mean '--tensors'? see"),
+            ("inspect x y", "expected no further argument, got 'y'"),
+            ("inspect x --tensors=odd", "expected --tensors without a value, got '--tensors=odd'"),
+            ("eval x --data", "expected a value after --data, got none"),
+            ("eval x --data a b", "expected no further argument, got 'b'"),
+            ("eval x --window wide", "expected a whole number for --window, got 'wide'"),
+            ("eval x --batch 1 --batch 2", "expected --batch once, got it 2 times"),
+            ("eval x --dtype int7", "expected float32, bfloat16 or int8 for --dtype, got 'int7'"),
+            ("generate x --temperature hot", "expected a number for --temperature, got 'hot'"),
+            ("generate x --stop a b --n 70000", "expected 1 to 65536 for --n, got '70000'"),
+            ("generate x --top_kk 3", "did you mean '--top-k'?"),
+            ("plan x --mfu 2", "expected 0.01 to 1 for --mfu, got '2'"),
             ("plan x --threads", "expected --section.key=value, got '--threads'"),
-            ("generate x --prompts f --prompt a", "--prompt excludes --prompts"),
-            ("generate x --kv-budget 3", "--kv-budget requires --prompts"),
-            ("bench --config a --memory-only --no-memory", "--no-memory excludes --memory-only"),
-            ("launch -n 0 -- train", "--ranks: Value 0 not in range 1 to 1024"),
-            ("launch -n 2", "command is required"),
+            ("train x --dryrun", "did you mean '--dry-run'?"),
+            ("generate x --prompts f --prompt a", "expected --prompt or --prompts, got both"),
+            ("generate x --kv-budget 3", "expected --prompts with --kv-budget, got --kv-budget alone"),
+            ("bench --config a --memory-only --no-memory", "expected --no-memory or --memory-only, got both"),
+            ("launch -n 0 -- train", "expected 1 to 1024 for --ranks, got '0'"),
+            ("launch -n 2", "expected COMMAND, got none"),
+            ("launch -n 2 train x.yaml --threads=1", "the command goes after '--', as in 'dsmoe launch -n 2 -- train"),
         ]:
             with self.subTest(line=line):
                 self.refused(*line.split(), says=[says])
+
+    def test_a_misspelt_policy_is_corrected(self):
+        for policy, says in [("top-k=2", "did you mean 'top_k=2'?"), ("topk=2", "did you mean 'top_k=2'?"),
+                             ("Threshold=0.4", "did you mean 'threshold=0.4'?"), ("every=2", "expected all, top_k=K")]:
+            with self.subTest(policy=policy):
+                self.refused("eval", self.run_directory, "--data", self.text, "--policy", policy, says=[policy, says])
+
+    def test_a_plan_gives_tokens_money_and_what_would_fit(self):
+        line = ["plan", self.config, "--gpus", 2, "--price", "2.5", "--currency", "EUR", "--train.checkpoint_activations=full"]
+        plan = json.loads(run(*line, "--gpu", "H100", "--json").stdout)
+        self.assertEqual((plan["gpu"], plan["currency"], plan["mfu_source"], plan["tried_on_gpu"]), ("h100", "EUR", "roofline", False))
+        self.assertEqual(plan["tokens_total"], 6 * 2 * 16)
+        self.assertAlmostEqual(plan["tokens_per_day"] * plan["step_seconds"] / 86400, plan["tokens_per_step"], places=6)
+        self.assertAlmostEqual(plan["cost"], 2.5 * plan["gpu_hours"])
+        kept = plan["checkpoint_activations"]
+        self.assertEqual([*kept], ["none", "selective", "full"])
+        self.assertEqual(kept["full"], {"peak": plan["memory_bytes"]["peak"], "fits": plan["fits"]})
+        roofline = json.loads(run(*line, "--json", "--roofline").stdout)
+        products = sum(kernel["flops"] for kernel in roofline["step_kernels"])
+        self.assertAlmostEqual(plan["mfu"], products / roofline["step_seconds"] / 989.4e12)
+        given = json.loads(run(*line, "--json", "--mfu", "0.4").stdout)
+        self.assertEqual((given["mfu"], given["mfu_source"]), (0.4, "given"))
+        self.assertAlmostEqual(given["compute_seconds"] * 0.4, plan["compute_seconds"] * plan["mfu"])
+        text = run(*line, "--train.steps=1000000").stdout
+        for says in ("predicted by the roofline of its kernels", "1,000,000 steps, 32,000,000 tokens in all", " EUR at 2.5 EUR for",
+                     "less would fit: checkpoint_activations none", "no GPU has been tried yet"):
+            self.assertIn(says, text)
 
     def test_bad_keys_are_named_with_file_line_and_nearest_key(self):
         def edited(name, edit):

@@ -25,9 +25,12 @@ void add_plan_command(CommandLine& line) {
   command
       .option("--network", options->network_gigabytes, "give each X GB/s to other hosts, each way")
       .range(0.01, 1e4);
-  command.option("--mfu", options->mfu, "reach this share of the GPU's peak").range(0.01, 1.0);
-  command.option("--price", options->price_per_hour, "pay X for an hour of one GPU")
+  command.option("--mfu", options->mfu, "reach this share of the GPU's peak")
+      .range(0.01, 1.0)
+      .default_text("what the roofline predicts");
+  command.option("--price", options->price_per_hour, "pay X for an hour of one GPU; 0: unknown")
       .range(0.0, 1e6);
+  command.option("--currency", options->currency, "name the money of --price so");
   command.group("Model");
   command.option("--policies", options->policies, "infer with these; see 'dsmoe help eval'")
       .type("POLICY")

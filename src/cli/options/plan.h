@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,9 @@ struct PlanCommand {
   int64_t n_gpus = 1;
   int64_t gpus_per_host = 8;
   double network_gigabytes = 50;
-  double mfu = 0.4;
-  double price_per_hour = 0;
+  std::optional<double> mfu;  ///< empty: that of the roofline
+  double price_per_hour = 0;  ///< 0: unknown
+  std::string currency = "USD";
   std::vector<std::string> policies;
   int64_t n_keys = 1024;
   bool roofline = false;
