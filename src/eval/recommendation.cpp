@@ -26,15 +26,15 @@ struct Family {
 };
 
 Family thresholds(const ModelConfig& config) {
-  Family family{.values = {0.2, 0.4, 0.6, 0.8},
-                .plan = [](double value, const ModelConfig&) {
-                  return RoutingPlan(RoutingPolicy::threshold(value));
-                },
-                .between = [](double within, double beyond) -> std::optional<double> {
-                  const double middle = std::round(50 * (within + beyond)) / 100;
-                  if (middle <= within || middle >= beyond) return std::nullopt;
-                  return middle;
-                }};
+  Family family{
+      .values = {0.2, 0.4, 0.6, 0.8},
+      .plan = [](double value,
+                 const ModelConfig&) { return RoutingPlan(RoutingPolicy::threshold(value)); },
+      .between = [](double within, double beyond) -> std::optional<double> {
+        const double middle = std::round(50 * (within + beyond)) / 100;
+        if (middle <= within || middle >= beyond) return std::nullopt;
+        return middle;
+      }};
   const bool has_sigmoid_gates = config.ffn.kind == FfnKind::kPartitioned &&
                                  config.ffn.partition.gates == RouterActivation::kSigmoid;
   if (!has_sigmoid_gates) family.values.push_back(1.2);
@@ -46,12 +46,13 @@ Family top_ks(const ModelConfig& config) {
       config.has_ffn_experts() ? config.ffn.n_experts : config.attention.n_experts;
   Family family{.values = {},
                 .dense_value = static_cast<double>(n_experts),
-                .plan = [](double value, const ModelConfig& its_config) {
-                  LayerRouting routing;
-                  auto& policy = its_config.has_ffn_experts() ? routing.moe : routing.moa;
-                  policy = RoutingPolicy::top_k(static_cast<int64_t>(value));
-                  return RoutingPlan(routing);
-                },
+                .plan =
+                    [](double value, const ModelConfig& its_config) {
+                      LayerRouting routing;
+                      auto& policy = its_config.has_ffn_experts() ? routing.moe : routing.moa;
+                      policy = RoutingPolicy::top_k(static_cast<int64_t>(value));
+                      return RoutingPlan(routing);
+                    },
                 .between = [](double within, double beyond) -> std::optional<double> {
                   const double middle = std::floor((within + beyond) / 2);
                   if (middle >= within || middle <= beyond) return std::nullopt;

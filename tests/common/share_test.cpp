@@ -14,7 +14,8 @@ TEST_CASE("parse_share: a percentage and a fraction are the same share") {
 }
 
 TEST_CASE("parse_share: anything else is no share") {
-  for (const auto* text : {"", "%", " %", "1 percent", "-1%", "-0.1", "nan", "inf", "1%%", "1  %", "x"}) {
+  for (const auto* text :
+       {"", "%", " %", "1 percent", "-1%", "-0.1", "nan", "inf", "1%%", "1  %", "x"}) {
     CAPTURE(text);
     CHECK_FALSE(parse_share(text));
   }

@@ -117,21 +117,21 @@ TEST_CASE("recommend_policy: a share of the windows, spread over the text, and b
   auto model = make_tiny_model();
   int64_t last = 0;
   int64_t bound = 0;
-  const auto found = recommend_policy(model,
-                                      recommendation_text(),
-                                      {.tokens = 100, .on_progress = [&](int64_t done, int64_t all) {
-                                         CHECK(done > last);
-                                         CHECK(done <= all);
-                                         CHECK((bound == 0 || bound == all));
-                                         last = done;
-                                         bound = all;
-                                       }});
+  const auto found = recommend_policy(
+      model, recommendation_text(), {.tokens = 100, .on_progress = [&](int64_t done, int64_t all) {
+                                       CHECK(done > last);
+                                       CHECK(done <= all);
+                                       CHECK((bound == 0 || bound == all));
+                                       last = done;
+                                       bound = all;
+                                     }});
   // Every 4th of 17 windows of 24, of which the last is short.
   CHECK(found.tokens_scored == 4 * 24 + 15);
   CHECK(last == static_cast<int64_t>(found.measured.size()) * 5);
 }
 
-TEST_CASE("recommend_policy: a cut model is compared with its training selection if that is better") {
+TEST_CASE(
+    "recommend_policy: a cut model is compared with its training selection if that is better") {
   ModelConfig config = tiny_model_config(31);
   config.attention.kind = AttentionKind::kDense;
   config.attention.n_heads = 2;
