@@ -21,9 +21,9 @@ RoutingPlan plan_of(const Options& options, const ModelConfig& config) {
 }
 
 // [n_sequences, seq] of the text's beginning, or drawn.
-at::Tensor tokens_of(const Options& options,
-                     const Tokenizer& tokenizer,
-                     const ModelConfig& config) {
+CheckTokens tokens_of(const Options& options,
+                      const Tokenizer& tokenizer,
+                      const ModelConfig& config) {
   if (options.data.empty()) return random_check_tokens(config);
   const auto text = read_eval_text(options.data, tokenizer, /*documents=*/false, 0, options.format);
   return check_tokens(text, config, options.data);
@@ -34,7 +34,8 @@ nlohmann::ordered_json health_to_json(const ExpertHealth& health) {
   for (const auto& pair : health.duplicates) {
     duplicates.push_back({{"experts", {pair.first, pair.second}}, {"cosine", pair.cosine}});
   }
-  return {{"dead", health.dead}, {"duplicates", duplicates}};
+  const auto dead = health.dead ? nlohmann::ordered_json(*health.dead) : nullptr;
+  return {{"dead", dead}, {"duplicates", duplicates}};
 }
 
 nlohmann::ordered_json to_json(const CheckReport& report, const RoutingPlan& plan) {
@@ -46,6 +47,7 @@ nlohmann::ordered_json to_json(const CheckReport& report, const RoutingPlan& pla
   }
   return {{"pass", report.passes()},
           {"policy", plan.to_string()},
+          {"tokens", report.on_random_tokens ? "random" : "text"},
           {"max_abs_error", report.max_abs_error},
           {"max_abs_logit", report.max_abs_logit},
           {"tolerance", report.tolerance},
@@ -55,8 +57,8 @@ nlohmann::ordered_json to_json(const CheckReport& report, const RoutingPlan& pla
 }
 
 void print_health(size_t layer, const char* kind, const ExpertHealth& health) {
-  if (!health.dead.empty()) {
-    print_out("layer {}: {} experts without load: {}\n", layer, kind, fmt::join(health.dead, " "));
+  if (health.dead && !health.dead->empty()) {
+    print_out("layer {}: {} experts without load: {}\n", layer, kind, fmt::join(*health.dead, " "));
   }
   for (const auto& pair : health.duplicates) {
     print_out("layer {}: {} experts {} and {} are alike (cosine {:.4f})\n",
@@ -70,6 +72,10 @@ void print_health(size_t layer, const char* kind, const ExpertHealth& health) {
 
 void print_text(const CheckReport& report, const RoutingPlan& plan) {
   for (const auto& name : report.non_finite) print_out("not finite: {}\n", name);
+  if (report.on_random_tokens) {
+    print_out(
+        "random tokens: they compare executions, but say nothing of dead experts; --data TEXT\n");
+  }
   print_out(
       "policy {}: dense and sparse logits differ by {:.2e} at most, of {:.2f}; bound {:.2e}\n",
       plan.to_string(),

@@ -56,15 +56,24 @@ std::vector<DuplicateExperts> find_duplicates(const at::Tensor& first_matrix, in
   return duplicates;
 }
 
-ExpertHealth health_of(const RoutingRecord& record, const at::Tensor& first_matrix) {
+std::vector<int64_t> dead_experts(const RoutingRecord& record) {
   const int64_t n_experts = record.router_probs.size(-1);
   const auto mean =
       record.router_probs.detach().flatten(0, 1).mean(0, false, at::kDouble).contiguous();
   const double equal_share = mean.sum().item<double>() / static_cast<double>(n_experts);
-  ExpertHealth health{.dead = {}, .duplicates = find_duplicates(first_matrix, n_experts)};
+  std::vector<int64_t> dead;
   for (int64_t i = 0; i < n_experts; ++i) {
-    if (mean.const_data_ptr<double>()[i] < kDeadShare * equal_share) health.dead.push_back(i);
+    if (mean.const_data_ptr<double>()[i] < kDeadShare * equal_share) dead.push_back(i);
   }
+  return dead;
+}
+
+ExpertHealth health_of(const RoutingRecord& record,
+                       const at::Tensor& first_matrix,
+                       bool on_random_tokens) {
+  ExpertHealth health{.dead = {},
+                      .duplicates = find_duplicates(first_matrix, record.router_probs.size(-1))};
+  if (!on_random_tokens) health.dead = dead_experts(record);
   return health;
 }
 
@@ -106,16 +115,18 @@ bool CheckReport::passes() const {
 }
 
 CheckReport check_equivalence(Transformer& model,
-                              const at::Tensor& tokens,
+                              const CheckTokens& tokens,
                               const RoutingPlan& plan) {
   const at::NoGradGuard no_grad;
   const EvaluationMode mode(*model);
   const auto n_layers = static_cast<size_t>(model->config().n_layers);
   const auto run = [&](size_t first, size_t last, at::ScalarType type) {
-    return model->forward(tokens, sparse_in(plan, n_layers, first, last), {.compute_dtype = type});
+    return model->forward(
+        tokens.ids, sparse_in(plan, n_layers, first, last), {.compute_dtype = type});
   };
   const auto parameters = named_parameters(*model);
   CheckReport report;
+  report.on_random_tokens = tokens.are_random;
   for (const auto& [name, parameter] : parameters) {
     if (!at::isfinite(parameter).all().item<bool>()) report.non_finite.push_back(name);
   }
@@ -133,9 +144,11 @@ CheckReport check_equivalence(Transformer& model,
       return find_parameter(parameters, fmt::format("blocks_{}.{}", i, name));
     };
     if (!dense.moe.empty()) {
-      layer.moe = health_of(dense.moe[i], matrix("moe.experts.up_proj.weight"));
+      layer.moe = health_of(dense.moe[i], matrix("moe.experts.up_proj.weight"), tokens.are_random);
     }
-    if (!dense.moa.empty()) layer.moa = health_of(dense.moa[i], matrix("moa.q_proj.weight"));
+    if (!dense.moa.empty()) {
+      layer.moa = health_of(dense.moa[i], matrix("moa.q_proj.weight"), tokens.are_random);
+    }
   }
   report.bfloat16_agreement = agreement(dense, run(0, 0, at::kBFloat16));
   return report;
@@ -154,9 +167,9 @@ RoutingPlan default_check_plan(const ModelConfig& config) {
   return RoutingPlan(routing);
 }
 
-at::Tensor check_tokens(const EvalText& text,
-                        const ModelConfig& config,
-                        const std::string& source) {
+CheckTokens check_tokens(const EvalText& text,
+                         const ModelConfig& config,
+                         const std::string& source) {
   const auto& sequence = text.sequences.front();
   const int64_t seq = check_length(config);
   if (static_cast<int64_t>(sequence.size()) < kSequences * seq) {
@@ -164,17 +177,17 @@ at::Tensor check_tokens(const EvalText& text,
         fmt::format("{}: expected {} tokens, got {}", source, kSequences * seq, sequence.size()));
   }
   const std::vector<int64_t> ids(sequence.begin(), sequence.begin() + kSequences * seq);
-  return at::tensor(ids, at::kLong).view({kSequences, seq});
+  return {at::tensor(ids, at::kLong).view({kSequences, seq})};
 }
 
-at::Tensor random_check_tokens(const ModelConfig& config) {
+CheckTokens random_check_tokens(const ModelConfig& config) {
   const int64_t seq = check_length(config);
   std::vector<int64_t> ids;
   for (uint64_t i = 0; i < static_cast<uint64_t>(kSequences * seq); ++i) {
     const auto draw = mix_bits(i) >> 33;
     ids.push_back(static_cast<int64_t>(draw % static_cast<uint64_t>(config.vocab_size)));
   }
-  return at::tensor(ids, at::kLong).view({kSequences, seq});
+  return {at::tensor(ids, at::kLong).view({kSequences, seq}), /*are_random=*/true};
 }
 
 }  // namespace dsmoe

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,7 +22,9 @@ struct DuplicateExperts {
 
 /// Of one kind of experts in one layer.
 struct ExpertHealth {
-  std::vector<int64_t> dead;  ///< whose mean router_prob is below a hundredth of an equal share
+  /// Experts with a mean router_prob below a hundredth of an equal share. None on random tokens:
+  /// a router may leave an expert out there that text uses.
+  std::optional<std::vector<int64_t>> dead;
   std::vector<DuplicateExperts> duplicates;  ///< whose cosine is above 0.999
 };
 
@@ -33,6 +36,7 @@ struct LayerCheck {
 
 /// Whether a model computes under sparse execution what it was trained to under dense.
 struct CheckReport {
+  bool on_random_tokens = false;
   double max_abs_logit = 0;
   double max_abs_error = 0;  ///< of the logits, with sparse execution everywhere
   double tolerance = 0;      ///< 1e-5 of the largest logit, or of 1
@@ -50,15 +54,23 @@ struct CheckReport {
 /// of the attention experts.
 RoutingPlan default_check_plan(const ModelConfig& config);
 
-/// Tokens to check with, [4, seq] int64 of at most 64 positions: the beginning of a text, or
-/// random ones, the same for the same model. Throws Error naming `source` if the text is too short.
-at::Tensor check_tokens(const EvalText& text, const ModelConfig& config, const std::string& source);
-at::Tensor random_check_tokens(const ModelConfig& config);
+/// Tokens to check with.
+struct CheckTokens {
+  at::Tensor ids;  // [batch, seq] int64
+  bool are_random = false;
+};
 
-/// tokens [batch, seq] int64. The model's weights are float32 and not packed, for packed ones have
+/// Returns 4 sequences of at most 64 positions: the beginning of a text, or random ones, the same
+/// for the same model. Throws Error naming `source` if the text is too short.
+CheckTokens check_tokens(const EvalText& text,
+                         const ModelConfig& config,
+                         const std::string& source);
+CheckTokens random_check_tokens(const ModelConfig& config);
+
+/// The model's weights are float32 and not packed, for packed ones have
 /// one execution only. `plan` says which experts count; its execution does not matter.
 CheckReport check_equivalence(Transformer& model,
-                              const at::Tensor& tokens,
+                              const CheckTokens& tokens,
                               const RoutingPlan& plan);
 
 }  // namespace dsmoe

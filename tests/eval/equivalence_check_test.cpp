@@ -12,7 +12,7 @@
 namespace dsmoe {
 namespace {
 
-at::Tensor some_tokens() { return at::randint(257, {3, 20}, at::kLong); }
+CheckTokens some_tokens() { return {at::randint(257, {3, 20}, at::kLong)}; }
 
 at::Tensor parameter_of(Transformer& model, const std::string& name) {
   for (const auto& [its_name, parameter] : named_parameters(*model)) {
@@ -36,7 +36,7 @@ TEST_CASE("check_equivalence: a sound model passes") {
   for (const auto& layer : report.layers) {
     CHECK(layer.moe.duplicates.empty());
     CHECK(layer.moa.duplicates.empty());
-    CHECK(layer.moe.dead.empty());
+    CHECK(layer.moe.dead == std::vector<int64_t>{});
   }
   CHECK(report.bfloat16_agreement > 0.8);
   CHECK(report.bfloat16_agreement <= 1.0);
@@ -72,6 +72,16 @@ TEST_CASE("check_equivalence: finds an expert that was copied and one that is ne
   CHECK(duplicates[0].first == 1);
   CHECK(duplicates[0].second == 4);
   CHECK(report.layers[1].moa.dead == std::vector<int64_t>{1});
+  CHECK_FALSE(report.on_random_tokens);
+
+  // The same tokens, were they random: duplicates are in the weights, dead experts are not judged.
+  auto random = some_tokens();
+  random.are_random = true;
+  const auto unjudged = check_equivalence(model, random, kPlan);
+  CHECK(unjudged.on_random_tokens);
+  CHECK_FALSE(unjudged.layers[1].moa.dead);
+  CHECK_FALSE(unjudged.layers[0].moe.dead);
+  CHECK(unjudged.layers[0].moe.duplicates.size() == 1);
 }
 
 TEST_CASE("CheckReport: an error of one layer, or a NaN, fails") {
@@ -97,11 +107,14 @@ TEST_CASE("default_check_plan: leaves experts out; check_tokens: the beginning o
   text.sequences.emplace_back();
   for (int32_t i = 0; i < 4 * 24; ++i) text.sequences[0].push_back(i);
   const auto tokens = check_tokens(text, config, "a.txt");
-  CHECK(tokens.sizes() == at::IntArrayRef({4, 24}));
-  CHECK(tokens[3][23].item<int64_t>() == 95);
+  CHECK(tokens.ids.sizes() == at::IntArrayRef({4, 24}));
+  CHECK(tokens.ids[3][23].item<int64_t>() == 95);
+  CHECK_FALSE(tokens.are_random);
   text.sequences[0].pop_back();
   CHECK_THROWS_WITH(check_tokens(text, config, "a.txt"), "a.txt: expected 96 tokens, got 95");
-  CHECK(random_check_tokens(config).equal(random_check_tokens(config)));
+  const auto random = random_check_tokens(config);
+  CHECK(random.are_random);
+  CHECK(random.ids.equal(random_check_tokens(config).ids));
 }
 
 }  // namespace dsmoe

@@ -23,7 +23,7 @@ void add_check_command(CommandLine& line) {
           "the attention experts");
   const auto data = command.option("--data", options->data, text_help("run on"))
                         .text_path()
-                        .default_text("random tokens");
+                        .default_text("random tokens, on which no expert is called dead");
   add_text_options(command, options->format, data);
   add_threads_option(command, options->threads);
   add_json_option(command, options->json);
