@@ -1,10 +1,7 @@
 #include "cli/conversion.h"
 
-#include <ATen/CPUGeneratorImpl.h>
-#include <ATen/ops/randint.h>
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <functional>
 
@@ -104,14 +101,6 @@ OpenedSource open_source(Io& io, const std::string& path, const TokenizerChoice&
                             source.model.config.vocab_size));
   }
   return source;
-}
-
-at::Tensor comparison_tokens(const ModelConfig& config) {
-  const int64_t n_tokens = std::min<int64_t>(config.max_seq_len, 16);
-  return at::randint(config.vocab_size,
-                     {1, n_tokens},
-                     at::detail::createCPUGenerator(17),
-                     at::TensorOptions(at::kLong));
 }
 
 }  // namespace dsmoe

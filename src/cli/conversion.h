@@ -24,7 +24,4 @@ struct OpenedSource {
 /// also for a tokenizer other than the source's own, unless the choice says that it may differ.
 OpenedSource open_source(Io& io, const std::string& path, const TokenizerChoice& choice);
 
-/// Random ids for a comparison of logits, [1, n_tokens]; the same for the same model.
-at::Tensor comparison_tokens(const ModelConfig& config);
-
 }  // namespace dsmoe

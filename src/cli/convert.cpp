@@ -11,7 +11,7 @@
 #include "common/interruptible_io.h"
 #include "common/standard_output.h"
 #include "data/tokenizer_files.h"
-#include "eval/perplexity.h"
+#include "eval/conversion_check.h"
 #include "model/io/checkpoint_writer.h"
 #include "model/moe/ffn_partition.h"
 
@@ -36,50 +36,14 @@ ConvertedContents contents_of(const Tokenizer& tokenizer) {
   return contents;
 }
 
-double perplexity_of(Transformer& model, const EvalText& text, const RoutingPlan& plan) {
-  PerplexityOptions options;
-  options.plan = plan;
-  return evaluate_perplexity(model, text, options).perplexity();
-}
-
-// The source, the written model with its gates at 1, and as it runs.
-struct Comparison {
-  double source_perplexity = 0;
-  double max_abs_logit_error = 0;
-  double forced_gates_perplexity = 0;  // where it was cut
-  double perplexity = 0;               // where it was cut
-};
-
 struct Result {
   std::string source;  // kind
   size_t tensors_read = 0;
   size_t tensors_written = 0;
   std::string policy;
   bool is_cut = false;
-  std::optional<Comparison> comparison;
+  std::optional<ConversionComparison> comparison;
 };
-
-Comparison compare(const Options& options, const OpenedSource& source, const EvalText& text) {
-  auto& io = posix_io();
-  Comparison comparison;
-  auto original = instantiate(source.model);
-  const auto original_plan = parse_routing_plan(source.model.config.training_policy);
-  comparison.source_perplexity = perplexity_of(original, text, original_plan);
-  const auto tokens = comparison_tokens(source.model.config);
-  const at::NoGradGuard no_grad;
-  const auto expected = original->forward(tokens, original_plan).logits;
-  original = nullptr;
-  auto written = load_model(io, find_checkpoint(io, options.out));
-  const auto plan = parse_routing_plan(written->config().training_policy);
-  written->force_gates(true);
-  const auto logits = written->forward(tokens, plan).logits;
-  comparison.max_abs_logit_error = (logits - expected).abs().max().item<double>();
-  if (options.partition.empty()) return comparison;
-  comparison.forced_gates_perplexity = perplexity_of(written, text, plan);
-  written->force_gates(false);
-  comparison.perplexity = perplexity_of(written, text, plan);
-  return comparison;
-}
 
 // Every tensor is accounted for: what is missing or left over has stopped the conversion.
 nlohmann::ordered_json to_json(const Result& result) {
@@ -93,9 +57,9 @@ nlohmann::ordered_json to_json(const Result& result) {
   if (const auto& comparison = result.comparison) {
     json["source_perplexity"] = comparison->source_perplexity;
     json["max_abs_logit_error"] = comparison->max_abs_logit_error;
-    if (result.is_cut) {
-      json["forced_gates_perplexity"] = comparison->forced_gates_perplexity;
-      json["perplexity"] = comparison->perplexity;
+    if (comparison->perplexity) {
+      json["forced_gates_perplexity"] = *comparison->forced_gates_perplexity;
+      json["perplexity"] = *comparison->perplexity;
     }
   }
   if (result.is_cut) json["warning"] = kUntrained;
@@ -113,11 +77,11 @@ void print_text(const Options& options, const Result& result) {
               options.source,
               comparison->source_perplexity,
               comparison->max_abs_logit_error);
-    if (result.is_cut) {
+    if (comparison->perplexity) {
       print_out("cut, every gate forced to 1: {:.4f}\ncut, {}: {:.4f}\n",
-                comparison->forced_gates_perplexity,
+                *comparison->forced_gates_perplexity,
                 result.policy,
-                comparison->perplexity);
+                *comparison->perplexity);
     }
   }
   if (result.is_cut) print_out("{}\n", kUntrained);
@@ -146,7 +110,11 @@ int run_convert(const ConvertCommand& options) {
                 .policy = model.config.training_policy,
                 .is_cut = !options.partition.empty(),
                 .comparison = {}};
-  if (!options.text.empty()) result.comparison = compare(options, source, text);
+  if (!options.text.empty()) {
+    auto& io = posix_io();
+    const auto converted = open_checkpoint(io, find_checkpoint(io, options.out));
+    result.comparison = compare_conversion(source.model, converted, result.is_cut, text);
+  }
   if (options.json) {
     print_json(to_json(result));
   } else {

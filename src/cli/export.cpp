@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <optional>
+
 #include "cli/command_support.h"
 #include "cli/options/export.h"
 #include "cli/run_functions.h"
@@ -9,7 +11,9 @@
 #include "data/gguf_tokenizer.h"
 #include "data/hf_tokenizer_export.h"
 #include "data/tokenizer_files.h"
+#include "eval/conversion_check.h"
 #include "model/io/export_model.h"
+#include "model/io/llama_export.h"
 
 namespace dsmoe {
 namespace {
@@ -41,22 +45,58 @@ struct Result {
   std::string policy;
   bool has_tokenizer = false;
   ExportReport report;
+  std::optional<Divergence> joined;  // from a partitioned model under its own policy
 };
+
+nlohmann::ordered_json to_json(const Options& options, const Divergence& joined) {
+  nlohmann::ordered_json json = {{"tokens", options.text.empty() ? "random" : options.text},
+                                 {"tokens_scored", joined.model.tokens_scored},
+                                 {"kl_divergence", joined.kl_per_token()},
+                                 {"top1_agreement", joined.top1_agreement()}};
+  if (options.text.empty()) return json;
+  json["perplexity"] = joined.model.perplexity();
+  json["own_perplexity"] = joined.reference.perplexity();
+  return json;
+}
+
+void print_joined(const Options& options, const Result& result) {
+  const auto& joined = *result.joined;
+  print_out("against the model under its policy, {}:\n", result.policy);
+  if (!options.text.empty()) {
+    print_out("  perplexity {:.4f} as written, {:.4f} under {} ({:+.1f} %)\n",
+              joined.model.perplexity(),
+              joined.reference.perplexity(),
+              result.policy,
+              100 * (joined.model.perplexity() / joined.reference.perplexity() - 1));
+  }
+  print_out(
+      "  KL divergence {:.4g} nats per token over {} {}; the same most likely token for {:.1f} "
+      "%\n",
+      joined.kl_per_token(),
+      joined.model.tokens_scored,
+      options.text.empty() ? "random tokens (--text compares perplexities)"
+                           : "tokens of " + options.text,
+      100 * joined.top1_agreement());
+}
 
 nlohmann::ordered_json to_json(const Options& options, const Result& result) {
   const auto& report = result.report;
-  return {{"out", options.out},
-          {"target", options.target},
-          {"policy", result.policy},
-          {"dtype", options.dtype},
-          {"tokenizer", result.has_tokenizer},
-          {"tensors_read", report.tensors_read},
-          {"tensors_written", report.tensors_written},
-          {"unused", nlohmann::ordered_json::array()},
-          {"missing", nlohmann::ordered_json::array()},
-          {"tokens_compared", report.tokens.numel()},
-          {"max_abs_logit", report.max_abs_logit},
-          {"max_abs_logit_error", report.max_abs_logit_error}};
+  nlohmann::ordered_json json = {
+      {"out", options.out},
+      {"target", options.target},
+      {"policy", result.policy},
+      {"dtype", options.dtype},
+      {"tokenizer", result.has_tokenizer},
+      {"tensors_read", report.tensors_read},
+      {"tensors_written", report.tensors_written},
+      {"unused", nlohmann::ordered_json::array()},
+      {"missing", nlohmann::ordered_json::array()},
+      {"tokens_compared", report.tokens.numel()},
+      {"max_abs_logit", report.max_abs_logit},
+      {"max_abs_logit_error", report.max_abs_logit_error},
+      {"compared", result.joined ? "every gate at 1, without routers" : "the model"}};
+  if (result.joined) json["own_policy"] = to_json(options, *result.joined);
+  return json;
 }
 
 void print_text(const Options& options, const Result& result, const std::string& checkpoint) {
@@ -70,11 +110,13 @@ void print_text(const Options& options, const Result& result, const std::string&
             result.policy);
   print_out(
       "read back: logits of {} random tokens, up to {:.4g}, differ by at most {:.3g} from the "
-      "model's{}\n",
+      "model's{}{}\n",
       report.tokens.numel(),
       report.max_abs_logit,
       report.max_abs_logit_error,
-      options.dtype == "float32" ? "" : " with weights of that type");
+      options.dtype == "float32" ? "" : " with weights of that type",
+      result.joined ? " with every gate at 1 and the routers dropped" : "");
+  if (result.joined) print_joined(options, result);
   if (!result.has_tokenizer) {
     print_out("without the tokenizer, which {} cannot express\n", options.target);
   }
@@ -113,10 +155,23 @@ int run_export(const ExportCommand& options) {
       static_cast<size_t>(config.n_layers),
       config.attention.kind == AttentionKind::kMoa ? config.attention.n_experts : 0,
       config.has_ffn_experts() ? config.ffn.n_experts : 0);
-  const Result result{.policy = request.plan.to_string(),
-                      .has_tokenizer = options.target == "gguf" ? !request.gguf_tokenizer.empty()
-                                                                : !request.files.empty(),
-                      .report = export_model(io, model, options.target, request, options.out)};
+  // Before the work: a text that cannot be read leaves nothing.
+  std::optional<EvalText> text;
+  if (!options.text.empty()) {
+    if (options.target != "hf-llama" || config.ffn.kind != FfnKind::kPartitioned) {
+      throw Error("--text: expected --to hf-llama of a cut model, which loses its gates there");
+    }
+    text = read_eval_text(options.text, *tokenizer, false, 0, options.format);
+  }
+  Result result{.policy = request.plan.to_string(),
+                .has_tokenizer = options.target == "gguf" ? !request.gguf_tokenizer.empty()
+                                                          : !request.files.empty(),
+                .report = export_model(io, model, options.target, request, options.out),
+                .joined = {}};
+  if (result.report.joined_partition) {
+    result.joined = compare_joined(
+        model, request.plan, read_llama(io, options.out), text ? *text : random_eval_text(config));
+  }
   if (options.json) {
     print_json(to_json(options, result));
   } else {

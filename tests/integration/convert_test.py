@@ -121,8 +121,18 @@ class ConvertTest(unittest.TestCase):
         self.assertLess(result["max_abs_logit_error"], 1e-5)
         self.assertNotAlmostEqual(result["perplexity"], result["source_perplexity"], delta=1e-3)
 
-        self.do("export", cut, joined, "--to", "hf-llama")
-        self.do("export", dense, self.directory / "plain", "--to", "hf-llama")
+        export = self.do("export", cut, joined, "--to", "hf-llama", "--text", self.text)
+        self.assertEqual(export["compared"], "every gate at 1, without routers")
+        own = export["own_policy"]
+        self.assertAlmostEqual(own["perplexity"], result["source_perplexity"], delta=1e-4)
+        self.assertAlmostEqual(own["own_perplexity"], result["perplexity"], delta=1e-4)
+        self.assertGreater(own["kl_divergence"], 1e-4)
+        plain = self.do("export", dense, self.directory / "plain", "--to", "hf-llama")
+        self.assertEqual(plain["compared"], "the model")
+        self.assertNotIn("own_policy", plain)
+        drawn = run("export", cut, self.directory / "drawn", "--to", "hf-llama").stdout
+        self.assertIn("every gate at 1", drawn)
+        self.assertIn("random tokens", drawn.splitlines()[-1])
         self.assertEqual(
             read_safetensors(joined / "model.safetensors"),
             read_safetensors(self.directory / "plain" / "model.safetensors"),
@@ -192,6 +202,7 @@ class ConvertTest(unittest.TestCase):
             (("convert", self.directory / "none", "x"), "expected a model"),
             (("export", dense, "x", "--to", "onnx"), "hf-llama"),
             (("export", dense, "x", "--to", "hf-llama", "--dtype", "int4"), "--dtype"),
+            (("export", dense, "x", "--to", "hf-llama", "--text", self.text), "--text"),
         ):
             done = run(*arguments)
             self.assertEqual(done.returncode, 2, done.stderr)

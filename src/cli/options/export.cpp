@@ -1,9 +1,12 @@
 #include "cli/options/export.h"
 
+#include <fmt/format.h>
+
 #include <memory>
 
 #include "cli/commands.h"
 #include "cli/options/model_options.h"
+#include "cli/options/text_options.h"
 #include "cli/run_functions.h"
 
 namespace dsmoe {
@@ -30,6 +33,16 @@ void add_export_command(CommandLine& line) {
               "write the random tokens of the check and the model's logits to this JSON file, to "
               "compare other programs with")
       .path();
+  const auto text =
+      command
+          .option(
+              "--text",
+              options->text,
+              fmt::format("hf-llama of a cut model: measure what leaving its gates out costs on "
+                          "token shards, or a file of {} (default: on random tokens)",
+                          kTextHelp))
+          .path();
+  add_text_options(command, options->format, text);
   add_force_option(command, options->force);
   add_threads_option(command, options->threads);
   add_json_option(command, options->json);

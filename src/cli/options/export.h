@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "data/text_reader.h"
+
 namespace dsmoe {
 
 /// Arguments of `dsmoe export`.
@@ -12,6 +14,8 @@ struct ExportCommand {
   std::string policy;
   std::string dtype = "float32";
   std::string logits;
+  std::string text;
+  TextFormat format;
   bool force = false;
   int threads = 0;
   bool json = false;
