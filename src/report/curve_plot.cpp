@@ -72,10 +72,15 @@ std::string curve_to_svg(const std::vector<PolicyPoint>& points) {
   const auto all = std::find_if(
       sorted.begin(), sorted.end(), [](const PolicyPoint& point) { return point.policy == "all"; });
   if (all != sorted.end()) {
-    series.push_back({.name = fmt::format("all: {:.4f}", all->perplexity),
-                      .x = {100 * sorted.front().share, 100 * all->share},
-                      .y = {all->perplexity, all->perplexity},
-                      .is_scatter = sorted.size() == 1});
+    auto& line = series.emplace_back();
+    line.name = fmt::format("all: {:.4f}", all->perplexity);
+    line.x = {100 * all->share};
+    line.y = {all->perplexity};
+    line.is_scatter = sorted.size() == 1;
+    if (!line.is_scatter) {
+      line.x.insert(line.x.begin(), 100 * sorted.front().share);
+      line.y.push_back(all->perplexity);
+    }
   }
   return plot_to_svg(series,
                      {.title = "Perplexity against active parameters",
