@@ -9,7 +9,7 @@
 #include "cli/options/budget.h"
 #include "cli/run_functions.h"
 #include "common/error.h"
-#include "common/log.h"
+#include "common/progress.h"
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "eval/budget_search.h"
@@ -21,7 +21,12 @@ namespace {
 using Options = BudgetCommand;
 
 BudgetTarget target_of(const Options& options) {
-  return {options.active_parameters, options.perplexity_rise, options.ms_per_token};
+  BudgetTarget target{.active_parameters = options.active_parameters,
+                      .ms_per_token = options.ms_per_token};
+  if (!options.perplexity_rise.empty()) {
+    target.perplexity_rise = parse_share_option("--perplexity-rise", options.perplexity_rise);
+  }
+  return target;
 }
 
 // Of a decoding step of one sequence.
@@ -38,10 +43,11 @@ double measure_ms(LoadedCheckpoint& loaded, const RoutingPlan& plan) {
   return 1e3 * result.least_decode_seconds() / static_cast<double>(n_steps);
 }
 
-BudgetOptions search_options(const Options& options, LoadedCheckpoint& loaded) {
+BudgetOptions search_options(const Options& options, LoadedCheckpoint& loaded, ProgressBar* bar) {
   const auto execution = parse_execution(options.model.execution);
   BudgetOptions search{.target = target_of(options),
                        .calibration_tokens = options.tokens,
+                       .held_out_tokens = options.held_out_tokens,
                        .batch = options.batch,
                        .execution = execution,
                        .compute_dtype = loaded.compute_dtype,
@@ -49,18 +55,15 @@ BudgetOptions search_options(const Options& options, LoadedCheckpoint& loaded) {
                            [&loaded, execution](const RoutingPlan& plan) {
                              return measure_ms(loaded, plan.with(execution));
                            },
-                       .on_sensitivity =
-                           [](int64_t done, int64_t all) {
-                             print_note(fmt::format("budget: {} of {} sensitivities\n", done, all));
-                           },
                        .stop = stop_requested};
+  if (bar) search.on_progress = [bar](int64_t done, int64_t all) { bar->show(done, all); };
   for (const auto& text : options.candidates) {
     search.candidates.push_back(parse_routing_policy(text));
   }
   return search;
 }
 
-nlohmann::ordered_json to_json(const BudgetResult& result) {
+nlohmann::ordered_json to_json(const BudgetResult& result, const std::string& dtype) {
   nlohmann::ordered_json json = {
       {"routing", result.routing},
       {"depends_on_batch", result.depends_on_batch},
@@ -76,6 +79,7 @@ nlohmann::ordered_json to_json(const BudgetResult& result) {
   };
   if (result.uniform) add("uniform", *result.uniform);
   add("uniform_threshold", result.uniform_threshold);
+  json["dtype"] = dtype;
   json["predicted_ms_per_token"] = result.predicted_ms;
   json["ms_per_token"] = result.ms;
   json["ms_per_token_error"] = result.predicted_ms / result.ms - 1;
@@ -130,16 +134,19 @@ int run_budget(const BudgetCommand& options) {
                                    /*documents=*/false,
                                    loaded.model->config().max_seq_len,
                                    options.format);
-  const auto search = search_options(options, loaded);
+  const auto bar = progress_on_terminal("budget");
+  const auto search = search_options(options, loaded, bar.get());
   install_stop_signal();
   try {
     const auto result = search_budget(loaded.model, text, search);
+    if (bar) bar->clear();
     if (!options.out.empty()) {
       write_output_file(posix_io(), options.out, result.routing, existing_of(options.force));
     }
     if (options.json) {
-      print_json(to_json(result));
+      print_json(to_json(result, loaded.dtype));
     } else {
+      print_weights(loaded);
       print_text(result, options.batch);
     }
   } catch (const StoppedError&) {

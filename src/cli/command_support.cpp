@@ -10,10 +10,12 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/process_setup.h"
+#include "common/share.h"
 #include "common/standard_output.h"
 #include "common/thread_pool.h"
 #include "data/tokenizer_files.h"
 #include "model/expert_usage.h"
+#include "model/io/inference_dtype.h"
 #include "model/io/packed_loader.h"
 
 namespace dsmoe {
@@ -42,6 +44,18 @@ void validate_plan(const RoutingPlan& plan, const ModelConfig& config) {
 
 namespace {
 
+std::string weight_format_name(PackedFormat format) {
+  switch (format) {
+    case PackedFormat::kFloat32:
+      return "float32";
+    case PackedFormat::kBfloat16:
+      return "bfloat16";
+    case PackedFormat::kInt8:
+      return "int8";
+  }
+  throw Error("--dtype: unknown format");
+}
+
 c10::Device device_of(const ModelOptions& options, PackedFormat format) {
   if (format != PackedFormat::kInt8) return open_device(options.device);
   if (options.device == "cpu" || options.device == "auto") return c10::kCPU;
@@ -53,7 +67,8 @@ c10::Device device_of(const ModelOptions& options, PackedFormat format) {
 }  // namespace
 
 LoadedCheckpoint load_checkpoint(const ModelOptions& options) {
-  const auto format = parse_weight_format(options.dtype);
+  const bool takes_default = options.dtype == "auto";
+  auto format = takes_default ? PackedFormat::kFloat32 : parse_weight_format(options.dtype);
   const auto device = device_of(options, format);
   const auto execution = parse_execution(options.execution);
   set_threads(options.threads);
@@ -62,9 +77,18 @@ LoadedCheckpoint load_checkpoint(const ModelOptions& options) {
   auto& io = posix_io();
   LoadedCheckpoint loaded{.checkpoint = find_checkpoint(io, options.checkpoint),
                           .tokenizer = nullptr,
-                          .compute_dtype = compute_type_of(format)};
+                          .dtype = {},
+                          .dtype_reason = {},
+                          .compute_dtype = at::kFloat};
   const auto& directory = loaded.checkpoint.directory;
   const auto config = read_model_config(io, directory);
+  if (takes_default && device.is_cpu()) {
+    const auto taken = default_dtype(read_trained_dtype(io, directory), has_fast_bfloat16());
+    format = taken.format;
+    loaded.dtype_reason = taken.reason;
+  }
+  loaded.dtype = weight_format_name(format);
+  loaded.compute_dtype = compute_type_of(format);
   loaded.plan = parse_routing_plan(options.policy.empty() ? config.training_policy : options.policy)
                     .with(execution);
   validate_plan(loaded.plan, config);
@@ -118,6 +142,24 @@ void print_json(const nlohmann::ordered_json& json) {
   // JSON leaves DEL, C1 and marks of direction as they are.
   const auto text = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   standard_output().write(printable_text(text) + "\n");
+}
+
+std::string active_experts_text(const ActiveExperts& active) {
+  std::vector<std::string> kinds;
+  if (!active.moe.empty()) kinds.push_back(fmt::format("moe {:.2f}", mean_over_layers(active.moe)));
+  if (!active.moa.empty()) kinds.push_back(fmt::format("moa {:.2f}", mean_over_layers(active.moa)));
+  return fmt::format("{}", fmt::join(kinds, ", "));
+}
+
+void print_weights(const LoadedCheckpoint& loaded) {
+  print_out("weights {}{}\n",
+            loaded.dtype,
+            loaded.dtype_reason.empty() ? "" : ": " + loaded.dtype_reason);
+}
+
+double parse_share_option(const std::string& option, const std::string& text) {
+  if (const auto share = parse_share(text)) return *share;
+  throw Error(fmt::format("{}: expected a share such as 1% or 0.01, got '{}'", option, text));
 }
 
 nlohmann::ordered_json active_experts_json(const ActiveExperts& active) {

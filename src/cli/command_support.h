@@ -28,11 +28,13 @@ struct LoadedCheckpoint {
   Transformer model{nullptr};
   std::unique_ptr<Tokenizer> tokenizer;
   RoutingPlan plan{RoutingPolicy::all()};
+  std::string dtype;         ///< number type of the weights, as for --dtype
+  std::string dtype_reason;  ///< why it was taken; empty: it was asked for
   at::ScalarType compute_dtype;
   double load_seconds = 0;  ///< hashes compared, tokenizer, weights packed
 };
 
-/// The weights' layout for a --dtype: float32, bfloat16 or int8. Throws Error.
+/// Returns the format of the weights for a --dtype: float32, bfloat16 or int8. Throws Error.
 PackedFormat parse_weight_format(const std::string& dtype);
 
 /// What products of weights so laid out are fed with: bfloat16 where the CPU multiplies it.
@@ -64,6 +66,15 @@ void add_load_json(nlohmann::ordered_json& json, double load_seconds, const Load
 
 /// One JSON object on standard output; see StandardOutput for failures.
 void print_json(const nlohmann::ordered_json& json);
+
+/// The same as text: `moe 1.21, moa 2.41`.
+std::string active_experts_text(const ActiveExperts& active);
+
+/// Prints a line with the number type of the weights and why it was taken.
+void print_weights(const LoadedCheckpoint& loaded);
+
+/// Reads a share such as 1% or 0.01. Throws Error naming the option.
+double parse_share_option(const std::string& option, const std::string& text);
 
 /// `{"moe": mean, "moa": mean}`, without a kind that the model does not have.
 nlohmann::ordered_json active_experts_json(const ActiveExperts& active);

@@ -9,12 +9,12 @@
 #include "cli/run_functions.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "common/progress.h"
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "eval/curve.h"
 #include "model/moe/batch_dependence.h"
-#include "model/parameter_count.h"
-#include "report/plot.h"
+#include "report/curve_plot.h"
 
 namespace dsmoe {
 namespace {
@@ -36,44 +36,45 @@ std::vector<RoutingPlan> plans_of(const Options& options, const ModelConfig& con
   return plans;
 }
 
-double active_share(const CurvePoint& point, const ModelConfig& config) {
-  return point.active_parameters / static_cast<double>(count_parameters(config).non_embedding());
-}
-
 void print_heading() {
-  print_out("{:<28} {:>17} {:>7} {:>12} {:>12} {:>10} {:>12}\n",
+  print_out("{:<28} {:>17} {:>7} {:>12} {:>12} {:>10} {:>9} {:>12}\n",
             "policy",
             "active parameters",
             "share",
             "MFLOP/token",
             "ms/token",
             "perplexity",
+            "over all",
             "bits/byte");
 }
 
-void print_point(const CurvePoint& point, const ModelConfig& config) {
-  print_out("{:<28} {:>17.0f} {:>6.1f}% {:>12.3f} {:>12.4f} {:>10.4f} {:>12.4f}\n",
+void print_point(const CurvePoint& point) {
+  print_out("{:<28} {:>17.0f} {:>6.1f}% {:>12.3f} {:>12.4f} {:>10.4f} {:>9} {:>12.4f}\n",
             point.plan.to_string(),
             point.active_parameters,
-            100 * active_share(point, config),
+            100 * point.share,
             point.flops_per_token / 1e6,
             point.ms_per_token,
             point.quality.perplexity(),
+            point.rise ? fmt::format("{:+.2f}%", 100 * *point.rise) : "-",
             point.quality.bits_per_byte());
 }
 
-std::string plot_of(const std::vector<CurvePoint>& points, const ModelConfig& config) {
-  PlotSeries series{.name = "policies", .x = {}, .y = {}, .is_scatter = true};
+std::string plot_of(const std::vector<CurvePoint>& points) {
+  std::vector<PolicyPoint> drawn;
   for (const auto& point : points) {
-    series.x.push_back(100 * active_share(point, config));
-    series.y.push_back(point.quality.perplexity());
-    series.labels.push_back(fmt::format(
-        "{}: {:.1f} %, {:.4f}", point.plan.to_string(), series.x.back(), series.y.back()));
+    drawn.push_back({point.plan.to_string(), point.share, point.quality.perplexity()});
   }
-  return plot_to_svg({series},
-                     {.title = "Perplexity against active parameters",
-                      .x_label = "active share of parameters that are not embeddings, %",
-                      .y_label = "perplexity"});
+  return curve_to_svg(drawn);
+}
+
+nlohmann::ordered_json to_json(const CurvePoint& point, const EvalReport& report) {
+  auto entry = to_json(report);
+  entry["flops_per_token"] = point.flops_per_token;
+  entry["ms_per_token"] = point.ms_per_token;
+  entry["share"] = point.share;
+  entry["rise"] = point.rise ? nlohmann::ordered_json(*point.rise) : nullptr;
+  return entry;
 }
 
 }  // namespace
@@ -89,8 +90,11 @@ int run_curve(const CurveCommand& options) {
                                    config.max_seq_len,
                                    options.format);
   install_stop_signal();
-  if (!options.json) print_heading();
-  auto entries = nlohmann::ordered_json::array();
+  if (!options.json) {
+    print_weights(loaded);
+    print_heading();
+  }
+  const auto bar = progress_on_terminal("curve");
   size_t n_done = 0;
   const auto points = measure_curve(
       loaded.model,
@@ -104,25 +108,34 @@ int run_curve(const CurveCommand& options) {
            [&options] {
              const bool is_in_vain = options.plot.empty() && standard_output().is_lost();
              return stop_requested() || is_in_vain;
+           },
+       .on_progress =
+           [&](int64_t done, int64_t all) {
+             const auto n_before = static_cast<int64_t>(n_done);
+             if (bar) bar->show(n_before * all + done, static_cast<int64_t>(plans.size()) * all);
            }},
       [&](const CurvePoint& point) {
-        auto entry = to_json(make_eval_report(
-            point.quality, loaded, point.plan, options.model, options.protocol, options.batch));
-        entry["flops_per_token"] = point.flops_per_token;
-        entry["ms_per_token"] = point.ms_per_token;
-        entries.push_back(std::move(entry));
-        if (!options.json) print_point(point, config);
-        print_note(fmt::format("curve: {} of {} policies\n", ++n_done, plans.size()));
+        ++n_done;
+        if (bar) bar->clear();
+        if (!options.json) print_point(point);
+        // A log says which policies are done; a terminal has the bar.
+        if (!bar) print_note(fmt::format("curve: {} of {} policies\n", n_done, plans.size()));
       });
   const bool complete = points.size() == plans.size();
   if (!options.plot.empty()) {
-    write_output_file(
-        posix_io(), options.plot, plot_of(points, config), existing_of(options.force));
+    write_output_file(posix_io(), options.plot, plot_of(points), existing_of(options.force));
   }
   const bool depends = std::any_of(plans.begin(), plans.end(), [&](const RoutingPlan& plan) {
     return depends_on_batch(plan, config);
   });
   if (options.json) {
+    auto entries = nlohmann::ordered_json::array();
+    for (const auto& point : points) {
+      entries.push_back(to_json(
+          point,
+          make_eval_report(
+              point.quality, loaded, point.plan, options.model, options.protocol, options.batch)));
+    }
     print_json({{"points", entries}, {"complete", complete}});
   } else if (depends) {
     print_batch_dependence(options.batch);

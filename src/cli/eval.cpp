@@ -12,6 +12,7 @@
 #include "cli/run_functions.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "common/progress.h"
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
 #include "eval/divergence.h"
@@ -47,28 +48,32 @@ struct Words {
   double perplexity = 0;
 };
 
-void print_text(const EvalReport& report, const std::optional<Words>& words) {
+void print_text(const EvalReport& report,
+                const std::vector<TextQuality>& texts,
+                const std::optional<Words>& words) {
   const auto& quality = report.quality;
-  print_out("policy {} ({} execution, {}), window {}, stride {}, {}\n",
+  print_out("policy {} ({} execution, {}{}), window {}, stride {}, {}\n",
             report.policy,
             report.execution,
             report.dtype,
+            report.dtype_reason.empty() ? "" : ": " + report.dtype_reason,
             report.protocol.window,
             report.protocol.stride,
             report.bos ? "each document from BOS" : "no BOS");
   if (report.depends_on_batch) print_batch_dependence(report.batch);
+  if (texts.size() > 1) print_texts(texts, report);
   print_out("perplexity {:.4f} | {:.4f} nats per token over {} tokens | {:.4f} bits per byte\n",
             quality.perplexity(),
             quality.nats_per_token(),
             quality.tokens_scored,
             quality.bits_per_byte());
   if (words) print_out("word perplexity {:.4f} over {} words\n", words->perplexity, words->count);
-  const auto total = static_cast<double>(report.parameters.non_embedding());
-  print_out("active experts {} | active parameters {:.0f} of {:.0f} ({:.1f} %) | {:.0f} tok/s\n",
-            active_experts_json(report.active).dump(),
+  const auto experts = active_experts_text(report.active);
+  print_out("{}active parameters {:.0f} of {} ({:.1f} %) | {:.0f} tok/s\n",
+            experts.empty() ? "" : fmt::format("active experts per token: {} | ", experts),
             report.active_parameters,
-            total,
-            100.0 * report.active_parameters / total,
+            report.parameters.non_embedding(),
+            100 * report.active_share(),
             report.tokens_per_second());
   const auto print_layers = [](const char* kind, const std::vector<double>& active) {
     std::vector<std::string> counts;
@@ -85,6 +90,7 @@ std::optional<LoadedCheckpoint> load_reference(const Options& options,
   if (options.against.empty() && options.against_policy.empty()) return std::nullopt;
   auto model = options.model;
   model.policy = options.against_policy;
+  model.dtype = loaded.dtype;  // a default of its own would add a difference of rounding
   if (!options.against.empty()) model.checkpoint = options.against;
   auto reference = load_checkpoint(model);
   if (reference.tokenizer->fingerprint() != loaded.tokenizer->fingerprint()) {
@@ -133,12 +139,14 @@ int eval_text(const Options& options, LoadedCheckpoint& loaded) {
   const auto n_words = count_for(options.words, text);
   install_stop_signal();
   ExpertStatistics experts;
+  const auto bar = progress_on_terminal("eval");
   PerplexityOptions how{.window = protocol.window,
                         .stride = protocol.stride,
                         .batch = options.batch,
                         .plan = loaded.plan,
                         .compute_dtype = loaded.compute_dtype,
                         .stop = stop_requested};
+  if (bar) how.on_progress = [&](int64_t done, int64_t all) { bar->show(done, all); };
   if (options.experts) {
     how.on_pass = [&](const ModelOutput& output, const EvalBatch& batch) {
       experts.add(output, batch);
@@ -153,7 +161,9 @@ int eval_text(const Options& options, LoadedCheckpoint& loaded) {
   } else {
     divergence.model = evaluate_perplexity(loaded.model, text, how);
   }
+  if (bar) bar->clear();
   const auto& result = divergence.model;
+  const auto texts = qualities_of_texts(result, options.data, loaded.model->config());
   const auto report =
       make_eval_report(result, loaded, loaded.plan, options.model, protocol, options.batch);
   std::optional<Words> words;
@@ -164,6 +174,7 @@ int eval_text(const Options& options, LoadedCheckpoint& loaded) {
   if (options.experts) expert_report = make_expert_report(experts, options.data, *loaded.tokenizer);
   if (options.json) {
     auto json = to_json(report);
+    for (const auto& one : texts) json["texts"].push_back(to_json(one));
     if (reference) json["against"] = to_json(divergence, *reference);
     if (words) {
       json["words"] = words->count;
@@ -172,7 +183,7 @@ int eval_text(const Options& options, LoadedCheckpoint& loaded) {
     if (expert_report) json["experts"] = to_json(*expert_report);
     print_json(json);
   } else {
-    print_text(report, words);
+    print_text(report, texts, words);
     if (reference) print_text(divergence, *reference);
     if (expert_report) print_text(*expert_report);
   }
@@ -206,13 +217,18 @@ int eval_choices(const Options& options, LoadedCheckpoint& loaded) {
   if (!options.out.empty()) check_output_file(options.out, existing_of(options.force));
   const auto items = read_choice_items(posix_io(), options.choices);
   install_stop_signal();
+  const auto bar = progress_on_terminal("eval");
   const auto result = answer_choices(loaded.model,
                                      *loaded.tokenizer,
                                      items,
                                      {.batch = options.batch,
                                       .plan = loaded.plan,
                                       .compute_dtype = loaded.compute_dtype,
-                                      .stop = stop_requested});
+                                      .stop = stop_requested,
+                                      .on_progress = [&](int64_t done, int64_t all) {
+                                        if (bar) bar->show(done, all);
+                                      }});
+  if (bar) bar->clear();
   const auto errors = result.errors();
   const bool complete = result.items.size() == items.size();
   // Nothing was done: bad input, not a part of a result.

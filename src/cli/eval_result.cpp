@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "common/printable.h"
 #include "common/standard_output.h"
 #include "eval/expert_use.h"
 #include "model/moe/batch_dependence.h"
@@ -40,7 +43,8 @@ EvalReport make_eval_report(const PerplexityResult& quality,
           .policy = plan.to_string(),
           .depends_on_batch = depends_on_batch(plan, config),
           .execution = options.execution,
-          .dtype = options.dtype,
+          .dtype = loaded.dtype,
+          .dtype_reason = loaded.dtype_reason,
           .active = active,
           .active_parameters = active_parameters(config, active),
           .parameters = count_parameters(config),
@@ -72,6 +76,62 @@ nlohmann::ordered_json to_json(const EvalReport& report) {
           {"tokens_per_second", report.tokens_per_second()},
           {"complete", quality.complete},
           {"batch", report.batch}};
+}
+
+std::vector<TextQuality> qualities_of_texts(const PerplexityResult& result,
+                                            const std::vector<std::string>& data,
+                                            const ModelConfig& config) {
+  std::vector<TextQuality> texts;
+  for (size_t i = 0; i < data.size(); ++i) {
+    const auto& quality = result.groups.empty() ? result : result.groups.at(i);
+    const auto active = quality.usage.active_experts();
+    // Of a text that a stop left out nothing is known.
+    const bool is_scored = quality.tokens_scored > 0;
+    texts.push_back({.data = data[i],
+                     .quality = quality,
+                     .active = active,
+                     .active_parameters = is_scored ? active_parameters(config, active) : 0});
+  }
+  return texts;
+}
+
+nlohmann::ordered_json to_json(const TextQuality& text) {
+  const auto& quality = text.quality;
+  return {{"data", text.data},
+          {"perplexity", quality.perplexity()},
+          {"nats_per_token", quality.nats_per_token()},
+          {"bits_per_byte", quality.bits_per_byte()},
+          {"nats_total", quality.nats_total},
+          {"tokens_scored", quality.tokens_scored},
+          {"bytes", quality.n_bytes},
+          {"active_experts", active_experts_json(text.active)},
+          {"active_parameters", text.active_parameters}};
+}
+
+void print_texts(const std::vector<TextQuality>& texts, const EvalReport& total) {
+  size_t width = 5;
+  for (const auto& text : texts) width = std::max(width, printable_line(text.data).size());
+  const auto row =
+      [&](const std::string& name, const PerplexityResult& quality, double parameters) {
+        print_out("{:<{}} {:>10} {:>11.4f} {:>11.4f} {:>10.4f} {:>7.1f}%\n",
+                  printable_line(name),
+                  width,
+                  quality.tokens_scored,
+                  quality.perplexity(),
+                  quality.nats_per_token(),
+                  quality.bits_per_byte(),
+                  100 * parameters / static_cast<double>(total.parameters.non_embedding()));
+      };
+  print_out("{:<{}} {:>10} {:>11} {:>11} {:>10} {:>8}\n",
+            "text",
+            width,
+            "tokens",
+            "perplexity",
+            "nats/token",
+            "bits/byte",
+            "active");
+  for (const auto& text : texts) row(text.data, text.quality, text.active_parameters);
+  row("total", total.quality, total.active_parameters);
 }
 
 nlohmann::ordered_json choices_to_json(const ChoiceResult& result, size_t n_asked) {

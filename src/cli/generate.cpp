@@ -79,6 +79,7 @@ void print_result(const Options& options,
       {"generated_tokens", stats.generated_tokens},
       {"prefill_tokens_per_second", speed_json(stats.prompt_tokens, stats.prefill_seconds)},
       {"decode_tokens_per_second", speed_json(stats.decode_tokens, stats.decode_seconds)},
+      {"dtype", loaded.dtype},
       {"depends_on_batch", depends_on_batch(loaded.plan, loaded.model->config())},
       {"seconds_to_first_token", stats.prefill_seconds},
       {"active_experts", active_experts_json(stats.usage.active_experts())}};
@@ -132,9 +133,10 @@ int run_generate(const GenerateCommand& options) {
       standard_output().write_generated(options.prompt + completions[i].text + "\n");
     }
   }
-  print_note(fmt::format("{} tokens, {:.1f} per second\n",
+  print_note(fmt::format("{} tokens, {:.1f} per second, {} weights\n",
                          stats.generated_tokens,
-                         per_second(stats.decode_tokens, stats.decode_seconds)));
+                         per_second(stats.decode_tokens, stats.decode_seconds),
+                         loaded.dtype));
   if (!options.draft.empty()) {
     print_note(
         fmt::format("{} of {} guesses were right\n", stats.accepted_tokens, stats.drafted_tokens));

@@ -181,15 +181,17 @@ int generate_prompts(const PromptsCommand& command, LoadedCheckpoint& loaded) {
   }
   if (command.json || command.options.json_lines) {
     auto json = to_json(command, engine.stats());
+    json["dtype"] = loaded.dtype;
     json["failed"] = errors.size();
     add_load_json(json, loaded.load_seconds, loaded_bytes(loaded.model));
     if (!command.options.json_lines) json["completions"] = output->completions();
     print_json(json);
   }
-  print_note(fmt::format("{} prompts, {} tokens, {:.1f} per second\n",
+  print_note(fmt::format("{} prompts, {} tokens, {:.1f} per second, {} weights\n",
                          texts.size() - errors.size(),
                          engine.stats().generated_tokens,
-                         tokens_per_second(engine.stats(), engine.stats().generated_tokens)));
+                         tokens_per_second(engine.stats(), engine.stats().generated_tokens),
+                         loaded.dtype));
   if (stop_requested()) return kExitStopped;
   report_failures(command, texts.size(), errors);
   return 0;

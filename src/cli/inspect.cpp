@@ -2,6 +2,7 @@
 
 #include <map>
 #include <numeric>
+#include <vector>
 
 #include "cli/command_support.h"
 #include "cli/options/inspect.h"
@@ -84,7 +85,11 @@ int run_inspect(const InspectCommand& options) {
   print_out("{} parameters in {} tensors\n", parameters, tensors.size());
   for (const auto& [group, count] : groups) print_out("  {:<10} {:>12}\n", group, count);
   for (const auto& tensor : tensors) {
-    if (options.tensors) print_out("  {}\n", tensor.dump());
+    if (!options.tensors) break;
+    print_out("  {:<48} {:<4} [{}]\n",
+              tensor["name"].get<std::string>(),
+              tensor["dtype"].get<std::string>(),
+              fmt::join(tensor["shape"].get<std::vector<int64_t>>(), ", "));
   }
   print_out("{}", config_to_yaml(describe_config));
   return 0;

@@ -13,42 +13,77 @@
 namespace dsmoe {
 namespace {
 
+constexpr int kThresholdHalvings = 7;
+constexpr size_t kTimedPlans = 7;
+
 // One model and text, cut into windows that calibrate and windows that are held out.
 class Measurements {
  public:
   Measurements(Transformer& model, const EvalText& text, const BudgetOptions& options)
       : model_(model), text_(text), options_(options) {
-    int64_t n_tokens = 0;
-    for (const auto& sequence : text_.sequences) n_tokens += static_cast<int64_t>(sequence.size());
-    n_calibration_parts_ = 2 * std::max<int64_t>(n_tokens / 2 / options.calibration_tokens, 1);
+    for (const auto& sequence : text_.sequences) n_tokens_ += static_cast<int64_t>(sequence.size());
+    n_calibration_parts_ = parts_of(options.calibration_tokens);
+    n_held_out_parts_ = options.held_out_tokens > 0 ? parts_of(options.held_out_tokens) : 2;
   }
 
   const ModelConfig& config() const { return model_->config(); }
-  PerplexityOptions calibration() const { return part(0, n_calibration_parts_); }
+  PerplexityOptions calibration() { return part(0, n_calibration_parts_); }
+  // To choose a plan by its perplexity few tokens are too noisy: as many as are held out.
+  PerplexityOptions choice() { return part(0, n_choice_parts()); }
 
-  MeasuredPlan measure(const RoutingPlan& plan, const PerplexityOptions& where) {
-    auto options = where;
-    options.plan = plan.with(options_.execution);
-    const auto result = evaluate_perplexity(model_, text_, options);
+  MeasuredPlan measure(const RoutingPlan& plan, PerplexityOptions where) {
+    where.plan = plan.with(options_.execution);
+    const auto result = evaluate_perplexity(model_, text_, where);
     if (!result.complete) throw StoppedError("budget: stopped as asked");
     return {plan, result.perplexity(), active_parameters(config(), result.usage.active_experts())};
   }
-  MeasuredPlan held_out(const RoutingPlan& plan) { return measure(plan, part(1, 2)); }
+  MeasuredPlan held_out(const RoutingPlan& plan) {
+    return measure(plan, part(1, n_held_out_parts_));
+  }
+
+  // Adds passes to the estimate of all work.
+  void expect_calibrations(int64_t n) { expected_ += n * (n_tokens_ / n_calibration_parts_); }
+  void expect_choices(int64_t n) { expected_ += n * (n_tokens_ / n_choice_parts()); }
+  void expect_held_out(int64_t n) { expected_ += n * (n_tokens_ / n_held_out_parts_); }
+  void finish() const {
+    if (options_.on_progress) options_.on_progress(scored_, scored_);
+  }
 
  private:
-  PerplexityOptions part(int64_t index, int64_t n_parts) const {
+  int64_t n_choice_parts() const { return std::min(n_calibration_parts_, n_held_out_parts_); }
+
+  // Of the even or the odd windows as many parts as give about so many tokens.
+  int64_t parts_of(int64_t n_tokens) const {
+    return 2 * std::max<int64_t>(n_tokens_ / 2 / n_tokens, 1);
+  }
+
+  PerplexityOptions part(int64_t index, int64_t n_parts) {
+    const auto n_part_tokens = static_cast<double>(n_tokens_ / n_parts);
     return {.batch = options_.batch,
             .plan = RoutingPlan(RoutingPolicy::all()).with(options_.execution),
             .compute_dtype = options_.compute_dtype,
             .part = index,
             .n_parts = n_parts,
-            .stop = options_.stop};
+            .stop = options_.stop,
+            .on_progress = [this, n_part_tokens](int64_t done, int64_t all) {
+              const double share = static_cast<double>(done) / static_cast<double>(all);
+              const auto tokens = static_cast<int64_t>(share * n_part_tokens);
+              if (options_.on_progress) {
+                // The estimate may be too low; the bar then waits just before its end.
+                options_.on_progress(scored_ + tokens, std::max(expected_, scored_ + tokens + 1));
+              }
+              if (done == all) scored_ += tokens;
+            }};
   }
 
   Transformer& model_;
   const EvalText& text_;
   const BudgetOptions& options_;
+  int64_t n_tokens_ = 0;
   int64_t n_calibration_parts_ = 2;
+  int64_t n_held_out_parts_ = 2;
+  int64_t scored_ = 0;
+  int64_t expected_ = 0;
 };
 
 RoutingPlan uniform_top_k(const ModelConfig& config, int64_t moe, int64_t moa) {
@@ -93,7 +128,7 @@ MeasuredPlan best_threshold(Measurements& measurements, double parameters) {
   for (; best.active_parameters > parameters && within < 64; best = measure(within)) {
     beyond = std::exchange(within, 2 * within);
   }
-  for (int i = 0; i < 7; ++i) {
+  for (int i = 0; i < kThresholdHalvings; ++i) {
     const double middle = 0.5 * (beyond + within);
     const auto at_middle = measure(middle);
     if (at_middle.active_parameters > parameters) {
@@ -108,10 +143,9 @@ MeasuredPlan best_threshold(Measurements& measurements, double parameters) {
 
 // From plans along the way.
 TimeModel fit_time(const std::vector<BudgetPlan>& steps, const BudgetOptions& options) {
-  constexpr size_t kPoints = 7;
   std::vector<TimedExperts> points;
-  for (size_t i = 0; i < kPoints; ++i) {
-    const auto& step = steps[i * (steps.size() - 1) / (kPoints - 1)];
+  for (size_t i = 0; i < kTimedPlans; ++i) {
+    const auto& step = steps[i * (steps.size() - 1) / (kTimedPlans - 1)];
     points.push_back({step.experts, options.measure_ms(step.plan)});
   }
   return fit_time_model(points);
@@ -124,7 +158,7 @@ const BudgetPlan& choose(const BudgetTarget& target,
   if (target.active_parameters) return within_parameters(steps, *target.active_parameters);
   if (target.ms_per_token) return within_time(steps, time, *target.ms_per_token);
   const auto measure = [&](const RoutingPlan& plan) {
-    return std::log(measurements.measure(plan, measurements.calibration()).perplexity);
+    return std::log(measurements.measure(plan, measurements.choice()).perplexity);
   };
   const double least = measure(steps.front().plan);
   return within_nats(steps, least + std::log1p(*target.perplexity_rise), measure);
@@ -160,9 +194,17 @@ BudgetResult search_budget(Transformer& model, const EvalText& text, const Budge
   Measurements measurements(model, text, options);
   const auto candidates =
       options.candidates.empty() ? budget_candidates(config) : options.candidates;
-  const auto sensitivity = measure_sensitivity(
-      model, text, candidates, measurements.calibration(), options.on_sensitivity);
+  const int64_t n_moa =
+      config.attention.kind == AttentionKind::kMoa ? config.attention.n_experts : 1;
+  // Held out: the plan, every expert, the best top_k beside each count of attention experts, and
+  // thresholds from 1 down.
+  measurements.expect_calibrations(1 + n_sensitivity_passes(config, candidates));
+  measurements.expect_held_out(2 + n_moa + 1 + kThresholdHalvings);
+  const auto sensitivity = measure_sensitivity(model, text, candidates, measurements.calibration());
   const auto steps = plan_steps(sensitivity);
+  if (options.target.perplexity_rise) {
+    measurements.expect_choices(1 + static_cast<int64_t>(std::ceil(std::log2(steps.size()))));
+  }
   const auto time = fit_time(steps, options);
   const auto& chosen = choose(options.target, measurements, steps, time);
   BudgetResult result{.chosen = {},
@@ -180,6 +222,7 @@ BudgetResult search_budget(Transformer& model, const EvalText& text, const Budge
   result.uniform_threshold = best_threshold(measurements, parameters);
   result.ms = options.measure_ms(chosen.plan);
   result.ms_all = options.measure_ms(RoutingPolicy::all());
+  measurements.finish();
   return result;
 }
 

@@ -23,13 +23,16 @@ struct BudgetTarget {
 struct BudgetOptions {
   BudgetTarget target;
   std::vector<RoutingPolicy> candidates = {};  ///< of each layer; empty: budget_candidates
-  int64_t calibration_tokens = 16384;          ///< tokens per sensitivity pass, about
+  int64_t calibration_tokens = 1024;           ///< tokens per sensitivity pass, about
+  int64_t held_out_tokens = 8192;              ///< per perplexity of a plan, about; 0: all
   int64_t batch = 8;                           ///< windows per forward pass
   Execution execution = Execution::kAuto;
   at::ScalarType compute_dtype = at::kFloat;
   /// Milliseconds of a decoding step of one sequence under a plan.
   std::function<double(const RoutingPlan&)> measure_ms = {};
-  std::function<void(int64_t done, int64_t all)> on_sensitivity = {};
+  /// Called after each forward pass with the tokens that are scored and an estimate of all, which
+  /// the last call meets.
+  std::function<void(int64_t done, int64_t all)> on_progress = {};
   std::function<bool()> stop = {};  ///< true ends the search with StoppedError
 };
 
@@ -59,7 +62,7 @@ std::vector<RoutingPolicy> budget_candidates(const ModelConfig& config);
 
 /// Finds which experts each layer can leave out for the target, and compares that with one policy
 /// for all layers. Sensitivities are measured on some of the text's even windows, all that is
-/// reported on the odd ones. Throws Error for a target that no candidates reach.
+/// reported on some of the odd ones. Throws Error for a target that no candidates reach.
 BudgetResult search_budget(Transformer& model, const EvalText& text, const BudgetOptions& options);
 
 }  // namespace dsmoe

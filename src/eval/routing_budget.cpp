@@ -74,28 +74,16 @@ std::vector<BudgetChoice> hull_of(std::vector<BudgetChoice> choices) {
   return hull;
 }
 
-struct Move {
-  const LayerChoices* layer;
-  size_t to;  // index of its choice
-  double price;
+// A candidate in one layer and kind.
+struct SensitivityPass {
+  size_t layer;
+  bool is_moa;
+  RoutingPolicy policy;
 };
 
-}  // namespace
-
-Sensitivity measure_sensitivity(Transformer& model,
-                                const EvalText& text,
-                                const std::vector<RoutingPolicy>& candidates,
-                                const PerplexityOptions& options,
-                                const std::function<void(int64_t, int64_t)>& on_pass) {
-  const auto& config = model->config();
-  Measure measure(model, text, options);
-  struct Pass {
-    size_t layer;
-    bool is_moa;
-    RoutingPolicy policy;
-  };
-  std::vector<Pass> passes;
-  const auto execution = options.plan.layer(0).moe.execution;
+std::vector<SensitivityPass> sensitivity_passes(const ModelConfig& config,
+                                                const std::vector<RoutingPolicy>& candidates) {
+  std::vector<SensitivityPass> passes;
   for (size_t layer = 0; layer < static_cast<size_t>(config.n_layers); ++layer) {
     for (const bool is_moa : {false, true}) {
       const bool has_experts =
@@ -106,6 +94,30 @@ Sensitivity measure_sensitivity(Transformer& model,
       }
     }
   }
+  return passes;
+}
+
+struct Move {
+  const LayerChoices* layer;
+  size_t to;  // index of its choice
+  double price;
+};
+
+}  // namespace
+
+int64_t n_sensitivity_passes(const ModelConfig& config,
+                             const std::vector<RoutingPolicy>& candidates) {
+  return static_cast<int64_t>(sensitivity_passes(config, candidates).size());
+}
+
+Sensitivity measure_sensitivity(Transformer& model,
+                                const EvalText& text,
+                                const std::vector<RoutingPolicy>& candidates,
+                                const PerplexityOptions& options) {
+  const auto& config = model->config();
+  Measure measure(model, text, options);
+  const auto execution = options.plan.layer(0).moe.execution;
+  const auto passes = sensitivity_passes(config, candidates);
   if (passes.empty()) {
     throw Error(
         "budget: expected a model with experts and candidates that leave some out, got none");
@@ -120,7 +132,6 @@ Sensitivity measure_sensitivity(Transformer& model,
                           .parameters = all.parameters,
                           .experts = {},
                           .layers = {}};
-  int64_t n_done = 0;
   for (const auto& pass : passes) {
     auto& layers = sensitivity.layers;
     if (layers.empty() || layers.back().layer != pass.layer ||
@@ -135,7 +146,6 @@ Sensitivity measure_sensitivity(Transformer& model,
     policy_of(plan, pass.layer, pass.is_moa) = pass.policy;
     layers.back().choices.push_back(measure(
         pass.policy, RoutingPlan(std::move(plan)).with(execution), pass.layer, pass.is_moa));
-    if (on_pass) on_pass(++n_done, static_cast<int64_t>(passes.size()));
   }
   for (auto& layer : sensitivity.layers) layer.choices = hull_of(std::move(layer.choices));
   return sensitivity;

@@ -39,13 +39,15 @@ struct Sensitivity {
 
 /// Measures every candidate in every layer and kind, alone: n_layers x kinds x candidates passes
 /// over the text of `options`, of whose plan only the execution counts. Candidates that do not fit
-/// a kind (top_k above its experts) are left out. on_pass(done, all) after each. Throws
-/// StoppedError after a stop.
+/// a kind (top_k above its experts) are left out. Throws StoppedError after a stop.
 Sensitivity measure_sensitivity(Transformer& model,
                                 const EvalText& text,
                                 const std::vector<RoutingPolicy>& candidates,
-                                const PerplexityOptions& options,
-                                const std::function<void(int64_t, int64_t)>& on_pass = {});
+                                const PerplexityOptions& options);
+
+/// Passes of measure_sensitivity besides the one with every expert.
+int64_t n_sensitivity_passes(const ModelConfig& config,
+                             const std::vector<RoutingPolicy>& candidates);
 
 /// A plan on the way from every expert to the cheapest choice of every layer.
 struct BudgetPlan {

@@ -54,14 +54,7 @@ TEST_CASE("search_budget: the plan keeps to the parameters, and its numbers are 
   const auto text = search_text();
   const auto& config = model->config();
   const double most = 0.8 * active_parameters(config, all_experts(config));
-  std::vector<int64_t> done;
-  auto options = options_of({.active_parameters = most});
-  options.on_sensitivity = [&](int64_t n, int64_t all) {
-    CHECK(all == 2 * 2 * 2);  // layers, kinds, candidates
-    done.push_back(n);
-  };
-  const auto result = search_budget(model, text, options);
-  CHECK(done == std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7, 8});
+  const auto result = search_budget(model, text, options_of({.active_parameters = most}));
   CHECK(result.predicted_active_parameters <= most);
   CHECK(result.chosen.active_parameters == Approx(result.predicted_active_parameters));
   CHECK(result.chosen.perplexity == measured_perplexity(model, text, result.chosen.plan));
@@ -103,6 +96,43 @@ TEST_CASE("search_budget: the plans it is compared with have no more parameters"
       CHECK(measured_perplexity(model, text, plan) >= result.uniform->perplexity - 1e-6);
     }
   }
+}
+
+TEST_CASE("search_budget: progress rises to its bound, which includes what is held out") {
+  auto model = make_tiny_model();
+  const auto text = search_text();
+  for (const auto& target :
+       {BudgetTarget{.perplexity_rise = 0.1}, BudgetTarget{.ms_per_token = 1e9}}) {
+    auto options = options_of(target);
+    int64_t last = 0;
+    int64_t bound = 0;
+    int64_t n_calls = 0;
+    options.on_progress = [&](int64_t done, int64_t all) {
+      CHECK(done >= last);
+      CHECK((done < all || n_calls > 0));
+      last = done;
+      bound = all;
+      ++n_calls;
+    };
+    search_budget(model, text, options);
+    CHECK(last == bound);
+    // 9 passes of sensitivity over 100 tokens, and 6 or more held out over 200.
+    CHECK(last > 9 * 90 + 6 * 180);
+  }
+}
+
+TEST_CASE("search_budget: held_out_tokens bounds what is reported, on odd windows") {
+  auto model = make_tiny_model();
+  const auto text = search_text();
+  auto options = options_of({.active_parameters = 1e9});
+  options.held_out_tokens = 50;
+  const auto few = search_budget(model, text, options).all.perplexity;
+  PerplexityOptions odd{.batch = 4, .part = 1, .n_parts = 8};  // 400 / 2 / 50 parts of the odd ones
+  CHECK(few == evaluate_perplexity(model, text, odd).perplexity());
+  options.held_out_tokens = 0;
+  const auto every = search_budget(model, text, options).all.perplexity;
+  CHECK(every == measured_perplexity(model, text, RoutingPolicy::all()));
+  CHECK(few != every);
 }
 
 TEST_CASE("search_budget: a time and a rise are kept to") {

@@ -132,10 +132,9 @@ TEST_CASE("measure_sensitivity: each choice is an evaluation of its plan, hulls 
                                                  RoutingPolicy::top_k(2),
                                                  RoutingPolicy::top_k(4),
                                                  RoutingPolicy::threshold(0.7)};
-  int64_t n_passes = 0;
-  const auto sensitivity = measure_sensitivity(
-      model, text, candidates, {}, [&](int64_t, int64_t all) { n_passes = all; });
-  CHECK(n_passes == 2 * (4 + 3));  // attention has 3 experts: no top_k=4
+  const auto sensitivity = measure_sensitivity(model, text, candidates, {});
+  // Attention has 3 experts: no top_k=4.
+  CHECK(n_sensitivity_passes(model->config(), candidates) == 2 * (4 + 3));
   REQUIRE(sensitivity.layers.size() == 4);
   CHECK(sensitivity.experts.moe == 10);
   CHECK(sensitivity.experts.moa == 6);

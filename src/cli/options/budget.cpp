@@ -14,9 +14,9 @@ void add_budget_command(CommandLine& line) {
   auto& command = line.subcommand(
       "budget",
       "Find how many experts each layer may leave out for a target, and write them as a routing "
-      "file. Half of the text's windows calibrate, the others are held out for what is reported.\n"
+      "file. Windows of the text in turn calibrate and are held out for what is reported.\n"
       "Example: dsmoe budget runs/quickstart --data data/tinyshakespeare/valid.txt "
-      "--perplexity-rise 0.01 --out routing.yaml");
+      "--perplexity-rise 1% --out routing.yaml");
   command.group("Target, one of");
   const auto target = [&](const char* name, std::optional<double>& value, const char* text) {
     command.option(name, value, text).range(0.0, 1e15);
@@ -24,9 +24,11 @@ void add_budget_command(CommandLine& line) {
   target("--active-parameters",
          options->active_parameters,
          "use at most X parameters per token, embeddings not counted");
-  target("--perplexity-rise",
-         options->perplexity_rise,
-         "raise perplexity by at most this share, 0.01 for one percent");
+  command
+      .option("--perplexity-rise",
+              options->perplexity_rise,
+              "raise perplexity by at most this share: 1% or 0.01")
+      .type("SHARE");
   target("--ms-per-token", options->ms_per_token, "decode one sequence in at most X ms per token");
   command.group("Text");
   const auto data = command.option("--data", options->data, text_help("calibrate and test on"))
@@ -39,6 +41,11 @@ void add_budget_command(CommandLine& line) {
       .default_text("top_k and thresholds");
   command.option("--tokens", options->tokens, "measure each sensitivity on about N tokens")
       .range(int64_t{1}, int64_t{1} << 40);
+  command
+      .option("--held-out-tokens",
+              options->held_out_tokens,
+              "measure the perplexity of a plan on about N tokens; 0: all")
+      .range(int64_t{0}, int64_t{1} << 40);
   command
       .option("--batch",
               options->batch,

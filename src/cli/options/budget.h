@@ -16,10 +16,11 @@ struct BudgetCommand {
   std::string data;
   TextFormat format;
   std::optional<double> active_parameters;
-  std::optional<double> perplexity_rise;
+  std::string perplexity_rise;  ///< a share; empty: no target
   std::optional<double> ms_per_token;
   std::vector<std::string> candidates;
-  int64_t tokens = 16384;
+  int64_t tokens = 1024;
+  int64_t held_out_tokens = 8192;
   int64_t batch = 8;
   std::string out;
   bool force = false;

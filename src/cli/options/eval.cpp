@@ -21,7 +21,7 @@ void add_eval_command(CommandLine& line) {
   const auto data =
       command
           .option(
-              "--data", options->data, text_help("score") + "; repeated: each is scored on its own")
+              "--data", options->data, text_help("score") + "; repeated: a row for each and the total")
           .text_path()
           .one_value_each();
   add_text_options(command, options->format, data);

@@ -8,7 +8,11 @@ void add_model_options(Command& command, ModelOptions& options) {
   add_policy_option(command, options.policy);
   add_execution_option(command, options.execution);
   add_device_option(command, options.device, "run there; auto: a GPU where there is one");
-  add_dtype_option(command, options.dtype);
+  command
+      .option("--dtype",
+              options.dtype,
+              "store the weights so; auto: as in training where the CPU is fast at it, else float32")
+      .choices({"auto", "float32", "bfloat16", "int8"});
   add_threads_option(command, options.threads);
 }
 
@@ -23,8 +27,11 @@ Option add_policy_option(Command& command, std::string& policy) {
   return command
       .option("--policy",
               policy,
-              "select experts: all, top_k=K, threshold=E, threshold=E,max=K, threshold_top_k=E, "
-              "moe:P;moa:P or routing=FILE.yaml")
+              "select experts of a token: all; top_k=K, the K strongest FFN experts, attention "
+              "dense; threshold=E, those with n_experts times router probability above E (of a cut "
+              "model with a gate above E); threshold=E,max=K, of these at most K; "
+              "threshold_top_k=E, K is the batch's mean count above E; moe:P;moa:P for FFN and "
+              "attention experts; routing=FILE.yaml by layer")
       .type("POLICY")
       .default_text("the training selection");
 }

@@ -13,7 +13,7 @@ struct ModelOptions {
   std::string policy;  ///< empty: the checkpoint's training selection
   std::string execution = "auto";
   std::string device = "auto";
-  std::string dtype = "float32";  ///< of the weights
+  std::string dtype = "auto";  ///< of the weights; auto: see default_dtype, float32 on a GPU
   int threads = 0;
 };
 void add_model_options(Command& command, ModelOptions& options);
