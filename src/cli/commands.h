@@ -8,6 +8,7 @@ namespace dsmoe {
 void add_tokenize_command(CommandLine& line);
 void add_train_command(CommandLine& line);
 void add_eval_command(CommandLine& line);
+void add_recommend_command(CommandLine& line);
 void add_budget_command(CommandLine& line);
 void add_check_command(CommandLine& line);
 void add_curve_command(CommandLine& line);

@@ -27,6 +27,7 @@ const dsmoe::RunFunctions dsmoe_run_functions = {
     .eval = dsmoe::without_torch_errors<dsmoe::run_eval>,
     .check = dsmoe::without_torch_errors<dsmoe::run_check>,
     .curve = dsmoe::without_torch_errors<dsmoe::run_curve>,
+    .recommend = dsmoe::without_torch_errors<dsmoe::run_recommend>,
     .budget = dsmoe::without_torch_errors<dsmoe::run_budget>,
     .generate = dsmoe::without_torch_errors<dsmoe::run_generate>,
     .convert = dsmoe::without_torch_errors<dsmoe::run_convert>,

@@ -30,7 +30,7 @@ int finish(int code) {
 
 // End with kExitStopped after a stop signal, whenever that comes.
 constexpr std::string_view kStoppable[] =
-    {"train", "eval", "curve", "budget", "generate", "launch"};
+    {"train", "eval", "curve", "recommend", "budget", "generate", "launch"};
 
 bool asks_for_help(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
@@ -75,6 +75,7 @@ int parse_and_run(int argc, char** argv) {
   line.group("Quality and policies");
   dsmoe::add_eval_command(line);
   dsmoe::add_curve_command(line);
+  dsmoe::add_recommend_command(line);
   dsmoe::add_budget_command(line);
   dsmoe::add_check_command(line);
   line.group("Models");

@@ -174,6 +174,7 @@ class SignalsTest(HabitsTest):
             "choices": ["eval", "seed", "--choices", self.write("c.jsonl", '{"good": "a king", "bad": "no one"}\n')],
             "curve": ["curve", "seed", "--data", text],
             "budget": ["budget", "seed", "--data", text, "--active-parameters", "40000", "--out", "routing.yaml"],
+            "recommend": ["recommend", "seed", "--data", text],
             "generate": ["generate", "seed", "--prompt", "the king"],
             "prompts": ["generate", "seed", "--prompts", self.write("prompts.txt", "the king\nno one\n")],
         }

@@ -12,7 +12,7 @@ import unittest
 
 from support import DSMOE, HabitsTest, main
 
-COMMANDS = ["tokenize", "train", "eval", "check", "curve", "budget", "generate", "convert", "inspect", "bench", "plan", "export",
+COMMANDS = ["tokenize", "train", "eval", "check", "curve", "recommend", "budget", "generate", "convert", "inspect", "bench", "plan", "export",
             "report", "launch"]
 PLAN = ["plan", "tiny.yaml", "--model.vocab_size=257"]
 
