@@ -118,7 +118,7 @@ class Comparison:
                 self.under(model, policy, text, choices, prompts)
         for command in ("curve", "check"):
             extra = ["--policies", "all", "top_k=1"] if command == "curve" else ["--policy", "threshold=0.9"]
-            self.command(command, mixture, *(["--data", text] if command == "curve" else []), *extra)
+            self.command(command, mixture, "--data", text, *extra)
 
     def under(self, model, policy, text, choices, prompts):
         for threads in (1, 2):

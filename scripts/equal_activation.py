@@ -21,7 +21,8 @@ def measure(cache, *arguments):
     if cache.exists():
         return json.loads(cache.read_text())
     print(f"measuring {' '.join(map(str, arguments))}", file=sys.stderr)
-    done = subprocess.run([DSMOE, *map(str, arguments), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [DSMOE, *map(str, arguments), "--dtype", "float32", "--json"]  # the same numbers on every CPU
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.exit(f"{done.stderr.strip()}\nequal_activation: failed: {DSMOE} {' '.join(map(str, arguments))}")
     partial = cache.with_suffix(".partial")
@@ -42,7 +43,7 @@ def row(options, run, share, sparse):
     budget = sparse["active_parameters"] if share is None else share * whole["non_embedding_parameters"]
     routing = run / f"budget-{name}.yaml"
     found = measure(run / f"budget-{name}.json", "budget", run, "--data", options.calibration, "--tokens", 4096,
-                    "--active-parameters", f"{budget:.0f}", "--out", routing, "--force")
+                    "--held-out-tokens", 0, "--active-parameters", f"{budget:.0f}", "--out", routing, "--force")
     policies = {"plan": f"routing={routing}", "threshold": found["uniform_threshold"], "top_k": found.get("uniform")}
     cells = [
         cell(measure(run / f"budget-{name}-{kind}.json", "eval", run, "--data", options.test, "--policy", policy))

@@ -28,7 +28,8 @@ def describe_experts(active):
 
 def row(text, checkpoint, policy, with_speed):
     print(f"measuring {checkpoint} under {policy}", file=sys.stderr)
-    policy_arguments = [] if policy == "training" else ["--policy", policy]
+    # The same numbers on every CPU: the default may be bfloat16.
+    policy_arguments = ["--dtype", "float32", *([] if policy == "training" else ["--policy", policy])]
     quality = measure("eval", checkpoint, "--data", text, *policy_arguments)
     cells = [
         checkpoint.rstrip("/").split("/")[-1],

@@ -78,7 +78,8 @@ policies=(all)
 for k in 1 2 3 4 6 8; do policies+=("top_k=$k"); done
 for threshold in 0.3 0.48 0.8; do policies+=("threshold=$threshold" "threshold_top_k=$threshold"); done
 first=$runs/ds-moe-${seeds[0]}
-build/dsmoe curve "$first" --data "$runs/test.txt" --policies "${policies[@]}" --plot "$runs/curve.svg" --force | tee "$runs/curve.txt"
+build/dsmoe curve "$first" --data "$runs/test.txt" --policies "${policies[@]}" --dtype float32 --plot "$runs/curve.svg" --force |
+  tee "$runs/curve.txt"
 
 echo 'Figure 5: experts of each layer'
 scripts/expert_map.py "$first" "$runs/test.txt" --policy threshold=0.48 --svg "$runs/experts.svg" | tee "$runs/experts.txt"
