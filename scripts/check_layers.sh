@@ -56,7 +56,7 @@ for module in common formats; do
   mapfile -t some < <(among "^src/$module/")
   forbid '#include *<(torch|ATen|c10)/' "module '$module' may not include torch headers" "${some[@]}"
 done
-mapfile -t some < <(among '^src/cli/(options/|(main|command_line|commands|run_functions|load_run_functions)\.)')
+mapfile -t some < <(among '^src/cli/(options/|(main|command_line|command_layout|commands|completion|help_formatter|run_functions|load_run_functions)\.)')
 forbid '#include *<(torch|ATen|c10)/|#include *"(model|eval|train|report)/' \
   "the program may not include torch headers: it answers help and refusals without LibTorch" "${some[@]}"
 # Exceptions: the progress bar, and the files that escape text.

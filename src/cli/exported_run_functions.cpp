@@ -1,6 +1,7 @@
 // The table that dsmoe_commands.so exports.
 #include <c10/util/Exception.h>
 
+#include "cli/command_layout.h"
 #include "cli/run_functions.h"
 #include "common/error.h"
 
@@ -22,6 +23,7 @@ int without_torch_errors(const Command& command) {
 extern "C" const dsmoe::RunFunctions dsmoe_run_functions;
 const dsmoe::RunFunctions dsmoe_run_functions = {
     .version = DSMOE_VERSION,
+    .layout = dsmoe::command_layout(),
     .tokenize = dsmoe::without_torch_errors<dsmoe::run_tokenize>,
     .train = dsmoe::without_torch_errors<dsmoe::run_train>,
     .eval = dsmoe::without_torch_errors<dsmoe::run_eval>,

@@ -3,6 +3,7 @@
 
 #include <string_view>
 
+#include "cli/command_layout.h"
 #include "cli/run_functions.h"
 #include "common/error.h"
 #include "common/process_setup.h"
@@ -23,7 +24,9 @@ const RunFunctions& load() {
   if (library == nullptr) fail(dlerror());
   const auto* functions = static_cast<const RunFunctions*>(dlsym(library, "dsmoe_run_functions"));
   if (functions == nullptr) fail(dlerror());
-  if (std::string_view(functions->version) != DSMOE_VERSION) fail("it is of another version");
+  const bool is_of_build = std::string_view(functions->version) == DSMOE_VERSION &&
+                           functions->layout == command_layout();
+  if (!is_of_build) fail("it is of another build");
   return *functions;
 }
 

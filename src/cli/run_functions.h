@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstddef>
+
 namespace dsmoe {
 
 struct BenchCommand;
@@ -37,6 +39,7 @@ int run_report(const ReportCommand& command);
 /// exception of LibTorch, which the program does not know.
 struct RunFunctions {
   const char* version;  ///< of dsmoe
+  size_t layout;        ///< see command_layout
   int (*tokenize)(const TokenizeCommand&);
   int (*train)(const TrainCommand&);
   int (*eval)(const EvalCommand&);
@@ -54,7 +57,7 @@ struct RunFunctions {
 };
 
 /// Loads dsmoe_commands.so beside the program, and LibTorch with it, at the first call. Throws
-/// RunError if it cannot be loaded or is of another version.
+/// RunError if it cannot be loaded or is of another build.
 const RunFunctions& run_functions();
 
 }  // namespace dsmoe

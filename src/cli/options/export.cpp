@@ -1,7 +1,5 @@
 #include "cli/options/export.h"
 
-#include <fmt/format.h>
-
 #include <memory>
 
 #include "cli/commands.h"
@@ -35,13 +33,11 @@ void add_export_command(CommandLine& line) {
       .path();
   const auto text =
       command
-          .option(
-              "--text",
-              options->text,
-              fmt::format("hf-llama of a cut model: measure what leaving its gates out costs on "
-                          "token shards, or a file of {} (default: on random tokens)",
-                          kTextHelp))
-          .path();
+          .option("--text",
+                  options->text,
+                  text_help("hf-llama of a cut model: measure what leaving its gates out costs on"))
+          .text_path()
+          .default_text("random tokens");
   add_text_options(command, options->format, text);
   add_force_option(command, options->force);
   add_threads_option(command, options->threads);

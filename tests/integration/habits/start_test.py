@@ -81,6 +81,19 @@ class StartTest(HabitsTest):
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, r"^dsmoe: '.*/alone/dsmoe_commands\.so' cannot be loaded: .*; build or install dsmoe again\n$")
 
+    @unittest.skipUnless(shutil.which("cc"), "no C compiler")
+    def test_commands_of_another_build_are_refused(self):
+        program = self.directory / "other/dsmoe"
+        program.parent.mkdir()
+        shutil.copy2(DSMOE, program)
+        version = self.succeeds("--version").stdout.strip()
+        for other, layout in (("0.0.0", 0), (version, 1)):
+            self.write("other.c", f'struct {{ const char* version; unsigned long layout; }} dsmoe_run_functions = {{"{other}", {layout}}};')
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", "other/dsmoe_commands.so", "other.c"], cwd=self.directory, check=True)
+            done = subprocess.run([program, *PLAN], capture_output=True, text=True, cwd=self.directory)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("it is of another build; build or install dsmoe again", done.stderr)
+
 
 if __name__ == "__main__":
     main()
