@@ -15,6 +15,11 @@ namespace {
 
 constexpr int64_t kMaxSize = int64_t{1} << 24;
 
+constexpr const char* kRotaryNeeded = "model.positions: rotary";
+constexpr const char* kDenseAttention = "model.attention.kind: dense";
+constexpr const char* kMoa = "model.attention.kind: moa";
+constexpr const char* kFfnExperts = "model.ffn.kind: moe or partitioned";
+
 const std::vector<std::pair<std::string, Activation>> kActivationNames = {
     {"gelu", Activation::kGelu},
     {"gelu_tanh", Activation::kGeluTanh},
@@ -22,6 +27,9 @@ const std::vector<std::pair<std::string, Activation>> kActivationNames = {
     {"silu", Activation::kSilu},
     {"quick_gelu", Activation::kQuickGelu},
     {"relu_squared", Activation::kReluSquared}};
+
+// What a key without effect needs; null if it has one.
+const char* needs(bool has_effect, const char* what) { return has_effect ? nullptr : what; }
 
 // The rule of a key that has an effect beside the others, or has none.
 InitRule acts(bool has_effect) { return has_effect ? InitRule::kCompared : InitRule::kFree; }
@@ -34,21 +42,34 @@ std::string describe_router_kinds() {
   return doc;
 }
 
-void describe_router(ConfigVisitor& v, RouterConfig& router, bool is_used) {
+// kind_needed: what gives the section an effect; hidden_needed: what gives d_hidden one.
+void describe_router(ConfigVisitor& v,
+                     RouterConfig& router,
+                     bool is_used,
+                     const char* kind_needed,
+                     const char* hidden_needed) {
   static const std::string doc = describe_router_kinds();  // visitors keep the pointer
   std::vector<std::pair<std::string, RouterKind>> names;
   for (const auto& row : kRouterKinds) names.emplace_back(row.name, row.kind);
   v.begin_section("router", "the network that gives each expert its probability");
-  choice(v, "kind", router.kind, names, {.doc = doc.c_str(), .init = acts(is_used)});
+  const auto* section_needs = needs(is_used, kind_needed);
+  choice(v,
+         "kind",
+         router.kind,
+         names,
+         {.doc = doc.c_str(), .init = acts(is_used), .needs = section_needs});
   v.integer("d_hidden",
             router.d_hidden,
             1,
             kMaxSize,
             {.doc = "width of the hidden layer of the kinds swiglu and mlp",
-             .init = acts(is_used && router.has_hidden())});
+             .init = acts(is_used && router.has_hidden()),
+             .needs = is_used ? needs(router.has_hidden(), hidden_needed) : kind_needed});
   v.boolean("renormalise",
             router.renormalise,
-            {.doc = "divide the selected experts' weights by their sum", .init = acts(is_used)});
+            {.doc = "divide the selected experts' weights by their sum",
+             .init = acts(is_used),
+             .needs = section_needs});
   v.end_section();
 }
 
@@ -59,25 +80,38 @@ void describe_rope_scaling(ConfigVisitor& v, RopeScalingConfig& scaling, bool is
          scaling.kind,
          {{"none", RopeScalingKind::kNone}, {"llama3", RopeScalingKind::kLlama3}},
          {.doc = "llama3 divides low frequencies by factor, at any context length",
-          .init = acts(is_rotary)});
-  const auto init = acts(is_rotary && scaling.kind != RopeScalingKind::kNone);
-  v.real("factor", scaling.factor, 1.0, 1e6, {.doc = "divides the low frequencies", .init = init});
-  v.real(
-      "low_freq_factor",
-      scaling.low_freq_factor,
-      1e-6,
-      1e6,
-      {.doc = "wavelengths above original_max_seq_len / this are stretched in full", .init = init});
+          .init = acts(is_rotary),
+          .needs = needs(is_rotary || scaling.kind == RopeScalingKind::kNone, kRotaryNeeded)});
+  const bool is_scaled = is_rotary && scaling.kind != RopeScalingKind::kNone;
+  const auto init = acts(is_scaled);
+  const auto* kind_needed = needs(is_scaled, "model.rope_scaling.kind: llama3");
+  v.real("factor",
+         scaling.factor,
+         1.0,
+         1e6,
+         {.doc = "divides the low frequencies", .init = init, .needs = kind_needed});
+  v.real("low_freq_factor",
+         scaling.low_freq_factor,
+         1e-6,
+         1e6,
+         {.doc = "wavelengths above original_max_seq_len / this are stretched in full",
+          .init = init,
+          .needs = kind_needed});
   v.real("high_freq_factor",
          scaling.high_freq_factor,
          1e-6,
          1e6,
-         {.doc = "wavelengths below original_max_seq_len / this are kept", .init = init});
+         {.doc = "wavelengths below original_max_seq_len / this are kept",
+          .init = init,
+          .needs = kind_needed});
   v.integer("original_max_seq_len",
             scaling.original_max_seq_len,
             1,
             kMaxSize,
-            {.doc = "context before the stretching", .unit = "tokens", .init = init});
+            {.doc = "context before the stretching",
+             .unit = "tokens",
+             .init = init,
+             .needs = kind_needed});
   v.end_section();
 }
 
@@ -95,63 +129,76 @@ void describe_attention(ConfigVisitor& v, ModelConfig& config) {
             attention.n_heads,
             1,
             kMaxSize,
-            {.doc = "query heads of the dense kind", .init = acts(!is_moa)});
+            {.doc = "query heads of the dense kind",
+             .init = acts(!is_moa),
+             .needs = needs(!is_moa, kDenseAttention)});
   v.integer("n_kv_heads",
             attention.n_kv_heads,
             1,
             kMaxSize,
-            {.doc = "key/value heads of the dense kind", .init = acts(!is_moa)});
+            {.doc = "key/value heads of the dense kind",
+             .init = acts(!is_moa),
+             .needs = needs(!is_moa, kDenseAttention)});
   v.boolean("qk_norm",
             attention.qk_norm,
             {.doc = "RMSNorm over all queries of a token and another one over its keys, before "
                     "rotary positions; the dense kind only",
-             .init = acts(!is_moa)});
+             .init = acts(!is_moa),
+             .needs = needs(!is_moa, kDenseAttention)});
   v.end_section();
   v.begin_section("moa", "mixture of attention heads");
   v.integer("n_experts",
             attention.n_experts,
             1,
             kMaxSize,
-            {.doc = "attention experts", .init = acts(is_moa)});
+            {.doc = "attention experts", .init = acts(is_moa), .needs = needs(is_moa, kMoa)});
   v.integer("heads_per_expert",
             attention.heads_per_expert,
             1,
             kMaxSize,
             {.doc = "query heads of one expert; also the number of shared key/value heads",
-             .init = acts(is_moa)});
-  describe_router(v, attention.router, is_moa);
+             .init = acts(is_moa),
+             .needs = needs(is_moa, kMoa)});
+  describe_router(v, attention.router, is_moa, kMoa, "model.moa.router.kind: swiglu or mlp");
   v.end_section();
 }
 
 void describe_partition(ConfigVisitor& v, PartitionConfig& partition, bool is_used) {
   const auto init = acts(is_used);
+  const auto* kind_needed = needs(is_used, "model.ffn.kind: partitioned");
   v.begin_section("partition", "gates of the experts that a dense network was cut into");
   v.text(
       "layers",
       partition.layers,
       {.doc =
            "layers that are cut into experts: all, or a list such as 0-3,7; the others stay dense",
-       .init = init});
+       .init = init,
+       .needs = kind_needed});
   choice(v,
          "gates",
          partition.gates,
          {{"sigmoid", RouterActivation::kSigmoid}, {"softmax", RouterActivation::kSoftmax}},
          {.doc = "sigmoid: an independent gate per expert; softmax: over the selected experts, as "
                  "in the baseline LLaMA-MoE (arXiv:2406.16554)",
-          .init = init});
+          .init = init,
+          .needs = kind_needed});
   v.boolean("ste",
             partition.straight_through,
             {.doc = "straight-through estimator: closed gates receive the gradient of open ones",
-             .init = is_used ? InitRule::kTaken : InitRule::kFree});
+             .init = is_used ? InitRule::kTaken : InitRule::kFree,
+             .needs = kind_needed});
   v.boolean("count_scale",
             partition.count_scale,
-            {.doc = "multiply the output by n_experts / number of open gates", .init = init});
+            {.doc = "multiply the output by n_experts / number of open gates",
+             .init = init,
+             .needs = kind_needed});
   choice(v,
          "zero_active",
          partition.zero_active,
          {{"zero", ZeroActive::kZero}, {"argmax", ZeroActive::kArgmax}, {"all", ZeroActive::kAll}},
          {.doc = "experts of a token that opens no gate: none, its strongest expert, or all",
-          .init = init});
+          .init = init,
+          .needs = kind_needed});
   v.end_section();
 }
 
@@ -174,13 +221,25 @@ void describe_ffn(ConfigVisitor& v, ModelConfig& config) {
             ffn.d_ffn,
             1,
             kMaxSize,
-            {.doc = "width of the dense kind", .init = acts(ffn.kind != FfnKind::kMoe)});
+            {.doc = "width of the dense kind",
+             .init = acts(ffn.kind != FfnKind::kMoe),
+             .needs = needs(ffn.kind != FfnKind::kMoe, "model.ffn.kind: dense or partitioned")});
   v.end_section();
   v.begin_section("moe", "mixture of feed-forward experts");
-  const auto init = acts(config.has_ffn_experts());
-  v.integer("n_experts", ffn.n_experts, 1, kMaxSize, {.doc = "feed-forward experts", .init = init});
-  v.integer("d_expert", ffn.d_expert, 1, kMaxSize, {.doc = "width of one expert", .init = init});
-  describe_router(v, ffn.router, config.has_ffn_experts());
+  const bool has_experts = config.has_ffn_experts();
+  const auto init = acts(has_experts);
+  const auto* kind_needed = needs(has_experts, kFfnExperts);
+  v.integer("n_experts",
+            ffn.n_experts,
+            1,
+            kMaxSize,
+            {.doc = "feed-forward experts", .init = init, .needs = kind_needed});
+  v.integer("d_expert",
+            ffn.d_expert,
+            1,
+            kMaxSize,
+            {.doc = "width of one expert", .init = init, .needs = kind_needed});
+  describe_router(v, ffn.router, has_experts, kFfnExperts, "model.moe.router.kind: swiglu or mlp");
   v.end_section();
   describe_partition(v, ffn.partition, ffn.kind == FfnKind::kPartitioned);
 }
@@ -279,7 +338,9 @@ void describe(ConfigVisitor& v, ModelConfig& config) {
          config.rope_theta,
          1.0,
          1e12,
-         {.doc = "base of the rotary frequencies", .init = acts(is_rotary)});
+         {.doc = "base of the rotary frequencies",
+          .init = acts(is_rotary),
+          .needs = needs(is_rotary, kRotaryNeeded)});
   v.boolean("tie_embeddings",
             config.tie_embeddings,
             {.doc = "the output head uses the embedding matrix"});

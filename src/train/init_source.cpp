@@ -8,6 +8,7 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "model/io/checkpoint_reader.h"
+#include "train/config_file.h"
 
 namespace dsmoe {
 namespace {
@@ -58,9 +59,7 @@ bool is_meant(const RunConfig& config, const std::string& key) {
 }
 
 // Unset keys get the source's values.
-std::vector<ConfigChange> take_over(RunConfig& config,
-                                    GivenKeys given,
-                                    const InitSource& source) {
+std::vector<ConfigChange> take_over(RunConfig& config, GivenKeys given, const InitSource& source) {
   // Zero means that the value is derived elsewhere.
   if (config.model.vocab_size == 0) given.erase(kVocabSize);
   auto model = source.model;
@@ -96,9 +95,7 @@ std::optional<InitSource> find_init_source(Io& io,
   return read_source_or_run(io, path, /*is_own=*/false);
 }
 
-InheritedModel inherit_model(RunConfig& config,
-                             const GivenKeys& given,
-                             const InitSource& source) {
+InheritedModel inherit_model(RunConfig& config, const GivenKeys& given, const InitSource& source) {
   check_override_keys(config.train.init_override, config.model);
   InheritedModel result{.taken = take_over(config, given, source), .differ = {}};
   // A run that resumes is compared by the rules of resume_check.h.
@@ -156,15 +153,17 @@ void log_inherited(const InheritedModel& inherited, const InitSource& source) {
 }
 
 void inherit_model_if_there(Io& io, RunConfig& config, const GivenKeys& given) {
+  log_notes(given);
   const auto& path = config.train.init_from;
-  if (path.empty()) return;
-  if (!std::filesystem::is_directory(path)) {
+  if (!path.empty() && std::filesystem::is_directory(path)) {
+    const auto source = find_init_source(io, config, "none");
+    log_inherited(inherit_model(config, given, *source), *source);
+  } else if (!path.empty()) {
     log_warning(fmt::format(
         "train.init_from: {} does not exist; using the model of this config alone", path));
     return;
   }
-  const auto source = find_init_source(io, config, "none");
-  log_inherited(inherit_model(config, given, *source), *source);
+  check_used_keys(config, given);
 }
 
 }  // namespace dsmoe

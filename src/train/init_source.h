@@ -40,9 +40,7 @@ struct InheritedModel {
 /// given  keys that the config sets, as read_config_text returns them
 /// Throws Error naming the key where a key that changes the function contradicts the source, or
 /// train.init_override names none.
-InheritedModel inherit_model(RunConfig& config,
-                             const GivenKeys& given,
-                             const InitSource& source);
+InheritedModel inherit_model(RunConfig& config, const GivenKeys& given, const InitSource& source);
 
 /// Throws Error if the tokens were made with another tokenizer than the source's, unless
 /// train.init_override names `tokenizer`.
@@ -53,8 +51,9 @@ void check_init_tokenizer(const RunConfig& config,
 /// Logs the copied keys and those that differ.
 void log_inherited(const InheritedModel& inherited, const InitSource& source);
 
-/// Calls find_init_source, inherit_model and log_inherited, for commands that only read the config
-/// of a run. If train.init_from is missing, warns that the model is that of the config.
+/// Calls log_notes, find_init_source, inherit_model, log_inherited and check_used_keys, for commands
+/// that only read the config of a run. If train.init_from is missing, warns that the model is that
+/// of the config.
 void inherit_model_if_there(Io& io, RunConfig& config, const GivenKeys& given);
 
 }  // namespace dsmoe

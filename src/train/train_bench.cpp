@@ -58,6 +58,8 @@ Transformer make_model(const RunConfig& config) {
 
 RunConfig resolve_bench_config(RunConfig config) {
   config.model.validate();
+  config.train.epochs = 0;  // no data is read here
+  resolve_units(config, std::nullopt);
   if (config.model.vocab_size == 0) {
     throw Error(
         "model.vocab_size: expected a size, as no data is read here, got 0; pass "

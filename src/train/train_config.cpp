@@ -9,6 +9,7 @@ namespace dsmoe {
 namespace {
 
 constexpr int64_t kMany = int64_t{1} << 40;
+constexpr int64_t kManyTokens = int64_t{1} << 50;
 constexpr auto kApplied = ResumeRule::kApplied;
 constexpr auto kFree = ResumeRule::kFree;
 
@@ -86,7 +87,9 @@ void describe_schedule(ConfigVisitor& v, ScheduleConfig& config) {
               "the last; the last step is higher by (1 - final_ratio) times 1/decay_steps (wsd "
               "linear), 1 - sqrt(1 - 1/decay_steps) (wsd one_minus_sqrt) or about 2.5 / (steps - "
               "warmup_steps)^2 (cosine); constant, and wsd without decay_steps, stay at the peak",
-       .resume = kApplied});
+       .resume = kApplied,
+       .needs = config.kind == ScheduleKind::kConstant ? "train.schedule.kind: cosine or wsd"
+                                                       : nullptr});
   v.integer("warmup_steps",
             config.warmup_steps,
             0,
@@ -94,6 +97,12 @@ void describe_schedule(ConfigVisitor& v, ScheduleConfig& config) {
             {.doc = "linear rise: step n, counted from 1, takes peak * n / warmup_steps; 0 is off",
              .unit = "steps",
              .resume = kApplied});
+  v.text("warmup",
+         config.warmup,
+         {.doc = "instead of warmup_steps: a share of the steps as 2%, steps as 200, or tokens as "
+                 "10M tokens, rounded up to a step; empty: warmup_steps",
+          .resume = kFree});
+  const char* wsd = config.kind == ScheduleKind::kWsd ? nullptr : "train.schedule.kind: wsd";
   v.integer(
       "decay_steps",
       config.decay_steps,
@@ -102,14 +111,16 @@ void describe_schedule(ConfigVisitor& v, ScheduleConfig& config) {
       {.doc =
            "wsd: length of the decay at the end; its first step still has the peak rate; 0: none",
        .unit = "steps",
-       .resume = kApplied});
+       .resume = kApplied,
+       .needs = wsd});
   choice(v,
          "decay_shape",
          config.decay_shape,
          {{"linear", DecayShape::kLinear}, {"one_minus_sqrt", DecayShape::kOneMinusSqrt}},
          {.doc = "wsd: fraction of the way from peak to final_ratio after n steps of decay: n / "
                  "decay_steps, or its square root",
-          .resume = kApplied});
+          .resume = kApplied,
+          .needs = wsd});
   v.end_section();
 }
 
@@ -145,7 +156,34 @@ void describe_optimizer(ConfigVisitor& v, OptimizerConfig& config) {
   v.end_section();
 }
 
-void describe_loss(ConfigVisitor& v, LossConfig& config) {
+// What the loss terms need, each null where the model has it.
+struct LossNeeds {
+  const char* softmax_ffn = nullptr;
+  const char* moa = nullptr;
+  const char* gates = nullptr;
+  const char* experts = nullptr;
+  const char* softmax = nullptr;
+};
+
+LossNeeds loss_needs(const ModelConfig& model) {
+  const bool has_moa = model.attention.kind == AttentionKind::kMoa;
+  const bool has_gates =
+      model.has_ffn_experts() && model.ffn.router_activation() == RouterActivation::kSigmoid;
+  const bool has_softmax_ffn = model.has_ffn_experts() && !has_gates;
+  LossNeeds needs;
+  if (!has_softmax_ffn) needs.softmax_ffn = "model.ffn.kind: moe";
+  if (!has_moa) needs.moa = "model.attention.kind: moa";
+  if (!has_gates) needs.gates = "model.ffn.kind: partitioned with model.partition.gates: sigmoid";
+  if (!has_moa && !model.has_ffn_experts()) {
+    needs.experts = "model.ffn.kind: moe or model.attention.kind: moa";
+  }
+  if (!has_moa && !has_softmax_ffn) {
+    needs.softmax = "model.ffn.kind: moe or model.attention.kind: moa";
+  }
+  return needs;
+}
+
+void describe_loss(ConfigVisitor& v, LossConfig& config, const LossNeeds& needs) {
   v.begin_section("loss", "terms added to the language-model loss");
   v.real(
       "moe_mi_weight",
@@ -154,13 +192,15 @@ void describe_loss(ConfigVisitor& v, LossConfig& config) {
       1e3,
       {.doc = "mutual-information loss of the FFN routers with softmax, summed over layers; 0 is "
               "off",
-       .resume = kApplied});
+       .resume = kApplied,
+       .needs = needs.softmax_ffn});
   v.real("moa_mi_weight",
          config.moa_mi_weight,
          0.0,
          1e3,
          {.doc = "mutual-information loss of the attention routers, summed over layers; 0 is off",
-          .resume = kApplied});
+          .resume = kApplied,
+          .needs = needs.moa});
   choice(v,
          "mi_scope",
          config.mi_scope,
@@ -174,7 +214,8 @@ void describe_loss(ConfigVisitor& v, LossConfig& config) {
          1e3,
          {.doc = "mean open gate of partitioned FFN experts, over tokens, experts and layers; 0 is "
                  "off",
-          .resume = kApplied});
+          .resume = kApplied,
+          .needs = needs.gates});
   v.real(
       "switch_weight",
       config.switch_weight,
@@ -182,13 +223,15 @@ void describe_loss(ConfigVisitor& v, LossConfig& config) {
       1e3,
       {.doc = "switch balance loss, for sparse training, summed over layers and both kinds; 0 is "
               "off",
-       .resume = kApplied});
+       .resume = kApplied,
+       .needs = needs.experts});
   v.real("z_weight",
          config.z_weight,
          0.0,
          1e3,
          {.doc = "z-loss of routers with softmax, summed over layers and both kinds; 0 is off",
-          .resume = kApplied});
+          .resume = kApplied,
+          .needs = needs.softmax});
   v.end_section();
 }
 
@@ -297,13 +340,27 @@ void describe_distributed(ConfigVisitor& v, DistributedConfig& config) {
   v.end_section();
 }
 
-void describe_train(ConfigVisitor& v, TrainConfig& config) {
+void describe_train(ConfigVisitor& v, TrainConfig& config, const ModelConfig& model) {
   v.begin_section("train", "training");
   v.integer("steps",
             config.steps,
             1,
             kMany,
             {.doc = "optimizer steps of the whole run", .unit = "steps", .resume = kApplied});
+  v.integer("tokens",
+            config.tokens,
+            0,
+            kManyTokens,
+            {.doc = "instead of steps: tokens of the whole run, rounded up to a step; 0: steps",
+             .unit = "tokens",
+             .resume = kFree});
+  v.real("epochs",
+         config.epochs,
+         0.0,
+         1e6,
+         {.doc = "instead of steps: passes over the tokens of data.train together, rounded up to a "
+                 "step; 0: steps",
+          .resume = kFree});
   v.integer("batch_size",
             config.batch_size,
             1,
@@ -314,6 +371,22 @@ void describe_train(ConfigVisitor& v, TrainConfig& config) {
             1,
             1 << 20,
             {.doc = "micro-batches per optimizer step, divided evenly among the ranks of a job"});
+  v.integer("batch_tokens",
+            config.batch_tokens,
+            0,
+            kManyTokens,
+            {.doc = "instead of accumulation: tokens per optimizer step, rounded to the nearest "
+                    "number of micro-batches; 0: accumulation",
+             .unit = "tokens",
+             .resume = kFree});
+  v.integer("batch_sequences",
+            config.batch_sequences,
+            0,
+            kMany,
+            {.doc = "instead of accumulation: sequences per optimizer step, a multiple of "
+                    "batch_size; 0: accumulation",
+             .unit = "sequences",
+             .resume = kFree});
   choice(v,
          "compute_dtype",
          config.compute_dtype,
@@ -409,7 +482,7 @@ void describe_train(ConfigVisitor& v, TrainConfig& config) {
              .resume = kFree});
   describe_schedule(v, config.schedule);
   describe_optimizer(v, config.optimizer);
-  describe_loss(v, config.loss);
+  describe_loss(v, config.loss, loss_needs(model));
   describe_guard(v, config.guard);
   v.end_section();
 }
@@ -441,6 +514,7 @@ void RunConfig::validate() const {
     throw Error(fmt::format(
         "data.seq_len = {} is above model.max_seq_len = {}", data.seq_len, model.max_seq_len));
   }
+  if (train.has_units()) return;  // resolve_units gives the steps
   if (train.schedule.kind == ScheduleKind::kWsd &&
       train.schedule.warmup_steps + train.schedule.decay_steps > train.steps) {
     throw Error(fmt::format(
@@ -478,7 +552,7 @@ void describe(ConfigVisitor& v, RunConfig& config) {
           .resume = kApplied});
   describe(v, config.model);
   describe_data(v, config.data);
-  describe_train(v, config.train);
+  describe_train(v, config.train, config.model);
   describe_distributed(v, config.distributed);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,7 +25,8 @@ struct ScheduleConfig {
   double peak = 3e-4;          ///< learning rate after warm-up
   double final_ratio = 0.1;    ///< share of the peak reached one step after the last
   int64_t warmup_steps = 100;  ///< linear rise, from peak / warmup_steps; 0: none
-  int64_t decay_steps = 0;     ///< wsd: length of the final decay; 0: none
+  std::string warmup;       ///< instead of warmup_steps: `2%`, `200`, `10M tokens`; empty: not used
+  int64_t decay_steps = 0;  ///< wsd: length of the final decay; 0: none
   DecayShape decay_shape = DecayShape::kLinear;  ///< wsd
   int64_t total_steps = 0;  ///< train.steps, set by TrainConfig::schedule_of_run
 };
@@ -88,9 +90,13 @@ struct DistributedConfig {
 };
 
 struct TrainConfig {
-  int64_t steps = 1000;      ///< optimizer steps of the whole run
-  int64_t batch_size = 16;   ///< sequences per micro-batch
-  int64_t accumulation = 1;  ///< micro-batches per optimizer step, over all ranks
+  int64_t steps = 1000;         ///< optimizer steps of the whole run
+  int64_t tokens = 0;           ///< instead of steps; 0: not used
+  double epochs = 0;            ///< instead of steps: passes over the data; 0: not used
+  int64_t batch_size = 16;      ///< sequences per micro-batch
+  int64_t accumulation = 1;     ///< micro-batches per optimizer step, over all ranks
+  int64_t batch_tokens = 0;     ///< instead of accumulation: tokens per step; 0: not used
+  int64_t batch_sequences = 0;  ///< instead of accumulation: sequences per step; 0: not used
   ComputeDtype compute_dtype =
       ComputeDtype::kAuto;   ///< of matrix products; master weights are float32
   bool fast_float32 = true;  ///< float32 products by oneDNN; see use_fast_float32_products
@@ -113,6 +119,8 @@ struct TrainConfig {
   GuardConfig guard;
 
   ScheduleConfig schedule_of_run() const;
+  /// True before resolve_units if a key stands instead of steps, accumulation or warmup_steps.
+  bool has_units() const;
 };
 
 /// The config of one `dsmoe train`; a YAML file holds it.
@@ -127,9 +135,19 @@ struct RunConfig {
   DistributedConfig distributed;
 
   int64_t seq_len() const;
+  int64_t tokens_per_step() const { return train.batch_size * train.accumulation * seq_len(); }
   /// Throws Error naming the keys that contradict each other.
   void validate() const;
 };
+
+/// Replaces tokens, epochs, batch_tokens, batch_sequences and warmup by the steps, accumulation and
+/// warmup_steps that they come to, and clears them: a resolved config holds steps alone.
+///
+/// data_tokens  of data.train together; empty: unknown
+/// returns      a line for each, such as `train.steps = 1908: tokens = 1000000000, 524288 a step`
+/// Throws Error for a text that is no warm-up, sequences that are no multiple of batch_size, and
+/// epochs of unknown data.
+std::vector<std::string> resolve_units(RunConfig& config, std::optional<int64_t> data_tokens);
 
 /// model.training_policy for every layer. A policy that selects some experts computes only these,
 /// so that a sparse-trained baseline has its real cost. A straight-through estimator needs all
