@@ -33,6 +33,11 @@ std::string read_holder(Io& io, int fd) {
   return holder.empty() ? "another process" : holder;
 }
 
+Error in_use(const std::string& run_directory, const std::string& holder) {
+  return Error(
+      fmt::format("{}: in use by {}; wait for it or take another run_dir", run_directory, holder));
+}
+
 }  // namespace
 
 RunLock::RunLock(Io& io, const std::string& run_directory)
@@ -42,8 +47,7 @@ RunLock::RunLock(Io& io, const std::string& run_directory)
   if (flock(fd_, LOCK_EX | LOCK_NB) != 0) {
     const auto holder = read_holder(io, fd_);
     io.close(fd_);
-    throw Error(fmt::format(
-        "{}: in use by {}; wait for it or take another run_dir", run_directory, holder));
+    throw in_use(run_directory, holder);
   }
   const auto text = describe_this_process() + "\n";
   try {
@@ -58,5 +62,14 @@ RunLock::RunLock(Io& io, const std::string& run_directory)
 }
 
 RunLock::~RunLock() { io_.close(fd_); }
+
+void check_not_locked(Io& io, const std::string& run_directory) {
+  const int fd = io.open(run_directory + "/run.lock", O_RDWR | O_CLOEXEC, 0);
+  if (fd < 0) return;  // no process has made it
+  const bool is_free = flock(fd, LOCK_EX | LOCK_NB) == 0;
+  const auto holder = is_free ? "" : read_holder(io, fd);
+  io.close(fd);
+  if (!is_free) throw in_use(run_directory, holder);
+}
 
 }  // namespace dsmoe

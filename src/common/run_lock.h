@@ -20,4 +20,7 @@ class RunLock {
   int fd_;
 };
 
+/// Throws Error as RunLock does if another process holds the lock; changes nothing.
+void check_not_locked(Io& io, const std::string& run_directory);
+
 }  // namespace dsmoe

@@ -61,15 +61,68 @@ void check_init(Io& io,
   check_init_tokenizer(config, tokenizer.fingerprint(), source);
 }
 
-void check_has_state(const VerifiedCheckpoint& checkpoint) {
-  for (const auto& file : checkpoint.manifest.files) {
+void check_has_state(const std::string& directory, const CheckpointManifest& manifest) {
+  for (const auto& file : manifest.files) {
     if (file.name == kStateFile) return;
   }
   throw Error(
       fmt::format("{}: expected {} to resume from, got none; a converted checkpoint starts a new "
                   "run as train.init_from",
-                  checkpoint.directory,
+                  directory,
                   kStateFile));
+}
+
+// Whether a run may go on from a checkpoint: its state, config, data and program.
+void check_resumes(const RunConfig& config,
+                   const TrainingData& dataset,
+                   const std::string& directory,
+                   const CheckpointManifest& manifest) {
+  check_has_state(directory, manifest);
+  RunConfig saved;
+  read_config_file(directory + "/" + kConfigFile, {}, describer(saved), PathSyntax::kLiteral);
+  check_config_change(saved, config);
+  check_origin(manifest,
+               {.dataset_hash = dataset.hash(),
+                .tokenizer_fingerprint = dataset.tokenizer().fingerprint(),
+                .code_version = DSMOE_VERSION,
+                .torch_version = TORCH_VERSION});
+}
+
+void refuse_checkpoints_of_another_run(const std::string& run_dir) {
+  if (list_checkpoints(run_dir).empty()) return;
+  throw Error(fmt::format(
+      "run_dir: '{}' has checkpoints of another run; pass --resume auto or another run_dir",
+      run_dir));
+}
+
+// Checkpoints after one that was requested by path belong to another history of the run.
+void refuse_later_steps(const std::string& run_dir,
+                        const std::string& directory,
+                        const std::string& resume) {
+  const auto directories = list_checkpoints(run_dir);
+  if (resume == "auto" || directories.empty()) return;
+  const auto last = fs::path(directories.front()).filename().string();
+  if (last <= fs::path(directory).filename().string()) return;
+  throw Error(
+      fmt::format("--resume {}: run_dir '{}' has the later {}; remove it or use another run_dir",
+                  resume,
+                  run_dir,
+                  last));
+}
+
+// The newest checkpoint of a run with a manifest that can be read, or the checkpoint itself; empty
+// if a run has none.
+std::string newest_readable(Io& io, const std::string& path) {
+  const auto directories = list_checkpoints(path);
+  for (const auto& directory : directories) {
+    try {
+      read_manifest(io, directory);
+      return directory;
+    } catch (const Error&) {
+      if (directory == directories.back()) throw;
+    }
+  }
+  return fs::is_directory(fs::path(path) / "checkpoints") ? "" : path;
 }
 
 std::string make_run_id(uint64_t seed) {
@@ -78,6 +131,35 @@ std::string make_run_id(uint64_t seed) {
 }
 
 }  // namespace
+
+StartPoint find_start(Io& io,
+                      const RunConfig& config,
+                      const TrainingData& dataset,
+                      const std::string& resume) {
+  const auto& run_dir = config.run_dir;
+  check_new_run_directory(run_dir);
+  check_not_locked(io, run_dir);
+  StartPoint start;
+  start.own_checkpoints = static_cast<int64_t>(list_checkpoints(run_dir).size());
+  std::string directory;
+  if (resume == "none") {
+    refuse_checkpoints_of_another_run(run_dir);
+  } else if (resume != "auto") {
+    directory = newest_readable(io, resume);
+    if (directory.empty()) {
+      throw Error(fmt::format("{}: expected a checkpoint in the run, got none yet", resume));
+    }
+  } else if (start.own_checkpoints > 0) {
+    directory = newest_readable(io, run_dir);
+  }
+  if (directory.empty()) return start;
+  refuse_later_steps(run_dir, directory, resume);
+  const auto manifest = read_manifest(io, directory);
+  check_resumes(config, dataset, directory, manifest);
+  start.resumed_from = directory;
+  start.step = manifest.step;
+  return start;
+}
 
 RunCheckpoints::RunCheckpoints(const TrainContext& context, Optimizer& optimizer)
     : context_(context),
@@ -111,13 +193,11 @@ TrainState RunCheckpoints::start_on_first_rank(const std::string& resume) {
     checkpoint = find_newest_checkpoint(io, config.run_dir);
   } else if (resume != "none") {
     checkpoint = find_checkpoint(io, resume);
-  } else if (!list_checkpoints(config.run_dir).empty()) {
-    throw Error(fmt::format(
-        "run_dir: '{}' has checkpoints of another run; pass --resume auto or another run_dir",
-        config.run_dir));
+  } else {
+    refuse_checkpoints_of_another_run(config.run_dir);
   }
   if (!checkpoint) return start_new();
-  refuse_later_steps(*checkpoint, resume);
+  refuse_later_steps(config.run_dir, checkpoint->directory, resume);
   auto state = resume_from(*checkpoint);
   store_.set_aside_after(state.step);
   const auto own = list_checkpoints(config.run_dir);
@@ -144,33 +224,10 @@ TrainState RunCheckpoints::start_new() {
   return state;
 }
 
-// Checkpoints after one that was requested by path belong to another history of the run.
-void RunCheckpoints::refuse_later_steps(const VerifiedCheckpoint& checkpoint,
-                                        const std::string& resume) const {
-  const auto& run_dir = context_.config.run_dir;
-  const auto directories = list_checkpoints(run_dir);
-  if (resume == "auto" || directories.empty()) return;
-  const auto last = fs::path(directories.front()).filename().string();
-  if (last <= fs::path(checkpoint.directory).filename().string()) return;
-  throw Error(
-      fmt::format("--resume {}: run_dir '{}' has the later {}; remove it or use another run_dir",
-                  resume,
-                  run_dir,
-                  last));
-}
-
 TrainState RunCheckpoints::resume_from(const VerifiedCheckpoint& checkpoint) {
   const auto& [io, config, dataset, model, ranks] = context_;
   const auto& directory = checkpoint.directory;
-  check_has_state(checkpoint);
-  RunConfig saved;
-  read_config_file(directory + "/" + kConfigFile, {}, describer(saved), PathSyntax::kLiteral);
-  check_config_change(saved, config);
-  check_origin(checkpoint.manifest,
-               {.dataset_hash = dataset.hash(),
-                .tokenizer_fingerprint = dataset.tokenizer().fingerprint(),
-                .code_version = DSMOE_VERSION,
-                .torch_version = TORCH_VERSION});
+  check_resumes(config, dataset, directory, checkpoint.manifest);
   load_tensors(io, checkpoint, "model-", named_tensors(*model));
   restored_optimizer_ =
       optimizer_.is_sharded() ? optimizer_.empty_state() : optimizer_.named_state();

@@ -9,10 +9,19 @@
 #include "train/checkpoint_saver.h"
 #include "train/checkpoint_store.h"
 #include "train/optimizer.h"
+#include "train/run_summary.h"
 #include "train/train_context.h"
 #include "train/train_state.h"
 
 namespace dsmoe {
+
+/// Finds where RunCheckpoints::start would begin and makes its checks of run_dir, config, data and
+/// program, without a look at weights; of several checkpoints it takes the newest with a readable
+/// manifest. Changes nothing. Throws Error as start does.
+StartPoint find_start(Io& io,
+                      const RunConfig& config,
+                      const TrainingData& dataset,
+                      const std::string& resume);
 
 /// Starts a run, or resumes it, and saves it: weights, optimizer state, random state and numbers.
 /// Only rank 0 reads and writes the run directory.
@@ -49,7 +58,6 @@ class RunCheckpoints {
   TrainState start_on_first_rank(const std::string& resume);
   TrainState start_new();
   TrainState resume_from(const VerifiedCheckpoint& checkpoint);
-  void refuse_later_steps(const VerifiedCheckpoint& checkpoint, const std::string& resume) const;
   TrainState share(const TrainState& state);
 
   TrainContext context_;

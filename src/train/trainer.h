@@ -139,10 +139,29 @@ class Trainer {
   bool is_stopping_ = false;
 };
 
-/// Fills in the keys that depend on the machine and the data: vocab_size, seq_len, threads,
+/// A config whose every key has its value, and the data that it names.
+struct ResolvedRun {
+  RunConfig config;
+  std::shared_ptr<const TrainingData> data;
+  std::vector<std::string> notes;  ///< what tokens, epochs and the like come to; see resolve_units
+};
+
+/// Fills in the keys that depend on the machine and the data: steps, vocab_size, seq_len, threads,
 /// compute_dtype. The result is printed and stored. Throws Error.
 ///
 /// source  the checkpoint that the run begins with: its tokenizer is compared
+ResolvedRun resolve_run(RunConfig config, const std::optional<InitSource>& source = std::nullopt);
+
+/// Checks all that a start of the run checks but weights, device and other ranks: run_dir, the
+/// checkpoint that it resumes from, training and validation data, ranks. Writes nothing. Returns
+/// the summary; memory and disk are in it, not refused. Throws Error.
+RunSummary preview_run(Io& io,
+                       const ResolvedRun& run,
+                       const std::string& resume,
+                       int64_t world_size = 1,
+                       int64_t ranks_of_host = 1);
+
+/// The config of resolve_run alone.
 RunConfig resolve_run_config(RunConfig config,
                              const std::optional<InitSource>& source = std::nullopt);
 

@@ -69,9 +69,15 @@ EvalText read_validation(const RunConfig& config, const TrainingData& dataset) {
 
 }  // namespace
 
-RunConfig resolve_run_config(RunConfig config, const std::optional<InitSource>& source) {
+ResolvedRun resolve_run(RunConfig config, const std::optional<InitSource>& source) {
   config.validate();
-  const TrainingData dataset = open_data(config);
+  ResolvedRun run;
+  run.data = std::make_shared<const TrainingData>(open_data(config));
+  const auto& dataset = *run.data;
+  int64_t n_tokens = 0;
+  for (const auto& corpus : dataset.sources()) n_tokens += corpus.source->n_tokens();
+  run.notes = resolve_units(config, n_tokens);
+  config.validate();
   if (source) check_init_tokenizer(config, dataset.tokenizer().fingerprint(), *source);
   const int64_t vocab_size = dataset.tokenizer().vocab_size();
   if (config.model.vocab_size == 0) config.model.vocab_size = vocab_size;
@@ -83,7 +89,23 @@ RunConfig resolve_run_config(RunConfig config, const std::optional<InitSource>& 
   config.data.seq_len = config.seq_len();
   if (config.threads == 0) config.threads = at::get_num_threads();
   config.train.compute_dtype = resolve_compute_dtype(config.train.compute_dtype, config.device);
-  return config;
+  run.config = std::move(config);
+  return run;
+}
+
+RunConfig resolve_run_config(RunConfig config, const std::optional<InitSource>& source) {
+  return resolve_run(std::move(config), source).config;
+}
+
+RunSummary preview_run(Io& io,
+                       const ResolvedRun& run,
+                       const std::string& resume,
+                       int64_t world_size,
+                       int64_t ranks_of_host) {
+  const auto start = find_start(io, run.config, *run.data, resume);
+  read_validation(run.config, *run.data);
+  const auto place = this_place(run.config.run_dir, world_size, ranks_of_host);
+  return summarise_run(run.config, *run.data, place, start);
 }
 
 Trainer::Trainer(Io& io,
