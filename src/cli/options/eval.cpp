@@ -18,12 +18,12 @@ void add_eval_command(CommandLine& line) {
       "threshold=0.48\n"
       "         dsmoe eval runs/quickstart --choices questions.jsonl");
   command.group("Text");
-  const auto data =
-      command
-          .option(
-              "--data", options->data, text_help("score") + "; repeated: a row for each and the total")
-          .text_path()
-          .one_value_each();
+  const auto data = command
+                        .option("--data",
+                                options->data,
+                                text_help("score") + "; repeated: a row for each and the total")
+                        .text_path()
+                        .one_value_each();
   add_text_options(command, options->format, data);
   add_protocol_options(command, options->protocol, options->batch);
   command

@@ -31,13 +31,13 @@ void add_export_command(CommandLine& line) {
               "write the random tokens of the check and the model's logits to this JSON file, to "
               "compare other programs with")
       .path();
-  const auto text =
-      command
-          .option("--text",
-                  options->text,
-                  text_help("hf-llama of a cut model: measure what leaving its gates out costs on"))
-          .text_path()
-          .default_text("random tokens");
+  const auto text = command
+                        .option("--text",
+                                options->text,
+                                text_help("measure what leaving out the gates of a cut model costs "
+                                          "under hf-llama on"))
+                        .text_path()
+                        .default_text("random tokens");
   add_text_options(command, options->format, text);
   add_force_option(command, options->force);
   add_threads_option(command, options->threads);

@@ -9,9 +9,10 @@ void add_model_options(Command& command, ModelOptions& options) {
   add_execution_option(command, options.execution);
   add_device_option(command, options.device, "run there; auto: a GPU where there is one");
   command
-      .option("--dtype",
-              options.dtype,
-              "store the weights so; auto: as in training where the CPU is fast at it, else float32")
+      .option(
+          "--dtype",
+          options.dtype,
+          "store the weights so; auto: as in training where the CPU is fast at it, else float32")
       .choices({"auto", "float32", "bfloat16", "int8"});
   add_threads_option(command, options.threads);
 }

@@ -13,9 +13,9 @@ void add_recommend_command(CommandLine& line) {
   auto& command = line.subcommand(
       "recommend",
       "Find the routing policy with the fewest active parameters within a rise of perplexity. "
-      "Measures thresholds of 0.2, 0.4, 0.6, 0.8 and 1.2 and top_k in powers of 2, then up to three "
-      "values of each beside the last one within the rise. The rise is over all experts, or over "
-      "the training selection where that is better.\n"
+      "Measures thresholds of 0.2, 0.4, 0.6, 0.8 and 1.2 and top_k in powers of 2, then up to "
+      "three values of each beside the last one within the rise. The rise is over all experts, or "
+      "over the training selection where that is better.\n"
       "Example: dsmoe recommend runs/quickstart --data data/tinyshakespeare/valid.txt --rise 1%");
   command.group("Text");
   const auto data =
