@@ -193,7 +193,7 @@ class CliTest(unittest.TestCase):
                                        "d_expert: 5", "d_expert: 500").replace("batch_size: 2", "batch_size: 16"))
         vocabulary = "--model.vocab_size=257"
         measure = ["bench", "--train", "--config", self.config, larger, vocabulary, "--threads", 1, "--warmup", 1,
-                   "--repetitions", 3]
+                   "--repetitions", 1]
         result = json.loads(run(*measure, "--json").stdout)
         self.assertLessEqual({"tokens_per_second", "step_seconds", "mfu", "peak_memory_bytes"}, result.keys())
         small, large = result["configs"]
@@ -201,8 +201,10 @@ class CliTest(unittest.TestCase):
         self.assertEqual(large["tokens_per_step"], 16 * 16)
         self.assertAlmostEqual(small["tokens_per_second"], 32 / small["step_seconds"], delta=1e-6 *
                                small["tokens_per_second"])
-        self.assertEqual(small["step_seconds_over_first"], 1)
-        self.assertGreater(large["cpu_seconds_over_first"], 1.5)
+        for value in ("step_seconds", "cpu_seconds"):
+            self.assertEqual(small[f"{value}_over_first"], 1)
+            self.assertAlmostEqual(large[f"{value}_over_first"] * small[value] / large[value], 1)
+        self.assertAlmostEqual(large["flops_over_first"] * small["flops_per_token"] / large["flops_per_token"], 1)
         # At least weights, gradients and two moments, above the memory of a process with any model.
         self.assertGreater(large["peak_tensor_bytes"] - small["peak_tensor_bytes"],
                            16 * (large["parameters"] - small["parameters"]))
@@ -211,7 +213,7 @@ class CliTest(unittest.TestCase):
             self.assertLess(0, each["peak_memory_bytes"])
             step_flops = each["flops_per_token"] * each["tokens_per_step"]
             self.assertAlmostEqual(each["mfu"] * each["step_seconds"] * each["matrix_flops_per_second"] / step_flops, 1)
-            self.assertEqual(len(each["losses"]), 4)
+            self.assertEqual(len(each["losses"]), 2)
         self.assertIn("larger", run(*measure).stdout)
         self.assertNotIn("peak_memory_bytes", json.loads(run(*measure, "--no-memory", "--json").stdout))
         again = json.loads(run(*measure, "--memory-only", "--json").stdout)
