@@ -144,6 +144,18 @@ TEST_CASE("search_budget: a time and a rise are kept to") {
   CHECK(timed.ms <= most + 1e-6);
   const auto exact = search_budget(model, text, options_of({.perplexity_rise = 1e9}));
   CHECK(exact.chosen.plan.layer(0).moe == RoutingPolicy::top_k(1));  // anything is allowed
+  // Half of what the cheapest plan costs on the calibration windows.
+  const auto calibrated = [&](const RoutingPlan& plan) {
+    const PerplexityOptions windows{.batch = 4, .plan = plan, .part = 0, .n_parts = 4};
+    return evaluate_perplexity(model, text, windows).perplexity();
+  };
+  const double least = calibrated(RoutingPolicy::all());
+  const double rise = 0.5 * (calibrated(exact.chosen.plan) / least - 1);
+  REQUIRE(rise > 0);
+  const auto half = search_budget(model, text, options_of({.perplexity_rise = rise}));
+  CHECK(calibrated(half.chosen.plan) <= least * (1 + rise));
+  CHECK(half.chosen.active_parameters < half.all.active_parameters);
+  CHECK(half.chosen.active_parameters > exact.chosen.active_parameters);
   CHECK_THROWS_WITH(search_budget(model, text, options_of({.ms_per_token = 0.5})),
                     Contains("ms per token"));
 }
