@@ -108,7 +108,7 @@ std::optional<MeasuredPlan> best_uniform(Measurements& measurements, double para
       if (config.has_ffn_experts()) active.moe.assign(n_layers, static_cast<double>(moe));
       if (has_moa) active.moa.assign(n_layers, static_cast<double>(moa));
       if (active_parameters(config, active) > parameters) continue;
-      // More experts of a kind are not worse, so the most that fit beside `moa` stand for them.
+      // More experts of a kind are not worse: only the greatest number that fits is measured.
       const auto measured = measurements.held_out(uniform_top_k(config, moe, moa));
       if (!best || measured.perplexity < best->perplexity) best = measured;
       break;
@@ -141,7 +141,7 @@ MeasuredPlan best_threshold(Measurements& measurements, double parameters) {
   return best;
 }
 
-// From plans along the way.
+// Fits measured times of plans between the first step and the last.
 TimeModel fit_time(const std::vector<BudgetPlan>& steps, const BudgetOptions& options) {
   std::vector<TimedExperts> points;
   for (size_t i = 0; i < kTimedPlans; ++i) {

@@ -10,7 +10,7 @@
 
 namespace dsmoe {
 
-/// What a routing plan has to keep to; exactly one of the three.
+/// The limit of a routing plan; exactly one of the three.
 struct BudgetTarget {
   std::optional<double> active_parameters = {};  ///< at most, not of embeddings
   std::optional<double> perplexity_rise = {};    ///< at most by this share
@@ -57,12 +57,12 @@ struct BudgetResult {
   bool depends_on_batch = false;
 };
 
-/// Policies that a layer may take where none are named: top_k and thresholds.
+/// Default candidates of a layer: top_k and thresholds.
 std::vector<RoutingPolicy> budget_candidates(const ModelConfig& config);
 
-/// Finds which experts each layer can leave out for the target, and compares that with one policy
-/// for all layers. Sensitivities are measured on some of the text's even windows, all that is
-/// reported on some of the odd ones. Throws Error for a target that no candidates reach.
+/// Finds the experts that each layer can leave out for the target, and compares the plan with one
+/// policy for all layers. Measures sensitivities on some of the text's even windows, and everything
+/// that it reports on some of the odd ones. Throws Error for a target that no candidates reach.
 BudgetResult search_budget(Transformer& model, const EvalText& text, const BudgetOptions& options);
 
 }  // namespace dsmoe

@@ -9,7 +9,7 @@
 
 namespace dsmoe {
 
-/// What a model is worth under one routing plan, and what it costs.
+/// Quality and cost of a model under one routing plan.
 struct CurvePoint {
   RoutingPlan plan{RoutingPolicy::all()};
   PerplexityResult quality;
@@ -23,9 +23,8 @@ struct CurvePoint {
 /// `all`, and for experts of either kind top_k in powers of two and thresholds from low to high.
 std::vector<RoutingPlan> curve_plans(const ModelConfig& config);
 
-/// One pass over the text per plan; each point is handed on as soon as it is there, without its
-/// rise if `all` comes later. Returns the points, after a stop those so far: one that was cut short
-/// is not among them.
+/// Evaluates the text once per plan and passes each point on at once, without its rise if `all`
+/// comes later. After a stop it returns the points so far, without the one that was interrupted.
 std::vector<CurvePoint> measure_curve(
     Transformer& model,
     const EvalText& text,

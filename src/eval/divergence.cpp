@@ -59,7 +59,7 @@ Divergence compare_predictions(const ModelUnderPlan& model,
         "--against: expected a vocabulary of {}, got one of {}", vocab_size, reference_size));
   }
   const at::NoGradGuard no_grad;
-  // The one with the shorter context says whether the window fits.
+  // The window must fit the shorter context.
   const bool is_shorter = reference.model->config().max_seq_len < model.model->config().max_seq_len;
   EvalBatches batches(text, (is_shorter ? reference : model).model->config(), options);
   const EvaluationMode mode(*model.model);

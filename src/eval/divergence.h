@@ -11,13 +11,13 @@ struct ModelUnderPlan {
   at::ScalarType compute_dtype = at::kFloat;
 };
 
-/// How far a model's predictions are from a reference's, token by token. Sums over scored tokens.
+/// Divergence of a model's predictions from a reference's. Sums over scored tokens.
 struct Divergence {
   PerplexityResult model;
   PerplexityResult reference;
   double kl_total = 0;     ///< nats: sum of KL(reference || model) over the vocabulary
   double kl_max = 0;       ///< of one token
-  int64_t n_same_top = 0;  ///< tokens whose most likely next token is the same
+  int64_t n_same_top = 0;  ///< scored tokens for which both have the same most likely token
 
   double kl_per_token() const;
   double top1_agreement() const;  ///< 0 to 1

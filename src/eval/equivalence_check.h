@@ -25,7 +25,7 @@ struct ExpertHealth {
   /// Experts with a mean router_prob below a hundredth of an equal share. None on random tokens:
   /// a router may leave an expert out there that text uses.
   std::optional<std::vector<int64_t>> dead;
-  std::vector<DuplicateExperts> duplicates;  ///< whose cosine is above 0.999
+  std::vector<DuplicateExperts> duplicates;  ///< cosine above 0.999
 };
 
 struct LayerCheck {
@@ -34,7 +34,7 @@ struct LayerCheck {
   ExpertHealth moa;
 };
 
-/// Whether a model computes under sparse execution what it was trained to under dense.
+/// Differences between sparse and dense execution of one model.
 struct CheckReport {
   bool on_random_tokens = false;
   double max_abs_logit = 0;
@@ -67,8 +67,8 @@ CheckTokens check_tokens(const EvalText& text,
                          const std::string& source);
 CheckTokens random_check_tokens(const ModelConfig& config);
 
-/// The model's weights are float32 and not packed, for packed ones have
-/// one execution only. `plan` says which experts count; its execution does not matter.
+/// The model's weights are float32 and not packed, because packed ones have one execution only.
+/// `plan` selects the experts; its execution is ignored.
 CheckReport check_equivalence(Transformer& model,
                               const CheckTokens& tokens,
                               const RoutingPlan& plan);

@@ -11,7 +11,7 @@
 
 namespace dsmoe {
 
-/// What one forward pass reads and what of it is scored; all [batch, length].
+/// Input and scored targets of one forward pass; all [batch, length].
 struct EvalBatch {
   at::Tensor tokens;                ///< int64
   at::Tensor targets;               ///< int64, the token after each
@@ -32,7 +32,7 @@ class EvalBatches {
   int64_t n_done() const { return static_cast<int64_t>(next_); }  ///< windows that next() returned
 
  private:
-  // Inputs [begin, begin + length) of a sequence, of whose targets the last n_scored count.
+  // Inputs [begin, begin + length) of a sequence; the last n_scored of its targets are scored.
   struct Window {
     size_t sequence;
     int64_t begin;

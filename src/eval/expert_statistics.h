@@ -23,9 +23,9 @@ struct TypicalToken {
   double lift = 0;    ///< P(expert | token) / P(expert)
 };
 
-/// How differently groups of texts use one layer's experts. Load: share of the selections that each
-/// expert got. A group with few tokens diverges by chance: by about (n_experts - 1) / (2 n) nats
-/// for n selections.
+/// Divergence of the experts' loads between groups of texts, in one layer. Load: share of the
+/// selections that each expert got. A group with few tokens diverges by chance: by about
+/// (n_experts - 1) / (2 n) nats for n selections.
 struct Specialisation {
   std::vector<double> kl;         ///< [n_groups] nats: KL(group's load || load of all)
   double mutual_information = 0;  ///< nats between group and expert: kl weighted by selections

@@ -68,7 +68,7 @@ Continuation encode_continuation(const Tokenizer& tokenizer,
   auto n_context = static_cast<int64_t>(tokenizer.encode_with_bos(context.substr(0, end)).size());
   Continuation continuation{.tokens = tokenizer.encode_with_bos(whole)};
   // The first token needs one before it: BOS, also where the tokenizer adds none to a text. Without
-  // any BOS it has nothing to be judged by.
+  // a BOS it cannot be scored.
   if (const auto bos = tokenizer.bos_id(); n_context == 0 && bos) {
     if (continuation.tokens.empty() || continuation.tokens.front() != *bos) {
       continuation.tokens.insert(continuation.tokens.begin(), *bos);

@@ -44,10 +44,10 @@ struct LikelihoodOptions {
   std::function<void(int64_t done, int64_t all)> on_progress = {};
 };
 
-/// By continuation, in order; fewer than asked after a stop: those before the first that is not
-/// scored. One longer than max_seq_len loses tokens from its left. The batch changes
-/// rounding at most, and not even that with packed weights; but under threshold_top_k it changes
-/// which experts count (depends_on_batch). log_softmax runs in float32, sums in float64. Throws
+/// Likelihoods by continuation, in order; after a stop those before the first that is not scored. A
+/// continuation longer than max_seq_len loses tokens from its left. The batch changes at most the
+/// rounding, and with packed weights nothing; under threshold_top_k it changes the selected experts
+/// (depends_on_batch). log_softmax runs in float32, sums in float64. Throws
 /// Error as check_continuation does.
 std::vector<Likelihood> score_continuations(Transformer& model,
                                             const std::vector<Continuation>& continuations,

@@ -10,8 +10,8 @@
 
 namespace dsmoe {
 
-/// A question: which of the texts follows the context. A minimal pair is one with an empty context,
-/// two choices and the first as answer.
+/// A question: the text that follows the context is to be found among the choices. A minimal pair
+/// has an empty context, two choices and the first as answer.
 struct ChoiceItem {
   std::string context = {};
   std::vector<std::string> choices = {};

@@ -13,7 +13,7 @@ namespace dsmoe {
 
 struct EvalBatch;
 
-/// Sees each forward pass and what it read.
+/// Called after each forward pass with its input and output.
 using PassObserver = std::function<void(const ModelOutput& output, const EvalBatch& batch)>;
 
 struct PerplexityOptions {
@@ -23,7 +23,7 @@ struct PerplexityOptions {
   RoutingPlan plan = RoutingPolicy::all();
   at::ScalarType compute_dtype = at::kFloat;
   int64_t part = 0;     ///< windows that are scored here: every n_parts-th from this one on
-  int64_t n_parts = 1;  ///< whose sums add to those of the whole
+  int64_t n_parts = 1;  ///< parts of the text; their sums add up to the whole's
   std::function<bool()> stop = {};  ///< asked before each batch; true ends the count early
   PassObserver on_pass = {};        ///< not called by compare_predictions
   /// Called after each forward pass with the windows that are scored and all of them.

@@ -20,8 +20,8 @@ struct BudgetChoice {
   double experts = 0;     ///< per token, of this layer and kind
 };
 
-/// The choices worth having of one layer and kind, from every expert to the cheapest: each saves
-/// parameters at a lower price in nats than the one after it (the lower convex hull).
+/// The choices of one layer and kind on the lower convex hull, from every expert to the cheapest:
+/// each saves parameters at a lower price in nats than the next.
 struct LayerChoices {
   size_t layer = 0;
   bool is_moa = false;
@@ -38,7 +38,7 @@ struct Sensitivity {
 };
 
 /// Measures every candidate in every layer and kind, alone: n_layers x kinds x candidates passes
-/// over the text of `options`, of whose plan only the execution counts. Candidates that do not fit
+/// over the text of `options`, of whose plan only the execution is used. Candidates that do not fit
 /// a kind (top_k above its experts) are left out. Throws StoppedError after a stop.
 Sensitivity measure_sensitivity(Transformer& model,
                                 const EvalText& text,
@@ -49,7 +49,7 @@ Sensitivity measure_sensitivity(Transformer& model,
 int64_t n_sensitivity_passes(const ModelConfig& config,
                              const std::vector<RoutingPolicy>& candidates);
 
-/// A plan on the way from every expert to the cheapest choice of every layer.
+/// A plan between every expert and the cheapest choice of every layer.
 struct BudgetPlan {
   RoutingPlan plan{RoutingPolicy::all()};
   double nats = 0;        ///< per token, predicted: losses of layers add
@@ -57,9 +57,9 @@ struct BudgetPlan {
   ExpertCounts experts;   ///< predicted
 };
 
-/// The steps of the way, of which each gives up the experts that cost the fewest nats per saved
-/// parameter: element 0 uses every expert. Which are optimal for the parameters they come to, as
-/// far as losses of layers add.
+/// Plans by falling cost. Element 0 uses every expert; each step gives up the experts that cost the
+/// fewest nats per saved parameter. Each plan is optimal for its parameter count if the losses of
+/// layers add.
 std::vector<BudgetPlan> plan_steps(const Sensitivity& sensitivity);
 
 /// The first step that is within `parameters`. Throws Error naming the least that is possible.

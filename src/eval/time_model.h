@@ -10,7 +10,7 @@ struct ExpertCounts {
   double moa = 0;
 };
 
-/// What a token took with so many experts.
+/// Measured time of a token with so many experts.
 struct TimedExperts {
   ExpertCounts experts;
   double ms = 0;
@@ -25,8 +25,8 @@ struct TimeModel {
   double ms(const ExpertCounts& experts) const;
 };
 
-/// The model whose relative errors have the least sum of squares. A kind whose count does not vary,
-/// or only as the other kind's does, gets no cost of its own. Throws c10::Error without a point.
+/// Fits by least squares of the relative errors. A kind of experts gets cost 0 if its count is
+/// constant or a multiple of the other kind's. Throws c10::Error without a point.
 TimeModel fit_time_model(const std::vector<TimedExperts>& points);
 
 }  // namespace dsmoe

@@ -56,7 +56,7 @@ std::string CompletionText::find_stops() {
   return show_up_to(text_.size() - held_back);
 }
 
-// The same in the text with its special tokens, told in bytes of the text without them.
+// The same in the text with special tokens; results are in bytes of the text without them.
 void CompletionText::find_spelled(size_t& first_stop, size_t& held_back) const {
   for (const auto& stop : spelled_stop_) {
     auto at = spelled_.find(stop);

@@ -18,7 +18,7 @@ class CompletionText {
 
   /// Adds the bytes of a token; returns what may be shown now.
   std::string push(std::string_view bytes);
-  /// Adds a special token, whose spelling is not shown; returns what may be shown now.
+  /// Adds a special token without showing its spelling; returns what may be shown now.
   std::string push_hidden(std::string_view spelling);
   /// Ends the completion; returns what was held back.
   std::string finish();

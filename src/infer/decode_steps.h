@@ -12,9 +12,8 @@
 
 namespace dsmoe {
 
-/// The passes of one token a sequence that decoding consists of. A GPU's pass is recorded as a CUDA
-/// graph where nothing in it waits for the host, and replayed from then on: a pass of small kernels
-/// takes longer to start than to compute.
+/// Decoding passes of one token per sequence. On a GPU a pass without a host sync is recorded as a
+/// CUDA graph and replayed from then on, because small kernels take longer to start than to run.
 class DecodeSteps {
  public:
   DecodeSteps(Transformer model, RoutingPlan plan, at::ScalarType compute_dtype);

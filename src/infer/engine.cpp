@@ -100,7 +100,7 @@ bool Engine::step() {
   return true;
 }
 
-// In order: a large request at the head waits for room rather than for ever.
+// In order of submission, so that smaller requests cannot overtake a large one for ever.
 void Engine::admit() {
   if (!options_.continuous) return admit_together();
   const int64_t bytes_per_token = model_->kv_shape(options_.compute_dtype).bytes_per_token();

@@ -17,11 +17,10 @@
 
 namespace dsmoe {
 
-/// Self-speculation: the model under `plan` drafts the next tokens of a sequence one by one, then
-/// one pass under the request's plan gives the logits after each of them, and the draws from those
-/// decide. A token is drafted with the random numbers of the draw that decides, and a packed
-/// token's bits do not depend on its company: the completion stays the same, token by token, at
-/// any temperature.
+/// Self-speculation: the model under `plan` drafts the next tokens of a sequence one by one; then
+/// one pass under the request's plan gives the logits after each of them, and draws from these
+/// accept or reject. Draft and draw use the same random numbers, and the bits of a packed token do
+/// not depend on other tokens: the completion is the same, token by token, at any temperature.
 struct Speculation {
   RoutingPlan plan = RoutingPolicy::all();  ///< draft policy, of fewer experts
   int64_t n_tokens = 4;                     ///< drafted before each pass that accepts or rejects
@@ -31,8 +30,8 @@ struct EngineOptions {
   RoutingPlan plan = RoutingPolicy::all();  ///< of requests without their own
   at::ScalarType compute_dtype = at::kFloat;
   /// Requests join and leave between passes, which mix prompts and generated tokens: needs packed
-  /// weights and plans without threshold_top_k. False: requests start together, in passes that
-  /// have as many tokens of each, and the next start when these have ended.
+  /// weights and plans without threshold_top_k. False: requests start together, in passes with
+  /// equally many tokens of each; the next requests start when these have ended.
   bool continuous = false;
   std::optional<Speculation> speculation = {};                    ///< needs `continuous`
   int64_t max_batch = 64;                                         ///< sequences at once
@@ -66,13 +65,13 @@ struct EngineStats {
 /// many, and speculation are the same steps.
 ///
 /// A request's keys and values are reserved when it is admitted, for its prompt and max_tokens, so
-/// that what runs always ends. Requests are admitted in the order they were submitted. Under
-/// threshold_top_k (depends_on_batch) a completion changes with the requests beside it; else only
-/// its rounding may, and not even that with packed weights. Not for several threads at once.
+/// that every admitted request can finish. Requests are admitted in the order they were submitted.
+/// Under threshold_top_k (depends_on_batch) a completion changes with the requests beside it; else
+/// only its rounding may, and with packed weights nothing does. Not for several threads at once.
 class Engine {
  public:
-  /// The tokenizer outlives this. Throws Error for options out of range and for a plan whose
-  /// completions would depend on their company where they must not.
+  /// The tokenizer outlives this. Throws Error for options out of range, and with `continuous` for
+  /// a plan under which completions depend on the other requests.
   Engine(Transformer model, const Tokenizer& tokenizer, EngineOptions options);
 
   /// Adds a request; returns its number, from 0. Throws Error as check_request does, for a plan
@@ -89,7 +88,7 @@ class Engine {
     RoutingPlan plan;
     int64_t capacity;  // tokens to reserve
     Sequence sequence;
-    std::vector<int32_t> draft = {};  // tokens guessed after those of the sequence
+    std::vector<int32_t> draft = {};  // drafted tokens after those of the sequence
   };
   // By live sequence, the logits [n, vocab_size] after its last token and after each drafted one;
   // undefined where its prompt goes on.

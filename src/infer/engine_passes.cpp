@@ -1,4 +1,4 @@
-// The passes of the engine: which tokens they take, and whose logits they give.
+// The passes of the engine: the tokens they take and the logits they return.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
@@ -94,7 +94,7 @@ Engine::Logits Engine::run_segments() {
 std::vector<PassSegment> Engine::plan_segments() const {
   std::vector<PassSegment> segments;
   std::vector<PassSegment> prompts;
-  int64_t room = options_.prompt_chunk;
+  int64_t n_allowed = options_.prompt_chunk;
   for (size_t i = 0; i < live_.size(); ++i) {
     const auto sequence = static_cast<int64_t>(i);
     const auto& entry = live_[i];
@@ -105,9 +105,9 @@ std::vector<PassSegment> Engine::plan_segments() const {
       continue;
     }
     // A part that is not the last ends between blocks.
-    const int64_t n = n_left <= room ? n_left : room / kPromptBlock * kPromptBlock;
+    const int64_t n = n_left <= n_allowed ? n_left : n_allowed / kPromptBlock * kPromptBlock;
     if (n > 0) prompts.push_back({sequence, n, true});
-    room -= n;
+    n_allowed -= n;
   }
   segments.insert(segments.end(), prompts.begin(), prompts.end());
   return segments;
@@ -168,7 +168,7 @@ ModelOutput Engine::forward(const std::vector<PassSegment>& segments,
 void Engine::draft() {
   std::vector<Sampler> samplers;
   std::vector<int64_t> n_cached;
-  std::vector<PassSegment> segments;  // of the sequences whose draft goes on
+  std::vector<PassSegment> segments;  // of the sequences that draft one more token
   for (size_t i = 0; i < live_.size(); ++i) {
     const auto sequence = static_cast<int64_t>(i);
     samplers.push_back(live_[i].sequence.sampler());

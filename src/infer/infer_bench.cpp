@@ -16,7 +16,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kUntimedSteps = 3;  // of a device: one as it comes, one recorded, one replayed
+constexpr int64_t kUntimedSteps = 3;  // of a device: one eager, one recorded, one replayed
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -77,7 +77,7 @@ class Bench {
     if (options_.wait) options_.wait();
   }
 
-  // With `depth` tokens in it and room for n more.
+  // Holds `depth` tokens; n more fit.
   KvCache filled_cache(int64_t n) {
     auto cache = model_->make_cache(options_.batch, options_.depth + n, options_.compute_dtype);
     if (options_.depth > 0) pass(random_tokens(options_.depth), cache);

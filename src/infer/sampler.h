@@ -7,11 +7,11 @@
 
 namespace dsmoe {
 
-/// How the next token is drawn.
+/// Filters and temperature of a draw.
 struct SamplingConfig {
   double temperature = 0.0;  ///< 0: greedy
   int64_t top_k = 0;         ///< keep the k most probable; 0: all
-  double top_p = 1.0;        ///< keep the fewest whose probability reaches p; 1: all
+  double top_p = 1.0;        ///< keep the fewest that reach probability p together; 1: all
   double min_p = 0.0;        ///< drop below min_p * the greatest probability; 0: none
   double repetition_penalty =
       1.0;  ///< divides positive logits of ids seen, multiplies negative; 1: off
