@@ -160,6 +160,24 @@ TEST_CASE("search_budget: a time and a rise are kept to") {
                     Contains("ms per token"));
 }
 
+TEST_CASE("search_budget: a sensitivity pass reads about calibration_tokens tokens") {
+  auto model = make_tiny_model();
+  const auto text = search_text();  // 400 tokens, half of them held out
+  const auto& config = model->config();
+  auto options =
+      options_of({.active_parameters = active_parameters(config, all_experts(config)) - 1});
+  options.candidates = {RoutingPolicy::threshold(0.5)};
+  for (const int64_t n_parts : {2, 4}) {
+    options.calibration_tokens = 400 / n_parts;
+    const auto result = search_budget(model, text, options);
+    const PerplexityOptions windows{
+        .batch = 4, .plan = result.chosen.plan, .part = 0, .n_parts = n_parts};
+    const auto usage = evaluate_perplexity(model, text, windows).usage;
+    CHECK(result.predicted_active_parameters ==
+          Approx(active_parameters(config, usage.active_experts())).epsilon(1e-9));
+  }
+}
+
 TEST_CASE("search_budget: one target is expected, and a stop ends it") {
   auto model = make_tiny_model();
   const auto text = search_text();
