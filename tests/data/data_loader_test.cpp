@@ -1,5 +1,6 @@
 #include "data/data_loader.h"
 
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <condition_variable>
@@ -122,6 +123,19 @@ class CountedSource : public TokenSource {
   mutable int64_t n_reads_ = 0;
   mutable std::set<std::thread::id> readers_;
   int64_t n_allowed_ = 0;
+};
+
+// Throws at the first read only.
+class FailsOnce : public CountedSource {
+ public:
+  FailsOnce() { allow(1000); }
+  void copy(int64_t begin, std::span<int32_t> out) const override {
+    if (!has_failed_.exchange(true)) throw Error("the first read fails");
+    CountedSource::copy(begin, out);
+  }
+
+ private:
+  mutable std::atomic<bool> has_failed_ = false;
 };
 
 }  // namespace
@@ -374,6 +388,10 @@ TEST_CASE("data loader: a thread makes prefetch batches before they are requeste
   source->allow(1000);
   REQUIRE(source->wait_for_reads(12));  // and the next three
   CHECK(loader.position() == 6);
+  for (int64_t n_taken = 4; n_taken < 200; ++n_taken) {
+    loader.next();
+    REQUIRE(source->n_reads() <= 2 * (n_taken + 3));  // three batches ahead at most
+  }
   DataLoader direct(source, loader_config(2, 0));
   CHECK(read_rows(direct, 3) == rows);
   CHECK(source->has_reader(std::this_thread::get_id()));
@@ -390,6 +408,15 @@ TEST_CASE("data loader: every call of next rethrows an exception of the prefetch
   DataLoader loader(dataset, loader_config(2, 3));
   CHECK_THROWS_WITH(loader.next(), Contains("became shorter"));
   CHECK_THROWS_WITH(loader.next(), Contains("became shorter"));
+}
+
+TEST_CASE("data loader: an exception of the prefetch thread stays until a seek") {
+  const auto source = std::make_shared<FailsOnce>();
+  DataLoader loader(source, loader_config(2, 3));
+  CHECK_THROWS_WITH(loader.next(), Contains("the first read fails"));
+  CHECK_THROWS_WITH(loader.next(), Contains("the first read fails"));
+  loader.seek(0);
+  CHECK_NOTHROW(loader.next());
 }
 
 TEST_CASE("data loader: 11,000 small batches made ahead take less than 1 MiB more than 1,000") {

@@ -59,6 +59,26 @@ TEST_CASE("SpecialTokens: the JSON of a checkpoint gives the same value again", 
   CHECK_THROWS_WITH(
       special_tokens_from_json(nlohmann::json::parse(R"({"added": [{"id": 1}]})"), "t"),
       Contains("content"));
+  CHECK_THROWS_WITH(
+      special_tokens_from_json(
+          nlohmann::json::parse(R"({"added": [{"id": 1, "content": "a\u0000"}]})"), "t"),
+      Contains("content"));
+  // A checkpoint from before the key: a text begins with BOS where there is one.
+  CHECK(special_tokens_from_json(nlohmann::json::parse(R"({"bos": 1})"), "t").adds_bos);
+  CHECK_FALSE(special_tokens_from_json(nlohmann::json::object(), "t").adds_bos);
+}
+
+TEST_CASE("added_tokens_fingerprint: depends on added tokens and the place of the blank",
+          "[formats]") {
+  const SpecialTokens one{.added = {{.id = 7, .content = "<e>"}}};
+  auto other = one;
+  other.added[0].lstrip = true;
+  auto prefixed = one;
+  prefixed.prefixes_every_piece = true;
+  CHECK(added_tokens_fingerprint({.bos = 1, .eos = {2}}).empty());
+  CHECK_FALSE(added_tokens_fingerprint(one).empty());
+  CHECK(added_tokens_fingerprint(one) != added_tokens_fingerprint(other));
+  CHECK(added_tokens_fingerprint(one) != added_tokens_fingerprint(prefixed));
 }
 
 TEST_CASE("set_special_ids: several EOS are a list, one is a number, none is null", "[formats]") {
@@ -85,6 +105,7 @@ TEST_CASE("read_hf_special_tokens: every id of every file ends a text, the name'
   // A negative id and null mean none.
   CHECK(read({{"config.json", R"({"eos_token_id": null, "pad_token_id": -1})"}}) ==
         SpecialTokens{});
+  CHECK(read({{"config.json", R"({"pad_token_id": 1})"}}).pad == 1);
   CHECK_THROWS_WITH(read({{"config.json", R"({"eos_token_id": "x"})"}}), Contains("config.json"));
   CHECK_THROWS_WITH(read({{"generation_config.json", R"({"eos_token_id": [1, 2.5]})"}}),
                     Contains("generation_config.json"));
@@ -105,6 +126,11 @@ TEST_CASE(
   CHECK(by_template.bos == 4);
   CHECK(by_template.adds_bos);
   CHECK(by_template.adds_eos);
+  const auto begins_only = read({{"tokenizer.json", R"({"model": {}, "post_processor": {
+      "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}},
+        {"Sequence": {"id": "A"}}]}})"}});
+  CHECK(begins_only.adds_bos);
+  CHECK_FALSE(begins_only.adds_eos);
   // No tokenizer file names it: the BOS of the model, and no text begins with it.
   const auto of_model = read({{"config.json", R"({"bos_token_id": 2})"}});
   CHECK(of_model.bos == 2);
@@ -140,6 +166,12 @@ TEST_CASE("read_hf_special_tokens: takes added tokens of every file, with the la
   CHECK(decoder.added[1] == AddedToken{.id = 5, .content = "<y>", .special = true, .lstrip = true});
   CHECK(decoder.eos == Ids{5});
   CHECK(decoder.pad == 4);
+  const auto twice = read(
+      {{"added_tokens.json", R"({"<e>": 5})"},
+       {"tokenizer.json", R"({"added_tokens": [{"id": 6, "content": "<e>", "rstrip": true}]})"}});
+  REQUIRE(twice.added.size() == 1);
+  CHECK(twice.added[0].id == 5);
+  CHECK(twice.added[0].rstrip);
   // A named token of the vocabulary is found in texts; one without a row in the model is left out.
   const auto named =
       read({{"tokenizer_config.json", R"({"bos_token": "<s>", "pad_token": "[PAD]"})"}});
