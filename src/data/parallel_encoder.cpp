@@ -106,7 +106,9 @@ void ParallelEncoder::give_out_oldest() {
 
 void ParallelEncoder::give_out(Job& job) {
   if (job.error) std::rethrow_exception(job.error);
-  for (const Piece& piece : job.pieces) sink_(piece.ids, piece.is_first);
+  for (const Piece& piece : job.pieces) {
+    sink_(piece.ids, piece.is_first, piece.n_bytes);
+  }
 }
 
 void ParallelEncoder::encode(Job& job) const {
@@ -118,6 +120,7 @@ void ParallelEncoder::encode(Job& job) const {
       piece.ids = piece.is_first ? tokenizer_.encode_with_bos(piece.text)
                                  : tokenizer_.encode_rest(piece.text);
       if (piece.is_last && eos && !is_boundary) piece.ids.push_back(*eos);
+      piece.n_bytes = static_cast<int64_t>(piece.text.size());
       piece.text = {};
     }
   } catch (...) {

@@ -24,8 +24,10 @@ class ParallelEncoder {
  public:
   static constexpr size_t kMaxUndividedBytes = size_t{16} << 20;
 
-  /// Takes the next tokens; called on the thread that calls add and finish.
-  using Sink = std::function<void(const std::vector<int32_t>& ids, bool starts_document)>;
+  /// Takes the next tokens and the bytes of text that they encode; called on the thread that calls
+  /// add and finish.
+  using Sink =
+      std::function<void(const std::vector<int32_t>& ids, bool starts_document, int64_t n_bytes)>;
 
   /// threads  number of encoding threads, the caller's included
   ParallelEncoder(const Tokenizer& tokenizer, int threads, Sink sink);
@@ -48,6 +50,7 @@ class ParallelEncoder {
     bool is_first = false;
     bool is_last = false;
     std::vector<int32_t> ids;
+    int64_t n_bytes = 0;
   };
   // The work of one thread at a time.
   struct Job {

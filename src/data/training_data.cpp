@@ -9,6 +9,7 @@
 #include "data/dataset_record.h"
 #include "data/megatron_source.h"
 #include "data/token_dataset.h"
+#include "data/tokenize.h"
 #include "data/tokenizer_files.h"
 #include "formats/hash.h"
 
@@ -21,6 +22,48 @@ std::shared_ptr<const Tokenizer> read_tokenizer(const std::string& spec) {
   throw Error(fmt::format(
       "data.tokenizer: expected bytes, a .model file or a directory with tokenizer files, got '{}'",
       spec));
+}
+
+std::string in_shell(const std::string& path) {
+  const bool is_plain =
+      path.find_first_not_of(
+          "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/+") ==
+      std::string::npos;
+  if (is_plain) return path;
+  std::string quoted = "'";
+  for (const char c : path) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+// A text file, or the output of tokenize --validation, where a data set is expected.
+void check_is_dataset(const std::string& path) {
+  namespace fs = std::filesystem;
+  const auto has_dataset = [](const std::string& directory) {
+    return fs::exists(fs::path(directory) / DatasetRecord::kFileName);
+  };
+  if (fs::is_regular_file(path)) {
+    const auto out = (fs::path(path).parent_path() / fs::path(path).stem()).string() + "-shards";
+    // Too little text gives no vocabulary of thousands.
+    const bool is_small = fs::file_size(path) < (1 << 20);
+    throw Error(
+        fmt::format("data.train: '{}' is a file, expected a directory of token shards; run 'dsmoe "
+                    "tokenize --input {} --tokenizer {} --validation 5% --out {}', then set "
+                    "data.train: {} and data.validation: {}",
+                    path,
+                    in_shell(path),
+                    is_small ? "bytes" : "train:bpe:4096",
+                    in_shell(out),
+                    train_part(out),
+                    validation_part(out)));
+  }
+  if (!has_dataset(path) && has_dataset(train_part(path))) {
+    throw Error(
+        fmt::format("data.train: '{}' holds two data sets; set data.train: {} and "
+                    "data.validation: {}",
+                    path,
+                    train_part(path),
+                    validation_part(path)));
+  }
 }
 
 void check_same(const Tokenizer& expected, const Tokenizer& tokenizer, const std::string& path) {
@@ -40,6 +83,7 @@ TrainingData::TrainingData(const std::vector<std::string>& paths,
   std::vector<std::shared_ptr<const TokenSource>> opened(paths.size());
   for (size_t i = 0; i < paths.size(); ++i) {
     if (MegatronSource::exists(paths[i])) continue;
+    check_is_dataset(paths[i]);
     auto dataset = std::make_shared<const TokenDataset>(paths[i]);
     // The tokenizer lives as long as its data set.
     if (!tokenizer_) tokenizer_ = {dataset, &dataset->tokenizer()};

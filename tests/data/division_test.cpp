@@ -331,7 +331,7 @@ TEST_CASE("SentencePieceTokenizer: separate units give the library's ids of the 
 // Feeds a document as text_reader does and returns the longest text that the tokenizer had at once.
 size_t longest_held(const Tokenizer& tokenizer, const std::string& unit, size_t size, Ids* ids) {
   constexpr size_t kPart = 1 << 20;
-  ParallelEncoder encoder(tokenizer, 1, [&](const Ids& part, bool) {
+  ParallelEncoder encoder(tokenizer, 1, [&](const Ids& part, bool, int64_t) {
     if (ids != nullptr) ids->insert(ids->end(), part.begin(), part.end());
   });
   std::string part;

@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <set>
 
 #include "common/error.h"
 #include "data/token_dataset.h"
@@ -273,6 +274,126 @@ TEST_CASE("a data set: an altered record, tokenizer or shard is refused") {
   fs::rename(options.out + "/shard-00001.bin", options.out + "/shard-00000.bin");
   fs::rename(options.out + "/x", options.out + "/shard-00001.bin");
   CHECK_THROWS_WITH(TokenDataset(options.out), Contains("shard-00000.bin"));
+}
+
+namespace {
+
+// Documents of a data set, as their tokens.
+std::multiset<std::vector<int32_t>> documents_of(const std::string& directory) {
+  const TokenDataset dataset(directory);
+  const auto ids = all_tokens(dataset);
+  auto starts = dataset.document_starts(0, dataset.n_tokens());
+  starts.push_back(dataset.n_tokens());
+  std::multiset<std::vector<int32_t>> documents;
+  for (size_t i = 0; i + 1 < starts.size(); ++i) {
+    documents.emplace(ids.begin() + starts[i], ids.begin() + starts[i + 1]);
+  }
+  return documents;
+}
+
+std::string many_documents() {
+  std::string text;
+  for (int i = 0; i < 400; ++i) {
+    text += "document " + std::to_string(i) + std::string(static_cast<size_t>(i * 37 % 90), 'x');
+    text += "<|endoftext|>";
+  }
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("tokenize: a validation share takes whole documents and loses no token", "[data]") {
+  const TemporaryDirectory directory;
+  auto options = options_for(directory, many_documents());
+  tokenize_files(posix_io(), options);
+  options.out = directory.file("split");
+  options.validation = 0.05;
+  options.shard_tokens = 1000;
+  const auto result = tokenize_files(posix_io(), options);
+  REQUIRE(result.parts.size() == 2);
+  CHECK(result.parts[0].path == directory.file("split/train"));
+  CHECK(result.parts[1].path == directory.file("split/valid"));
+  CHECK(result.shards.front() == "train/shard-00000.bin");
+  CHECK(result.shards.back().starts_with("valid/shard-"));
+  auto parts = documents_of(result.parts[0].path);
+  const auto validation = documents_of(result.parts[1].path);
+  parts.insert(validation.begin(), validation.end());
+  CHECK(parts == documents_of(directory.file("shards")));
+  const auto share =
+      static_cast<double>(result.parts[1].n_tokens) / static_cast<double>(result.n_tokens);
+  CHECK(share == Approx(0.05).margin(0.005));
+  // Evenly along the text: each quarter of the documents gives some.
+  std::set<int> quarters;
+  for (const auto& document : validation) {
+    std::string name;
+    for (size_t i = 9; i < document.size() && document[i] >= '0' && document[i] <= '9'; ++i) {
+      name += static_cast<char>(document[i]);
+    }
+    quarters.insert(std::stoi(name) / 100);
+  }
+  CHECK(quarters == std::set<int>{0, 1, 2, 3});
+  const TokenDataset train(result.parts[0].path);
+  train.verify();
+  CHECK(train.n_bytes() + TokenDataset(result.parts[1].path).n_bytes() == result.n_bytes);
+  CHECK(result.n_bytes == TokenDataset(directory.file("shards")).n_bytes());
+}
+
+TEST_CASE("tokenize: a split is the same for any number of threads", "[data]") {
+  const TemporaryDirectory directory;
+  auto options = options_for(directory, long_text() + many_documents());
+  options.validation = 0.1;
+  std::vector<std::string> made;
+  for (const int threads : {1, 3}) {
+    options.threads = threads;
+    options.out = directory.file("split-" + std::to_string(threads));
+    tokenize_files(posix_io(), options);
+    made.push_back(fingerprint_of(options.out + "/train") + fingerprint_of(options.out + "/valid"));
+  }
+  CHECK(made[0] == made[1]);
+}
+
+TEST_CASE("tokenize: one document gives its end to validation", "[data]") {
+  const TemporaryDirectory directory;
+  std::string text;
+  for (int i = 0; i < 1000; ++i) text += static_cast<char>('a' + i * i % 23);
+  auto options = options_for(directory, text);
+  tokenize_files(posix_io(), options);
+  const auto whole = all_tokens(TokenDataset(directory.file("shards")));
+  options.validation = 0.05;
+  for (const int64_t shard_tokens : {7, 100, 950, 951, 100'000}) {
+    CAPTURE(shard_tokens);
+    options.shard_tokens = shard_tokens;
+    options.out = directory.file("split-" + std::to_string(shard_tokens));
+    const auto result = tokenize_files(posix_io(), options);
+    const TokenDataset train(result.parts[0].path);
+    const TokenDataset validation(result.parts[1].path);
+    train.verify();
+    validation.verify();
+    CHECK(validation.n_tokens() == 50);
+    CHECK(train.n_documents() == 1);
+    CHECK(validation.document_starts(0, 50) == std::vector<int64_t>{0});
+    auto joined = all_tokens(train);
+    const auto end = all_tokens(validation);
+    joined.insert(joined.end(), end.begin(), end.end());
+    CHECK(joined == whole);
+    CHECK(train.n_bytes() + validation.n_bytes() == 1000);
+    CHECK(names_in(options.out) == std::vector<std::string>{"train", "valid"});
+  }
+}
+
+TEST_CASE("tokenize: a split refuses an existing part and replaces it when asked", "[data]") {
+  const TemporaryDirectory directory;
+  auto options = options_for(directory, many_documents());
+  options.validation = 0.05;
+  tokenize_files(posix_io(), options);
+  const auto before = fingerprint_of(options.out + "/valid");
+  CHECK_THROWS_WITH(tokenize_files(posix_io(), options), Contains("shards/train"));
+  options.existing = Existing::kReplace;
+  options.validation = 0.5;
+  tokenize_files(posix_io(), options);
+  CHECK(fingerprint_of(options.out + "/valid") != before);
+  options.validation = 1;
+  CHECK_THROWS_WITH(tokenize_files(posix_io(), options), Contains("validation share in [0, 1)"));
 }
 
 }  // namespace dsmoe

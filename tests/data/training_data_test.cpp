@@ -135,4 +135,24 @@ TEST_CASE("training data: refuses corpora that do not fit together") {
   CHECK_THROWS_WITH(TrainingData({directory.file("none")}, {}, ""), Contains("none"));
 }
 
+TEST_CASE("training data: for a text file the error has the command that makes shards") {
+  const TemporaryDirectory directory;
+  write_file(posix_io(), directory.file("my text.txt"), "some text");
+  const auto path = directory.file("my text.txt");
+  const auto out = directory.file("my text-shards");
+  CHECK_THROWS_WITH(
+      TrainingData({path}, {}, ""),
+      Contains("'dsmoe tokenize --input '" + path + "' --tokenizer bytes --validation 5% --out '" +
+               out + "'', then set data.train: " + out + "/train and data.validation: " + out +
+               "/valid"));
+  TokenizeOptions options;
+  options.inputs = {path};
+  options.out = out;
+  options.validation = 0.2;
+  tokenize_files(posix_io(), options);
+  CHECK(TrainingData({out + "/train"}, {}, "").sources().size() == 1);
+  CHECK_THROWS_WITH(TrainingData({out}, {}, ""),
+                    Contains("holds two data sets; set data.train: " + out + "/train"));
+}
+
 }  // namespace dsmoe
