@@ -19,6 +19,7 @@
 #include "common/process_setup.h"
 #include "common/standard_output.h"
 #include "train/caching_allocator.h"
+#include "train/config_file.h"
 #include "train/init_source.h"
 #include "train/train_bench.h"
 
@@ -43,8 +44,7 @@ std::vector<RunConfig> read_configs(const Options& options) {
   std::vector<RunConfig> configs;
   for (const auto& path : options.configs) {
     RunConfig config;
-    const auto given = read_config_file(
-        path, overrides, [&](ConfigVisitor& visitor) { describe(visitor, config); });
+    const auto given = read_run_config(path, overrides, config);
     inherit_model_if_there(posix_io(), config, given);
     const auto device = open_device(name_of(config.device));
     config.device = device.is_cpu() ? DeviceKind::kCpu : DeviceKind::kCuda;

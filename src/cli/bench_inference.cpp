@@ -19,6 +19,7 @@
 #include "common/thread_pool.h"
 #include "model/io/packed_loader.h"
 #include "model/parameter_count.h"
+#include "train/config_file.h"
 #include "train/init_source.h"
 #include "train/train_config.h"
 
@@ -38,8 +39,7 @@ Transformer make_model(const InferenceBenchCommand& command,
     return model;
   }
   RunConfig config;
-  const auto given = read_config_file(
-      command.model, command.overrides, [&](ConfigVisitor& visitor) { describe(visitor, config); });
+  const auto given = read_run_config(command.model, command.overrides, config);
   inherit_model_if_there(posix_io(), config, given);
   if (config.model.vocab_size == 0) {
     throw Error(fmt::format("{}: model.vocab_size = 0: expected a number, as no data is read",

@@ -6,6 +6,7 @@ namespace dsmoe {
 
 /// Each adds one subcommand.
 void add_tokenize_command(CommandLine& line);
+void add_init_command(CommandLine& line);
 void add_train_command(CommandLine& line);
 void add_eval_command(CommandLine& line);
 void add_recommend_command(CommandLine& line);

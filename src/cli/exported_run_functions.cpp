@@ -33,6 +33,7 @@ const dsmoe::RunFunctions dsmoe_run_functions = {
     .budget = dsmoe::without_torch_errors<dsmoe::run_budget>,
     .generate = dsmoe::without_torch_errors<dsmoe::run_generate>,
     .convert = dsmoe::without_torch_errors<dsmoe::run_convert>,
+    .init = dsmoe::without_torch_errors<dsmoe::run_init>,
     .inspect = dsmoe::without_torch_errors<dsmoe::run_inspect>,
     .bench = dsmoe::without_torch_errors<dsmoe::run_bench>,
     .plan = dsmoe::without_torch_errors<dsmoe::run_plan>,

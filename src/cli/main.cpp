@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "cli/commands.h"
+#include "common/config_reader.h"
 #include "common/error.h"
 #include "common/exit_codes.h"
 #include "common/log.h"
@@ -68,6 +69,7 @@ int parse_and_run(int argc, char** argv) {
   line.group("Data");
   dsmoe::add_tokenize_command(line);
   line.group("Training");
+  dsmoe::add_init_command(line);
   dsmoe::add_train_command(line);
   dsmoe::add_launch_command(line);
   dsmoe::add_plan_command(line);
@@ -104,6 +106,9 @@ int main(int argc, char** argv) {
   dsmoe::setup_log();
   try {
     return finish(parse_and_run(argc, argv));
+  } catch (const dsmoe::ConfigError& error) {
+    for (const auto& line : error.lines()) dsmoe::print_complaint(line);
+    return dsmoe::kExitBadInput;
   } catch (const dsmoe::Error& error) {
     return report(dsmoe::kExitBadInput, error.what());
   } catch (const dsmoe::RunError& error) {

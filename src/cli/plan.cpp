@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <optional>
 
 #include "cli/command_support.h"
 #include "cli/options/plan.h"
@@ -8,10 +9,13 @@
 #include "cli/run_functions.h"
 #include "common/config_reader.h"
 #include "common/error.h"
+#include "common/log.h"
 #include "common/standard_output.h"
 #include "common/thousands.h"
 #include "data/token_dataset.h"
+#include "data/training_data.h"
 #include "report/cost_plan.h"
+#include "train/config_file.h"
 #include "train/init_source.h"
 
 namespace dsmoe {
@@ -22,8 +26,7 @@ using Options = PlanCommand;
 RunConfig read_config(const Options& options) {
   RunConfig config;
   const auto overrides = take_overrides("plan", options.overrides);
-  const auto given = read_config_file(
-      options.config, overrides, [&](ConfigVisitor& visitor) { describe(visitor, config); });
+  const auto given = read_run_config(options.config, overrides, config);
   inherit_model_if_there(posix_io(), config, given);
   const std::string data = config.data.train.empty() ? "" : config.data.train.front();
   if (config.model.vocab_size == 0 && std::filesystem::is_directory(data)) {
@@ -36,6 +39,13 @@ RunConfig read_config(const Options& options) {
         options.config,
         data));
   }
+  std::optional<int64_t> data_tokens;
+  if (config.train.epochs > 0 && std::filesystem::exists(data)) {
+    data_tokens = 0;
+    const TrainingData opened(config.data.train, config.data.weights, config.data.tokenizer);
+    for (const auto& corpus : opened.sources()) *data_tokens += corpus.source->n_tokens();
+  }
+  for (const auto& note : resolve_units(config, data_tokens)) log_info(note);
   // Neither data nor a run directory is needed to plan.
   config.model.validate();
   if (config.seq_len() > config.model.max_seq_len) {

@@ -8,14 +8,15 @@
 #include "cli/options/train.h"
 #include "cli/rank_support.h"
 #include "cli/run_functions.h"
+#include "cli/run_summary_output.h"
 #include "cli/run_text.h"
 #include "common/config_reader.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "common/standard_output.h"
 #include "common/stop_signal.h"
-#include "model/parameter_count.h"
 #include "train/caching_allocator.h"
+#include "train/config_file.h"
 #include "train/init_source.h"
 #include "train/trainer.h"
 
@@ -62,19 +63,30 @@ void print_result(const TrainResult& result) {
   print_json(json);
 }
 
-int dry_run(const RunConfig& config) {
-  const auto count = count_parameters(config.model);
-  print_out(
-      "the config fits its data: {} parameters, {} of them not in embeddings; {} tokens per "
-      "step, {} in all\n",
-      count.total(),
-      count.non_embedding(),
-      config.train.batch_size * config.train.accumulation * config.seq_len(),
-      config.train.steps * config.train.batch_size * config.train.accumulation * config.seq_len());
+// Prints what a start would find. Refuses what the machine has no room for.
+int dry_run(const ResolvedRun& run, const std::string& resume, const LaunchEnv& env, bool json) {
+  const auto summary = preview_run(posix_io(), run, resume, env.world_size, env.local_size);
+  if (env.rank == 0 && json) print_json(summary_json(summary));
+  if (env.rank == 0 && !json) print_summary(summary);
+  constexpr double kGib = 1 << 30;
+  if (!summary.fits_memory()) {
+    throw Error(
+        fmt::format("train: expected at most {:.2f} GiB of memory, got a run of {:.2f} GiB; lower "
+                    "train.batch_size or set train.checkpoint_activations: full",
+                    static_cast<double>(summary.place.memory_bytes) / kGib,
+                    summary.host_memory_bytes / kGib));
+  }
+  if (!summary.fits_disk()) {
+    throw Error(
+        fmt::format("run_dir: expected checkpoints of at most {:.2f} GiB, got {:.2f} GiB; lower "
+                    "train.keep_checkpoints or take another disk",
+                    static_cast<double>(summary.place.free_disk_bytes) / kGib,
+                    summary.checkpoint_disk_bytes / kGib));
+  }
   return 0;
 }
 
-// Opens the device of a run; --print-config and --dry-run need no GPU. Resolves `auto`.
+// Opens the device of a run; --print-config needs no GPU. Resolves `auto`.
 c10::Device open_config_device(RunConfig& config, int64_t local_rank, bool runs) {
   if (config.device == DeviceKind::kCpu || (config.device == DeviceKind::kCuda && !runs)) {
     return c10::kCPU;
@@ -104,13 +116,15 @@ int run_train(const TrainCommand& options) {
   if (options.config.empty()) throw Error("train: expected a config file, got none; see --help");
   auto overrides = take_overrides("train", options.overrides);
   if (!options.device.empty()) overrides.push_back("device=" + options.device);
-  const auto given = read_config_file(options.config, overrides, describe_config);
+  const auto given = read_run_config(options.config, overrides, config);
   const bool runs = !options.print_config && !options.dry_run;
   if (!runs) uninstall_stop_signal();
   const auto env = read_launch_env(process_environment);
+  if (env.rank == 0) log_notes(given);
   c10::Device device = c10::kCPU;
+  ResolvedRun resolved;
   watch_start(env, config.distributed, "opening the device and the data", [&] {
-    device = open_config_device(config, env.local_rank, runs);
+    device = open_config_device(config, env.local_rank, !options.print_config);
     config.threads = threads_of_rank(config.threads, env);
     set_threads(static_cast<int>(config.threads));
     const auto source = find_init_source(posix_io(), config, options.resume);
@@ -118,14 +132,20 @@ int run_train(const TrainCommand& options) {
       const auto inherited = inherit_model(config, given, *source);
       if (env.rank == 0) log_inherited(inherited, *source);
     }
-    config = resolve_run_config(config, source);
+    check_used_keys(config, given);
+    resolved = resolve_run(config, source);
   });
+  config = resolved.config;
+  for (const auto& note : env.rank == 0 ? resolved.notes : std::vector<std::string>()) {
+    log_info(note);
+  }
   const auto yaml = config_to_yaml(describe_config);
   if (options.print_config) {
     print_out("{}", yaml);
     return 0;
   }
-  if (options.dry_run) return dry_run(config);
+  if (options.dry_run) return dry_run(resolved, options.resume, env, options.json);
+  resolved = {};  // the trainer opens the data itself
   if (env.world_size == 1 && stop_requested()) {
     log_info("stopped before the first step; the same command starts again");
     TrainResult result;

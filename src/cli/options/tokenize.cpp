@@ -33,6 +33,12 @@ void add_tokenize_command(CommandLine& line) {
               "train:unigram:SIZE")
       .path();
   command.option("-o,--out", o.out, "make this directory").path().required();
+  command
+      .option("--validation",
+              options->validation,
+              "give this share of the tokens, such as 5%, to OUT/valid and the rest to OUT/train: "
+              "whole documents, or the end of a single one")
+      .default_text("all in OUT");
   add_force_option(command, options->force);
   command.option("--shard-tokens", o.shard_tokens, "put at most N tokens into one shard")
       .range(int64_t{1}, int64_t{1} << 40);
