@@ -193,12 +193,21 @@ std::string draw_texts(const PlotSeries& series,
                        const Scale& x,
                        const Scale& y,
                        const char* colour) {
+  constexpr double kTextWidth = 24;
+  constexpr double kTextHeight = 10;
   std::string svg;
+  double last_x = -kWidth;
+  double last_y = -kHeight;
   const auto fill = fmt::format(" font-size=\"10\" style=\"fill: {}\"", colour);
   for (size_t i = 0; i < std::min(series.x.size(), series.texts.size()); ++i) {
     if (!x.can_show(series.x[i]) || !y.can_show(series.y[i])) continue;
-    svg += text_at(
-        x.pixel(series.x[i]) + 5, y.pixel(series.y[i]) - 5, "start", series.texts[i], fill.c_str());
+    const double at_x = x.pixel(series.x[i]) + 5;
+    const double at_y = y.pixel(series.y[i]) - 5;
+    // A text over the one before would make both illegible.
+    if (std::abs(at_x - last_x) < kTextWidth && std::abs(at_y - last_y) < kTextHeight) continue;
+    svg += text_at(at_x, at_y, "start", series.texts[i], fill.c_str());
+    last_x = at_x;
+    last_y = at_y;
   }
   return svg;
 }

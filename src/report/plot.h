@@ -13,7 +13,7 @@ struct PlotSeries {
   std::vector<double> y;
   bool is_scatter = false;
   std::vector<std::string> labels = {};  ///< labels of the points, shown on hover; empty: none
-  std::vector<std::string> texts = {};   ///< short texts beside the points; empty: none
+  std::vector<std::string> texts = {};   ///< beside the points where there is room; empty: none
 };
 
 struct PlotAxes {

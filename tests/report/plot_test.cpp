@@ -90,4 +90,17 @@ TEST_CASE("heat_map_to_svg: draws a cell for each value, larger values darker", 
   CHECK(count_in_svg(svg, "fill-opacity=\"1.00\"") == 2);  // no more than full
 }
 
+TEST_CASE("plot_to_svg: leaves out the text of a point that would cover the one before") {
+  const auto svg = plot_to_svg({{.name = "policies",
+                                 .x = {0, 1, 2, 100},
+                                 .y = {5, 5, 9, 1},
+                                 .texts = {"first", "covered", "above", "far"}}},
+                               {.title = "t"});
+  CHECK(svg.find(">covered<") == std::string::npos);
+  for (const auto* text : {">first<", ">above<", ">far<"}) {
+    CAPTURE(text);
+    CHECK(svg.find(text) != std::string::npos);
+  }
+}
+
 }  // namespace dsmoe
