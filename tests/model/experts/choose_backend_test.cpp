@@ -10,15 +10,20 @@
 namespace dsmoe {
 namespace {
 
-// Experts of 2 * d_model * width parameters.
-ExpertFfn make_experts(int64_t n_experts, int64_t width) {
-  ExpertFfn ffn(64, n_experts, width, Activation::kGelu, Biases::kNone);
+// Experts of 2 * d_model * width parameters, with a gate 3 * d_model * width.
+ExpertFfn make_experts(int64_t n_experts,
+                       int64_t width,
+                       Activation activation = Activation::kGelu) {
+  ExpertFfn ffn(64, n_experts, width, activation, Biases::kNone);
   randomise(*ffn, 7, 0.1);
   return ffn;
 }
 
-bool runs_sparse(const RoutingPolicy& policy, int64_t n_experts, int64_t width) {
-  auto ffn = make_experts(n_experts, width);
+bool runs_sparse(const RoutingPolicy& policy,
+                 int64_t n_experts,
+                 int64_t width,
+                 Activation activation = Activation::kGelu) {
+  auto ffn = make_experts(n_experts, width, activation);
   return runs_sparse(ExpertPass{ffn->experts(), policy});
 }
 
@@ -80,6 +85,8 @@ TEST_CASE("runs_sparse: auto weighs the experts left out against the calls", "[m
   CHECK_FALSE(runs_sparse(RoutingPolicy::top_k(17), 32, 512));
   CHECK_FALSE(runs_sparse(RoutingPolicy::top_k(4), 16, 144));  // 18,432
   CHECK(runs_sparse(RoutingPolicy::threshold(0.5), 32, 512));
+  CHECK_FALSE(runs_sparse(RoutingPolicy::top_k(4), 32, 256));                 // 32,768
+  CHECK(runs_sparse(RoutingPolicy::top_k(4), 32, 256, Activation::kSwiglu));  // 49,152
 }
 
 }  // namespace dsmoe
