@@ -325,8 +325,8 @@ TEST_CASE("tokenize: a validation share takes whole documents and loses no token
   // Evenly along the text: each quarter of the documents gives some.
   std::set<int> quarters;
   for (const auto& document : validation) {
-    std::string name;
-    for (size_t i = 9; i < document.size() && document[i] >= '0' && document[i] <= '9'; ++i) {
+    std::string name;  // the number after BOS and "document "
+    for (size_t i = 10; i < document.size() && document[i] >= '0' && document[i] <= '9'; ++i) {
       name += static_cast<char>(document[i]);
     }
     quarters.insert(std::stoi(name) / 100);
