@@ -19,6 +19,7 @@ constexpr int64_t kAccumulation = 4;
 
 struct StepOutcome {
   std::vector<double> losses;
+  std::vector<double> terms;  // every defined term of every step
   std::vector<double> norms;
   NamedTensors weights;
 };
@@ -60,6 +61,9 @@ StepOutcome step_on(RankGroup& ranks, bool shard_optimizer) {
     }
     const auto result = step.run(batches, i + 1, 1e-2);
     outcome.losses.push_back(result.loss.total.item<double>());
+    for (const auto& value : result.loss.values) {
+      if (value.defined()) outcome.terms.push_back(value.item<double>());
+    }
     outcome.norms.push_back(result.gradient_norm);
   }
   for (const auto& [name, parameter] : optimizer.parameters()) {
@@ -95,6 +99,12 @@ TEST_CASE("TrainStep: in float64 any number of ranks takes the same 50 steps", "
     CAPTURE(i);
     CHECK(std::abs(shared.losses.at(i) / alone.losses.at(i) - 1) < 1e-9);
     CHECK(std::abs(shared.norms.at(i) / alone.norms.at(i) - 1) < 1e-9);
+  }
+  REQUIRE(shared.terms.size() == alone.terms.size());
+  REQUIRE(alone.terms.size() >= 3 * static_cast<size_t>(kRankSteps));
+  for (size_t i = 0; i < alone.terms.size(); ++i) {
+    CAPTURE(i);
+    CHECK(std::abs(shared.terms[i] / alone.terms[i] - 1) < 1e-9);
   }
   for (size_t i = 0; i < alone.weights.size(); ++i) {
     CAPTURE(alone.weights[i].first);
