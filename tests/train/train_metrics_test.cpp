@@ -239,6 +239,7 @@ TEST_CASE("format_duration: shows the two largest units", "[train]") {
 RunConfig validated_run(const TemporaryDirectory& directory, const std::string& name) {
   auto config = tiny_run(directory.file(name), metrics_shards());
   config.train.steps = 4;
+  config.train.schedule.warmup_steps = 2;
   config.train.validate_every = 2;
   config.train.save_every = 2;
   config.data.validation = metrics_shards();
