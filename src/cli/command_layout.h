@@ -10,6 +10,7 @@
 #include "cli/options/eval.h"
 #include "cli/options/export.h"
 #include "cli/options/generate.h"
+#include "cli/options/init.h"
 #include "cli/options/inspect.h"
 #include "cli/options/plan.h"
 #include "cli/options/recommend.h"
@@ -31,6 +32,7 @@ constexpr size_t command_layout() {
                             sizeof(EvalCommand),
                             sizeof(ExportCommand),
                             sizeof(GenerateCommand),
+                            sizeof(InitCommand),
                             sizeof(InspectCommand),
                             sizeof(PlanCommand),
                             sizeof(RecommendCommand),
