@@ -42,6 +42,8 @@ def write_run(directory):
         policies = [{"policy": name, "loss": loss + more, "bits_per_byte": loss / math.log(2), "active_parameters": 1e6 * share,
                      "active_share": share, "experts": experts}
                     for name, more, share in (("all", 0, 1), ("threshold=0.48", 0.01, 0.31), ("top_k=4", 0.02, 0.49))]
+        if step == 500:
+            del policies[2]  # a policy that was added after the first validation
         lines.append({"step": step, "validation_loss": loss, "policies": policies, "experts": experts})
     lines.append({"step": 77, "event": "spike", "text": "a <b>spike</b> of " + "x" * 300})
     (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -149,6 +151,13 @@ class ReportPageTest(unittest.TestCase):
             const own = [...document.querySelectorAll('#run-1 .plot')].map(coloursIn);
             document.title = [...new Set(all)].join(' ') + '|' + [...new Set([...rest, ...own])].join(' ');""")
         self.assertEqual(colours, "#0072b2,#e69f00|#e69f00")
+
+    def test_a_policy_has_no_point_at_a_validation_without_it(self):
+        points = self.title_after("points.html", """
+            const plot = document.querySelectorAll('#all-runs .plot')[1];
+            const heights = [...plot.querySelectorAll('circle')].map(point => +point.getAttribute('cy'));
+            document.title = plot.textContent.includes('by policy') + ' ' + heights.length;""")
+        self.assertEqual(points, f"true {2 * (10 + 10 + 9)}")
 
     def test_a_heat_map_has_ticks_and_a_scale(self):
         texts = self.title_after("heat.html", """

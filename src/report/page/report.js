@@ -333,7 +333,7 @@ function plotsOfAll() {
     return short(value) + (line.isLoss ? `, perplexity ${short(Math.exp(value))}` : '') + (bits ? `, ${short(bits)} bits/byte` : '');
   };
   const validation = (value, isLoss) => runs.flatMap((run, i) => (run.validation.policies || []).map((policy, j) => ({
-    run: i, name: `${run.name} ${policy.policy}`, legend: policy.policy, x: run.validation.x, y: policy.loss.map(value), bits: policy.bits,
+    run: i, name: `${run.name} ${policy.policy}`, legend: policy.policy, x: run.validation.x, y: policy.loss.map(loss => loss === null ? null : value(loss)), bits: policy.bits,
     dash: dashes[j % dashes.length], points: true, isRaw: true, isLoss})));
   const first = validation(loss => loss, true).filter((line, i, all) => all.findIndex(other => other.run === line.run) === i);
   linePlot(parent, {title: 'Language-model loss', unit: 'nats per token', text: withBits},
