@@ -20,7 +20,7 @@ import tempfile
 MEASURED = {"tokens_per_second", "flops_per_second", "mfu", "peak_memory_bytes", "checkpoint", "run_id", "time", "seconds"}
 MOST_SHOWN = 20
 SHAPE = {"model.d_model": 32, "model.n_layers": 2, "model.max_seq_len": 32, "model.dropout": 0.1,
-         "model.attention.head_dim": 8, "model.ffn.d_ffn": 96}
+         "model.attention.head_dim": 8}
 MOA = {"model.attention.kind": "moa", "model.moa.n_experts": 4, "model.moa.heads_per_expert": 2,
        "model.moa.router.d_hidden": 8}
 DENSE_ATTENTION = {"model.attention.kind": "dense", "model.attention.n_heads": 4, "model.attention.n_kv_heads": 4}
@@ -28,11 +28,11 @@ MOE = {"model.ffn.kind": "moe", "model.moe.n_experts": 8, "model.moe.d_expert": 
 CASES = {
     "ffn": {**SHAPE, **DENSE_ATTENTION, **MOE},
     "moa": {**SHAPE, **MOA, **MOE, "train.loss.mi_scope": "global", "train.loss.switch_weight": 0.01, "train.loss.z_weight": 0.001},
-    "partitioned": {**SHAPE, **DENSE_ATTENTION, "model.ffn.kind": "partitioned", "model.moe.n_experts": 8,
+    "partitioned": {**SHAPE, **DENSE_ATTENTION, "model.ffn.kind": "partitioned", "model.ffn.d_ffn": 96, "model.moe.n_experts": 8,
                     "model.moe.d_expert": 12, "model.training_policy": "threshold=0.5", "model.moe.router.kind": "linear"},
     "top-k": {**SHAPE, **MOA, **MOE, "model.training_policy": "moe:top_k=2;moa:top_k=2", "train.loss.switch_weight": 0.01,
               "train.loss.moe_mi_weight": 0, "train.loss.moa_mi_weight": 0},
-    "dense": {**SHAPE, **DENSE_ATTENTION, "model.ffn.kind": "dense"},
+    "dense": {**SHAPE, **DENSE_ATTENTION, "model.ffn.kind": "dense", "model.ffn.d_ffn": 96},
 }
 
 

@@ -27,8 +27,7 @@ model:
   max_seq_len: 16
   training_policy: {policy}
   attention: {{kind: dense, head_dim: 4, n_heads: 4, n_kv_heads: 2}}
-  ffn: {{kind: {kind}, activation: swiglu, d_ffn: 24}}
-  moe: {{n_experts: 4, d_expert: 6, router: {{kind: linear}}}}
+{ffn}
 data:
   train: {train}
 train:
@@ -40,6 +39,12 @@ train:
   save_every: 4
   schedule: {{peak: 1.0e-2, warmup_steps: 2}}
 """
+FFN = {
+    "dense": "  ffn: {kind: dense, activation: swiglu, d_ffn: 24}",
+    "partitioned": """\
+  ffn: {kind: partitioned, activation: swiglu}
+  moe: {n_experts: 4, d_expert: 6, router: {kind: linear}}""",
+}
 
 
 def run(*arguments):
@@ -107,9 +112,9 @@ class ConvertTest(unittest.TestCase):
         return json.loads(done.stdout)
 
     @classmethod
-    def train(cls, name, **values):
+    def train(cls, name, kind, **values):
         config = cls.directory / f"{name}.yaml"
-        config.write_text(CONFIG.format(run=cls.directory / name, train=cls.shards, **values))
+        config.write_text(CONFIG.format(run=cls.directory / name, train=cls.shards, ffn=FFN[kind], **values))
         return cls.do("train", config)
 
     def test_a_cut_model_trains_runs_and_exports_as_dense(self):

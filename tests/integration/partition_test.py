@@ -27,9 +27,7 @@ model:
   max_seq_len: 32
   training_policy: {policy}
   attention: {{kind: dense, head_dim: 4, n_heads: 1, n_kv_heads: 1}}
-  ffn: {{kind: {kind}, activation: swiglu, d_ffn: 128}}
-  moe: {{n_experts: 8, d_expert: 16, router: {{kind: linear}}}}
-  partition: {{ste: {ste}}}
+{ffn}
 data:
   train: {train}
 train:
@@ -41,6 +39,11 @@ train:
   save_every: 0
   schedule: {{peak: 1.0e-2, warmup_steps: 20}}
 """
+DENSE = "  ffn: {kind: dense, activation: swiglu, d_ffn: 128}"
+PARTITIONED = """\
+  ffn: {{kind: partitioned, activation: swiglu}}
+  moe: {{n_experts: 8, d_expert: 16, router: {{kind: linear}}}}
+  partition: {{ste: {ste}}}"""
 
 
 def do(*arguments):
@@ -60,19 +63,20 @@ class PartitionTest(unittest.TestCase):
         cls.text.write_text(text[300_000:310_000])
         cls.shards = cls.directory / "shards"
         do("tokenize", "--input", cls.train_text, "--tokenizer", "bytes", "--out", cls.shards)
-        cls.train("dense", kind="dense", policy="all", init="", steps=250)
+        cls.train("dense", DENSE, policy="all", init="", steps=250)
         do("convert", cls.directory / "dense", cls.directory / "cut", "--partition", "n_experts=8,router_std=0.3")
         for name, policy, ste in (
             ("ste", "threshold=0.5", True),
             ("no-ste", "threshold=0.5", False),
             ("no-threshold", "all", True),
         ):
-            cls.train(name, kind="partitioned", policy=policy, init=cls.directory / "cut", ste=ste, steps=120)
+            ffn = PARTITIONED.format(ste=str(ste).lower())
+            cls.train(name, ffn, policy=policy, init=cls.directory / "cut", steps=120)
 
     @classmethod
-    def train(cls, name, ste=True, **values):
+    def train(cls, name, ffn, **values):
         config = cls.directory / f"{name}.yaml"
-        config.write_text(CONFIG.format(run=cls.directory / name, train=cls.shards, ste=str(ste).lower(), **values))
+        config.write_text(CONFIG.format(run=cls.directory / name, train=cls.shards, ffn=ffn, **values))
         do("train", config)
 
     @classmethod

@@ -44,7 +44,7 @@ train:
   validate_every: 0
   save_every: 400
   schedule: {kind: cosine, peak: 4.0e-3, warmup_steps: 40, final_ratio: 0.1}
-  loss: {moe_mi_weight: MI_WEIGHT, moa_mi_weight: 1.0e-3}
+  loss: {moe_mi_weight: MI_WEIGHT, moa_mi_weight: MOA_WEIGHT}
 """
 
 
@@ -69,6 +69,7 @@ class QualityTest(unittest.TestCase):
         ):
             config = RUN.replace("RUN_DIR", str(work / name)).replace("SHARDS", str(work / "shards"))
             config = config.replace("MODEL", model.strip()).replace("MI_WEIGHT", f"{mi_weight:.6f}")
+            config = config.replace("MOA_WEIGHT", "0" if model == DENSE else "1.0e-3")
             (work / "run.yaml").write_text(config)
             run("train", work / "run.yaml")
             for policy in policies:
