@@ -63,7 +63,7 @@ def run(program, *arguments):
 def kept(value):
     """Removes the values that may differ between two runs of one program."""
     if isinstance(value, dict):
-        return {key: kept(each) for key, each in value.items() if "second" not in key and key != "peak_memory_bytes"}
+        return {key: kept(each) for key, each in value.items() if "second" not in key and key not in ("peak_memory_bytes", "ms_per_token")}
     return [kept(each) for each in value] if isinstance(value, list) else value
 
 

@@ -16,7 +16,7 @@ EXIT_STOPPED = 75
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FOREVER = ("--train.steps=1000000", "--train.save_every=0", "--train.log_every=1", "--train.schedule.kind=constant")
 # Keys of a metrics line that depend on the clock or the machine.
-UNSTABLE = ("tokens_per_second", "mfu", "peak_memory_bytes")
+UNSTABLE = ("tokens_per_second", "flops_per_second", "mfu", "peak_memory_bytes", "time", "seconds")
 PATIENCE = 240  # seconds, for events that come at once on an idle machine
 
 
