@@ -142,7 +142,7 @@ void read_text_parts(Io& io,
                      const std::function<void(const TextPart&)>& on_part) {
   TextFile file(io, path);
   if (file.file_bytes() == 0) {
-    throw Error(fmt::format("{}: expected text, got an empty file", path));
+    throw Error(fmt::format("{}: expected text, got an empty file", file.path()));
   }
   Documents documents(on_part);
   if (holds_json_lines(file, format.field)) {
