@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 
 #include "common/printable.h"
 
@@ -32,8 +33,11 @@ class LevelFlag : public spdlog::custom_flag_formatter {
 }  // namespace
 
 void setup_log() {
-  auto logger = std::make_shared<spdlog::logger>(
-      "dsmoe", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+  auto sink =
+      std::make_shared<spdlog::sinks::stderr_color_sink_mt>();  // colours on a terminal only
+  const char* no_color = std::getenv("NO_COLOR");
+  if (no_color != nullptr && *no_color != '\0') sink->set_color_mode(spdlog::color_mode::never);
+  auto logger = std::make_shared<spdlog::logger>("dsmoe", std::move(sink));
   auto formatter = std::make_unique<spdlog::pattern_formatter>();
   formatter->add_flag<LevelFlag>('*').set_pattern("%H:%M:%S %^%*%$%v");
   logger->set_formatter(std::move(formatter));

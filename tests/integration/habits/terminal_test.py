@@ -46,6 +46,34 @@ class TerminalTest(HabitsTest):
         options = {"capture_output": True, "cwd": self.directory, "timeout": 120} | {"text": True} | options
         return subprocess.run([DSMOE, *arguments], **options)
 
+    def on_terminal(self, stream, *arguments, **variables):
+        """Runs a command with a terminal as one of its streams; returns its end and what the terminal was sent."""
+        master, slave = pty.openpty()
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: slave}
+        environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | variables
+        done = subprocess.run([DSMOE, *arguments], cwd=self.directory, timeout=120, env=environment, **streams)
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                part = os.read(master, 4096)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            shown += part
+        os.close(master)
+        return done, shown
+
+    def test_no_color_leaves_colours_out_of_the_log(self):
+        overrides = ["--train.schedule.warmup_steps=0", "--train.steps=1"]
+        self.tiny_run("run", *overrides)
+        command = ["train", "tiny.yaml", "--run_dir=run", "--data.train=run-data", overrides[0]]
+        for steps, variables, is_coloured in ((2, {}, True), (3, {"NO_COLOR": "1"}, False), (4, {"NO_COLOR": ""}, True)):
+            _, shown = self.on_terminal("stderr", *command, f"--train.steps={steps}", TERM="xterm", **variables)
+            self.assertRegex(shown.decode(), "warning: .*resume: train.steps was")
+            self.assertEqual(b"\x1b[" in shown, is_coloured, (variables, shown))
+
     def test_keys_and_values_of_a_config(self):
         for name, (raw, escaped) in CONTROLS.items():
             quoted = json.dumps(raw.decode()).encode()
@@ -129,19 +157,7 @@ class TerminalTest(HabitsTest):
         for more in ([], ["--n", "2"]):
             piped = self.run_dsmoe(*command, *more, text=False)
             self.assertIn(b"a\x1b[31m\tb", piped.stdout)
-            master, slave = pty.openpty()
-            done = subprocess.run([DSMOE, *command, *more], cwd=self.directory, stdout=slave, stderr=subprocess.PIPE, timeout=120)
-            os.close(slave)
-            shown = b""
-            while True:
-                try:
-                    part = os.read(master, 4096)
-                except OSError:  # the other end is closed
-                    break
-                if not part:
-                    break
-                shown += part
-            os.close(master)
+            done, shown = self.on_terminal("stdout", *command, *more)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn(b"a\\u001b[31m\tb", shown)
             self.assertNotIn(b"\x1b", shown)
