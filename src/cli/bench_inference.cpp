@@ -12,6 +12,7 @@
 #include "cli/device.h"
 #include "common/config_reader.h"
 #include "common/cpu_features.h"
+#include "common/machine.h"
 #include "common/device_module.h"
 #include "common/error.h"
 #include "common/io.h"
@@ -63,20 +64,6 @@ RoutingPlan make_plan(const InferenceBenchCommand& command, const ModelConfig& c
                 config.attention.kind == AttentionKind::kMoa ? config.attention.n_experts : 0,
                 config.has_ffn_experts() ? config.ffn.n_experts : 0);
   return plan;
-}
-
-const char* isa_name() {
-  switch (cpu_isa()) {
-    case CpuIsa::kPortable:
-      return "portable";
-    case CpuIsa::kAvx2:
-      return "avx2";
-    case CpuIsa::kAvx512:
-      return "avx512";
-    case CpuIsa::kAvx512Bf16:
-      return "avx512bf16";
-  }
-  return "";
 }
 
 // Over the rounds.
@@ -171,7 +158,7 @@ nlohmann::ordered_json to_json(const InferenceBenchCommand& command, const Repor
   add("bandwidth_bytes_per_second", report.bandwidth);
   json["active_experts"] = active_experts_json(report.active);
   json["active_parameters"] = report.active_parameters;
-  json["build"] = isa_name();
+  json["build"] = option_of(cpu_isa());
   add_load_json(json, report.load_seconds, report.bytes);
   return json;
 }

@@ -28,4 +28,18 @@ std::string name_of(CpuIsa isa) {
   return "";
 }
 
+std::string option_of(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::kPortable:
+      return "portable";
+    case CpuIsa::kAvx2:
+      return "avx2";
+    case CpuIsa::kAvx512:
+      return "avx512";
+    case CpuIsa::kAvx512Bf16:
+      return "avx512bf16";
+  }
+  return "";
+}
+
 }  // namespace dsmoe

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/cpu_features.h"
+#include "common/machine.h"
 #include "common/error.h"
 #include "common/machine_resources.h"
 #include "model/planned_experts.h"
@@ -13,20 +14,6 @@ namespace dsmoe {
 namespace {
 
 constexpr double kBytesPerParameter = 12;  // float32: the weight and two moments
-
-const char* isa_name(CpuIsa isa) {
-  switch (isa) {
-    case CpuIsa::kPortable:
-      return "portable";
-    case CpuIsa::kAvx2:
-      return "avx2";
-    case CpuIsa::kAvx512:
-      return "avx512";
-    case CpuIsa::kAvx512Bf16:
-      return "avx512bf16";
-  }
-  return "";
-}
 
 // Without repetitions, in order.
 std::vector<PolicyParameters> policy_parameters(const ModelConfig& model,
@@ -134,7 +121,7 @@ RunSummary summarise_run(const RunConfig& config,
   summary.total_tokens = summary.steps * summary.tokens_per_step;
   summary.device = config.device == DeviceKind::kCpu ? "cpu" : "cuda";
   summary.dtype = config.train.compute_dtype == ComputeDtype::kBfloat16 ? "bfloat16" : "float32";
-  summary.isa = isa_name(cpu_isa());
+  summary.isa = option_of(cpu_isa());
   summary.ranks = place.world_size;
   summary.threads = config.threads;
   summary.place = place;
