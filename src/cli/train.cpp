@@ -63,7 +63,7 @@ void print_result(const TrainResult& result) {
   print_json(json);
 }
 
-// Prints what a start would find. Refuses what the machine has no room for.
+// Prints the summary of a start. Throws Error if memory or disk is too small.
 int dry_run(const ResolvedRun& run, const std::string& resume, const LaunchEnv& env, bool json) {
   const auto summary = preview_run(posix_io(), run, resume, env.world_size, env.local_size);
   if (env.rank == 0 && json) print_json(summary_json(summary));

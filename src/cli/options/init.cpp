@@ -13,7 +13,7 @@ void add_init_command(CommandLine& line) {
   auto& command = line.subcommand(
       "init",
       "Write a short config with sizes, batch, rates and loss weights for a model of a size, and "
-      "print what it comes to.\n"
+      "print its parameters, steps and memory.\n"
       "Example: dsmoe init --params 20M --tokens 400M --out tiny.yaml");
   command.option("--params", options->params, "make a model of N parameters, embeddings included")
       .type("N")

@@ -29,7 +29,7 @@ void add_train_command(CommandLine& line) {
   command.flag(
       "--dry-run",
       options->dry_run,
-      "make the checks of a start but those of weights, print what the run comes to, then stop");
+      "check everything but the weights, print sizes, steps, memory and disk, then stop");
   command.flag("--print-config", options->print_config, "print the resolved config, then stop");
   command.flag("--list-keys", options->list_keys, "print every key with its meaning, then stop");
   command.flag("--json", options->json, "print one JSON object on standard output at the end");
