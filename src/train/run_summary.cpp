@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "common/cpu_features.h"
-#include "common/machine.h"
 #include "common/error.h"
+#include "common/machine.h"
 #include "common/machine_resources.h"
 #include "model/planned_experts.h"
 

@@ -26,10 +26,9 @@ void add_train_command(CommandLine& line) {
   command.option("--device", options->device, "run there: the key device")
       .choices({"cpu", "cuda", "auto"})
       .default_text("the config's");
-  command.flag(
-      "--dry-run",
-      options->dry_run,
-      "check everything but the weights, print sizes, steps, memory and disk, then stop");
+  command.flag("--dry-run",
+               options->dry_run,
+               "check everything but the weights, print sizes, steps, memory and disk, then stop");
   command.flag("--print-config", options->print_config, "print the resolved config, then stop");
   command.flag("--list-keys", options->list_keys, "print every key with its meaning, then stop");
   command.flag("--json", options->json, "print one JSON object on standard output at the end");
