@@ -17,7 +17,10 @@ import sys
 import tempfile
 import unittest
 
+from watched import Watched
+
 DSMOE = os.path.abspath(sys.argv.pop(1))
+A_STEP = r" \d+/100000 "  # in the log of a run of 100,000 steps
 
 CONFIG = """\
 run_dir: {run}
@@ -254,32 +257,24 @@ class CliTest(unittest.TestCase):
         names = {event.get("name", "") for event in trace["traceEvents"]}
         self.assertTrue(any(name.startswith("aten::") for name in names), sorted(names)[:20])
         self.assertEqual(len(list(directory.glob("trace-*.json"))), 1)
-        process = subprocess.Popen([DSMOE, "train", str(config), "--train.steps=100000", "--train.log_every=1"],
-                                   stderr=subprocess.PIPE, text=True)
-        traced = False
-        for line in process.stderr:
-            if "(lm " in line and not traced:
-                process.send_signal(signal.SIGUSR1)
-            if "trace in" in line:
-                traced = True
-                process.send_signal(signal.SIGTERM)
-        process.stderr.close()
-        self.assertEqual(process.wait(timeout=60), 75)
-        self.assertTrue(traced)
+        with Watched([DSMOE, "train", config, "--train.steps=100000", "--train.log_every=1"]) as process:
+            process.wait_for_line(A_STEP)
+            process.send_signal(signal.SIGUSR1)
+            process.wait_for_line("trace in")
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 75)
 
     def test_a_second_signal_leaves_at_once(self):
         directory = self.directory / "hurry"
         config = self.write_config("hurry.yaml", directory)
-        process = subprocess.Popen([DSMOE, "train", str(config), "--train.steps=100000", "--train.log_every=1",
-                                    "--train.save_every=100000"], stderr=subprocess.PIPE, text=True)
-        for line in process.stderr:
-            if "(lm " in line:
-                break
-        # Both signals are pending before the process continues, so that it cannot save and exit after the first.
-        for each in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
-            process.send_signal(each)
-        process.stderr.close()
-        self.assertIn(process.wait(timeout=60), (128 + signal.SIGINT, 128 + signal.SIGTERM))
+        with Watched([DSMOE, "train", config, "--train.steps=100000", "--train.log_every=1", "--train.save_every=100000"]) as process:
+            process.wait_for_line(A_STEP)
+            # Both signals are pending before the process continues, so that it cannot save and exit after the first.
+            for each in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+                process.send_signal(each)
+            process.communicate(timeout=60)
+        self.assertIn(process.returncode, (128 + signal.SIGINT, 128 + signal.SIGTERM))
         self.assertEqual(list((directory / "checkpoints").glob("step-*")), [])
 
     def test_choices_are_counted_by_group_and_each_item_is_written(self):
@@ -318,15 +313,12 @@ class CliTest(unittest.TestCase):
         text.write_text(self.text.read_text() * 30)
         policies = ["all", "top_k=1", "threshold=0.6"] * 100
         alone = json.loads(run("eval", self.run_directory, "--data", text, "--policy", "all", "--json").stdout)
-        process = subprocess.Popen([DSMOE, "curve", str(self.run_directory), "--data", str(text), "--json", "--policies",
-                                    *policies], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for line in process.stderr:
-            if "curve: 2 of 300" in line:
-                process.send_signal(signal.SIGTERM)
-        curve = json.loads(process.stdout.read())
-        process.stdout.close()
-        process.stderr.close()
-        self.assertEqual(process.wait(timeout=60), 75)
+        with Watched([DSMOE, "curve", self.run_directory, "--data", text, "--json", "--policies", *policies],
+                     stdout=subprocess.PIPE) as process:
+            process.wait_for_line("curve: 2 of 300")
+            process.send_signal(signal.SIGTERM)
+            curve = json.loads(process.communicate(timeout=60)[0])
+        self.assertEqual(process.returncode, 75)
         self.assertFalse(curve["complete"])
         self.assertLess(1, len(curve["points"]))
         self.assertLess(len(curve["points"]), 300)
@@ -577,14 +569,11 @@ class CliTest(unittest.TestCase):
         arguments = [DSMOE, "train", str(config), "--train.steps=100000", "--train.log_every=1",
                      "--train.validate_every=0", "--train.save_every=0"]
         for number in [signal.SIGTERM, signal.SIGINT]:
-            process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
-            steps = 0
-            for line in process.stderr:
-                steps += re.search(r" \d+/100000 ", line) is not None
-                if steps == 3:
-                    process.send_signal(number)
-                    break
-            process.communicate(timeout=60)
+            with Watched(arguments) as process:
+                for _ in range(3):
+                    process.wait_for_line(A_STEP)
+                process.send_signal(number)
+                process.communicate(timeout=60)
             self.assertEqual(process.returncode, 75)
             inspected = json.loads(run("inspect", directory, "--json").stdout)
             self.assertGreaterEqual(inspected["step"], 3)
@@ -613,17 +602,12 @@ class CliTest(unittest.TestCase):
     def test_a_second_process_in_the_run_directory_is_refused(self):
         directory = self.directory / "locked"
         config = self.write_config("locked.yaml", directory)
-        process = subprocess.Popen([DSMOE, "train", str(config), "--train.steps=100000", "--train.log_every=1"],
-                                   stderr=subprocess.PIPE, text=True)
-        try:
-            for line in process.stderr:
-                if "(lm " in line:
-                    break
-            self.refused("train", config, says=[directory, f"process {process.pid}"])
-        finally:
-            process.kill()
-            process.stderr.close()
-            process.wait()
+        with Watched([DSMOE, "train", config, "--train.steps=100000", "--train.log_every=1"]) as process:
+            try:
+                process.wait_for_line(A_STEP)
+                self.refused("train", config, says=[directory, f"process {process.pid}"])
+            finally:
+                process.kill()
 
     # Bad input.
 
