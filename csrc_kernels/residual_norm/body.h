@@ -46,7 +46,7 @@ DSMOE_HD bool norm_takes_packs(const ResidualNormRows<T, W>& rows) {
          is_packable<V>(rows.residual, rows.width) && is_packable<V>(rows.normed, rows.width);
 }
 
-template <int V, RowNorm kKind, typename Context, typename T, typename W>
+template <int V, NormKind kKind, typename Context, typename T, typename W>
 DSMOE_HD void norm_row(Context& ctx, const ResidualNormRows<T, W>& rows) {
   const int64_t n = rows.width;
   const int64_t begin = ctx.block() * n;
@@ -66,7 +66,7 @@ DSMOE_HD void norm_row(Context& ctx, const ResidualNormRows<T, W>& rows) {
         return part;
       },
       Add());
-  const W mean = kKind == RowNorm::kLayer ? sum / static_cast<W>(n) : W(0);
+  const W mean = kKind == NormKind::kLayerNorm ? sum / static_cast<W>(n) : W(0);
   const W squares = ctx.block_reduce(
       [&](int lane) {
         W part = 0;
@@ -95,7 +95,7 @@ DSMOE_HD void norm_row(Context& ctx, const ResidualNormRows<T, W>& rows) {
   });
 }
 
-template <RowNorm kKind, typename Context, typename T, typename W>
+template <NormKind kKind, typename Context, typename T, typename W>
 DSMOE_HD void residual_norm_body(Context& ctx, const ResidualNormRows<T, W>& rows) {
   if (norm_takes_packs(rows)) {
     norm_row<kNormPack, kKind>(ctx, rows);
@@ -105,7 +105,7 @@ DSMOE_HD void residual_norm_body(Context& ctx, const ResidualNormRows<T, W>& row
 }
 
 // Backward pass of one row; adds to the lane's columns of weight_sum and bias_sum.
-template <int V, RowNorm kKind, typename Context, typename T, typename W>
+template <int V, NormKind kKind, typename Context, typename T, typename W>
 DSMOE_HD void norm_row_backward(Context& ctx,
                                 const ResidualNormRows<T, W>& rows,
                                 const ResidualNormGradients<T, W>& gradients,
@@ -137,7 +137,7 @@ DSMOE_HD void norm_row_backward(Context& ctx,
         return part;
       },
       Add());
-  const W mean_g = kKind == RowNorm::kLayer ? sums.first / static_cast<W>(n) : W(0);
+  const W mean_g = kKind == NormKind::kLayerNorm ? sums.first / static_cast<W>(n) : W(0);
   const W mean_along = sums.second / static_cast<W>(n);
   ctx.lanes([&](int lane) {
     for_columns<V>(n, lane, ctx.n_lanes(), [&](int64_t i) {
@@ -161,7 +161,7 @@ DSMOE_HD void norm_row_backward(Context& ctx,
   });
 }
 
-template <RowNorm kKind, typename Context, typename T, typename W>
+template <NormKind kKind, typename Context, typename T, typename W>
 DSMOE_HD void residual_norm_backward_body(Context& ctx,
                                           const ResidualNormRows<T, W>& rows,
                                           const ResidualNormGradients<T, W>& gradients) {

@@ -44,10 +44,10 @@ const W* residual_row(const ResidualNormRows<T, W>& rows, int64_t row) {
   return residual;
 }
 
-template <RowNorm kKind, typename T, typename W>
+template <NormKind kKind, typename T, typename W>
 void forward_row(const ResidualNormRows<T, W>& rows, int64_t row) {
   const W* x = residual_row(rows, row);
-  const W mean = kKind == RowNorm::kLayer ? mean_of(x, rows.width) : W(0);
+  const W mean = kKind == NormKind::kLayerNorm ? mean_of(x, rows.width) : W(0);
   const W scale = W(1) / root(mean_square(x, mean, rows.width) + rows.eps);
   rows.mean[row] = mean;
   rows.scale[row] = scale;
@@ -65,7 +65,7 @@ void forward_row(const ResidualNormRows<T, W>& rows, int64_t row) {
   }
 }
 
-template <RowNorm kKind, typename T, typename W>
+template <NormKind kKind, typename T, typename W>
 void backward_row(const ResidualNormRows<T, W>& rows,
                   const ResidualNormGradients<T, W>& gradients,
                   int64_t row,
@@ -90,7 +90,7 @@ void backward_row(const ResidualNormRows<T, W>& rows,
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) bias_sum[i] += load(grad[i]);
   }
-  const W mean_g = kKind == RowNorm::kLayer ? sum / static_cast<W>(n) : W(0);
+  const W mean_g = kKind == NormKind::kLayerNorm ? sum / static_cast<W>(n) : W(0);
   const W mean_along = sum_along / static_cast<W>(n);
   W* grad_x = gradients.grad_x + row * n;
   const W* passed =
@@ -111,13 +111,13 @@ void backward_row(const ResidualNormRows<T, W>& rows,
   }
 }
 
-template <RowNorm kKind, typename T, typename W>
+template <NormKind kKind, typename T, typename W>
 void forward(const ResidualNormRows<T, W>& rows) {
 #pragma omp parallel for if (rows.n_rows * rows.width > kSerialElements)
   for (int64_t row = 0; row < rows.n_rows; ++row) forward_row<kKind>(rows, row);
 }
 
-template <RowNorm kKind, typename T, typename W>
+template <NormKind kKind, typename T, typename W>
 void backward(const ResidualNormRows<T, W>& rows, const ResidualNormGradients<T, W>& gradients) {
   const int64_t n_chunks = residual_norm_chunks(rows.n_rows);
 #pragma omp parallel for if (rows.n_rows * rows.width > kSerialElements)
@@ -135,17 +135,17 @@ void backward(const ResidualNormRows<T, W>& rows, const ResidualNormGradients<T,
 }
 
 template <typename T, typename W>
-void residual_norm(RowNorm kind, const ResidualNormRows<T, W>& rows) {
-  if (kind == RowNorm::kRms) return forward<RowNorm::kRms>(rows);
-  return forward<RowNorm::kLayer>(rows);
+void residual_norm(NormKind kind, const ResidualNormRows<T, W>& rows) {
+  if (kind == NormKind::kRmsNorm) return forward<NormKind::kRmsNorm>(rows);
+  return forward<NormKind::kLayerNorm>(rows);
 }
 
 template <typename T, typename W>
-void residual_norm_backward(RowNorm kind,
+void residual_norm_backward(NormKind kind,
                             const ResidualNormRows<T, W>& rows,
                             const ResidualNormGradients<T, W>& gradients) {
-  if (kind == RowNorm::kRms) return backward<RowNorm::kRms>(rows, gradients);
-  return backward<RowNorm::kLayer>(rows, gradients);
+  if (kind == NormKind::kRmsNorm) return backward<NormKind::kRmsNorm>(rows, gradients);
+  return backward<NormKind::kLayerNorm>(rows, gradients);
 }
 
 }  // namespace

@@ -4,11 +4,9 @@
 
 #include "csrc_kernels/common/bfloat16.h"
 #include "csrc_kernels/common/kernel_table.h"
+#include "csrc_kernels/common/norm_kind.h"
 
 namespace dsmoe {
-
-/// LayerNorm subtracts the mean of a row, RMSNorm does not.
-enum class RowNorm { kRms, kLayer };
 
 /// Contiguous rows of width D. T is float, double or Bfloat16; W is float, or double for double.
 template <typename T, typename W>
@@ -22,7 +20,7 @@ struct ResidualNormRows {
   const W* bias;    ///< [D], or null
   W* residual;      ///< [n_rows, D]: x + y; null where y is
   T* normed;        ///< [n_rows, D]
-  W* mean;          ///< [n_rows], zeros for kRms
+  W* mean;          ///< [n_rows], zeros for kRmsNorm
   W* scale;         ///< [n_rows]: 1 / sqrt(variance + eps)
 };
 
@@ -49,8 +47,8 @@ inline int64_t residual_norm_device_chunks(int64_t n_rows) {
 /// Another device takes chunks of residual_norm_device_chunks.
 template <typename T, typename W>
 struct ResidualNormKernels {
-  void (*forward)(RowNorm kind, const ResidualNormRows<T, W>& rows);
-  void (*backward)(RowNorm kind,
+  void (*forward)(NormKind kind, const ResidualNormRows<T, W>& rows);
+  void (*backward)(NormKind kind,
                    const ResidualNormRows<T, W>& rows,
                    const ResidualNormGradients<T, W>& gradients);
 };

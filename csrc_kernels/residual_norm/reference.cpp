@@ -12,7 +12,7 @@ ResidualNormOutput residual_norm_ref(const at::Tensor& x,
                                      at::ScalarType type) {
   const auto residual = y.defined() ? x + y.to(x.scalar_type()) : x;
   const auto& [kind, eps, weight, bias] = parameters;
-  const auto normed = kind == RowNorm::kLayer
+  const auto normed = kind == NormKind::kLayerNorm
                           ? at::layer_norm(residual, {x.size(-1)}, weight, bias, eps)
                           : at::rms_norm(residual, {x.size(-1)}, weight, eps);
   return {residual, normed.to(type)};

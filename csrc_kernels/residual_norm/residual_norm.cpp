@@ -36,7 +36,7 @@ ResidualNormRows<T, W> rows_of(const Tensors& t, double eps) {
 }
 
 // Computes residual, normed, mean and scale from x, y, weight and bias.
-void run(Tensors& t, RowNorm kind, double eps, at::ScalarType type) {
+void run(Tensors& t, NormKind kind, double eps, at::ScalarType type) {
   if (t.y.defined()) t.residual = at::empty_like(t.x);
   t.normed = at::empty(t.x.sizes(), t.x.options().dtype(type));
   t.mean = at::empty({t.x.numel() / t.x.size(-1)}, t.x.options());
@@ -62,7 +62,7 @@ struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
     t.y = tensor_or_undefined(y);
     t.weight = weight;
     t.bias = tensor_or_undefined(bias);
-    run(t, static_cast<RowNorm>(kind), eps, type);
+    run(t, static_cast<NormKind>(kind), eps, type);
     ctx->save_for_backward({t.y.defined() ? t.residual : x, weight, t.bias, t.mean, t.scale});
     ctx->saved_data["kind"] = kind;
     ctx->saved_data["type"] = type;
@@ -77,7 +77,7 @@ struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
     const auto saved = ctx->get_saved_variables();
     const bool has_y = ctx->saved_data["has_y"].toBool();
     const auto type = ctx->saved_data["type"].toScalarType();
-    const auto kind = static_cast<RowNorm>(ctx->saved_data["kind"].toInt());
+    const auto kind = static_cast<NormKind>(ctx->saved_data["kind"].toInt());
     const auto grad_residual = has_y && grads[1].defined() ? grads[1].contiguous() : at::Tensor();
     if (!grads[0].defined()) return unnormed_gradients(grad_residual, has_y, type);
     const auto grad_normed = grads[0].contiguous();
@@ -148,7 +148,7 @@ void check(const at::Tensor& x,
       type,
       ", got ",
       y.defined() ? y.sizes() : at::IntArrayRef{});
-  TORCH_CHECK(parameters.kind == RowNorm::kLayer || !parameters.bias.defined(),
+  TORCH_CHECK(parameters.kind == NormKind::kLayerNorm || !parameters.bias.defined(),
               kName,
               ": RMSNorm has no bias");
   for (const auto* parameter : {&parameters.weight, &parameters.bias}) {

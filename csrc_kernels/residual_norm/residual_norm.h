@@ -8,10 +8,10 @@ namespace dsmoe {
 
 /// Parameters of a norm over the last dimension.
 struct NormParameters {
-  RowNorm kind;
+  NormKind kind;
   double eps;         ///< added to the variance
   at::Tensor weight;  // [d_model], float32 (float64 for float64)
-  at::Tensor bias;    // [d_model], kLayer only, or undefined
+  at::Tensor bias;    // [d_model], kLayerNorm only, or undefined
 };
 
 struct ResidualNormOutput {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 
+#include "csrc_kernels/common/norm_kind.h"
 #include "csrc_kernels/common/routing_rule.h"
 #include "model/moe/router_kind.h"
 
@@ -10,7 +11,6 @@ namespace dsmoe {
 
 class ConfigVisitor;
 
-enum class NormKind { kLayerNorm, kRmsNorm };
 enum class PositionKind { kRotary, kLearned };
 enum class RopeScalingKind { kNone, kLlama3 };
 enum class AttentionKind { kDense, kMoa };

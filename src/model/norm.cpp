@@ -14,10 +14,9 @@ NormImpl::NormImpl(NormKind kind, int64_t d_model, double eps, bool with_bias)
 }
 
 ResidualNormOutput NormImpl::forward(const ResidualStream& stream, at::ScalarType dtype) {
-  const auto kind = kind_ == NormKind::kLayerNorm ? RowNorm::kLayer : RowNorm::kRms;
   return residual_norm(stream.sum,
                        stream.pending,
-                       {.kind = kind, .eps = eps_, .weight = weight, .bias = bias},
+                       {.kind = kind_, .eps = eps_, .weight = weight, .bias = bias},
                        dtype);
 }
 

@@ -70,13 +70,13 @@ TEST_CASE("device: weighted_activation", "[device_ops]") {
 
 TEST_CASE("device: residual_norm", "[device_ops]") {
   RandomTensors random(2);
-  for (const auto kind : {RowNorm::kRms, RowNorm::kLayer}) {
+  for (const auto kind : {NormKind::kRmsNorm, NormKind::kLayerNorm}) {
     // Rows without packs; more rows than one chunk; a width that shared memory does not hold.
     for (const auto& [n_rows, width] :
          {std::array<int64_t, 2>{1, 7}, {600, 12}, {3, 1028}, {2, 6144}}) {
       for (const bool has_y : {false, true}) {
         CAPTURE(static_cast<int>(kind), n_rows, width, has_y);
-        const bool has_bias = kind == RowNorm::kLayer;
+        const bool has_bias = kind == NormKind::kLayerNorm;
         check(
             [&](const Tensors& x, at::ScalarType type) {
               const auto output = residual_norm(
@@ -175,8 +175,10 @@ TEST_CASE("device: no op of training waits for its device", "[device_ops]") {
   const ForbidWaits forbidden;
   const auto y = weighted_activation_linear(Activation::kGelu, up, {}, weights, down);
   const auto normed =
-      residual_norm(
-          y, y, {.kind = RowNorm::kRms, .eps = 1e-5, .weight = norm_weight, .bias = {}}, at::kFloat)
+      residual_norm(y,
+                    y,
+                    {.kind = NormKind::kRmsNorm, .eps = 1e-5, .weight = norm_weight, .bias = {}},
+                    at::kFloat)
           .normed;
   const auto loss = linear_cross_entropy(normed, head, head.detach(), targets) +
                     mutual_information(weights, {}, {}, 0) +

@@ -53,22 +53,22 @@ void weighted_activation(Activation activation, const Arguments&... arguments) {
 }
 
 template <typename T, typename W>
-void residual_norm(RowNorm kind, const ResidualNormRows<T, W>& rows) {
+void residual_norm(NormKind kind, const ResidualNormRows<T, W>& rows) {
   emulated::run_sequential(device::residual_norm_shape(rows), [&](auto& ctx) {
-    if (kind == RowNorm::kRms) return device::residual_norm_body<RowNorm::kRms>(ctx, rows);
-    device::residual_norm_body<RowNorm::kLayer>(ctx, rows);
+    if (kind == NormKind::kRmsNorm) return device::residual_norm_body<NormKind::kRmsNorm>(ctx, rows);
+    device::residual_norm_body<NormKind::kLayerNorm>(ctx, rows);
   });
 }
 
 template <typename T, typename W>
-void residual_norm_backward(RowNorm kind,
+void residual_norm_backward(NormKind kind,
                             const ResidualNormRows<T, W>& rows,
                             const ResidualNormGradients<T, W>& gradients) {
   emulated::run_sequential(device::residual_norm_backward_shape(rows), [&](auto& ctx) {
-    if (kind == RowNorm::kRms) {
-      return device::residual_norm_backward_body<RowNorm::kRms>(ctx, rows, gradients);
+    if (kind == NormKind::kRmsNorm) {
+      return device::residual_norm_backward_body<NormKind::kRmsNorm>(ctx, rows, gradients);
     }
-    device::residual_norm_backward_body<RowNorm::kLayer>(ctx, rows, gradients);
+    device::residual_norm_backward_body<NormKind::kLayerNorm>(ctx, rows, gradients);
   });
 }
 

@@ -60,7 +60,7 @@ TEST_CASE("residual_norm: executions agree", "[device]") {
                                               .mean = mean.data(),
                                               .scale = scale.data()};
     run_emulated(emulation, device::residual_norm_shape(rows), [&](auto& ctx) {
-      device::residual_norm_body<RowNorm::kLayer>(ctx, rows);
+      device::residual_norm_body<NormKind::kLayerNorm>(ctx, rows);
     });
     std::vector<float> grad_x(kRows * kWidth), partial(kRows * kWidth);
     const ResidualNormGradients<float, float> gradients{.grad_normed = grad.data(),
@@ -70,7 +70,7 @@ TEST_CASE("residual_norm: executions agree", "[device]") {
                                                         .partial_weight = partial.data(),
                                                         .partial_bias = nullptr};
     run_emulated(emulation, device::residual_norm_backward_shape(rows), [&](auto& ctx) {
-      device::residual_norm_backward_body<RowNorm::kLayer>(ctx, rows, gradients);
+      device::residual_norm_backward_body<NormKind::kLayerNorm>(ctx, rows, gradients);
     });
     auto all = normed;
     append(all, grad_x);

@@ -18,7 +18,7 @@ struct Case {
   NormParameters parameters;
 };
 
-Case make_case(RandomTensors& random, RowNorm kind, bool with_y, bool with_bias) {
+Case make_case(RandomTensors& random, NormKind kind, bool with_y, bool with_bias) {
   constexpr int64_t kRows = 5, kWidth = 21;
   return {.x = random.leaf({kRows, kWidth}, 2.0),
           .y = with_y ? random.leaf({kRows, kWidth}) : at::Tensor(),
@@ -44,7 +44,7 @@ Case copy_of(const Case& c) {
 TEST_CASE("residual_norm: worked values", "[csrc_kernels][norm]") {
   const auto x = at::tensor({1.0, 2.0}, at::kDouble).view({1, 2});
   const auto y = at::tensor({2.0, 2.0}, at::kDouble).view({1, 2});
-  NormParameters parameters{.kind = RowNorm::kRms,
+  NormParameters parameters{.kind = NormKind::kRmsNorm,
                             .eps = 0.0,
                             .weight = at::tensor({1.0, 10.0}, at::kDouble),
                             .bias = {}};
@@ -54,7 +54,7 @@ TEST_CASE("residual_norm: worked values", "[csrc_kernels][norm]") {
   CHECK(rms.normed[0][0].item<double>() == Approx(3.0 / std::sqrt(12.5)).epsilon(1e-14));
   CHECK(rms.normed[0][1].item<double>() == Approx(40.0 / std::sqrt(12.5)).epsilon(1e-14));
   // mean 3.5, variance 0.25
-  parameters.kind = RowNorm::kLayer;
+  parameters.kind = NormKind::kLayerNorm;
   const auto layer = residual_norm(x, y, parameters, at::kDouble);
   CHECK(layer.normed[0][0].item<double>() == Approx(-1.0).epsilon(1e-14));
   CHECK(layer.normed[0][1].item<double>() == Approx(10.0).epsilon(1e-14));
@@ -63,10 +63,10 @@ TEST_CASE("residual_norm: worked values", "[csrc_kernels][norm]") {
 TEST_CASE("residual_norm: value and gradients equal the reference and finite differences",
           "[csrc_kernels][norm]") {
   RandomTensors random(21);
-  for (const auto kind : {RowNorm::kRms, RowNorm::kLayer}) {
+  for (const auto kind : {NormKind::kRmsNorm, NormKind::kLayerNorm}) {
     for (const bool with_y : {false, true}) {
       for (const bool with_bias : {false, true}) {
-        if (with_bias && kind == RowNorm::kRms) continue;
+        if (with_bias && kind == NormKind::kRmsNorm) continue;
         CAPTURE(static_cast<int>(kind), with_y, with_bias);
         auto ours = make_case(random, kind, with_y, with_bias);
         auto theirs = copy_of(ours);
@@ -103,11 +103,11 @@ TEST_CASE("residual_norm: value and gradients equal the reference and finite dif
 
 TEST_CASE("residual_norm: an unused output adds no gradient", "[csrc_kernels][norm]") {
   RandomTensors random(22);
-  auto sum_only = make_case(random, RowNorm::kRms, true, false);
+  auto sum_only = make_case(random, NormKind::kRmsNorm, true, false);
   residual_norm(sum_only.x, sum_only.y, sum_only.parameters, at::kDouble).residual.sum().backward();
   CHECK(sum_only.x.grad().eq(1.0).all().item<bool>());
   CHECK(sum_only.y.grad().eq(1.0).all().item<bool>());
-  auto ours = make_case(random, RowNorm::kRms, true, false);
+  auto ours = make_case(random, NormKind::kRmsNorm, true, false);
   auto theirs = copy_of(ours);
   const auto seed = random.normal(ours.x.sizes());
   (residual_norm(ours.x, ours.y, ours.parameters, at::kDouble).normed * seed).sum().backward();
@@ -121,8 +121,10 @@ TEST_CASE("residual_norm: bfloat16 keeps a float32 residual", "[csrc_kernels][no
   RandomTensors random(23);
   const auto x = random.normal({9, 64}, at::kFloat).requires_grad_(true);
   const auto y = random.normal({9, 64}, at::kBFloat16).requires_grad_(true);
-  const NormParameters parameters{
-      .kind = RowNorm::kRms, .eps = 1e-6, .weight = random.normal({64}, at::kFloat), .bias = {}};
+  const NormParameters parameters{.kind = NormKind::kRmsNorm,
+                                  .eps = 1e-6,
+                                  .weight = random.normal({64}, at::kFloat),
+                                  .bias = {}};
   const auto ours = residual_norm(x, y, parameters, at::kBFloat16);
   const auto reference = residual_norm_ref(x, y, parameters, at::kFloat);
   CHECK(ours.residual.scalar_type() == at::kFloat);
@@ -139,7 +141,8 @@ TEST_CASE("residual_norm: bfloat16 is rounded once, after the weight", "[csrc_ke
   const auto x =
       at::tensor({257.0F, -289.0F, 321.0F, -193.0F, 99.0F, 101.0F, 105.0F, 451.0F}) / 128;
   const auto weight = at::tensor({1.5F, 1.015625F, -0.7F, 3.0F, 0.33F, 1.25F, 9.0F, 1.1F});
-  const NormParameters parameters{.kind = RowNorm::kRms, .eps = 0.0, .weight = weight, .bias = {}};
+  const NormParameters parameters{
+      .kind = NormKind::kRmsNorm, .eps = 0.0, .weight = weight, .bias = {}};
   const auto normed = residual_norm(x.view({1, 8}), {}, parameters, at::kBFloat16).normed[0];
   const auto rounded = [](float value) { return static_cast<float>(c10::BFloat16(value)); };
   int n_unlike = 0;
@@ -165,7 +168,7 @@ TEST_CASE("residual_norm: one and two threads give the same bits", "[csrc_kernel
     auto x = random.normal({500, 67}, at::kFloat).requires_grad_(true);
     auto weight = random.normal({67}, at::kFloat).requires_grad_(true);
     const auto normed =
-        residual_norm(x, {}, {RowNorm::kLayer, 1e-5, weight, {}}, at::kFloat).normed;
+        residual_norm(x, {}, {NormKind::kLayerNorm, 1e-5, weight, {}}, at::kFloat).normed;
     (normed * normed).sum().backward();
     return std::pair{x.grad(), weight.grad()};
   };
@@ -180,15 +183,17 @@ TEST_CASE("residual_norm: wrong shapes and types throw", "[csrc_kernels][norm]")
   RandomTensors random(25);
   const auto x = random.normal({2, 4}, at::kFloat);
   const auto bias = random.normal({4}, at::kFloat);
-  CHECK_THROWS_AS(residual_norm(x, {}, {RowNorm::kRms, 1e-6, bias, bias}, at::kFloat), c10::Error);
-  const NormParameters good{RowNorm::kRms, 1e-6, random.normal({4}, at::kFloat), {}};
+  CHECK_THROWS_AS(residual_norm(x, {}, {NormKind::kRmsNorm, 1e-6, bias, bias}, at::kFloat),
+                  c10::Error);
+  const NormParameters good{NormKind::kRmsNorm, 1e-6, random.normal({4}, at::kFloat), {}};
   CHECK_THROWS_AS(residual_norm(x, random.normal({2, 5}, at::kFloat), good, at::kFloat),
                   c10::Error);
   CHECK_THROWS_AS(residual_norm(x, random.normal({2, 4}, at::kFloat), good, at::kBFloat16),
                   c10::Error);
   CHECK_THROWS_AS(residual_norm(x.to(at::kDouble), {}, good, at::kFloat), c10::Error);
   CHECK_THROWS_AS(
-      residual_norm(x, {}, {RowNorm::kRms, 1e-6, random.normal({5}, at::kFloat), {}}, at::kFloat),
+      residual_norm(
+          x, {}, {NormKind::kRmsNorm, 1e-6, random.normal({5}, at::kFloat), {}}, at::kFloat),
       c10::Error);
 }
 
