@@ -278,7 +278,8 @@ bool TransformerImpl::can_record_decoding(const RoutingPlan& plan,
                                           at::ScalarType compute_dtype) const {
   const AttentionContext context{.positions = {}, .first_keys = {}, .rotary = {}, .cache = &cache};
   const at::NoGradGuard no_grad;
-  if (!runs_decode_kernels(context, 1, compute_dtype)) return false;
+  const auto path = choose_attention_path(context, 1, compute_dtype, device());
+  if (path != AttentionPath::kDecoding) return false;
   const auto x = at::empty({cache.n_sequences(), config_.d_model},
                            at::TensorOptions(compute_dtype).device(device()));
   for (size_t i = 0; i < blocks_.size(); ++i) {

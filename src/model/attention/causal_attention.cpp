@@ -13,19 +13,23 @@
 #include "csrc_kernels/decode_attention/decode_attention.h"
 
 namespace dsmoe {
-namespace {
 
-bool uses_cache_kernels(const AttentionContext& context, const at::Tensor& q) {
-  return context.cache != nullptr && !context.first_keys.defined() && !at::GradMode::is_enabled() &&
-         context.cache->dtype() == q.scalar_type() && q.is_cpu();
-}
-
-}  // namespace
-
-bool runs_decode_kernels(const AttentionContext& context, int64_t seq, at::ScalarType dtype) {
-  return context.cache != nullptr && context.cache->is_batched() && seq == 1 &&
-         !at::GradMode::is_enabled() && context.cache->dtype() == dtype &&
-         has_decode_attention_kernels(context.cache->batched_rows(0).first);
+AttentionPath choose_attention_path(const AttentionContext& context,
+                                    int64_t seq,
+                                    at::ScalarType dtype,
+                                    at::Device device) {
+  const auto* cache = context.cache;
+  const bool whole = !context.first_keys.defined();
+  if (cache == nullptr) return whole ? AttentionPath::kPass : AttentionPath::kAllStored;
+  const bool by_kernel = !at::GradMode::is_enabled() && cache->dtype() == dtype;
+  if (device.is_cpu()) {
+    return whole && by_kernel ? AttentionPath::kSegments : AttentionPath::kAllStored;
+  }
+  if (!cache->is_batched()) return AttentionPath::kAllStored;
+  if (seq == 1 && by_kernel && has_decode_attention_kernels(cache->batched_rows(0).first)) {
+    return AttentionPath::kDecoding;
+  }
+  return whole && cache->is_empty() ? AttentionPath::kPass : AttentionPath::kAllStored;
 }
 
 at::Tensor attend_decoding(const AttentionContext& context,
@@ -119,24 +123,22 @@ at::Tensor self_attention(const AttentionContext& context,
                           const at::Tensor& k,
                           const at::Tensor& v,
                           HeadLayout layout) {
-  if (uses_cache_kernels(context, q)) {
+  const auto path = choose_attention_path(context, q.size(1), q.scalar_type(), q.device());
+  if (path == AttentionPath::kSegments) {
     const auto rows = context.cache->rows(layer);
     append_to_cache(rows, k.contiguous(), v.contiguous(), context.rotary);
     return attend_stored(context, rows, q.flatten(0, 1), layout).view(q.sizes());
   }
-  if (runs_decode_kernels(context, q.size(1), q.scalar_type())) {
+  if (path == AttentionPath::kDecoding) {
     const auto row = [](const at::Tensor& heads) { return heads.flatten(0, 1); };
     return attend_decoding(context, layer, row(q), row(k), row(v), layout).view(q.sizes());
   }
   const auto rotated = apply_rotary(q, context.rotary);
-  if (context.cache == nullptr && !context.first_keys.defined()) {
-    return causal_attention(rotated, apply_rotary(k, context.rotary), v, layout);
-  }
-  if (context.cache != nullptr && context.cache->is_batched() && context.cache->is_empty() &&
-      !context.first_keys.defined()) {
-    // Whole prompts: no earlier key is visible.
+  if (path == AttentionPath::kPass) {
     const auto rotated_keys = apply_rotary(k, context.rotary);
-    context.cache->fill(layer, rotated_keys.transpose(1, 2), v.transpose(1, 2));
+    if (context.cache != nullptr) {
+      context.cache->fill(layer, rotated_keys.transpose(1, 2), v.transpose(1, 2));
+    }
     return causal_attention(rotated, rotated_keys, v, layout);
   }
   const auto keys = extend_keys(context, layer, k, v);

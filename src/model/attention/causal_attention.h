@@ -70,11 +70,22 @@ at::Tensor self_attention(const AttentionContext& context,
                           const at::Tensor& v,
                           HeadLayout layout);
 
-/// Returns true if a pass of `seq` tokens per sequence with heads in `dtype` runs decode_attention
-/// over the context's cache: one token per sequence, no gradient, on a device that has the kernels.
-bool runs_decode_kernels(const AttentionContext& context, int64_t seq, at::ScalarType dtype);
+/// What the queries of a pass see, and the kernels that serve it.
+enum class AttentionPath {
+  kPass,       ///< the tokens of the pass alone: training, scoring, first tokens of a batched cache
+  kSegments,   ///< rows of a cache on the CPU, each sequence with its own number of new tokens
+  kDecoding,   ///< one new token of each sequence of a batched cache on a device
+  kAllStored,  ///< everything that the cache holds, under a mask: gradients, padding, other types
+};
 
-/// Stores the one token of each sequence and attends over the cache; requires runs_decode_kernels.
+/// The decision table of attention, for heads in `dtype` on `device`.
+/// seq: tokens of each sequence in the pass
+AttentionPath choose_attention_path(const AttentionContext& context,
+                                    int64_t seq,
+                                    at::ScalarType dtype,
+                                    at::Device device);
+
+/// Stores the one token of each sequence and attends over the cache; for AttentionPath::kDecoding.
 ///
 /// q        [batch, n_heads, head_dim], not rotated; k, v [batch, n_kv_heads, head_dim]
 /// expert_weights  [batch, n_experts], or undefined, see decode_attention

@@ -30,11 +30,12 @@ MoeOutput MoABlockImpl::forward(const at::Tensor& x,
   const auto routed = router(x);
   auto rule = policy.rule(static_cast<double>(experts_.n_experts));
   rule.renormalise = renormalise_;
-  const bool decodes = runs_decode_kernels(context, x.size(1), x.scalar_type());
-  ExpertPass pass{experts_,
-                  policy,
-                  choose_experts(routed.router_probs.flatten(0, 1), rule, experts_.is_packed()),
-                  decodes ? ExpertRole::kDecoding : ExpertRole::kAttention};
+  const auto path = choose_attention_path(context, x.size(1), x.scalar_type(), x.device());
+  ExpertPass pass{
+      experts_,
+      policy,
+      choose_experts(routed.router_probs.flatten(0, 1), rule, experts_.is_packed()),
+      path == AttentionPath::kDecoding ? ExpertRole::kDecoding : ExpertRole::kAttention};
   const auto split = [&](const at::Tensor& y) {
     return y.view({x.size(0), x.size(1), heads_per_expert_, head_dim_});
   };
