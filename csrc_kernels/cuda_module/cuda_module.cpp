@@ -3,9 +3,11 @@
 #include <ATen/cuda/CUDAGraph.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
 #include <string>
@@ -79,6 +81,13 @@ class CudaModule : public DeviceModule {
 
   void reset_peak_memory() override {
     c10::cuda::CUDACachingAllocator::resetPeakStats(c10::cuda::current_device());
+  }
+
+  int64_t total_memory_bytes() override {
+    size_t n_free = 0;
+    size_t n_total = 0;
+    C10_CUDA_CHECK(cudaMemGetInfo(&n_free, &n_total));
+    return static_cast<int64_t>(n_total);
   }
 
   std::unique_ptr<DeviceGraph> record(const std::function<void()>& work) override {

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "common/counts.h"
+#include "cli/run_text.h"
 #include "common/standard_output.h"
 
 namespace dsmoe {
@@ -12,81 +12,43 @@ using Json = nlohmann::ordered_json;
 
 std::string gib(double bytes) { return fmt::format("{:.2f} GiB", bytes / (1 << 30)); }
 
-std::string count(int64_t value) { return short_count(static_cast<double>(value)); }
-
 Json null_if_unknown(int64_t bytes) { return bytes == 0 ? Json(nullptr) : Json(bytes); }
 
-void print_model(const RunSummary& summary) {
-  print_out("model        {} parameters, {} of them in embeddings\n",
-            count(summary.parameters.total()),
-            count(summary.parameters.embeddings));
-  for (const auto& row : summary.policies) {
-    const auto active = row.active ? short_count(*row.active) : "a number by the data";
-    print_out("  {:<10} {} active a token\n", row.policy, active);
-  }
-  if (!summary.init_from.empty()) print_out("weights      from {}\n", summary.init_from);
+// What a run needs of a resource that it does not fit into stands out.
+std::string needed(double need, int64_t limit, bool fits) {
+  return fmt::format(
+      "{} of {}{}", gib(need), gib(static_cast<double>(limit)), fits ? "" : ": DOES NOT FIT");
 }
 
-void print_data(const RunSummary& summary) {
-  print_out("data         {} tokens, {:.3g} epochs\n", count(summary.data_tokens), summary.epochs);
-  for (const auto& corpus : summary.corpora) {
-    print_out("  {}  {} tokens in {} documents, {:.3g} epochs\n",
-              corpus.path,
-              count(corpus.tokens),
-              corpus.documents,
-              corpus.epochs);
-  }
-  print_out("validation   {}\n", summary.validation.empty() ? "none" : summary.validation);
-}
-
-void print_steps(const RunSummary& summary) {
-  print_out(
-      "steps        {} of {} tokens ({} x {} sequences of {}), {} tokens in all, warm-up {}\n",
-      summary.steps,
-      summary.tokens_per_step,
-      summary.accumulation,
-      summary.batch_size,
-      summary.context,
-      count(summary.total_tokens),
-      summary.warmup_steps);
-  if (summary.start.resumed_from.empty()) {
-    print_out("run          {}, new\n", summary.run_dir);
-  } else {
-    print_out("run          {}, from step {} ({})\n",
-              summary.run_dir,
-              summary.start.step,
-              summary.start.resumed_from);
-  }
-}
-
-void print_machine(const RunSummary& summary) {
+std::vector<RunLine> resource_lines(const RunSummary& summary) {
   const auto& place = summary.place;
-  print_out("device       {}, {}, {}, ranks {}, threads {}\n",
-            summary.device,
-            summary.dtype,
-            summary.isa,
-            summary.ranks,
-            summary.threads);
-  print_out("memory       {} of {} ({} free){}\n",
-            gib(summary.host_memory_bytes),
-            gib(static_cast<double>(place.memory_bytes)),
-            gib(static_cast<double>(place.available_memory_bytes)),
-            summary.fits_memory() ? "" : ": DOES NOT FIT");
-  print_out("checkpoints  {} each, {} kept, {} to write, {} free on the disk{}\n",
-            gib(summary.checkpoint_bytes),
-            summary.kept_checkpoints,
-            gib(summary.checkpoint_disk_bytes),
-            gib(static_cast<double>(place.free_disk_bytes)),
-            summary.fits_disk() ? "" : ": DO NOT FIT");
+  std::vector<RunLine> lines{
+      {"warm-up", fmt::format("{} steps", summary.warmup_steps)},
+      {"memory",
+       fmt::format("{}, {} free now",
+                   needed(summary.host_memory_bytes, place.memory_bytes, summary.fits_memory()),
+                   gib(static_cast<double>(place.available_memory_bytes)))}};
+  if (summary.device_memory_bytes > 0) {
+    lines.push_back(
+        {"GPU memory",
+         needed(summary.device_memory_bytes, place.device_memory_bytes, summary.fits_device())});
+  }
+  lines.push_back({"checkpoints",
+                   fmt::format("{} each, {} kept, {} to write, {} free on the disk{}",
+                               gib(summary.checkpoint_bytes),
+                               summary.kept_checkpoints,
+                               gib(summary.checkpoint_disk_bytes),
+                               gib(static_cast<double>(place.free_disk_bytes)),
+                               summary.fits_disk() ? "" : ": DO NOT FIT")});
+  return lines;
 }
 
 }  // namespace
 
 void print_summary(const RunSummary& summary) {
-  print_model(summary);
-  print_data(summary);
-  print_steps(summary);
-  print_machine(summary);
+  auto lines = run_lines(summary);
+  for (auto& line : resource_lines(summary)) lines.push_back(std::move(line));
+  for (const auto& line : lines) print_out("{}", as_text(line));
 }
 
 Json summary_json(const RunSummary& summary) {
@@ -131,6 +93,9 @@ Json summary_json(const RunSummary& summary) {
           {"machine_memory_bytes", null_if_unknown(summary.place.memory_bytes)},
           {"available_memory_bytes", null_if_unknown(summary.place.available_memory_bytes)},
           {"fits_memory", summary.fits_memory()},
+          {"gpu_memory_bytes", null_if_unknown(static_cast<int64_t>(summary.device_memory_bytes))},
+          {"gpu_memory_total_bytes", null_if_unknown(summary.place.device_memory_bytes)},
+          {"fits_gpu", summary.fits_device()},
           {"checkpoint_bytes", summary.checkpoint_bytes},
           {"kept_checkpoints", summary.kept_checkpoints},
           {"checkpoint_disk_bytes", summary.checkpoint_disk_bytes},

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cmath>
 
+#include "common/counts.h"
 #include "common/log.h"
 #include "common/machine.h"
 #include "common/thousands.h"
@@ -16,9 +17,8 @@ namespace {
 
 constexpr double kBearableRise = 0.01;  // of perplexity, for the policy that the footer proposes
 
-// `label      text`, one line.
-void line(const std::string& label, const std::string& text) {
-  print_note(fmt::format("{:<12}{}\n", label, text));
+void print_line(const std::string& label, const std::string& text) {
+  print_note(as_text({label, text}));
 }
 
 std::string counted(int64_t count, const std::string& noun) {
@@ -36,20 +36,33 @@ std::string start_text(const RunSummary& summary) {
   return summary.init_from.empty() ? "new" : "new, with the weights of " + summary.init_from;
 }
 
-void print_policies(const RunSummary& summary) {
+void add_policies(std::vector<RunLine>& lines, const RunSummary& summary) {
   const auto whole = static_cast<double>(summary.parameters.non_embedding());
   for (const auto& [policy, active] : summary.policies) {
     const auto text =
         active ? fmt::format(
                      "{:>13} active, {:5.1f} %", group_thousands(*active), 100 * *active / whole)
                : std::string("    as many as the text needs: each validation counts them");
-    line("", fmt::format("{:<16}{}", policy, text));
+    lines.push_back({"", fmt::format("{:<16}{}", policy, text)});
   }
 }
 
-std::string corpora_text(const RunSummary& summary) {
-  if (summary.corpora.size() == 1) return summary.corpora.front().path;
-  return fmt::format("{} corpora", summary.corpora.size());
+void add_data(std::vector<RunLine>& lines, const RunSummary& summary) {
+  const auto& corpora = summary.corpora;
+  const bool single = corpora.size() == 1;
+  lines.push_back(
+      {"data",
+       fmt::format("{} of {}, {:.3g} epochs",
+                   counted(summary.data_tokens, "token"),
+                   single ? corpora.front().path : fmt::format("{} corpora", corpora.size()),
+                   summary.epochs)});
+  for (size_t i = 0; !single && i < corpora.size(); ++i) {
+    lines.push_back({"",
+                     fmt::format("{}: {}, {:.3g} epochs",
+                                 corpora[i].path,
+                                 counted(corpora[i].tokens, "token"),
+                                 corpora[i].epochs)});
+  }
 }
 
 // As the shell reads it.
@@ -84,67 +97,76 @@ std::string score_text(const ValidationScore& score) {
 }
 
 void print_losses(const TrainResult& result) {
-  if (result.last) line("loss", fmt::format("training {:.4f}", result.last->loss));
+  if (result.last) print_line("loss", fmt::format("training {:.4f}", result.last->loss));
   size_t width = 0;
   for (const auto& score : result.validations) width = std::max(width, score.policy.size());
   for (const auto& score : result.validations) {
-    line("", fmt::format("{:<{}}  {}", score.policy, width, score_text(score)));
+    print_line("", fmt::format("{:<{}}  {}", score.policy, width, score_text(score)));
   }
   if (result.validations.empty() && result.validation_loss) {
-    line("", fmt::format("validation {:.4f}", *result.validation_loss));
+    print_line("", fmt::format("validation {:.4f}", *result.validation_loss));
   }
   if (result.best_step > 0) {
-    line("best",
-         fmt::format("validation loss {:.4f} at step {}", result.best_loss, result.best_step));
+    print_line(
+        "best",
+        fmt::format("validation loss {:.4f} at step {}", result.best_loss, result.best_step));
   }
 }
 
 }  // namespace
 
-void print_run_header(const RunSummary& summary) {
-  line("run", fmt::format("{}, {}", summary.run_dir, start_text(summary)));
-  line("model",
+std::string as_text(const RunLine& line) {
+  return fmt::format("{:<12}{}\n", line.label, line.text);
+}
+
+std::vector<RunLine> run_lines(const RunSummary& summary) {
+  std::vector<RunLine> lines;
+  lines.push_back({"run", fmt::format("{}, {}", summary.run_dir, start_text(summary))});
+  lines.push_back(
+      {"model",
        fmt::format("{}, {} of them not in embeddings",
                    counted(summary.parameters.total(), "parameter"),
-                   group_thousands(static_cast<double>(summary.parameters.non_embedding()))));
-  print_policies(summary);
-  line("data",
-       fmt::format("{} of {}, {:.3g} epochs",
-                   counted(summary.data_tokens, "token"),
-                   corpora_text(summary),
-                   summary.epochs));
-  line("validation", summary.validation.empty() ? "none" : summary.validation);
-  line("steps",
-       fmt::format("{} of {} ({} x {} sequences of {}), {} tokens in all",
-                   group_thousands(static_cast<double>(summary.steps)),
-                   counted(summary.tokens_per_step, "token"),
-                   summary.accumulation,
-                   summary.batch_size,
-                   summary.context,
-                   format_count(static_cast<double>(summary.total_tokens))));
-  line("machine",
+                   group_thousands(static_cast<double>(summary.parameters.non_embedding())))});
+  add_policies(lines, summary);
+  add_data(lines, summary);
+  lines.push_back({"validation", summary.validation.empty() ? "none" : summary.validation});
+  lines.push_back({"steps",
+                   fmt::format("{} of {} ({} x {} sequences of {}), {} tokens in all",
+                               group_thousands(static_cast<double>(summary.steps)),
+                               counted(summary.tokens_per_step, "token"),
+                               summary.accumulation,
+                               summary.batch_size,
+                               summary.context,
+                               short_count(static_cast<double>(summary.total_tokens)))});
+  lines.push_back(
+      {"machine",
        fmt::format("{}, {}, {}; {}, {}",
                    summary.device == "cpu" ? cpu_model() : summary.device,
                    name_of(cpu_isa()),
                    summary.dtype,
                    counted(summary.ranks, "rank"),
-                   counted(summary.threads, "thread") + (summary.ranks > 1 ? " each" : "")));
-  line("config", summary.run_dir + "/config.yaml");
+                   counted(summary.threads, "thread") + (summary.ranks > 1 ? " each" : ""))});
+  return lines;
+}
+
+void print_run_header(const RunSummary& summary) {
+  for (const auto& line : run_lines(summary)) print_note(as_text(line));
+  print_line("config", summary.run_dir + "/config.yaml");
   print_note("\n");
 }
 
 void print_run_footer(const RunSummary& summary, const TrainResult& result) {
   print_note("\n");
-  line(result.stopped ? "stopped" : "done",
-       fmt::format("step {} of {}, {} tokens, {} of wall time",
-                   group_thousands(static_cast<double>(result.step)),
-                   group_thousands(static_cast<double>(summary.steps)),
-                   format_count(static_cast<double>(result.tokens)),
-                   format_duration(result.seconds)));
+  print_line(result.stopped ? "stopped" : "done",
+             fmt::format("step {} of {}, {} tokens, {} of wall time",
+                         group_thousands(static_cast<double>(result.step)),
+                         group_thousands(static_cast<double>(summary.steps)),
+                         short_count(static_cast<double>(result.tokens)),
+                         format_duration(result.seconds)));
   print_losses(result);
-  if (!result.checkpoint.empty()) line("checkpoint", result.checkpoint);
+  if (!result.checkpoint.empty()) print_line("checkpoint", result.checkpoint);
   if (result.stopped) {
-    line("next", "the same command goes on from here");
+    print_line("next", "the same command goes on from here");
     return;
   }
   const auto policy = proposed_policy(result);
@@ -153,8 +175,8 @@ void print_run_footer(const RunSummary& summary, const TrainResult& result) {
     return fmt::format("{} {} {}", quoted(program_invocation_name), name, quoted(summary.run_dir));
   };
   const auto text = summary.validation.empty() ? "TEXT" : quoted(summary.validation);
-  line("next", fmt::format("{} --data {}{}", command("eval"), text, option));
-  line("", fmt::format("{} --prompt 'The'{}", command("generate"), option));
+  print_line("next", fmt::format("{} --data {}{}", command("eval"), text, option));
+  print_line("", fmt::format("{} --prompt 'The'{}", command("generate"), option));
 }
 
 }  // namespace dsmoe

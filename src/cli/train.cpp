@@ -68,21 +68,41 @@ int dry_run(const ResolvedRun& run, const std::string& resume, const LaunchEnv& 
   const auto summary = preview_run(posix_io(), run, resume, env.world_size, env.local_size);
   if (env.rank == 0 && json) print_json(summary_json(summary));
   if (env.rank == 0 && !json) print_summary(summary);
-  constexpr double kGib = 1 << 30;
-  if (!summary.fits_memory()) {
-    throw Error(
-        fmt::format("train: expected at most {:.2f} GiB of memory, got a run of {:.2f} GiB; lower "
-                    "train.batch_size or set train.checkpoint_activations: full",
-                    static_cast<double>(summary.place.memory_bytes) / kGib,
-                    summary.host_memory_bytes / kGib));
-  }
-  if (!summary.fits_disk()) {
-    throw Error(
-        fmt::format("run_dir: expected checkpoints of at most {:.2f} GiB, got {:.2f} GiB; lower "
-                    "train.keep_checkpoints or take another disk",
-                    static_cast<double>(summary.place.free_disk_bytes) / kGib,
-                    summary.checkpoint_disk_bytes / kGib));
-  }
+  const auto require = [](bool fits,
+                          const char* what,
+                          const char* of,
+                          int64_t limit,
+                          double need,
+                          const char* advice) {
+    if (fits) return;
+    constexpr double kGib = 1 << 30;
+    throw Error(fmt::format("{}: expected {} of at most {:.2f} GiB, got {:.2f} GiB; {}",
+                            what,
+                            of,
+                            static_cast<double>(limit) / kGib,
+                            need / kGib,
+                            advice));
+  };
+  const auto& place = summary.place;
+  const char* smaller = "lower train.batch_size or set train.checkpoint_activations: full";
+  require(summary.fits_memory(),
+          "train",
+          "memory",
+          place.memory_bytes,
+          summary.host_memory_bytes,
+          smaller);
+  require(summary.fits_device(),
+          "train",
+          "GPU memory",
+          place.device_memory_bytes,
+          summary.device_memory_bytes,
+          smaller);
+  require(summary.fits_disk(),
+          "run_dir",
+          "checkpoints",
+          place.free_disk_bytes,
+          summary.checkpoint_disk_bytes,
+          "lower train.keep_checkpoints or take another disk");
   return 0;
 }
 

@@ -3,26 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <numeric>
 #include <tuple>
 #include <vector>
 
+#include "common/suggestion.h"
+
 namespace dsmoe {
 namespace {
-
-size_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0]++;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t above = row[j];
-      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      diagonal = above;
-    }
-  }
-  return row.back();
-}
 
 // A name that needs more edits than this is another word.
 size_t most_edits(const std::string& name) { return std::max<size_t>(name.size() / 3, 2); }
@@ -33,8 +20,8 @@ class Nearest {
   explicit Nearest(const std::string& path) : path_(path), name_(plain_name(last_part(path))) {}
 
   void add(const std::string& candidate, const std::string& meaning) {
-    const std::tuple score{edit_distance(name_, plain_name(last_part(candidate))),
-                           edit_distance(path_, candidate)};
+    const std::tuple score{typing_distance(name_, plain_name(last_part(candidate))),
+                           typing_distance(path_, candidate)};
     if (best_.empty() || score < score_) {
       score_ = score;
       best_ = meaning;

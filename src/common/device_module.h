@@ -29,6 +29,8 @@ class DeviceModule {
   /// Returns the peak of tensor memory on the selected device since the last reset, in bytes.
   virtual int64_t peak_memory_bytes() = 0;
   virtual void reset_peak_memory() = 0;
+  /// Returns the memory of the selected device, in bytes.
+  virtual int64_t total_memory_bytes() = 0;
   /// Records the work that `work` submits to the selected device, without executing it. `work` must
   /// run without a host sync; its tensors keep their memory as long as the graph exists. Run it
   /// once before, so that libraries are set up. Throws c10::Error if an operation cannot be

@@ -17,7 +17,8 @@ std::string plain(std::string text) {
   return text;
 }
 
-// Insertions, deletions and replacements; a swap of neighbours counts once.
+}  // namespace
+
 size_t typing_distance(const std::string& a, const std::string& b) {
   std::vector<std::vector<size_t>> d(a.size() + 1, std::vector<size_t>(b.size() + 1));
   for (size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
@@ -33,8 +34,6 @@ size_t typing_distance(const std::string& a, const std::string& b) {
   }
   return d[a.size()][b.size()];
 }
-
-}  // namespace
 
 std::string nearest_word(const std::string& given, const std::vector<std::string>& words) {
   constexpr size_t kLeastBeginning = 3;

@@ -6,6 +6,8 @@
 #include <array>
 #include <cmath>
 
+#include "common/counts.h"
+
 namespace dsmoe {
 namespace {
 
@@ -34,7 +36,7 @@ std::string step_text(const StepMetrics& m, int64_t total_steps, const std::stri
 }
 
 std::string tokens_text(const StepMetrics& m, int64_t, const std::string&) {
-  return format_count(static_cast<double>(m.tokens));
+  return short_count(static_cast<double>(m.tokens));
 }
 
 // A term that is only reported adds nothing: its share alone is shown.
@@ -96,13 +98,6 @@ size_t width_of(const LossTerm& term) {
 bool is_shown(const LossTerm& term) { return term.weight != 0 || term.bound != 0; }
 
 }  // namespace
-
-std::string format_count(double count) {
-  if (count >= 1e9) return fmt::format("{:.2f}B", count / 1e9);
-  if (count >= 1e6) return fmt::format("{:.1f}M", count / 1e6);
-  if (count >= 1e4) return fmt::format("{:.1f}k", count / 1e3);
-  return fmt::format("{:.0f}", count);
-}
 
 std::string format_duration(double seconds) {
   const auto whole = std::llround(std::max(seconds, 0.0));

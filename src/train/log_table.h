@@ -37,9 +37,6 @@ class LogTable {
   std::vector<Column> columns_;
 };
 
-/// Returns `9.8M`, `1.20B`, `431`.
-std::string format_count(double count);
-
 /// Returns `1d 4h`, `3h 05m`, `12m 30s` or `45s`.
 std::string format_duration(double seconds);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/cpu_features.h"
+#include "common/device_module.h"
 #include "common/error.h"
 #include "common/machine.h"
 #include "common/machine_resources.h"
@@ -69,6 +70,7 @@ void add_needs(RunSummary& summary, const RunConfig& config) {
   // The first rank alone saves.
   summary.host_memory_bytes =
       (on_cpu ? ranks_here * summary.memory.peak : 0) + summary.memory.snapshot;
+  summary.device_memory_bytes = on_cpu ? 0 : summary.memory.peak;
   summary.checkpoint_bytes = kBytesPerParameter * static_cast<double>(summary.parameters.total());
   summary.kept_checkpoints = most_checkpoints(config.train);
   const int64_t n_new = std::max<int64_t>(summary.kept_checkpoints - summary.start.own_checkpoints,
@@ -82,17 +84,24 @@ bool RunSummary::fits_memory() const {
   return place.memory_bytes == 0 || host_memory_bytes <= static_cast<double>(place.memory_bytes);
 }
 
+bool RunSummary::fits_device() const {
+  return place.device_memory_bytes == 0 ||
+         device_memory_bytes <= static_cast<double>(place.device_memory_bytes);
+}
+
 bool RunSummary::fits_disk() const {
   return place.free_disk_bytes == 0 ||
          checkpoint_disk_bytes <= static_cast<double>(place.free_disk_bytes);
 }
 
 RunPlace this_place(const std::string& run_dir, int64_t world_size, int64_t ranks_of_host) {
+  auto* device = opened_device_module();
   return {.world_size = world_size,
           .ranks_of_host = ranks_of_host,
           .memory_bytes = machine_memory_bytes(),
           .available_memory_bytes = available_memory_bytes(),
-          .free_disk_bytes = free_disk_bytes(run_dir)};
+          .free_disk_bytes = free_disk_bytes(run_dir),
+          .device_memory_bytes = device == nullptr ? 0 : device->total_memory_bytes()};
 }
 
 RunSummary summarise_run(const RunConfig& config,

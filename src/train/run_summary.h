@@ -12,16 +12,17 @@
 
 namespace dsmoe {
 
-/// Where a run executes: its ranks, and the memory and disk of this rank's host.
+/// Where a run executes: its ranks, the memory and disk of this rank's host, and its GPU.
 struct RunPlace {
   int64_t world_size = 1;
   int64_t ranks_of_host = 1;
   int64_t memory_bytes = 0;            ///< of the host; 0: unknown
   int64_t available_memory_bytes = 0;  ///< of it, free now; 0: unknown
   int64_t free_disk_bytes = 0;         ///< where run_dir is; 0: unknown
+  int64_t device_memory_bytes = 0;     ///< of the selected GPU; 0: no GPU is open
 };
 
-/// Measures memory and disk of this host.
+/// Measures memory and disk of this host, and the memory of the GPU that is open.
 RunPlace this_place(const std::string& run_dir, int64_t world_size = 1, int64_t ranks_of_host = 1);
 
 /// Where a run begins.
@@ -77,6 +78,7 @@ struct RunSummary {
   TrainingMemory memory;  ///< of one rank
   /// On the CPU the ranks of this host with their copies for saving; on a GPU these copies alone.
   double host_memory_bytes = 0;
+  double device_memory_bytes = 0;  ///< of one rank on its GPU; 0 on the CPU
   RunPlace place;
 
   double checkpoint_bytes = 0;       ///< of one checkpoint
@@ -84,6 +86,7 @@ struct RunSummary {
   double checkpoint_disk_bytes = 0;  ///< that the checkpoints still to come may take
 
   bool fits_memory() const;  ///< host_memory_bytes within the host's memory; true if unknown
+  bool fits_device() const;  ///< device_memory_bytes within the GPU's; true if unknown
   bool fits_disk() const;    ///< checkpoint_disk_bytes within the free disk; true if unknown
 };
 

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "common/counts.h"
 #include "common/log.h"
 #include "eval/expert_use.h"
 
@@ -303,7 +304,7 @@ void TrainMetrics::add_validation(int64_t step, const std::vector<PolicyValidati
     }
     if (score.active_share < 1) {
       line += fmt::format(
-          ", {} active ({:.1f}%)", format_count(score.active_parameters), 100 * score.active_share);
+          ", {} active ({:.1f}%)", short_count(score.active_parameters), 100 * score.active_share);
     }
     one["experts"] = expert_use_to_json(result.usage);
     if (i == 0) json["experts"] = one["experts"];

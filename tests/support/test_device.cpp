@@ -36,6 +36,7 @@ class EmulatedModule : public DeviceModule {
   void synchronize() override {}
   int64_t peak_memory_bytes() override { return 0; }
   void reset_peak_memory() override {}
+  int64_t total_memory_bytes() override { return int64_t{1} << 30; }
   std::unique_ptr<DeviceGraph> record(const std::function<void()>& work) override {
     return std::make_unique<EmulatedGraph>(work);
   }

@@ -78,6 +78,23 @@ TEST_CASE("RunSummary: compares memory of the host's ranks with its memory", "[t
   CHECK_THROWS_WITH(c.summary(), Catch::Contains("multiple of the 3 ranks, got 2"));
 }
 
+TEST_CASE("RunSummary: on a GPU a rank's tensors are compared with the GPU's memory",
+          "[train][summary]") {
+  Case c;
+  c.place.device_memory_bytes = 1;
+  CHECK(c.summary().device_memory_bytes == 0);
+  CHECK(c.summary().fits_device());
+  c.config.device = DeviceKind::kCuda;
+  const auto summary = c.summary();
+  CHECK(summary.device_memory_bytes == summary.memory.peak);
+  CHECK(summary.host_memory_bytes == summary.memory.snapshot);
+  CHECK_FALSE(summary.fits_device());
+  c.place.device_memory_bytes = static_cast<int64_t>(summary.memory.peak) + 1;
+  CHECK(c.summary().fits_device());
+  c.place.device_memory_bytes = 0;
+  CHECK(c.summary().fits_device());
+}
+
 TEST_CASE("RunSummary: compares the checkpoints that are kept with the free disk",
           "[train][summary]") {
   Case c;

@@ -100,6 +100,7 @@ class ConfigTest(HabitsTest):
         self.assertEqual((summary["ranks"], summary["threads"], summary["device"]), (1, 1, "cpu"))
         self.assertTrue(summary["fits_memory"] and summary["fits_disk"])
         self.assertGreater(summary["machine_memory_bytes"], summary["memory_bytes"])
+        self.assertIsNone(summary["gpu_memory_bytes"])
         self.assertIsNone(summary["resumed_from"])
         text = self.succeeds(*start, "--dry-run").stdout
         for word in ("parameters", "epochs", "memory", "checkpoints"):
@@ -113,7 +114,7 @@ class ConfigTest(HabitsTest):
         done = self.run_dsmoe(*start, "--dry-run", "--json", *wide)
         self.assertEqual(done.returncode, 2)
         self.assertFalse(json.loads(done.stdout)["fits_memory"])
-        self.assertIn("of memory", done.stderr)
+        self.assertIn("expected memory of at most", done.stderr)
 
         self.succeeds(*start)
         self.assertEqual(self.prints_json(*start, "--dry-run", "--train.steps=20")["step"], 12)
