@@ -28,9 +28,7 @@ namespace {
 
 constexpr int64_t kDrawsPerRepetition = 10;
 
-using Options = BenchCommand;
-
-TrainBenchOptions steps_of(const Options& options) {
+TrainBenchOptions steps_of(const BenchCommand& options) {
   return {.warmup = options.warmup, .repetitions = options.repetitions};
 }
 
@@ -38,7 +36,7 @@ const char* name_of(DeviceKind device) {
   return device == DeviceKind::kCuda ? "cuda" : device == DeviceKind::kAuto ? "auto" : "cpu";
 }
 
-std::vector<RunConfig> read_configs(const Options& options) {
+std::vector<RunConfig> read_configs(const BenchCommand& options) {
   auto overrides = take_overrides("bench", options.overrides);
   if (!options.device.empty()) overrides.push_back("device=" + options.device);
   std::vector<RunConfig> configs;
@@ -203,14 +201,14 @@ void print_text(const std::vector<Entry>& entries, int threads) {
       "round; on a busy machine trust cpu\n");
 }
 
-Entry entry_of(const Options& options, size_t i, const RunConfig& config) {
+Entry entry_of(const BenchCommand& options, size_t i, const RunConfig& config) {
   return {.config = options.configs[i],
           .name = std::filesystem::path(options.configs[i]).stem().string(),
           .dtype = dtype_name_of(config),
           .recomputes = config.train.checkpoint_activations != Recompute::kNone};
 }
 
-void print_results(const Options& options, const std::vector<Entry>& entries) {
+void print_results(const BenchCommand& options, const std::vector<Entry>& entries) {
   const int threads = at::get_num_threads();
   if (!options.json) return print_text(entries, threads);
   auto json = to_json(entries.front());
@@ -244,7 +242,7 @@ StepMemory greatest_of(const std::vector<StepMemory>& memory) {
 }
 
 // One config on the ranks that a launcher started; rank 0 prints.
-int bench_train_ranks(const Options& options, const RunConfig& config, const LaunchEnv& env) {
+int bench_train_ranks(const BenchCommand& options, const RunConfig& config, const LaunchEnv& env) {
   set_threads(static_cast<int>(threads_of_rank(options.threads, env)));
   caching_allocator::install();
   const auto ranks = join_job(env, config.distributed);
@@ -268,7 +266,7 @@ int bench_train_ranks(const Options& options, const RunConfig& config, const Lau
   return 0;
 }
 
-int bench_train(const Options& options) {
+int bench_train(const BenchCommand& options) {
   auto configs = read_configs(options);
   if (options.print_config) {
     for (auto& config : configs) {

@@ -18,9 +18,7 @@
 namespace dsmoe {
 namespace {
 
-using Options = BudgetCommand;
-
-BudgetTarget target_of(const Options& options) {
+BudgetTarget target_of(const BudgetCommand& options) {
   BudgetTarget target{.active_parameters = options.active_parameters,
                       .ms_per_token = options.ms_per_token};
   if (!options.perplexity_rise.empty()) {
@@ -43,7 +41,9 @@ double measure_ms(LoadedCheckpoint& loaded, const RoutingPlan& plan) {
   return 1e3 * result.least_decode_seconds() / static_cast<double>(n_steps);
 }
 
-BudgetOptions search_options(const Options& options, LoadedCheckpoint& loaded, ProgressBar* bar) {
+BudgetOptions search_options(const BudgetCommand& options,
+                             LoadedCheckpoint& loaded,
+                             ProgressBar* bar) {
   const auto execution = parse_execution(options.model.execution);
   BudgetOptions search{.target = target_of(options),
                        .calibration_tokens = options.tokens,

@@ -11,9 +11,7 @@
 namespace dsmoe {
 namespace {
 
-using Options = CheckCommand;
-
-RoutingPlan plan_of(const Options& options, const ModelConfig& config) {
+RoutingPlan plan_of(const CheckCommand& options, const ModelConfig& config) {
   if (options.policy.empty()) return default_check_plan(config);
   auto plan = parse_routing_plan(options.policy);
   validate_plan(plan, config);
@@ -21,7 +19,7 @@ RoutingPlan plan_of(const Options& options, const ModelConfig& config) {
 }
 
 // [n_sequences, seq] of the text's beginning, or drawn.
-CheckTokens tokens_of(const Options& options,
+CheckTokens tokens_of(const CheckCommand& options,
                       const Tokenizer& tokenizer,
                       const ModelConfig& config) {
   if (options.data.empty()) return random_check_tokens(config);

@@ -438,7 +438,7 @@ int CommandLine::run(int argc, char** argv) {
 bool Command::read(const std::vector<std::string>& given) {
   try {
     auto arguments = marked(given);
-    std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
+    std::reverse(arguments.begin(), arguments.end());  // the order that CLI11 expects
     app_->parse(arguments);
     check_standard_input();
   } catch (const CLI::CallForHelp&) {

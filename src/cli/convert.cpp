@@ -18,8 +18,6 @@
 namespace dsmoe {
 namespace {
 
-using Options = ConvertCommand;
-
 constexpr const char* kUntrained =
     "a freshly cut model must be trained on: its routers are random, so its FFNs run at about half "
     "strength and noisily until then";
@@ -66,7 +64,7 @@ nlohmann::ordered_json to_json(const Result& result) {
   return json;
 }
 
-void print_text(const Options& options, const Result& result) {
+void print_text(const ConvertCommand& options, const Result& result) {
   print_out("{}: {} tensors read, {} written to {}\n",
             options.source,
             result.tensors_read,

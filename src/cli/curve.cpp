@@ -19,10 +19,8 @@
 namespace dsmoe {
 namespace {
 
-using Options = CurveCommand;
-
 // Parsed and held against the model before the first is measured.
-std::vector<RoutingPlan> plans_of(const Options& options, const ModelConfig& config) {
+std::vector<RoutingPlan> plans_of(const CurveCommand& options, const ModelConfig& config) {
   const auto execution = parse_execution(options.model.execution);
   std::vector<RoutingPlan> plans;
   if (options.policies.empty()) {

@@ -24,8 +24,6 @@
 namespace dsmoe {
 namespace {
 
-using Options = EvalCommand;
-
 std::optional<int64_t> count_for(const std::string& words, const EvalText& text) {
   if (words.empty()) return std::nullopt;
   if (words == "auto") {
@@ -85,7 +83,7 @@ void print_text(const EvalReport& report,
 }
 
 // The checkpoint to compare with: another, or the same under another policy.
-std::optional<LoadedCheckpoint> load_reference(const Options& options,
+std::optional<LoadedCheckpoint> load_reference(const EvalCommand& options,
                                                const LoadedCheckpoint& loaded) {
   if (options.against.empty() && options.against_policy.empty()) return std::nullopt;
   auto model = options.model;
@@ -124,7 +122,7 @@ void print_text(const Divergence& divergence, const LoadedCheckpoint& reference)
       100 * divergence.top1_agreement());
 }
 
-int eval_text(const Options& options, LoadedCheckpoint& loaded) {
+int eval_text(const EvalCommand& options, LoadedCheckpoint& loaded) {
   auto reference = load_reference(options, loaded);
   auto protocol = options.protocol;
   const int64_t context = reference ? std::min(loaded.model->config().max_seq_len,
@@ -190,7 +188,7 @@ int eval_text(const Options& options, LoadedCheckpoint& loaded) {
   return result.complete ? 0 : kExitStopped;
 }
 
-void write_items(const Options& options, const ChoiceResult& result) {
+void write_items(const EvalCommand& options, const ChoiceResult& result) {
   std::string lines;
   for (const auto& item : result.items) {
     const auto line = item.error.empty()
@@ -213,7 +211,7 @@ void print_accuracy(const std::string& name, const Accuracy& accuracy) {
             100 * accuracy.high());
 }
 
-int eval_choices(const Options& options, LoadedCheckpoint& loaded) {
+int eval_choices(const EvalCommand& options, LoadedCheckpoint& loaded) {
   if (!options.out.empty()) check_output_file(options.out, existing_of(options.force));
   const auto items = read_choice_items(posix_io(), options.choices);
   install_stop_signal();

@@ -18,8 +18,6 @@
 namespace dsmoe {
 namespace {
 
-using Options = ExportCommand;
-
 at::ScalarType parse_dtype(const std::string& text) {
   if (text == "float32") return at::kFloat;
   if (text == "float16") return at::kHalf;
@@ -35,7 +33,7 @@ nlohmann::json nested_list(const at::Tensor& tensor) {
   return list;
 }
 
-void write_logits(const Options& options, const ExportReport& report) {
+void write_logits(const ExportCommand& options, const ExportReport& report) {
   const nlohmann::json json = {{"tokens", nested_list<int64_t>(report.tokens)},
                                {"logits", nested_list<float>(report.logits)}};
   write_output_file(posix_io(), options.logits, json.dump() + "\n", existing_of(options.force));
@@ -48,7 +46,7 @@ struct Result {
   std::optional<Divergence> joined;  // from a partitioned model under its own policy
 };
 
-nlohmann::ordered_json to_json(const Options& options, const Divergence& joined) {
+nlohmann::ordered_json to_json(const ExportCommand& options, const Divergence& joined) {
   nlohmann::ordered_json json = {{"tokens", options.text.empty() ? "random" : options.text},
                                  {"tokens_scored", joined.model.tokens_scored},
                                  {"kl_divergence", joined.kl_per_token()},
@@ -59,7 +57,7 @@ nlohmann::ordered_json to_json(const Options& options, const Divergence& joined)
   return json;
 }
 
-void print_joined(const Options& options, const Result& result) {
+void print_joined(const ExportCommand& options, const Result& result) {
   const auto& joined = *result.joined;
   print_out("against the model under its policy, {}:\n", result.policy);
   if (!options.text.empty()) {
@@ -79,7 +77,7 @@ void print_joined(const Options& options, const Result& result) {
       100 * joined.top1_agreement());
 }
 
-nlohmann::ordered_json to_json(const Options& options, const Result& result) {
+nlohmann::ordered_json to_json(const ExportCommand& options, const Result& result) {
   const auto& report = result.report;
   nlohmann::ordered_json json = {
       {"out", options.out},
@@ -99,7 +97,7 @@ nlohmann::ordered_json to_json(const Options& options, const Result& result) {
   return json;
 }
 
-void print_text(const Options& options, const Result& result, const std::string& checkpoint) {
+void print_text(const ExportCommand& options, const Result& result, const std::string& checkpoint) {
   const auto& report = result.report;
   print_out("{}: {} tensors of {} written as {} in {}, policy {}\n",
             options.out,
@@ -122,7 +120,7 @@ void print_text(const Options& options, const Result& result, const std::string&
   }
 }
 
-std::vector<std::pair<std::string, std::string>> tokenizer_files_of(const Options& options,
+std::vector<std::pair<std::string, std::string>> tokenizer_files_of(const ExportCommand& options,
                                                                     const Tokenizer& tokenizer) {
   std::vector<std::pair<std::string, std::string>> files;
   if (options.target == "gguf") return files;

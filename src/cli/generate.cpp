@@ -21,16 +21,14 @@ namespace {
 
 constexpr uint64_t kMaxPromptBytes = 1 << 26;
 
-using Options = GenerateCommand;
-
-GenerateRequest request_of(const Options& options) {
+GenerateRequest request_of(const GenerateCommand& options) {
   return {.prompt = {},
           .max_tokens = options.max_tokens,
           .sampling = options.sampling,
           .stop = options.stop};
 }
 
-std::string prompt_text(const Options& options) {
+std::string prompt_text(const GenerateCommand& options) {
   return options.prompt_file.empty()
              ? options.prompt
              : read_text_file(posix_io(), options.prompt_file, kMaxPromptBytes);
@@ -45,14 +43,15 @@ nlohmann::ordered_json speed_json(int64_t tokens, double seconds) {
   return seconds > 0 ? nlohmann::ordered_json(per_second(tokens, seconds)) : nullptr;
 }
 
-EngineOptions engine_options(const Options& options, const LoadedCheckpoint& loaded) {
+EngineOptions engine_options(const GenerateCommand& options, const LoadedCheckpoint& loaded) {
   EngineOptions engine{.plan = loaded.plan,
                        .compute_dtype = loaded.compute_dtype,
                        .max_batch = options.n,
                        .stop = must_stop};
   if (options.draft.empty()) return engine;
   if (!loaded.model->device().is_cpu()) {
-    throw Error("--draft: expected --device cpu, whose kernels alone check guesses bit for bit");
+    throw Error(
+        "--draft: expected --device cpu, where a checked draft has the bits of a plain one");
   }
   const auto& config = loaded.model->config();
   const auto execution = parse_execution(options.model.execution);
@@ -65,7 +64,7 @@ EngineOptions engine_options(const Options& options, const LoadedCheckpoint& loa
   return engine;
 }
 
-void print_result(const Options& options,
+void print_result(const GenerateCommand& options,
                   const Generation& result,
                   const LoadedCheckpoint& loaded) {
   const auto& [completions, stats] = result;
@@ -138,8 +137,8 @@ int run_generate(const GenerateCommand& options) {
                          per_second(stats.decode_tokens, stats.decode_seconds),
                          loaded.dtype));
   if (!options.draft.empty()) {
-    print_note(
-        fmt::format("{} of {} guesses were right\n", stats.accepted_tokens, stats.drafted_tokens));
+    print_note(fmt::format(
+        "{} of {} drafted tokens were accepted\n", stats.accepted_tokens, stats.drafted_tokens));
   }
   return stop_requested() ? kExitStopped : 0;
 }

@@ -83,7 +83,7 @@ std::string name_of(const CLI::Option& option) {
   return name;
 }
 
-// What follows an option's text in parentheses: whether it must be there, its default, its company.
+// What follows an option's text in parentheses: whether it is required, its default, the options that it needs.
 std::string conditions_of(const CLI::Option& option) {
   std::vector<std::string> parts;
   if (option.get_items_expected_max() > 0) {

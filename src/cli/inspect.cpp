@@ -15,8 +15,6 @@
 namespace dsmoe {
 namespace {
 
-using Options = InspectCommand;
-
 // The part of the model that a tensor belongs to, from its name.
 std::string group_of(const std::string& name) {
   const auto has = [&](const char* part) { return name.find(part) != std::string::npos; };

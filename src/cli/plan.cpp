@@ -21,9 +21,7 @@
 namespace dsmoe {
 namespace {
 
-using Options = PlanCommand;
-
-RunConfig read_config(const Options& options) {
+RunConfig read_config(const PlanCommand& options) {
   RunConfig config;
   const auto overrides = take_overrides("plan", options.overrides);
   const auto given = read_run_config(options.config, overrides, config);

@@ -14,8 +14,6 @@ namespace {
 constexpr size_t kMaxCurveBytes = size_t{1} << 28;
 constexpr size_t kMaxSampleBytes = size_t{1} << 18;
 
-using Options = ReportCommand;
-
 }  // namespace
 
 int run_report(const ReportCommand& options) {

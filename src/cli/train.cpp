@@ -23,8 +23,6 @@
 namespace dsmoe {
 namespace {
 
-using Options = TrainCommand;
-
 // A number that was not measured is null.
 void print_result(const TrainResult& result) {
   using Json = nlohmann::ordered_json;

@@ -58,7 +58,7 @@ TEST_CASE("score_continuations: equals a pass per token, whatever the batch") {
   }
 }
 
-TEST_CASE("score_continuations: knows the greedy continuation") {
+TEST_CASE("score_continuations: recognises the greedy continuation") {
   auto model = make_tiny_model();
   model->eval();
   Continuation text{.tokens = {256, 5, 9}};

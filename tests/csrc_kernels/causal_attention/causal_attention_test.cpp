@@ -94,7 +94,7 @@ Results run_reference(const Inputs& inputs, HeadLayout layout) {
   });
 }
 
-// LibTorch's own, which knows the kKvMajor layout only.
+// LibTorch's own, which has the kKvMajor layout only.
 Results run_library(const Inputs& inputs) {
   return run(inputs, [](const auto& q, const auto& k, const auto& v) {
     return at::scaled_dot_product_attention(q.transpose(1, 2),

@@ -117,7 +117,7 @@ TEST_CASE("packed_linear: several weights at once equal each alone", "[kernels][
   }
 }
 
-TEST_CASE("packed_linear: a row's bits depend on neither its company nor the threads",
+TEST_CASE("packed_linear: a row's bits depend on neither the other rows nor the threads",
           "[kernels][packed]") {
   const int threads = kernel_threads().n_threads();
   for (const auto format : kPackedFormats) {
