@@ -8,6 +8,7 @@
 #include <ATen/ops/pow.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
 
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -112,6 +113,25 @@ TEST_CASE("Transformer: with qk_norm decoding in steps equals the whole pass",
     cache.advance({1, 1});
     CHECK((step.select(1, 0) - whole.select(1, t)).abs().max().item<double>() < 1e-5);
   }
+}
+
+TEST_CASE("choose_attention_path: on the CPU", "[model][attention]") {
+  KvCache cache({1, 2, kHeadDim}, 2, 8);
+  AttentionContext context;
+  const auto path = [&](at::ScalarType dtype = at::kFloat) {
+    return choose_attention_path(context, 1, dtype, at::kCPU);
+  };
+  CHECK(path() == AttentionPath::kPass);
+  context.first_keys = at::zeros({2, 1}, at::kLong);
+  CHECK(path() == AttentionPath::kAllStored);
+  context.first_keys = {};
+  context.cache = &cache;
+  CHECK(path() == AttentionPath::kAllStored);  // gradients
+  const at::NoGradGuard no_grad;
+  CHECK(path() == AttentionPath::kSegments);
+  CHECK(path(at::kBFloat16) == AttentionPath::kAllStored);
+  context.first_keys = at::zeros({2, 1}, at::kLong);
+  CHECK(path() == AttentionPath::kAllStored);
 }
 
 TEST_CASE("ModelConfig: qk_norm with attention experts is refused", "[model][attention]") {

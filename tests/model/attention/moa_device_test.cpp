@@ -238,6 +238,28 @@ TEST_CASE("MoABlock: a device cache continues a prompt by a second part and by s
   }
 }
 
+TEST_CASE("choose_attention_path: on a device", "[device_moa]") {
+  KvCache cache({1, 2, 8, at::kFloat, test_device()}, 2, 8);
+  KvCache unbatched({1, 2, 8, at::kFloat, test_device()});
+  AttentionContext context;
+  context.cache = &cache;
+  const auto path = [&](int64_t seq, at::ScalarType dtype = at::kFloat) {
+    return choose_attention_path(context, seq, dtype, test_device());
+  };
+  CHECK(path(1) == AttentionPath::kPass);  // gradients, nothing stored yet
+  const at::NoGradGuard no_grad;
+  CHECK(path(3) == AttentionPath::kPass);
+  CHECK(path(1) == AttentionPath::kDecoding);
+  CHECK(path(1, at::kBFloat16) == AttentionPath::kPass);
+  cache.begin_pass(3);
+  cache.advance(3);
+  CHECK(path(3) == AttentionPath::kAllStored);
+  CHECK(path(1) == AttentionPath::kDecoding);
+  CHECK(path(1, at::kBFloat16) == AttentionPath::kAllStored);
+  context.cache = &unbatched;
+  CHECK(path(1) == AttentionPath::kAllStored);
+}
+
 TEST_CASE("MoABlock: sparse on a device needs no host sync", "[device_moa]") {
   if (!is_emulated()) return;  // only the fake device detects a sync
   for (const auto& form : kForms) {
