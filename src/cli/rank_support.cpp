@@ -56,8 +56,8 @@ void watch_start(const LaunchEnv& env,
                  const DistributedConfig& config,
                  const std::string& what,
                  const std::function<void()>& operation) {
-  const bool is_alone = env.world_size == 1;
-  const auto name = is_alone ? "train" : fmt::format("rank {} of {}", env.rank, env.world_size);
+  const bool single = env.world_size == 1;
+  const auto name = single ? "train" : fmt::format("rank {} of {}", env.rank, env.world_size);
   Watchdog watchdog(
       {.on_hang =
            [&](const std::string& phase, double seconds) {
@@ -71,7 +71,7 @@ void watch_start(const LaunchEnv& env,
            [&](const std::string& phase, double) {
              stop(fmt::format("{}: stopped before the first step, while {}", name, phase));
            }});
-  const double limit = is_alone ? std::numeric_limits<double>::infinity()
+  const double limit = single ? std::numeric_limits<double>::infinity()
                                 : 2 * config.setup_timeout + RankGroupConfig{}.grace_seconds;
   watchdog.begin({.what = what, .limit_seconds = limit, .ends_on_stop = true});
   operation();
