@@ -124,7 +124,7 @@ TEST_CASE("choose_attention_path: on the CPU", "[model][attention]") {
   CHECK(path() == AttentionPath::kPass);
   context.first_keys = at::zeros({2, 1}, at::kLong);
   CHECK(path() == AttentionPath::kAllStored);
-  context.first_keys = {};
+  context.first_keys = at::Tensor();
   context.cache = &cache;
   CHECK(path() == AttentionPath::kAllStored);  // gradients
   const at::NoGradGuard no_grad;
