@@ -151,7 +151,66 @@ std::vector<std::string> RankGroup::all_gather(const std::string& text, std::str
 
 void RankGroup::barrier(std::string_view what) { all_reduce_sum(at::zeros({1}, at::kFloat), what); }
 
+PendingCollective RankGroup::start_all_gather(at::Tensor flat, const std::string& what) {
+  if (world_size_ == 1) return {};
+  TORCH_CHECK(flat.dim() == 1 && flat.is_contiguous() && flat.numel() % world_size_ == 0,
+              "RankGroup::start_all_gather: expected [",
+              world_size_,
+              " * n], got ",
+              flat.sizes());
+  const int64_t n = flat.numel() / world_size_;
+  auto mine = flat.narrow(0, rank_ * n, n);
+  c10::intrusive_ptr<c10d::Work> work;
+  guard(what, [&] { work = members_->group->_allgather_base(flat, mine); });
+  return PendingCollective([this, what, work, flat, mine] { guard(what, [&] { work->wait(); }); });
+}
+
+// NCCL reduces while it sends. Gloo's reduce-scatter is an all-reduce of a copy: an exchange and
+// additions take less time, and their order is the ranks'.
+PendingCollective RankGroup::start_reduce_scatter(at::Tensor parts,
+                                                  at::Tensor sum,
+                                                  const std::string& what) {
+  TORCH_CHECK(
+      parts.is_contiguous() && sum.is_contiguous() && parts.numel() == world_size_ * sum.numel(),
+      "RankGroup::start_reduce_scatter: expected ",
+      world_size_,
+      " parts of ",
+      sum.numel(),
+      " elements, got ",
+      parts.sizes());
+  if (world_size_ == 1) {
+    sum.copy_(parts.view(-1));
+    return {};
+  }
+  c10::intrusive_ptr<c10d::Work> work;
+  if (!parts.is_cpu()) {
+    guard(what, [&] { work = members_->group->_reduce_scatter_base(sum, parts); });
+    return PendingCollective(
+        [this, what, work, parts, sum] { guard(what, [&] { work->wait(); }); });
+  }
+  auto received = at::empty({world_size_, sum.numel()}, sum.options());
+  guard(what, [&] {
+    auto sent = parts.view({world_size_, sum.numel()});
+    std::vector<int64_t> equal;
+    work = members_->group->alltoall_base(received, sent, equal, equal);
+  });
+  return PendingCollective([this, what, work, parts, sum, received] {
+    guard(what, [&] { work->wait(); });
+    auto total = sum.view(-1);
+    total.copy_(received[0]);
+    for (int64_t rank = 1; rank < world_size_; ++rank) total.add_(received[rank]);
+  });
+}
+
 void RankGroup::run(std::string_view what, const std::function<void()>& operation) {
+  guard(what, [&] {
+    operation();
+    if (config_.accelerator && config_.accelerator->finish) config_.accelerator->finish();
+  });
+}
+
+// Starts and waits of asynchronous collectives do not wait for the device.
+void RankGroup::guard(std::string_view what, const std::function<void()>& operation) {
   if (has_failed_) {
     const std::lock_guard<std::mutex> lock(failure_mutex_);
     throw RankFailure(failure_);
@@ -166,7 +225,6 @@ void RankGroup::run(std::string_view what, const std::function<void()>& operatio
   std::string reason;
   try {
     operation();
-    if (config_.accelerator && config_.accelerator->finish) config_.accelerator->finish();
     if (watchdog != nullptr) watchdog->end();
     return;
   } catch (const c10::Error& error) {

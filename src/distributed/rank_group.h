@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "common/error.h"
@@ -51,6 +52,21 @@ struct RankGroupConfig {
 class RankFailure : public RunError {
  public:
   using RunError::RunError;
+};
+
+/// A collective that runs beside other work; its tensors must not be touched before wait() returns.
+class PendingCollective {
+ public:
+  PendingCollective() = default;
+  explicit PendingCollective(std::function<void()> wait) : wait_(std::move(wait)) {}
+  bool is_pending() const { return static_cast<bool>(wait_); }
+  /// Does nothing the second time. Throws RankFailure.
+  void wait() {
+    if (const auto wait = std::exchange(wait_, {})) wait();
+  }
+
+ private:
+  std::function<void()> wait_;
 };
 
 /// Store of the rendezvous of a job's ranks.
@@ -98,6 +114,12 @@ class RankGroup {
   std::vector<std::string> all_gather(const std::string& text, std::string_view what);
   void barrier(std::string_view what);
 
+  /// Begins to gather `flat` [world_size() * n] in place: the rank's n elements are at rank() * n.
+  PendingCollective start_all_gather(at::Tensor flat, const std::string& what);
+  /// Begins to add part rank() of every rank's `parts` [world_size(), n] into `sum` [n], in the
+  /// order of the ranks on the CPU: the bits depend on neither n nor timing.
+  PendingCollective start_reduce_scatter(at::Tensor parts, at::Tensor sum, const std::string& what);
+
   /// Runs `operation` and turns its exceptions into this group's failure: for collectives that
   /// other code starts.
   void run(std::string_view what, const std::function<void()>& operation);
@@ -120,6 +142,7 @@ class RankGroup {
   std::string missing_ranks() const;
   void connect(const MakeBackend& make_backend);
   double limit_seconds() const;
+  void guard(std::string_view what, const std::function<void()>& operation);
   /// Returns the text of the group's first failure: this one, unless another thread came first.
   struct Failure;
   std::string report_failure(const Failure& failure);

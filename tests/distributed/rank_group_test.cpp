@@ -285,6 +285,39 @@ class BrokenBackend : public c10d::Backend {
 
 }  // namespace
 
+TEST_CASE("RankGroup: two collectives in flight end in any order of waits", "[distributed]") {
+  std::vector<at::Tensor> gathered(3), sums(3);
+  run_ranks(3, [&](RankGroup& group) {
+    const auto rank = static_cast<size_t>(group.rank());
+    gathered[rank] = at::full({6}, -1.0);
+    gathered[rank].narrow(0, 2 * group.rank(), 2).fill_(static_cast<double>(group.rank()));
+    const auto parts = at::arange(6, at::kFloat).view({3, 2}) + static_cast<double>(group.rank());
+    sums[rank] = at::empty({2}, at::kFloat);
+    auto gather = group.start_all_gather(gathered[rank], "weights");
+    auto reduction = group.start_reduce_scatter(parts, sums[rank], "gradients");
+    reduction.wait();
+    gather.wait();
+    gather.wait();
+  });
+  for (int64_t rank = 0; rank < 3; ++rank) {
+    const auto i = static_cast<size_t>(rank);
+    CHECK(at::equal(gathered[i], at::arange(3, at::kFloat).unsqueeze(1).expand({3, 2}).flatten()));
+    // Elements 2 rank and 2 rank + 1 of every rank, plus 0 + 1 + 2.
+    CHECK(at::equal(sums[i], 3 * (at::arange(2, at::kFloat) + static_cast<double>(2 * rank)) + 3));
+  }
+}
+
+TEST_CASE("RankGroup: a reduce-scatter adds in the order of the ranks", "[distributed]") {
+  const std::vector<float> values = {1e8F, 1.0F, -1e8F};
+  std::vector<at::Tensor> sums(3);
+  run_ranks(3, [&](RankGroup& group) {
+    const auto rank = static_cast<size_t>(group.rank());
+    sums[rank] = at::empty({1}, at::kFloat);
+    group.start_reduce_scatter(at::full({3, 1}, values[rank]), sums[rank], "gradients").wait();
+  });
+  for (const auto& sum : sums) CHECK(sum.item<float>() == (values[0] + values[1]) + values[2]);
+}
+
 TEST_CASE("RankGroup: a backend's error reaches the failure handler in one line", "[distributed]") {
   const auto broken = [](const auto&, int64_t rank, int64_t size, double) {
     return c10::intrusive_ptr<c10d::Backend>(
