@@ -34,6 +34,21 @@ Optimizer::Optimizer(NamedTensors parameters, const OptimizerConfig& config, Opt
   moments_ = at::zeros({2, (n_elements + shard.count - 1) / shard.count}, options);
 }
 
+Optimizer::Optimizer(const std::vector<OptimizedPiece>& pieces, const OptimizerConfig& config)
+    : config_(config) {
+  int64_t n_elements = 0;
+  for (const auto& piece : pieces) {
+    slots_.push_back(
+        {piece.name, piece.elements, at::zeros({}, at::kFloat), piece.decays, n_elements});
+    slots_.back().parameter.mutable_grad() = piece.gradient;
+    n_elements += piece.elements.numel();
+  }
+  keeps_gradients_ = true;
+  const auto options =
+      pieces.empty() ? at::TensorOptions(at::kFloat) : pieces.front().elements.options();
+  moments_ = at::zeros({2, n_elements}, options);
+}
+
 at::Tensor Optimizer::moment_of(const Slot& slot, int64_t which) const {
   return moments_.select(0, which)
       .narrow(0, slot.begin, slot.parameter.numel())
@@ -57,14 +72,22 @@ AdamwSlot Optimizer::own_part(const Slot& slot) const {
           .weight_decay = slot.decays ? config_.weight_decay : 0.0};
 }
 
-double Optimizer::prepare_clipping(double max_norm) {
+double Optimizer::own_gradient_norm() const {
   std::vector<at::Tensor> gradients;
   for (const auto& slot : slots_) {
     const auto& gradient = slot.parameter.grad();
     if (gradient.defined()) gradients.push_back(gradient.contiguous());
   }
-  const double norm = gradient_norm(gradients);
+  return gradients.empty() ? 0.0 : gradient_norm(gradients);
+}
+
+void Optimizer::set_clipping(double norm, double max_norm) {
   gradient_scale_ = max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
+}
+
+double Optimizer::prepare_clipping(double max_norm) {
+  const double norm = own_gradient_norm();
+  set_clipping(norm, max_norm);
   return norm;
 }
 
@@ -88,6 +111,7 @@ void Optimizer::step(double lr) {
 }
 
 void Optimizer::clear_gradients() {
+  if (keeps_gradients_) return;
   for (auto& slot : slots_) slot.parameter.mutable_grad() = at::Tensor();
 }
 

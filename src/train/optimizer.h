@@ -17,6 +17,15 @@ struct OptimizerShard {
   int64_t count = 1;
 };
 
+/// A run of one parameter's elements, of a shard.
+struct OptimizedPiece {
+  std::string name;     ///< of the parameter
+  at::Tensor elements;  ///< [n], updated in place
+  at::Tensor gradient;  ///< [n]
+  bool decays = false;
+  int64_t begin = 0;  ///< first element in the parameter
+};
+
 /// AdamW over named parameters, in place. One parallel pass applies update and clipping.
 ///
 /// Matrices decay; biases and 1-D parameters (norm weights) do not. A parameter without a gradient,
@@ -27,6 +36,16 @@ class Optimizer {
  public:
   /// Throws Error if a name appears twice, c10::Error if a parameter has another type.
   Optimizer(NamedTensors parameters, const OptimizerConfig& config, OptimizerShard shard = {});
+
+  /// Over the pieces of one shard. They always have gradients: the owner fills these before each
+  /// step.
+  Optimizer(const std::vector<OptimizedPiece>& pieces, const OptimizerConfig& config);
+
+  /// Returns the 2-norm of the gradients that this optimizer has.
+  double own_gradient_norm() const;
+
+  /// As prepare_clipping, with a norm that other ranks' gradients are part of.
+  void set_clipping(double norm, double max_norm);
 
   /// Returns the global 2-norm of all gradients. The next step() scales them to a norm of at most
   /// max_norm, unless it is 0; here the gradients stay as they are.
@@ -64,6 +83,7 @@ class Optimizer {
   std::vector<Slot> slots_;
   at::Tensor moments_;  // [2, elements of the shard]
   double gradient_scale_ = 1.0;
+  bool keeps_gradients_ = false;  // they belong to the owner of the pieces
 };
 
 }  // namespace dsmoe

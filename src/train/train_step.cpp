@@ -68,11 +68,13 @@ StepSettings step_settings(const RunConfig& config) {
 TrainStep::TrainStep(Transformer model,
                      Optimizer& optimizer,
                      StepSettings settings,
-                     RankGroup& ranks)
+                     RankGroup& ranks,
+                     ParameterShards* shards)
     : model_(std::move(model)),
       optimizer_(optimizer),
       settings_(std::move(settings)),
-      ranks_(ranks) {}
+      ranks_(ranks),
+      shards_(shards) {}
 
 int64_t share_micro_batches(int64_t accumulation, const RankGroup& ranks) {
   if (accumulation % ranks.world_size() == 0) return accumulation / ranks.world_size();
@@ -82,7 +84,7 @@ int64_t share_micro_batches(int64_t accumulation, const RankGroup& ranks) {
 }
 
 void TrainStep::join_ranks(const DistributedConfig& config) {
-  if (ranks_.world_size() == 1) return;
+  if (ranks_.world_size() == 1 || shards_ != nullptr) return;
   const GradientReducerConfig reduction{
       .bucket_mebibytes = static_cast<double>(config.bucket_mebibytes),
       .compress_bfloat16 = config.compress_gradients};
@@ -132,7 +134,9 @@ MicroBatchResult TrainStep::forward_backward(const Batch& batch,
   result.loss = compute_loss(
       result.output, batch.targets, settings_.loss, context.n_micro_batches, context.routing);
   credit(timer, StepPart::kLoss);
-  if (reducer_ == nullptr) {
+  if (shards_ != nullptr) {
+    shards_->backward(result.loss.total, is_last);
+  } else if (reducer_ == nullptr) {
     result.loss.total.backward();
   } else {
     // The reducer computes the mean over ranks, but the terms of the loss are shares of a sum.
@@ -145,16 +149,18 @@ MicroBatchResult TrainStep::forward_backward(const Batch& batch,
 // One small all-reduce.
 void TrainStep::reduce(StepResult& result, const std::vector<double*>& others) {
   result.stop = stop_requested();
+  if (shards_ != nullptr) squared_norm_ = std::pow(optimizer_.own_gradient_norm(), 2);
   if (ranks_.world_size() == 1) return;
   std::vector<at::Tensor*> losses = {&result.loss.total};
   for (auto& value : result.loss.values) losses.push_back(&value);
-  std::vector<double> numbers = {result.stop ? 1.0 : 0.0};
+  std::vector<double> numbers = {result.stop ? 1.0 : 0.0, squared_norm_};
   for (const auto* loss : losses) numbers.push_back(loss->defined() ? loss->item<double>() : 0.0);
   for (const auto* other : others) numbers.push_back(*other);
   const auto sums = at::tensor(numbers, at::kDouble);
   ranks_.all_reduce_sum(sums, "adding the losses");
   const auto* sum = sums.const_data_ptr<double>();
   result.stop = *sum++ > 0;
+  squared_norm_ = *sum++;
   for (auto* loss : losses) {
     if (loss->defined()) *loss = at::scalar_tensor(*sum, loss->options());
     ++sum;
@@ -162,15 +168,22 @@ void TrainStep::reduce(StepResult& result, const std::vector<double*>& others) {
   for (auto* other : others) *other = *sum++;
 }
 
-double TrainStep::prepare_clipping() { return optimizer_.prepare_clipping(settings_.clip_norm); }
+double TrainStep::prepare_clipping() {
+  if (shards_ == nullptr) return optimizer_.prepare_clipping(settings_.clip_norm);
+  const double norm = std::sqrt(squared_norm_);
+  optimizer_.set_clipping(norm, settings_.clip_norm);
+  return norm;
+}
 
 void TrainStep::update(double learning_rate) {
   optimizer_.step(learning_rate);
   share_parameters(optimizer_, ranks_);
+  if (shards_ != nullptr) shards_->gather();
 }
 
 void TrainStep::end(int64_t step) {
   optimizer_.clear_gradients();
+  if (shards_ != nullptr) shards_->clear_gradients();
   if (step % kTrimSteps == 0) caching_allocator::trim();
 }
 

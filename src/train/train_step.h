@@ -11,6 +11,7 @@
 #include "model/transformer.h"
 #include "train/losses.h"
 #include "train/optimizer.h"
+#include "train/parameter_shards.h"
 #include "train/step_timer.h"
 #include "train/train_config.h"
 
@@ -63,8 +64,15 @@ int64_t share_micro_batches(int64_t accumulation, const RankGroup& ranks);
 /// `bench --train` calls run().
 class TrainStep {
  public:
-  /// model and optimizer over the same parameters; the optimizer and the ranks outlive this.
-  TrainStep(Transformer model, Optimizer& optimizer, StepSettings settings, RankGroup& ranks);
+  /// model and optimizer over the same parameters; optimizer, ranks and shards outlive this.
+  ///
+  /// shards  of the model's parameters, the optimizer is over their pieces; null: every rank keeps
+  ///         whole parameters
+  TrainStep(Transformer model,
+            Optimizer& optimizer,
+            StepSettings settings,
+            RankGroup& ranks,
+            ParameterShards* shards = nullptr);
 
   /// Takes rank 0's weights and averages gradients from now on; nothing on one rank.
   void join_ranks(const DistributedConfig& config);
@@ -114,6 +122,8 @@ class TrainStep {
   Optimizer& optimizer_;
   StepSettings settings_;
   RankGroup& ranks_;
+  ParameterShards* shards_;
+  double squared_norm_ = 0;                   // of the gradients of all shards
   std::unique_ptr<GradientReducer> reducer_;  // after the model: it observes the parameters
   bool is_first_step_ = true;
 };

@@ -80,7 +80,7 @@ TEST_CASE("Optimizer: equals AdamW in double precision", "[train][optimizer]") {
 TEST_CASE("Optimizer: clip measures the global norm and bounds it", "[train][optimizer]") {
   auto a = parameter({2}, 1);
   auto b = parameter({1, 1}, 2);
-  Optimizer optimizer({{"a", a}, {"b", b}}, {});
+  Optimizer optimizer(NamedTensors{{"a", a}, {"b", b}}, {});
   a.mutable_grad() = at::full({2}, 2.0f);     // 4 + 4
   b.mutable_grad() = at::full({1, 1}, 1.0f);  // + 1: norm 3
   CHECK(optimizer.prepare_clipping(0) == Approx(3.0));
@@ -91,8 +91,8 @@ TEST_CASE("Optimizer: clip measures the global norm and bounds it", "[train][opt
 TEST_CASE("Optimizer: a clipped step is the step of scaled gradients", "[train][optimizer]") {
   auto clipped = parameter({4, 3}, 1);
   auto scaled = clipped.detach().clone().set_requires_grad(true);
-  Optimizer clipping({{"a", clipped}}, {});
-  Optimizer scaling({{"a", scaled}}, {});
+  Optimizer clipping(NamedTensors{{"a", clipped}}, {});
+  Optimizer scaling(NamedTensors{{"a", scaled}}, {});
   for (uint64_t step = 1; step <= 3; ++step) {
     const auto gradient = parameter({4, 3}, 10 + step).detach();
     clipped.mutable_grad() = gradient.clone();
@@ -115,7 +115,7 @@ TEST_CASE("Optimizer: a parameter without gradient stays unchanged", "[train][op
   auto a = parameter({2, 2}, 1);
   auto b = parameter({2, 2}, 2);
   const auto before = b.detach().clone();
-  Optimizer optimizer({{"a", a}, {"b", b}}, {});
+  Optimizer optimizer(NamedTensors{{"a", a}, {"b", b}}, {});
   a.mutable_grad() = at::ones({2, 2});
   optimizer.step(0.1);
   CHECK(at::equal(b.detach(), before));
@@ -126,12 +126,12 @@ TEST_CASE("Optimizer: a parameter without gradient stays unchanged", "[train][op
 
 TEST_CASE("Optimizer: restored state continues bit for bit", "[train][optimizer]") {
   auto a = parameter({3, 2}, 1);
-  Optimizer first({{"a", a}}, {});
+  Optimizer first(NamedTensors{{"a", a}}, {});
   a.mutable_grad() = parameter({3, 2}, 2).detach();
   first.step(0.1);
 
   auto copy = a.detach().clone().set_requires_grad(true);
-  Optimizer second({{"a", copy}}, {});
+  Optimizer second(NamedTensors{{"a", copy}}, {});
   const auto saved = first.named_state();
   const auto target = second.named_state();
   for (size_t i = 0; i < saved.size(); ++i) {
@@ -147,7 +147,8 @@ TEST_CASE("Optimizer: restored state continues bit for bit", "[train][optimizer]
 }
 
 TEST_CASE("Optimizer: a name given twice is refused", "[train][optimizer]") {
-  CHECK_THROWS_AS(Optimizer({{"a", parameter({1}, 1)}, {"a", parameter({1}, 2)}}, {}), Error);
+  CHECK_THROWS_AS(Optimizer(NamedTensors{{"a", parameter({1}, 1)}, {"a", parameter({1}, 2)}}, {}),
+                  Error);
 }
 
 }  // namespace
