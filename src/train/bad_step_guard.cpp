@@ -73,6 +73,12 @@ std::string BadStepGuard::describe_non_finite(const StepResult& result,
     if (origin) break;
     origin = locate_non_finite(context_.model, batch, settings_.plan, settings_.forward);
   }
+  if (!origin && context_.shards != nullptr) {
+    if (const auto name = context_.shards->first_non_finite_gradient()) {
+      origin = NonFiniteOrigin{
+          .stage = "gradients", .tensor = *name, .layer = {}, .kind = {}, .expert = {}};
+    }
+  }
   return fmt::format(
       "expected a finite loss and gradient, got loss {} and gradient norm {}, {}",
       format_loss(result.loss.total.item<double>(), loss_terms(result.loss, settings_.loss)),
@@ -84,7 +90,7 @@ void BadStepGuard::report(int64_t step,
                           const StepResult& result,
                           const std::vector<Batch>& batches,
                           const std::string& reason) const {
-  const auto& [io, config, dataset, model, ranks] = context_;
+  const auto& [io, config, dataset, model, ranks, shards] = context_;
   nlohmann::ordered_json report = {{"step", step},
                                    {"reason", reason},
                                    {"loss", result.loss.total.item<double>()},

@@ -169,7 +169,8 @@ std::optional<NonFiniteOrigin> locate_non_finite(Transformer& model,
   const auto parameters = named_parameters(*model);
   const auto& config = model->config();
   for (const auto& [name, parameter] : parameters) {
-    if (const auto index = first_non_finite(parameter)) {
+    // Working weights may be narrower.
+    if (const auto index = first_non_finite(parameter.to(at::kFloat))) {
       return describe("weights", name, parameter, *index, config);
     }
   }

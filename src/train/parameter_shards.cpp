@@ -2,7 +2,9 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/utils/lambda_post_hook.h>
@@ -13,6 +15,7 @@
 #include <string_view>
 
 #include "common/error.h"
+#include "train/sharded_optimizer.h"
 
 namespace dsmoe {
 namespace {
@@ -59,7 +62,6 @@ ParameterShards::ParameterShards(Transformer model,
       layout_(layout_of(parameters_, model->config().n_layers, ranks.world_size())) {
   make_groups(compute_dtype);
   watch_gradients();
-  gather();
 }
 
 // The hooks refer to this: the parameters get new accumulators if they train on.
@@ -238,6 +240,158 @@ void ParameterShards::gather() {
   for (auto& one : pending) one.wait();
   // A collective writes unseen by autograd: copies in other types compare the version.
   for (const auto& [name, parameter] : parameters_) parameter.unsafeGetTensorImpl()->bump_version();
+}
+
+std::optional<std::string> ParameterShards::first_non_finite_gradient() const {
+  for (const auto& piece : pieces()) {
+    if (!at::isfinite(piece.gradient).all().item<bool>()) return piece.name;
+  }
+  return std::nullopt;
+}
+
+NamedTensors ParameterShards::empty_masters() const {
+  NamedTensors masters;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const auto& [name, parameter] = parameters_[i];
+    masters.emplace_back(name, at::zeros(parameter.sizes(), groups_.front().master.scalar_type()));
+  }
+  return masters;
+}
+
+NamedTensors ParameterShards::empty_state() const {
+  NamedTensors state;
+  for (const auto& [name, master] : empty_masters()) {
+    state.emplace_back(name + ".exp_avg", master);
+    state.emplace_back(name + ".exp_avg_sq", at::zeros_like(master));
+    state.emplace_back(name + ".step", at::zeros({}, at::kFloat));
+  }
+  return state;
+}
+
+// One tensor for each parameter, from tensors that are laid out as the groups' shards; on rank 0.
+std::vector<at::Tensor> ParameterShards::gather_whole(const std::vector<at::Tensor>& shards,
+                                                      const char* what) {
+  std::vector<at::Tensor> whole(parameters_.size());
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    const int64_t n = shards[g].numel();
+    const auto all = at::empty({layout_.n_shards(), n}, shards[g].options());
+    ranks_.all_gather(all, shards[g], what);
+    if (ranks_.rank() != 0) continue;
+    for (const size_t i : groups_[g].parameters) {
+      auto values = at::empty({parameters_[i].second.numel()}, all.options().device(at::kCPU));
+      for (const auto& piece : layout_.pieces_of(i)) {
+        values.narrow(0, piece.begin, piece.n_elements)
+            .copy_(all[piece.shard].narrow(0, piece.offset, piece.n_elements));
+      }
+      whole[i] = values.view(parameters_[i].second.sizes());
+    }
+  }
+  return whole;
+}
+
+NamedTensors ParameterShards::whole_masters() {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> shards;
+  for (const auto& group : groups_) shards.push_back(group.master);
+  const auto whole = gather_whole(shards, "gathering the masters");
+  NamedTensors masters;
+  if (ranks_.rank() != 0) return masters;
+  for (size_t i = 0; i < whole.size(); ++i) masters.emplace_back(parameters_[i].first, whole[i]);
+  return masters;
+}
+
+NamedTensors ParameterShards::whole_state(const Optimizer& optimizer) {
+  const at::NoGradGuard no_grad;
+  const auto own = optimizer.named_state();  // three tensors a piece
+  const auto pieces = layout_.pieces_in(ranks_.rank());
+  std::vector<std::vector<at::Tensor>> moments;
+  for (size_t which = 0; which < 2; ++which) {
+    std::vector<at::Tensor> shards;
+    for (const auto& group : groups_) shards.push_back(at::zeros_like(group.master));
+    for (size_t k = 0; k < pieces.size(); ++k) {
+      const auto g = static_cast<size_t>(layout_.parameters()[pieces[k].parameter].group);
+      shards[g].narrow(0, pieces[k].offset, pieces[k].n_elements).copy_(own[3 * k + which].second);
+    }
+    moments.push_back(gather_whole(shards, "gathering the moments"));
+  }
+  NamedTensors state;
+  if (ranks_.rank() != 0) return state;
+  // Every parameter gets a gradient in every step: all have one number of updates.
+  const auto step = own.at(2).second;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const auto& name = parameters_[i].first;
+    state.emplace_back(name + ".exp_avg", moments[0][i]);
+    state.emplace_back(name + ".exp_avg_sq", moments[1][i]);
+    state.emplace_back(name + ".step", step);
+  }
+  return state;
+}
+
+// Rank 0's values of one parameter on every rank, flat.
+at::Tensor ParameterShards::send_whole(size_t parameter,
+                                       const at::Tensor& whole,
+                                       const std::string& what) {
+  const auto values =
+      at::empty({parameters_[parameter].second.numel()}, groups_.front().master.options());
+  if (ranks_.rank() == 0) values.copy_(whole.reshape({-1}));
+  ranks_.broadcast(values, what + parameters_[parameter].first);
+  return values;
+}
+
+void ParameterShards::assign_masters(const NamedTensors& whole) {
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const auto values =
+        send_whole(i, ranks_.rank() == 0 ? whole.at(i).second : at::Tensor(), "sending parameter ");
+    auto& master = groups_[static_cast<size_t>(layout_.parameters()[i].group)].master;
+    for (const auto& piece : layout_.pieces_of(i)) {
+      if (piece.shard != ranks_.rank()) continue;
+      master.narrow(0, piece.offset, piece.n_elements)
+          .copy_(values.narrow(0, piece.begin, piece.n_elements));
+    }
+  }
+}
+
+void ParameterShards::assign_state(Optimizer& optimizer, const NamedTensors& whole) {
+  const at::NoGradGuard no_grad;
+  const auto own = optimizer.named_state();
+  const auto pieces = layout_.pieces_in(ranks_.rank());
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    for (size_t which = 0; which < 3; ++which) {
+      const auto from = ranks_.rank() == 0 ? whole.at(3 * i + which).second : at::Tensor();
+      const auto values =
+          which < 2 ? send_whole(i, from, "sending the moments of ") : at::zeros({}, at::kFloat);
+      if (which == 2) {
+        if (ranks_.rank() == 0) values.copy_(from);
+        ranks_.broadcast(values, "sending the steps of " + parameters_[i].first);
+      }
+      for (size_t k = 0; k < pieces.size(); ++k) {
+        if (pieces[k].parameter != i) continue;
+        auto to = own[3 * k + which].second;
+        to.copy_(which == 2 ? values : values.narrow(0, pieces[k].begin, pieces[k].n_elements));
+      }
+    }
+  }
+}
+
+std::unique_ptr<ParameterShards> make_shards(const Transformer& model,
+                                             const RunConfig& config,
+                                             RankGroup& ranks) {
+  const auto level = config.distributed.shard;
+  if (level == ShardLevel::kNone || ranks.world_size() == 1) return nullptr;
+  const bool is_float32 = config.train.compute_dtype == ComputeDtype::kFloat32;
+  return std::make_unique<ParameterShards>(
+      model, ranks, is_float32 ? at::kFloat : at::kBFloat16, level);
+}
+
+Optimizer make_optimizer(const Transformer& model,
+                         const ParameterShards* shards,
+                         const RunConfig& config,
+                         const RankGroup& ranks) {
+  if (shards != nullptr) return Optimizer(shards->pieces(), config.train.optimizer);
+  return Optimizer(named_parameters(*model),
+                   config.train.optimizer,
+                   optimizer_shard(config.distributed.shard_optimizer, ranks));
 }
 
 }  // namespace dsmoe

@@ -4,24 +4,21 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "distributed/rank_group.h"
 #include "distributed/shard_layout.h"
 #include "model/transformer.h"
 #include "train/optimizer.h"
+#include "train/train_config.h"
 
 namespace torch::autograd {
 struct Node;
 }
 
 namespace dsmoe {
-
-/// What a rank keeps of the gradients between micro-batches.
-enum class ShardLevel {
-  kOptimizer,  ///< ZeRO-1: whole float32 sums, reduced in the last micro-batch
-  kGradients,  ///< ZeRO-2: its shard, reduced in every micro-batch
-};
 
 /// Sharded data parallelism: each rank keeps its shard of the master weights and of the gradients;
 /// products read whole working weights in the compute dtype (arXiv:1910.02054, section 5).
@@ -32,8 +29,8 @@ enum class ShardLevel {
 /// micro-batches and ranks: the losses are shares of the step's.
 class ParameterShards {
  public:
-  /// Takes this rank's shard of the model's values, which are float32 (float64 for references), then
-  /// makes the parameters views of working weights and fills these from all ranks.
+  /// Takes this rank's shard of the model's values, which are float32 (float64 for references), and
+  /// makes the parameters views of working weights, which gather() fills. No collective.
   ParameterShards(Transformer model,
                   RankGroup& ranks,
                   at::ScalarType compute_dtype,
@@ -57,6 +54,24 @@ class ParameterShards {
 
   /// Fills the working weights from the masters of all ranks.
   void gather();
+
+  /// Names the first of this rank's parameters whose gradient shard holds a NaN or Inf.
+  std::optional<std::string> first_non_finite_gradient() const;
+
+  /// Zeros of the names and shapes of all masters, and of the state of an optimizer of whole
+  /// parameters, on the CPU.
+  NamedTensors empty_masters() const;
+  NamedTensors empty_state() const;
+
+  /// The whole masters, and the state as of whole parameters, on rank 0; empty on the others.
+  /// Collectives.
+  NamedTensors whole_masters();
+  NamedTensors whole_state(const Optimizer& optimizer);
+
+  /// Gives every rank its part of rank 0's whole tensors, which have the order of empty_masters and
+  /// empty_state; those of other ranks are not read. Collectives.
+  void assign_masters(const NamedTensors& whole);
+  void assign_state(Optimizer& optimizer, const NamedTensors& whole);
 
  private:
   struct Group {
@@ -83,6 +98,8 @@ class ParameterShards {
   Slot& slot_of(size_t group);
   static void finish(Slot& slot);
   void check_complete() const;
+  std::vector<at::Tensor> gather_whole(const std::vector<at::Tensor>& shards, const char* what);
+  at::Tensor send_whole(size_t parameter, const at::Tensor& whole, const std::string& what);
 
   RankGroup& ranks_;
   ShardLevel level_;
@@ -96,5 +113,17 @@ class ParameterShards {
   int64_t n_micro_batches_ = 0;  // of this step, done
   bool is_last_ = false;
 };
+
+/// The shards of a run over several ranks; null where every rank keeps whole parameters.
+std::unique_ptr<ParameterShards> make_shards(const Transformer& model,
+                                             const RunConfig& config,
+                                             RankGroup& ranks);
+
+/// The optimizer of a run: over the shards' pieces, or over the model's parameters where shards is
+/// null.
+Optimizer make_optimizer(const Transformer& model,
+                         const ParameterShards* shards,
+                         const RunConfig& config,
+                         const RankGroup& ranks);
 
 }  // namespace dsmoe

@@ -186,7 +186,7 @@ TrainState RunCheckpoints::start(const std::string& resume) {
 }
 
 TrainState RunCheckpoints::start_on_first_rank(const std::string& resume) {
-  const auto& [io, config, dataset, model, ranks] = context_;
+  const auto& [io, config, dataset, model, ranks, shards] = context_;
   store_.clean();
   std::optional<VerifiedCheckpoint> checkpoint;
   if (resume == "auto") {
@@ -208,14 +208,14 @@ TrainState RunCheckpoints::start_on_first_rank(const std::string& resume) {
 }
 
 TrainState RunCheckpoints::start_new() {
-  const auto& [io, config, dataset, model, ranks] = context_;
+  const auto& [io, config, dataset, model, ranks, shards] = context_;
   const auto seed = static_cast<uint64_t>(config.seed);
   TrainState state;
   state.run_id = make_run_id(seed);
   if (!config.train.init_from.empty()) {
     const auto source = find_checkpoint(io, config.train.init_from);
     check_init(io, config, source, dataset.tokenizer());
-    load_tensors(io, source, "model-", named_tensors(*model));
+    load_tensors(io, source, "model-", weights_to_fill());
     log_info(fmt::format("weights from {}", source.directory));
   }
   auto generator = at::detail::getDefaultCPUGenerator();
@@ -225,12 +225,13 @@ TrainState RunCheckpoints::start_new() {
 }
 
 TrainState RunCheckpoints::resume_from(const VerifiedCheckpoint& checkpoint) {
-  const auto& [io, config, dataset, model, ranks] = context_;
+  const auto& [io, config, dataset, model, ranks, shards] = context_;
   const auto& directory = checkpoint.directory;
   check_resumes(config, dataset, directory, checkpoint.manifest);
-  load_tensors(io, checkpoint, "model-", named_tensors(*model));
-  restored_optimizer_ =
-      optimizer_.is_sharded() ? optimizer_.empty_state() : optimizer_.named_state();
+  load_tensors(io, checkpoint, "model-", weights_to_fill());
+  restored_optimizer_ = shards != nullptr         ? shards->empty_state()
+                        : optimizer_.is_sharded() ? optimizer_.empty_state()
+                                                  : optimizer_.named_state();
   load_tensors(io, checkpoint, "optimizer-", restored_optimizer_);
   const auto path = directory + "/" + kStateFile;
   auto state = parse_state(read_file(io, path, kMaxStateBytes), path);
@@ -242,6 +243,13 @@ TrainState RunCheckpoints::resume_from(const VerifiedCheckpoint& checkpoint) {
   return state;
 }
 
+// The weights of the model, or tensors that share() sends to the shards.
+NamedTensors RunCheckpoints::weights_to_fill() {
+  if (context_.shards == nullptr) return named_tensors(*context_.model);
+  restored_model_ = context_.shards->empty_masters();
+  return restored_model_;
+}
+
 // Gives every rank the numbers and optimizer state of rank 0.
 TrainState RunCheckpoints::share(const TrainState& state) {
   auto& ranks = context_.ranks;
@@ -250,15 +258,25 @@ TrainState RunCheckpoints::share(const TrainState& state) {
   const auto shared =
       ranks.rank() == 0 ? state : parse_state(text.front(), "training state of rank 0");
   saved_step_ = shared.step == 0 ? -1 : shared.step;
-  if (shared.step > 0) scatter_state(optimizer_, ranks, restored_optimizer_);
+  if (auto* shards = context_.shards; shards != nullptr) {
+    if (shared.step > 0 || !context_.config.train.init_from.empty()) {
+      shards->assign_masters(restored_model_);
+    }
+    if (shared.step > 0) shards->assign_state(optimizer_, restored_optimizer_);
+  } else if (shared.step > 0) {
+    scatter_state(optimizer_, ranks, restored_optimizer_);
+  }
   restored_optimizer_.clear();
+  restored_model_.clear();
   return shared;
 }
 
 void RunCheckpoints::save(TrainState& state) {
   if (saved_step_ == state.step) return;
-  const auto& [io, config, dataset, model, ranks] = context_;
-  auto optimizer_state = gather_state(optimizer_, ranks);
+  const auto& [io, config, dataset, model, ranks, shards] = context_;
+  auto weights = shards != nullptr ? shards->whole_masters() : named_tensors(*model);
+  auto optimizer_state =
+      shards != nullptr ? shards->whole_state(optimizer_) : gather_state(optimizer_, ranks);
   saved_step_ = state.step;
   if (ranks.rank() != 0) return;
   note_best(state);
@@ -270,7 +288,7 @@ void RunCheckpoints::save(TrainState& state) {
   contents.manifest.tokenizer_fingerprint = dataset.tokenizer().fingerprint();
   contents.manifest.code_version = DSMOE_VERSION;
   contents.manifest.torch_version = TORCH_VERSION;
-  contents.model = named_tensors(*model);
+  contents.model = std::move(weights);
   contents.optimizer = std::move(optimizer_state);
   auto described = config;
   contents.files.emplace_back(kConfigFile, config_to_json(describer(described)));

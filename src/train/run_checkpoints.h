@@ -58,6 +58,7 @@ class RunCheckpoints {
   TrainState start_on_first_rank(const std::string& resume);
   TrainState start_new();
   TrainState resume_from(const VerifiedCheckpoint& checkpoint);
+  NamedTensors weights_to_fill();
   TrainState share(const TrainState& state);
 
   TrainContext context_;
@@ -67,6 +68,7 @@ class RunCheckpoints {
   CheckpointSaver saver_;
   std::string resumed_from_;
   NamedTensors restored_optimizer_;  // of rank 0, until it is shared
+  NamedTensors restored_model_;      // likewise, where the ranks keep shards
   int64_t saved_step_ = -1;          // of the last save that has begun
 };
 

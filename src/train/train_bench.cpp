@@ -91,11 +91,10 @@ TrainBench::TrainBench(const RunConfig& config, RankGroup& ranks)
     : config_(config),
       model_(make_model(config)),
       settings_(step_settings(config)),
-      optimizer_(named_parameters(*model_),
-                 config.train.optimizer,
-                 optimizer_shard(config.distributed.shard_optimizer, ranks)),
+      shards_(make_shards(model_, config_, ranks)),
+      optimizer_(make_optimizer(model_, shards_.get(), config_, ranks)),
       ranks_(ranks),
-      step_(model_, optimizer_, settings_, ranks) {
+      step_(model_, optimizer_, settings_, ranks, shards_.get()) {
   share_micro_batches(config.train.accumulation, ranks);
   step_.join_ranks(config.distributed);
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,7 @@ class TrainBench {
   RunConfig config_;
   Transformer model_;
   StepSettings settings_;
+  std::unique_ptr<ParameterShards> shards_;  // null: every rank keeps whole parameters
   Optimizer optimizer_;
   RankGroup& ranks_;
   TrainStep step_;

@@ -294,6 +294,17 @@ void describe_guard(ConfigVisitor& v, GuardConfig& config) {
 
 void describe_distributed(ConfigVisitor& v, DistributedConfig& config) {
   v.begin_section("distributed", "ranks of one job; without effect on one rank");
+  choice(
+      v,
+      "shard",
+      config.shard,
+      {{"none", ShardLevel::kNone},
+       {"optimizer", ShardLevel::kOptimizer},
+       {"gradients", ShardLevel::kGradients}},
+      {.doc = "what each rank keeps a share of instead of the whole: float32 weights and moments "
+              "(ZeRO-1), or gradients too (ZeRO-2); products read whole working weights in the "
+              "compute dtype",
+       .resume = kApplied});
   v.boolean("shard_optimizer",
             config.shard_optimizer,
             {.doc = "each rank keeps and applies its share of the moments (ZeRO-1); gradients and "
@@ -522,6 +533,9 @@ void RunConfig::validate() const {
         train.schedule.warmup_steps,
         train.schedule.decay_steps,
         train.steps));
+  }
+  if (distributed.shard != ShardLevel::kNone && distributed.shard_optimizer) {
+    throw Error("distributed.shard_optimizer: expected false beside distributed.shard, got true");
   }
   validation_policies(*this);
   if (train.schedule.warmup_steps > train.steps) {

@@ -78,8 +78,16 @@ struct DataConfig {
 /// Elements of each rank per exchange of updated parameters or moments.
 constexpr int64_t kExchangeBytes = int64_t{1} << 20;
 
+/// What ranks share out instead of keeping it whole (arXiv:1910.02054); see ParameterShards.
+enum class ShardLevel {
+  kNone,
+  kOptimizer,  ///< ZeRO-1: masters and moments; whole sums, reduced in the last micro-batch
+  kGradients,  ///< ZeRO-2: gradients too, reduced in every micro-batch
+};
+
 /// Ranks of one job; without effect on one rank.
 struct DistributedConfig {
+  ShardLevel shard = ShardLevel::kNone;
   bool shard_optimizer = false;     ///< each rank keeps and applies its share of the moments
   double setup_timeout = 30;        ///< seconds for the rendezvous
   double step_timeout = 300;        ///< collective timeout in seconds

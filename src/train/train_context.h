@@ -4,6 +4,7 @@
 #include "data/training_data.h"
 #include "distributed/rank_group.h"
 #include "model/transformer.h"
+#include "train/parameter_shards.h"
 #include "train/train_config.h"
 
 namespace dsmoe {
@@ -15,6 +16,7 @@ struct TrainContext {
   const TrainingData& dataset;
   Transformer model;
   RankGroup& ranks;
+  ParameterShards* shards = nullptr;  ///< null: every rank keeps whole parameters
 };
 
 }  // namespace dsmoe

@@ -84,6 +84,7 @@ int64_t share_micro_batches(int64_t accumulation, const RankGroup& ranks) {
 }
 
 void TrainStep::join_ranks(const DistributedConfig& config) {
+  if (shards_ != nullptr) shards_->gather();
   if (ranks_.world_size() == 1 || shards_ != nullptr) return;
   const GradientReducerConfig reduction{
       .bucket_mebibytes = static_cast<double>(config.bucket_mebibytes),

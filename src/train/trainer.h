@@ -124,6 +124,7 @@ class Trainer {
   DataLoader loader_;
   Transformer model_;
   StepSettings settings_;
+  std::unique_ptr<ParameterShards> shards_;  // null: every rank keeps whole parameters
   Optimizer optimizer_;
   TrainStep step_;
   RunCheckpoints checkpoints_;  // after the data: bad data leaves no run directory

@@ -13,7 +13,6 @@
 #include "distributed/agreement.h"
 #include "model/flops.h"
 #include "train/flops.h"
-#include "train/sharded_optimizer.h"
 #include "train/trainer.h"
 
 namespace dsmoe {
@@ -130,12 +129,11 @@ Trainer::Trainer(Io& io,
                .n_ranks = ranks_->world_size()}),
       model_(make_model(config, device)),
       settings_(step_settings(config)),
-      optimizer_(named_parameters(*model_),
-                 config.train.optimizer,
-                 optimizer_shard(config.distributed.shard_optimizer, *ranks_)),
-      step_(model_, optimizer_, settings_, *ranks_),
-      checkpoints_({io_, config_, *dataset_, model_, *ranks_}, optimizer_),
-      bad_steps_({io_, config_, *dataset_, model_, *ranks_}, loader_),
+      shards_(make_shards(model_, config, *ranks_)),
+      optimizer_(make_optimizer(model_, shards_.get(), config, *ranks_)),
+      step_(model_, optimizer_, settings_, *ranks_, shards_.get()),
+      checkpoints_({io_, config_, *dataset_, model_, *ranks_, shards_.get()}, optimizer_),
+      bad_steps_({io_, config_, *dataset_, model_, *ranks_, shards_.get()}, loader_),
       watch_(config.train.guard, settings_.plan),
       trace_(config.run_dir, ranks_->rank() == 0 ? config.train.trace_steps : 0),
       machine_(std::move(machine)),

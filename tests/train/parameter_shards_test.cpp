@@ -172,7 +172,8 @@ TEST_CASE("ParameterShards: working weights are the masters in the compute dtype
   std::vector<NamedTensors> after(2);
   run_ranks(2, [&](RankGroup& ranks) {
     auto model = shard_model(setting);
-    const ParameterShards shards(model, ranks, at::kBFloat16, ShardLevel::kGradients);
+    ParameterShards shards(model, ranks, at::kBFloat16, ShardLevel::kGradients);
+    shards.gather();
     for (const auto& [name, parameter] : named_parameters(*model)) {
       after[static_cast<size_t>(ranks.rank())].emplace_back(name, parameter.detach().clone());
     }

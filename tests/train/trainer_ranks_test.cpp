@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <tuple>
 
 #include "common/error.h"
 #include "support/fake_backend.h"
@@ -28,6 +29,7 @@ struct Setting {
   int64_t accumulation = 4;
   MiScope mi_scope = MiScope::kGlobal;
   bool shard_optimizer = false;
+  ShardLevel shard = ShardLevel::kNone;
 };
 
 RunConfig run_config(const std::string& run, const std::string& shards, const Setting& setting) {
@@ -43,6 +45,7 @@ RunConfig run_config(const std::string& run, const std::string& shards, const Se
   config.data.validation = shards;
   config.train.validate_every = 25;
   config.distributed.shard_optimizer = setting.shard_optimizer;
+  config.distributed.shard = setting.shard;
   config.threads = 1;
   return config;
 }
@@ -238,6 +241,45 @@ TEST_CASE("Trainer: a checkpoint resumes on any number of ranks", "[train]") {
     CAPTURE(i);
     CHECK(outcome.losses[i] == Approx(alone.losses[i]).epsilon(1e-4));
   }
+}
+
+TEST_CASE("Trainer: shards resume at other levels and numbers of ranks", "[train]") {
+  const auto alone = train(1, {.accumulation = 12});
+  const TemporaryDirectory directory;
+  auto config = run_config(directory.file("run"), shards(), {.accumulation = 12});
+  using enum ShardLevel;
+  const std::tuple<int64_t, int64_t, ShardLevel> parts[] = {{1, 6, kNone},
+                                                            {2, 12, kGradients},
+                                                            {4, 25, kGradients},
+                                                            {3, 37, kOptimizer},
+                                                            {2, 44, kNone},
+                                                            {2, 50, kOptimizer}};
+  for (const auto& [size, steps, level] : parts) {
+    config.train.steps = steps;
+    config.distributed.shard = level;
+    train_on(size, config);
+  }
+  const auto outcome = read_outcome(directory.file("run"), {});
+  REQUIRE(outcome.losses.size() == alone.losses.size());
+  for (size_t i = 0; i < alone.losses.size(); ++i) {
+    CAPTURE(i);
+    CHECK(outcome.losses[i] == Approx(alone.losses[i]).epsilon(1e-4));
+    CHECK(outcome.norms[i] == Approx(alone.norms[i]).epsilon(1e-2));
+  }
+}
+
+TEST_CASE("Trainer: shards of two ranks save the bits that they resume from", "[train]") {
+  const auto level = GENERATE(ShardLevel::kOptimizer, ShardLevel::kGradients);
+  const auto whole = train(2, {.shard = level});
+  const TemporaryDirectory directory;
+  auto config = run_config(directory.file("run"), shards(), {.shard = level});
+  for (const int64_t steps : {7, 8, 31, 50}) {
+    config.train.steps = steps;
+    train_on(2, config);
+  }
+  const auto outcome = read_outcome(directory.file("run"), {});
+  CHECK(outcome.losses == whole.losses);
+  CHECK(outcome.norms == whole.norms);
 }
 
 // Three and more summands: their order decides the last bit.
