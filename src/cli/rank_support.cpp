@@ -72,7 +72,7 @@ void watch_start(const LaunchEnv& env,
              stop(fmt::format("{}: stopped before the first step, while {}", name, phase));
            }});
   const double limit = single ? std::numeric_limits<double>::infinity()
-                                : 2 * config.setup_timeout + RankGroupConfig{}.grace_seconds;
+                              : 2 * config.setup_timeout + RankGroupConfig{}.grace_seconds;
   watchdog.begin({.what = what, .limit_seconds = limit, .ends_on_stop = true});
   operation();
 }

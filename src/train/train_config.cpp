@@ -537,6 +537,10 @@ void RunConfig::validate() const {
   if (distributed.shard != ShardLevel::kNone && distributed.shard_optimizer) {
     throw Error("distributed.shard_optimizer: expected false beside distributed.shard, got true");
   }
+  if (distributed.shard != ShardLevel::kNone && distributed.compress_gradients) {
+    throw Error(
+        "distributed.compress_gradients: expected false beside distributed.shard, got true");
+  }
   validation_policies(*this);
   if (train.schedule.warmup_steps > train.steps) {
     throw Error(fmt::format("train.schedule.warmup_steps = {} is above train.steps = {}",

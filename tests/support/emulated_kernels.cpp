@@ -55,7 +55,8 @@ void weighted_activation(Activation activation, const Arguments&... arguments) {
 template <typename T, typename W>
 void residual_norm(NormKind kind, const ResidualNormRows<T, W>& rows) {
   emulated::run_sequential(device::residual_norm_shape(rows), [&](auto& ctx) {
-    if (kind == NormKind::kRmsNorm) return device::residual_norm_body<NormKind::kRmsNorm>(ctx, rows);
+    if (kind == NormKind::kRmsNorm)
+      return device::residual_norm_body<NormKind::kRmsNorm>(ctx, rows);
     device::residual_norm_body<NormKind::kLayerNorm>(ctx, rows);
   });
 }

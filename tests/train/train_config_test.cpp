@@ -71,6 +71,18 @@ TEST_CASE("RunConfig: contradictions between keys are named", "[train][config]")
   CHECK_THAT(message_of(config), Catch::Contains("low_freq_factor = 4"));
 }
 
+TEST_CASE("RunConfig: keys that distributed.shard leaves without effect are refused",
+          "[train][config]") {
+  auto config = valid_config();
+  config.distributed.shard = ShardLevel::kGradients;
+  CHECK(message_of(config).empty());
+  config.distributed.compress_gradients = true;
+  CHECK_THAT(message_of(config), Catch::StartsWith("distributed.compress_gradients: "));
+  config.distributed.compress_gradients = false;
+  config.distributed.shard_optimizer = true;
+  CHECK_THAT(message_of(config), Catch::StartsWith("distributed.shard_optimizer: "));
+}
+
 TEST_CASE("RunConfig: a config written as YAML or JSON reads back equal", "[train][config]") {
   auto config = valid_config();
   config.seed = 7;
