@@ -119,6 +119,20 @@ void check_close(const Outcome& outcome, const Outcome& expected) {
   }
 }
 
+// A run that stops three times and resumes has the losses and norms of one that does not stop.
+void check_resumed_bits(int64_t n_ranks, const Setting& setting) {
+  const auto whole = train(n_ranks, setting);
+  const TemporaryDirectory directory;
+  auto config = run_config(directory.file("run"), shards(), setting);
+  for (const int64_t steps : {7, 8, 31, 50}) {
+    config.train.steps = steps;
+    train_on(n_ranks, config);
+  }
+  const auto outcome = read_outcome(directory.file("run"), {});
+  CHECK(outcome.losses == whole.losses);
+  CHECK(outcome.norms == whole.norms);
+}
+
 }  // namespace
 
 TEST_CASE("Trainer: ranks that share a global batch train as one rank does", "[train]") {
@@ -270,30 +284,12 @@ TEST_CASE("Trainer: shards resume at other levels and numbers of ranks", "[train
 
 TEST_CASE("Trainer: shards of two ranks save the bits that they resume from", "[train]") {
   const auto level = GENERATE(ShardLevel::kOptimizer, ShardLevel::kGradients);
-  const auto whole = train(2, {.shard = level});
-  const TemporaryDirectory directory;
-  auto config = run_config(directory.file("run"), shards(), {.shard = level});
-  for (const int64_t steps : {7, 8, 31, 50}) {
-    config.train.steps = steps;
-    train_on(2, config);
-  }
-  const auto outcome = read_outcome(directory.file("run"), {});
-  CHECK(outcome.losses == whole.losses);
-  CHECK(outcome.norms == whole.norms);
+  check_resumed_bits(2, {.shard = level});
 }
 
 // Three and more summands: their order decides the last bit.
 TEST_CASE("Trainer: four ranks that stop and resume give the same bits", "[train]") {
-  const auto whole = train(4, {});
-  const TemporaryDirectory directory;
-  auto config = run_config(directory.file("run"), shards(), {});
-  for (const int64_t steps : {7, 8, 31, 50}) {
-    config.train.steps = steps;
-    train_on(4, config);
-  }
-  const auto outcome = read_outcome(directory.file("run"), {});
-  CHECK(outcome.losses == whole.losses);
-  CHECK(outcome.norms == whole.norms);
+  check_resumed_bits(4, {});
 }
 
 TEST_CASE("Trainer: ranks that cannot share the micro-batches are refused", "[train]") {
