@@ -261,11 +261,11 @@ int run_eval(const EvalCommand& options) {
     throw Error("eval: expected --data or --choices, got " +
                 std::string(options.data.empty() ? "neither" : "both"));
   }
-  const bool alone_scored = options.against.empty() && options.against_policy.empty();
-  if (options.data.empty() && !alone_scored) {
+  const bool compares = !options.against.empty() || !options.against_policy.empty();
+  if (options.data.empty() && compares) {
     throw Error("eval: expected --data with --against, got --choices");
   }
-  if (options.experts && (options.data.empty() || !alone_scored)) {
+  if (options.experts && (options.data.empty() || compares)) {
     throw Error("eval: expected --data alone with --experts, got --choices or --against");
   }
   auto loaded = load_checkpoint(options.model);

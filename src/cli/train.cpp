@@ -61,46 +61,38 @@ void print_result(const TrainResult& result) {
   print_json(json);
 }
 
+// `train: expected memory of at most 23.54 GiB, got 40.00 GiB; ADVICE`
+[[noreturn]] void refuse(const char* what, int64_t limit, double need, const char* advice) {
+  constexpr double kGib = 1 << 30;
+  throw Error(fmt::format("{} of at most {:.2f} GiB, got {:.2f} GiB; {}",
+                          what,
+                          static_cast<double>(limit) / kGib,
+                          need / kGib,
+                          advice));
+}
+
 // Prints the summary of a start. Throws Error if memory or disk is too small.
 int dry_run(const ResolvedRun& run, const std::string& resume, const LaunchEnv& env, bool json) {
   const auto summary = preview_run(posix_io(), run, resume, env.world_size, env.local_size);
   if (env.rank == 0 && json) print_json(summary_json(summary));
   if (env.rank == 0 && !json) print_summary(summary);
-  const auto require = [](bool fits,
-                          const char* what,
-                          const char* of,
-                          int64_t limit,
-                          double need,
-                          const char* advice) {
-    if (fits) return;
-    constexpr double kGib = 1 << 30;
-    throw Error(fmt::format("{}: expected {} of at most {:.2f} GiB, got {:.2f} GiB; {}",
-                            what,
-                            of,
-                            static_cast<double>(limit) / kGib,
-                            need / kGib,
-                            advice));
-  };
   const auto& place = summary.place;
-  const char* smaller = "lower train.batch_size or set train.checkpoint_activations: full";
-  require(summary.fits_memory(),
-          "train",
-          "memory",
-          place.memory_bytes,
-          summary.host_memory_bytes,
-          smaller);
-  require(summary.fits_device(),
-          "train",
-          "GPU memory",
-          place.device_memory_bytes,
-          summary.device_memory_bytes,
-          smaller);
-  require(summary.fits_disk(),
-          "run_dir",
-          "checkpoints",
-          place.free_disk_bytes,
-          summary.checkpoint_disk_bytes,
-          "lower train.keep_checkpoints or take another disk");
+  constexpr auto kSmaller = "lower train.batch_size or set train.checkpoint_activations: full";
+  if (!summary.fits_memory()) {
+    refuse("train: expected memory", place.memory_bytes, summary.host_memory_bytes, kSmaller);
+  }
+  if (!summary.fits_device()) {
+    refuse("train: expected GPU memory",
+           place.device_memory_bytes,
+           summary.device_memory_bytes,
+           kSmaller);
+  }
+  if (!summary.fits_disk()) {
+    refuse("run_dir: expected checkpoints",
+           place.free_disk_bytes,
+           summary.checkpoint_disk_bytes,
+           "lower train.keep_checkpoints or take another disk");
+  }
   return 0;
 }
 
